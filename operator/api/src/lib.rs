@@ -1,0 +1,1 @@
+//! The three custom resources of Fairlead: types, validation, conditions.

@@ -1,0 +1,3 @@
+//! The fairlead binary.
+
+fn main() {}

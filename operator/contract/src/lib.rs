@@ -1,0 +1,1 @@
+//! Canonical schemas: validate documents, classify fields.

@@ -1,0 +1,1 @@
+//! Watches resources, plans, places runtimes, writes status.

@@ -1,0 +1,1 @@
+//! Sync workers: the loop that keeps each target reconciled.

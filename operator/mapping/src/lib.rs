@@ -1,0 +1,1 @@
+//! Field tables with VRL leaves: compile, type-check, run both ways.

@@ -1,0 +1,1 @@
+//! World in, units and findings out; pure.

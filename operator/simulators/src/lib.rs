@@ -1,0 +1,1 @@
+//! Protocol-faithful stand-ins for the vendor APIs.

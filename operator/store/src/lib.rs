@@ -1,0 +1,1 @@
+//! Durable state behind a few coarse commands.

@@ -1,0 +1,1 @@
+//! Talking to business systems: definitions, protocol engine, throttling.

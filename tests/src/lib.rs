@@ -1,0 +1,1 @@
+//! Harness: a real control plane, processes of fairlead, simulators, checkers.
