@@ -1,1 +1,23 @@
-//! Plain types every room shares.
+//! The words every room of Fairlead shares: documents without floats, decimals, field paths, ids, error classes, plan units, reports.
+//!
+//! This crate holds plain values and the small pure functions on them. It must not know Kubernetes, a vendor, a database or a clock
+//! (the [`Clock`] trait is how time comes in from outside).
+
+pub mod decimal;
+pub mod document;
+pub mod error;
+pub mod hash;
+pub mod id;
+pub mod path;
+pub mod report;
+pub mod schema;
+pub mod state;
+pub mod time;
+pub mod unit;
+
+pub use decimal::Decimal;
+pub use document::Document;
+pub use error::{ErrorClass, RemoteError};
+pub use id::{ExternalId, ObjectRef, RecordId};
+pub use path::FieldPath;
+pub use time::{Clock, SystemClock, Timestamp};

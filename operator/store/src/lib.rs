@@ -1,1 +1,162 @@
-//! Durable state behind a few coarse commands.
+//! Durable state behind a few coarse commands: records, identities, participant state, lanes, checkpoints, dead letters, the ledger.
+//!
+//! The trait hands out no transaction. Each command is one, fenced by the epoch of the lease it names, so that a process which was paused
+//! past its lease commits nothing. What the engine decides (differences, ownership, what to enqueue) arrives here decided; this room only
+//! makes it durable, keeps the ledger's books while doing so, and answers questions. It must not know Kubernetes, vendors or mappings.
+//!
+//! Time comes in with each command; the store has no clock.
+
+mod types;
+
+pub use types::*;
+
+use async_trait::async_trait;
+use fairlead_model::{ExternalId, RecordId, Timestamp};
+
+/// Durable state. Implementations: SQLite ([`sqlite`]); every implementation passes the contract suite of [`contract_tests`].
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    // ---- leases -----------------------------------------------------------------------------------------------------------------
+
+    /// Takes or renews the lease `key` for `holder` until `now + ttl`. Free or expired leases are granted with a new epoch, an own
+    /// unexpired one is prolonged with its epoch; another's unexpired one answers `None`.
+    async fn lease(&self, request: &LeaseRequest) -> Result<Option<Fence>, StoreError>;
+
+    /// Gives a lease back, so that the next holder need not wait. The epoch still rises.
+    async fn release(&self, fence: &Fence) -> Result<(), StoreError>;
+
+    // ---- commands ---------------------------------------------------------------------------------------------------------------
+
+    /// Commits a batch of observed changes in ONE transaction: records (optimistic on their versions), identities, participant states,
+    /// the checkpoint, lane entries, dead letters, ledger. All or nothing: on [`StoreError::Conflict`] the caller looks the records up
+    /// again and decides again. When it returns, the source counts as acknowledged.
+    async fn absorb(&self, batch: &Absorb) -> Result<Absorbed, StoreError>;
+
+    /// Claims up to `max` due keys of one target's lane, oldest first, marks them in flight under the fence's epoch (that mark is the
+    /// *intent*: a later epoch that finds it knows that the outcome is unknown) and returns them with everything needed to write them.
+    async fn claim(&self, claim: &Claim) -> Result<Vec<Claimed>, StoreError>;
+
+    /// Commits the results of claimed keys in one transaction.
+    async fn settle(&self, settle: &Settle) -> Result<(), StoreError>;
+
+    /// Puts keys in a lane again (Remap, Resync, Repair, Replay, Restore). Returns how many were entered.
+    async fn enqueue(&self, enqueue: &Enqueue) -> Result<u64, StoreError>;
+
+    /// Asks for records to be read again by key (stale read, conflict, changed read row, missing reference that has come).
+    async fn request_reads(
+        &self,
+        realm: &str,
+        participant: &str,
+        ids: &[ExternalId],
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// Closes open dead letters without delivering them.
+    async fn close_dead_letters(&self, close: &CloseDeadLetters) -> Result<u64, StoreError>;
+
+    /// Writes a small named value of a realm (resync token, table digests, guard confirmations).
+    async fn put_note(
+        &self,
+        realm: &str,
+        name: &str,
+        value: &serde_json::Value,
+    ) -> Result<(), StoreError>;
+
+    /// Removes everything of a realm.
+    async fn forget(&self, realm: &str) -> Result<(), StoreError>;
+
+    // ---- queries ----------------------------------------------------------------------------------------------------------------
+
+    /// What is known of each external id of one participant, positionally.
+    async fn known_by_external(
+        &self,
+        realm: &str,
+        participant: &str,
+        ids: &[ExternalId],
+    ) -> Result<Vec<Option<Known>>, StoreError>;
+
+    /// What is known of each record, positionally.
+    async fn known_by_id(
+        &self,
+        realm: &str,
+        ids: &[RecordId],
+    ) -> Result<Vec<Option<Known>>, StoreError>;
+
+    /// The live records that carry each match key, positionally (at most 3 each: one is a match, two are ambiguous).
+    async fn match_records(
+        &self,
+        realm: &str,
+        keys: &[MatchKey],
+    ) -> Result<Vec<Vec<RecordId>>, StoreError>;
+
+    /// The external id of each record in one participant, positionally.
+    async fn external_ids(
+        &self,
+        realm: &str,
+        participant: &str,
+        ids: &[RecordId],
+    ) -> Result<Vec<Option<ExternalId>>, StoreError>;
+
+    /// The record of each external id of one participant, positionally (deleted records included).
+    async fn record_ids(
+        &self,
+        realm: &str,
+        participant: &str,
+        ids: &[ExternalId],
+    ) -> Result<Vec<Option<RecordId>>, StoreError>;
+
+    /// The store's present sequence: every commit raises it. A read notes it when its request starts.
+    async fn sequence(&self) -> Result<u64, StoreError>;
+
+    /// A checkpoint, if one was committed.
+    async fn checkpoint(
+        &self,
+        realm: &str,
+        participant: &str,
+        slice: &str,
+    ) -> Result<Option<Checkpoint>, StoreError>;
+
+    /// External ids that wait to be read again by key, oldest first; those that wait for another id are not due.
+    async fn pending_reads(
+        &self,
+        realm: &str,
+        participant: &str,
+        max: usize,
+    ) -> Result<Vec<ExternalId>, StoreError>;
+
+    /// A note written with [`Store::put_note`].
+    async fn note(&self, realm: &str, name: &str) -> Result<Option<serde_json::Value>, StoreError>;
+
+    /// Counts of one realm, taken in one snapshot: ledger per lane and origin, reads per source, pending, dead letters, live records.
+    async fn snapshot(&self, realm: &str, now: Timestamp) -> Result<Snapshot, StoreError>;
+
+    /// Changes and deletes that were absorbed since `since`, for the guard.
+    async fn changes_since(&self, realm: &str, since: Timestamp)
+    -> Result<GuardCounts, StoreError>;
+
+    /// Dead letters by filter, newest first.
+    async fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, StoreError>;
+
+    /// A page of records in id order, after `after`; for previews, resync, and the API.
+    async fn records(
+        &self,
+        realm: &str,
+        after: Option<RecordId>,
+        max: usize,
+    ) -> Result<Vec<Known>, StoreError>;
+
+    /// A page of a participant's external ids in order, after `after`.
+    async fn participant_ids(
+        &self,
+        realm: &str,
+        participant: &str,
+        after: Option<&ExternalId>,
+        max: usize,
+    ) -> Result<Vec<ExternalId>, StoreError>;
+
+    /// When the next lane entry of a target falls due, if any is waiting for a time.
+    async fn next_due(&self, realm: &str, target: &str) -> Result<Option<Timestamp>, StoreError>;
+
+    /// The realms that hold anything.
+    async fn realms(&self) -> Result<Vec<String>, StoreError>;
+}

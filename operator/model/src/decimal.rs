@@ -1,0 +1,172 @@
+//! Decimals as text. Money never passes through a binary float, so a decimal is parsed from its digits and kept as digits.
+//!
+//! The canonical form is plain notation without exponent, without leading zeros and without trailing zeros after the point:
+//! `1.50`, `1.5` and `15e-1` are the same value and have the same text `1.5`, so equality of values is equality of texts.
+
+use bigdecimal::{BigDecimal, Zero};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// The most digits a decimal may have, before and after the point together. Far above any vendor's (18 to 38), far below what would let a
+/// short text such as `1e999999999` exhaust memory.
+pub const MAX_DIGITS: i64 = 128;
+
+/// A decimal number in canonical text form.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Decimal(String);
+
+/// Why a text is not a decimal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecimalError {
+    /// The text is no number.
+    #[error("not a decimal number")]
+    Malformed,
+    /// The number has more than [`MAX_DIGITS`] digits.
+    #[error("more than {MAX_DIGITS} digits")]
+    TooLong,
+}
+
+impl Decimal {
+    /// The canonical text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The value, for arithmetic.
+    #[must_use]
+    pub fn to_big(&self) -> BigDecimal {
+        BigDecimal::from_str(&self.0).unwrap_or_else(|_| BigDecimal::zero())
+    }
+
+    /// Digits after the point.
+    #[must_use]
+    pub fn scale(&self) -> usize {
+        self.0
+            .split_once('.')
+            .map_or(0, |(_, fraction)| fraction.len())
+    }
+}
+
+impl From<BigDecimal> for Decimal {
+    fn from(value: BigDecimal) -> Self {
+        if value.is_zero() {
+            return Self("0".into());
+        }
+        Self(value.normalized().to_plain_string())
+    }
+}
+
+impl From<i64> for Decimal {
+    fn from(value: i64) -> Self {
+        Self(value.to_string())
+    }
+}
+
+impl FromStr for Decimal {
+    type Err = DecimalError;
+
+    fn from_str(text: &str) -> Result<Self, DecimalError> {
+        // bigdecimal accepts underscores and a leading plus; numbers on the wire (RFC 8259) do not have the former.
+        if text.is_empty()
+            || !text
+                .bytes()
+                .all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E'))
+        {
+            return Err(DecimalError::Malformed);
+        }
+        if i64::try_from(text.len()).map_or(true, |len| len > MAX_DIGITS + 16) {
+            return Err(DecimalError::TooLong);
+        }
+        let value = BigDecimal::from_str(text).map_err(|_| DecimalError::Malformed)?;
+        if value.is_zero() {
+            return Ok(Self("0".into()));
+        }
+        let (digits, scale) = value.as_bigint_and_exponent();
+        let count =
+            i64::try_from(digits.to_string().trim_start_matches('-').len()).unwrap_or(i64::MAX);
+        if scale.abs() > MAX_DIGITS || count.max(count.saturating_sub(scale)) > MAX_DIGITS {
+            return Err(DecimalError::TooLong);
+        }
+        Ok(value.into())
+    }
+}
+
+impl TryFrom<String> for Decimal {
+    type Error = DecimalError;
+
+    fn try_from(text: String) -> Result<Self, DecimalError> {
+        text.parse()
+    }
+}
+
+impl From<Decimal> for String {
+    fn from(value: Decimal) -> Self {
+        value.0
+    }
+}
+
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn equal_values_have_equal_texts() {
+        for (text, canonical) in [
+            ("1.50", "1.5"),
+            ("15e-1", "1.5"),
+            ("0.0", "0"),
+            ("-0", "0"),
+            ("00012", "12"),
+            ("1E3", "1000"),
+            ("9007199254740993.01", "9007199254740993.01"),
+            ("-12.3400", "-12.34"),
+            ("+7", "7"),
+        ] {
+            assert_eq!(
+                text.parse::<Decimal>().map(String::from).as_deref(),
+                Ok(canonical),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_or_too_long_is_refused() {
+        for text in ["", "abc", "1_000", "NaN", "Infinity", "1.2.3", "0x10", " 1"] {
+            assert_eq!(
+                text.parse::<Decimal>(),
+                Err(DecimalError::Malformed),
+                "{text}"
+            );
+        }
+        assert_eq!("1e999999999".parse::<Decimal>(), Err(DecimalError::TooLong));
+        assert_eq!(
+            "1e-999999999".parse::<Decimal>(),
+            Err(DecimalError::TooLong)
+        );
+        assert_eq!(
+            "9".repeat(200).parse::<Decimal>(),
+            Err(DecimalError::TooLong)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_text_is_a_fixed_point(text in "-?[0-9]{1,30}(\\.[0-9]{1,20})?(e-?[0-9])?") {
+            let once: Decimal = text.parse().unwrap();
+            let twice: Decimal = once.as_str().parse().unwrap();
+            prop_assert_eq!(&once, &twice);
+            prop_assert_eq!(once.to_big(), BigDecimal::from_str(&text).unwrap());
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Two kinds of hash: short ones that tell whether a value differs from the last one seen, and digests that name content.
+//!
+//! Both are taken over a canonical walk (object keys sorted, strings and numbers by text), so they do not depend on how a document was
+//! parsed. The short ones are only ever compared with hashes of the same field of the same record, so 64 bits are ample.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use std::fmt;
+use xxhash_rust::xxh3::Xxh3Default;
+
+/// A 64-bit XXH3 hash of a value; 0 is reserved for "absent or null".
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
+)]
+#[serde(transparent)]
+pub struct ValueHash(pub u64);
+
+impl ValueHash {
+    /// The hash of "no value".
+    pub const ABSENT: Self = Self(0);
+
+    /// The hash of `value`; absent and `null` are one.
+    #[must_use]
+    pub fn of(value: Option<&Value>) -> Self {
+        match value {
+            None | Some(Value::Null) => Self::ABSENT,
+            Some(value) => {
+                let mut hasher = Xxh3Default::new();
+                walk(value, &mut |bytes| hasher.update(bytes));
+                Self(hasher.digest().max(1))
+            }
+        }
+    }
+
+    /// The hash of a text, for match keys and names.
+    #[must_use]
+    pub fn of_text(text: &str) -> Self {
+        Self(xxhash_rust::xxh3::xxh3_64(text.as_bytes()).max(1))
+    }
+}
+
+/// A SHA-256 over content, written `sha256:<hex>`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
+#[serde(transparent)]
+pub struct Digest(pub String);
+
+impl Digest {
+    /// The digest of a value's canonical walk.
+    #[must_use]
+    pub fn of(value: &Value) -> Self {
+        let mut hasher = Sha256::new();
+        walk(value, &mut |bytes| hasher.update(bytes));
+        Self(format!("sha256:{}", hex::encode(hasher.finalize())))
+    }
+
+    /// The digest of a serialisable value. What cannot be serialised (it has no such shape here) hashes as null.
+    #[must_use]
+    pub fn of_serialized<T: Serialize>(value: &T) -> Self {
+        Self::of(&serde_json::to_value(value).unwrap_or(Value::Null))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Feeds `value` to `sink` in a form in which different values never look alike: a tag, then a length or an end mark, then the bytes.
+fn walk(value: &Value, sink: &mut impl FnMut(&[u8])) {
+    let text = |tag: u8, text: &str, sink: &mut dyn FnMut(&[u8])| {
+        sink(&[tag]);
+        sink(&(text.len() as u64).to_le_bytes());
+        sink(text.as_bytes());
+    };
+    match value {
+        Value::Null => sink(b"n"),
+        Value::Bool(true) => sink(b"t"),
+        Value::Bool(false) => sink(b"f"),
+        Value::Number(number) => text(b'#', &number.to_string(), sink),
+        Value::String(string) => text(b's', string, sink),
+        Value::Array(items) => {
+            sink(b"[");
+            items.iter().for_each(|item| walk(item, sink));
+            sink(b"]");
+        }
+        Value::Object(fields) => {
+            sink(b"{");
+            let mut keys: Vec<_> = fields.iter().collect();
+            keys.sort_by_key(|(key, _)| *key);
+            for (key, value) in keys {
+                text(b'k', key, sink);
+                walk(value, sink);
+            }
+            sink(b"}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn order_of_keys_does_not_matter_and_nesting_does() {
+        let a: Value = serde_json::from_str(r#"{"a":1,"b":[1,2]}"#).unwrap();
+        let b: Value = serde_json::from_str(r#"{"b":[1,2],"a":1}"#).unwrap();
+        assert_eq!(ValueHash::of(Some(&a)), ValueHash::of(Some(&b)));
+        assert_eq!(Digest::of(&a), Digest::of(&b));
+        assert_ne!(
+            ValueHash::of(Some(&json!([[1], 2]))),
+            ValueHash::of(Some(&json!([1, [2]])))
+        );
+        assert_ne!(
+            ValueHash::of(Some(&json!("1"))),
+            ValueHash::of(Some(&json!(1)))
+        );
+    }
+
+    #[test]
+    fn null_and_absent_are_one() {
+        assert_eq!(ValueHash::of(None), ValueHash::of(Some(&Value::Null)));
+        assert_ne!(ValueHash::of(None), ValueHash::of(Some(&json!(""))));
+    }
+}

@@ -1,0 +1,190 @@
+//! Reports: what a runtime says of each unit it runs. The controller turns them into status; live numbers go to metrics.
+
+use crate::error::RemoteError;
+use crate::hash::Digest;
+use crate::id::RecordId;
+use crate::time::Timestamp;
+use crate::unit::ObjectKey;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// One snapshot of everything a runtime runs.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Reports {
+    /// When the snapshot was taken; an old one means the runtime does not report.
+    pub at: Timestamp,
+    /// By Connector.
+    pub connectors: BTreeMap<ObjectKey, ConnectorReport>,
+    /// By Integration.
+    pub integrations: BTreeMap<ObjectKey, IntegrationReport>,
+    /// Removed Integrations whose clean-up is done.
+    pub forgotten: Vec<ObjectKey>,
+}
+
+/// State of a circuit breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum Circuit {
+    /// Requests flow.
+    #[default]
+    Closed,
+    /// One request decides.
+    HalfOpen,
+    /// Nothing is sent.
+    Open,
+}
+
+/// How much of the account's quota is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum Quota {
+    /// Plenty.
+    #[default]
+    Ample,
+    /// Less than a fifth.
+    Low,
+    /// Nothing; the vendor refuses.
+    Exhausted,
+}
+
+/// What one connector is like.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConnectorReport {
+    /// The unit that runs.
+    pub digest: Digest,
+    /// The last authenticated probe: `None` before the first, then success or the failure.
+    pub probe: Option<Result<Timestamp, Failure>>,
+    /// Circuit.
+    pub circuit: Circuit,
+    /// Quota.
+    pub quota: Quota,
+    /// Throttled by the vendor until then.
+    pub throttled_until: Option<Timestamp>,
+    /// The last error of any call.
+    pub last_error: Option<Failure>,
+}
+
+/// An error with its time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// When it was first seen in this form.
+    pub at: Timestamp,
+    /// What it was.
+    pub error: RemoteError,
+}
+
+/// What one Integration is like.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IntegrationReport {
+    /// The unit that runs.
+    pub digest: Digest,
+    /// Why the unit could not be taken over, while the last good one goes on.
+    pub rejected: Option<String>,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Per participant, in the unit's order.
+    pub participants: Vec<ParticipantReport>,
+    /// Lag, if it can be told.
+    pub lag: Option<Lag>,
+    /// The last delivered change.
+    pub last_delivered: Option<Timestamp>,
+    /// The last thing that went wrong with a record or a call.
+    pub last_error: Option<RecordFailure>,
+    /// Whether the ledger adds up.
+    pub balanced: bool,
+    /// Counts while the first apply is only previewed.
+    pub preview: Option<Preview>,
+    /// Set while the guard holds the Integration.
+    pub guard: Option<GuardStop>,
+    /// Trouble with the store (full disk, read-only), named.
+    pub store_error: Option<String>,
+}
+
+/// Where an Integration stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Some reading participant's first backfill is not complete.
+    Backfill,
+    /// The preview's counts are complete; nothing is written.
+    Previewed,
+    /// Records flow.
+    Live,
+    /// Paused by its spec.
+    Paused,
+    /// Held by the guard.
+    Guarded,
+}
+
+/// Where one participant stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ParticipantReport {
+    /// Its name.
+    pub name: String,
+    /// `Backfill`, `Live`, `Paused` (entity permission missing or connector pause), or `WriteOnly`.
+    pub state: ParticipantState,
+    /// Open dead letters that come from it or go to it.
+    pub dead_letters: u64,
+    /// Keys waiting in its lane.
+    pub pending: u64,
+    /// Why this participant is paused, if it is.
+    pub paused_by: Option<RemoteError>,
+}
+
+/// Where one participant stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ParticipantState {
+    /// First read under way.
+    Backfill,
+    /// Polled.
+    Live,
+    /// Waiting for a cause to be mended.
+    Paused,
+    /// Never read.
+    WriteOnly,
+}
+
+/// Lag: the age of the oldest lane entry that should have been delivered, plus the age of the last successful read beyond its schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lag {
+    /// The sum.
+    pub age: Duration,
+    /// Keys waiting.
+    pub pending: u64,
+}
+
+/// A failure of one record or call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecordFailure {
+    /// When.
+    pub at: Timestamp,
+    /// Which participant.
+    pub participant: String,
+    /// The vendor's id of the record, if it has one.
+    pub external_id: Option<String>,
+    /// The canonical id, if known.
+    pub record: Option<RecordId>,
+    /// What went wrong.
+    pub error: RemoteError,
+}
+
+/// What a first apply would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Preview {
+    /// Records that more than one participant holds.
+    pub matched: u64,
+    /// Records with several candidates.
+    pub ambiguous: u64,
+    /// Creations that would be sent.
+    pub would_create: u64,
+    /// Records that would be written because they differ.
+    pub would_change: u64,
+}
+
+/// Why the guard holds an Integration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardStop {
+    /// `deletes` or `changes`, with the numbers.
+    pub message: String,
+    /// Repeat it in `guard.confirm` to let this overrun through.
+    pub token: String,
+}

@@ -1,0 +1,373 @@
+//! Plan units: what a runtime needs to run one resource, and nothing of any other tenant.
+//!
+//! A unit is serialisable text (field tables and expressions as source, never compiled programs) and carries a digest over its content, so
+//! that a runtime can acknowledge exactly what it runs and compile by digest. Units come from the planner, which has checked every
+//! expression; a runtime that cannot compile one reports it and keeps its last good one.
+
+use crate::hash::Digest;
+use crate::id::ObjectRef;
+use crate::path::FieldPath;
+use crate::schema::{CanonicalSchema, NativeSchema};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Everything that should run, by resource.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Units {
+    /// Connectors that passed planning.
+    pub connectors: BTreeMap<ObjectKey, ConnectorUnit>,
+    /// Integrations that passed planning.
+    pub integrations: BTreeMap<ObjectKey, IntegrationUnit>,
+    /// Integrations whose resource is gone, with what to do with their state; the runtime forgets them once done.
+    pub removed: BTreeMap<ObjectKey, DeletionPolicy>,
+}
+
+/// `namespace/name`: an [`ObjectRef`] as a map key that survives JSON.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ObjectKey(pub String);
+
+impl From<&ObjectRef> for ObjectKey {
+    fn from(object: &ObjectRef) -> Self {
+        Self(object.to_string())
+    }
+}
+
+impl std::fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One connector: a system, its account and its limits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectorUnit {
+    /// The Connector resource.
+    pub object: ObjectRef,
+    /// Its generation.
+    pub generation: i64,
+    /// The digest over everything below.
+    pub digest: Digest,
+    /// The system definition, complete (any `extends` resolved), as YAML or JSON text.
+    pub definition: String,
+    /// The system's name, for status and metrics.
+    pub system: String,
+    /// The vendor API version to speak.
+    pub version: String,
+    /// Base URL.
+    pub endpoint: String,
+    /// What the definition declares (account, client, company).
+    pub parameters: BTreeMap<String, String>,
+    /// The authentication method's name in the definition.
+    pub auth_method: String,
+    /// Where the credentials are.
+    pub secret: ObjectRef,
+    /// Limits.
+    pub limits: Limits,
+    /// Circuit breaker.
+    pub circuit_breaker: CircuitBreaker,
+    /// How often a healthy connector is probed.
+    pub probe_every: Duration,
+    /// PEM certificates to trust besides the system's own.
+    pub ca_pem: Option<String>,
+}
+
+/// What the account may be asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// Requests per second, if limited.
+    pub requests_per_second: Option<u32>,
+    /// Requests under way at once.
+    pub concurrency: u32,
+}
+
+/// When a connector's circuit opens, and for how long.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CircuitBreaker {
+    /// So many failures ...
+    pub failures: u32,
+    /// ... within this time open it ...
+    pub within: Duration,
+    /// ... for so long; then one half-open probe decides.
+    pub open_for: Duration,
+}
+
+/// One Integration as master-data sync.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IntegrationUnit {
+    /// The Integration resource; its text `namespace/name` is the realm of its records.
+    pub object: ObjectRef,
+    /// Its generation.
+    pub generation: i64,
+    /// The digest over everything below.
+    pub digest: Digest,
+    /// The canonical entity.
+    pub entity: String,
+    /// The contract it keeps.
+    pub contract: ContractUnit,
+    /// The systems that take part; at least two.
+    pub participants: Vec<ParticipantUnit>,
+    /// What a first apply may do.
+    pub initial_load: InitialLoad,
+    /// Match rules, tried in order; each a list of canonical paths that must all be present and equal.
+    pub matching: Vec<Vec<FieldPath>>,
+    /// Who owns which field; the first rule that names a field decides, a field that none names has no owner (latest writer wins).
+    pub ownership: Vec<OwnershipRule>,
+    /// Which of several participants of one role wins.
+    pub tie: Tie,
+    /// How much may change before a person must confirm.
+    pub guard: Guard,
+    /// Any new value reads everything again and re-checks every target.
+    pub resync: Option<String>,
+    /// Retries.
+    pub retry: Retry,
+    /// Paused: neither reading nor writing; what is in flight settles.
+    pub paused: bool,
+    /// What happens to the state when the resource goes.
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// The contract as the data plane needs it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContractUnit {
+    /// The ApiContract resource.
+    pub object: ObjectRef,
+    /// Its version.
+    pub version: String,
+    /// The JSON Schema (2020-12) of the canonical entity.
+    pub schema: Value,
+    /// The same, field by field.
+    pub fields: CanonicalSchema,
+}
+
+/// One system's part in an Integration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParticipantUnit {
+    /// Its name within the Integration.
+    pub name: String,
+    /// Its role (`crm`, `erp`).
+    pub role: String,
+    /// Through which connector.
+    pub connector: ObjectRef,
+    /// The native entity.
+    pub entity: String,
+    /// The native fields, as the definition tells them.
+    pub native: NativeSchema,
+    /// How it is read, if it is.
+    pub read: Option<ReadUnit>,
+    /// How it is written, if it is.
+    pub write: Option<WriteUnit>,
+    /// The field table.
+    pub rows: Vec<RowUnit>,
+}
+
+/// How a participant is read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReadUnit {
+    /// Time between polls.
+    pub every: Duration,
+}
+
+/// How a participant is written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WriteUnit {
+    /// The native field that holds the canonical id, where the system has one: creates upsert on it, reads look at it first for identity.
+    pub key: Option<String>,
+    /// Only records for which this expression over `.record` is true.
+    pub when: Option<String>,
+    /// What a deletion becomes here.
+    pub on_delete: OnDelete,
+    /// What happens to an edit of a field that another system owns.
+    pub on_foreign_edit: OnForeignEdit,
+}
+
+/// One row of a field table, as source. See `fairlead-mapping` for what each part means.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct RowUnit {
+    /// Canonical path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canonical: Option<FieldPath>,
+    /// Native path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub native: Option<FieldPath>,
+    /// A constant for the native side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Value>,
+    /// A value table.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<ValuePair>,
+    /// Expression over the native `.record` (and `.item` inside a list).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_canonical: Option<String>,
+    /// Expression over the canonical `.record` (and `.item` inside a list).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_canonical: Option<String>,
+    /// What a failing expression does.
+    #[serde(default)]
+    pub on_error: OnError,
+    /// The value is another record's identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Reference>,
+    /// For a list row: the native field by which an element is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<FieldPath>,
+}
+
+/// One line of a value table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValuePair {
+    /// The canonical value.
+    pub canonical: String,
+    /// The native value.
+    pub native: String,
+}
+
+/// A reference to another record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reference {
+    /// The canonical entity referred to. Only the Integration's own entity (a parent) can be referred to so far.
+    pub entity: String,
+}
+
+/// What a failing expression does to its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum OnError {
+    /// The record becomes a dead letter.
+    #[default]
+    DeadLetter,
+    /// The field is left as it is on the other side.
+    Skip,
+}
+
+/// What a first apply may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum InitialLoad {
+    /// Nothing is written; counts stand in status.
+    #[default]
+    Preview,
+    /// Only records that match are kept in step; nothing is created.
+    MatchOnly,
+    /// What does not match is created.
+    MatchOrCreate,
+}
+
+/// Who owns fields.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnershipRule {
+    /// Canonical paths, or `*`.
+    pub fields: Vec<String>,
+    /// The owning role.
+    pub role: String,
+}
+
+/// Which participant wins among several of the owning role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum Tie {
+    /// The one where the record was born.
+    #[default]
+    Home,
+    /// The one whose vendor stamp is newer, then the order of participants.
+    Latest,
+}
+
+/// How much may change within 24 hours, in percent of live records, before a person must confirm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Guard {
+    /// Deletes; `None` is no limit.
+    pub max_delete_percent: Option<u32>,
+    /// Changes; `None` is no limit.
+    pub max_change_percent: Option<u32>,
+    /// The token of status that lets one overrun through.
+    pub confirm: Option<String>,
+}
+
+/// Retries of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retry {
+    /// Attempts before a record that fails transiently while the circuit is closed becomes a dead letter.
+    pub attempts: u32,
+    /// First wait.
+    pub initial: Duration,
+    /// Longest wait.
+    pub max: Duration,
+}
+
+/// What a deletion becomes in a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum OnDelete {
+    /// The record stays.
+    #[default]
+    Keep,
+    /// The record is made inactive, as the definition says.
+    Archive,
+    /// The record is deleted.
+    Delete,
+}
+
+/// What happens to an edit of a field that another system owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum OnForeignEdit {
+    /// The owner's value is put back.
+    #[default]
+    Restore,
+    /// The edit stays where it was made, and goes nowhere else.
+    Keep,
+}
+
+/// What happens to an Integration's state when its resource is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum DeletionPolicy {
+    /// Identities and checkpoints wait for a re-apply.
+    #[default]
+    Retain,
+    /// Everything of its realm is removed.
+    Delete,
+}
+
+impl ConnectorUnit {
+    /// The same unit with its digest computed over all other content but the generation (an edit that changes nothing makes no new unit).
+    #[must_use]
+    pub fn sealed(mut self) -> Self {
+        self.digest = Digest::default();
+        let generation = std::mem::take(&mut self.generation);
+        self.digest = Digest::of_serialized(&self);
+        self.generation = generation;
+        self
+    }
+}
+
+impl IntegrationUnit {
+    /// The same unit with its digest computed over all other content but the generation.
+    #[must_use]
+    pub fn sealed(mut self) -> Self {
+        self.digest = Digest::default();
+        let generation = std::mem::take(&mut self.generation);
+        self.digest = Digest::of_serialized(&self);
+        self.generation = generation;
+        self
+    }
+
+    /// The realm: whose records these are.
+    #[must_use]
+    pub fn realm(&self) -> String {
+        self.object.to_string()
+    }
+
+    /// The participant called `name`.
+    #[must_use]
+    pub fn participant(&self, name: &str) -> Option<&ParticipantUnit> {
+        self.participants.iter().find(|p| p.name == name)
+    }
+}
