@@ -44,9 +44,7 @@ impl Decimal {
     /// Digits after the point.
     #[must_use]
     pub fn scale(&self) -> usize {
-        self.0
-            .split_once('.')
-            .map_or(0, |(_, fraction)| fraction.len())
+        self.0.split_once('.').map_or(0, |(_, fraction)| fraction.len())
     }
 }
 
@@ -70,11 +68,7 @@ impl FromStr for Decimal {
 
     fn from_str(text: &str) -> Result<Self, DecimalError> {
         // bigdecimal accepts underscores and a leading plus; numbers on the wire (RFC 8259) do not have the former.
-        if text.is_empty()
-            || !text
-                .bytes()
-                .all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E'))
-        {
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E')) {
             return Err(DecimalError::Malformed);
         }
         if i64::try_from(text.len()).map_or(true, |len| len > MAX_DIGITS + 16) {
@@ -85,8 +79,7 @@ impl FromStr for Decimal {
             return Ok(Self("0".into()));
         }
         let (digits, scale) = value.as_bigint_and_exponent();
-        let count =
-            i64::try_from(digits.to_string().trim_start_matches('-').len()).unwrap_or(i64::MAX);
+        let count = i64::try_from(digits.to_string().trim_start_matches('-').len()).unwrap_or(i64::MAX);
         if scale.abs() > MAX_DIGITS || count.max(count.saturating_sub(scale)) > MAX_DIGITS {
             return Err(DecimalError::TooLong);
         }
@@ -132,32 +125,18 @@ mod tests {
             ("-12.3400", "-12.34"),
             ("+7", "7"),
         ] {
-            assert_eq!(
-                text.parse::<Decimal>().map(String::from).as_deref(),
-                Ok(canonical),
-                "{text}"
-            );
+            assert_eq!(text.parse::<Decimal>().map(String::from).as_deref(), Ok(canonical), "{text}");
         }
     }
 
     #[test]
     fn what_is_no_number_or_too_long_is_refused() {
         for text in ["", "abc", "1_000", "NaN", "Infinity", "1.2.3", "0x10", " 1"] {
-            assert_eq!(
-                text.parse::<Decimal>(),
-                Err(DecimalError::Malformed),
-                "{text}"
-            );
+            assert_eq!(text.parse::<Decimal>(), Err(DecimalError::Malformed), "{text}");
         }
         assert_eq!("1e999999999".parse::<Decimal>(), Err(DecimalError::TooLong));
-        assert_eq!(
-            "1e-999999999".parse::<Decimal>(),
-            Err(DecimalError::TooLong)
-        );
-        assert_eq!(
-            "9".repeat(200).parse::<Decimal>(),
-            Err(DecimalError::TooLong)
-        );
+        assert_eq!("1e-999999999".parse::<Decimal>(), Err(DecimalError::TooLong));
+        assert_eq!("9".repeat(200).parse::<Decimal>(), Err(DecimalError::TooLong));
     }
 
     proptest! {

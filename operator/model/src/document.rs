@@ -35,9 +35,7 @@ pub fn set(document: &mut Document, path: &FieldPath, value: Value) {
                 document.insert(last.name().to_owned(), value);
             }
             [first, rest @ ..] => {
-                let next = document
-                    .entry(first.name().to_owned())
-                    .or_insert(Value::Null);
+                let next = document.entry(first.name().to_owned()).or_insert(Value::Null);
                 if !next.is_object() {
                     *next = Value::Object(Document::new());
                 }

@@ -55,13 +55,7 @@ impl RemoteError {
     /// An error of `class` with a reason word and a message for people.
     #[must_use]
     pub fn new(class: ErrorClass, reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            class,
-            reason: reason.into(),
-            message: message.into(),
-            retry_after: None,
-            field: None,
-        }
+        Self { class, reason: reason.into(), message: message.into(), retry_after: None, field: None }
     }
 
     /// The same error with a wait that the vendor asked for.

@@ -10,9 +10,7 @@ use std::fmt;
 use xxhash_rust::xxh3::Xxh3Default;
 
 /// A 64-bit XXH3 hash of a value; 0 is reserved for "absent or null".
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
 #[serde(transparent)]
 pub struct ValueHash(pub u64);
 
@@ -109,14 +107,8 @@ mod tests {
         let b: Value = serde_json::from_str(r#"{"b":[1,2],"a":1}"#).unwrap();
         assert_eq!(ValueHash::of(Some(&a)), ValueHash::of(Some(&b)));
         assert_eq!(Digest::of(&a), Digest::of(&b));
-        assert_ne!(
-            ValueHash::of(Some(&json!([[1], 2]))),
-            ValueHash::of(Some(&json!([1, [2]])))
-        );
-        assert_ne!(
-            ValueHash::of(Some(&json!("1"))),
-            ValueHash::of(Some(&json!(1)))
-        );
+        assert_ne!(ValueHash::of(Some(&json!([[1], 2]))), ValueHash::of(Some(&json!([1, [2]]))));
+        assert_ne!(ValueHash::of(Some(&json!("1"))), ValueHash::of(Some(&json!(1))));
     }
 
     #[test]

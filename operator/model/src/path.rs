@@ -70,12 +70,7 @@ impl FieldPath {
     /// True when `self` is `other` or lies inside it.
     #[must_use]
     pub fn starts_with(&self, other: &Self) -> bool {
-        self.0.len() >= other.0.len()
-            && self
-                .0
-                .iter()
-                .zip(&other.0)
-                .all(|(a, b)| a.name() == b.name())
+        self.0.len() >= other.0.len() && self.0.iter().zip(&other.0).all(|(a, b)| a.name() == b.name())
     }
 
     /// The same path without list marks, as a JSON pointer (RFC 6901) over one element.
@@ -94,23 +89,14 @@ impl FromStr for FieldPath {
         }
         text.split('.')
             .map(|step| {
-                let (name, list) = step
-                    .strip_suffix("[]")
-                    .map_or((step, false), |name| (name, true));
+                let (name, list) = step.strip_suffix("[]").map_or((step, false), |name| (name, true));
                 if name.is_empty() {
                     return Err(PathError::EmptyStep);
                 }
-                if let Some(bad) = name
-                    .chars()
-                    .find(|c| !(c.is_alphanumeric() || matches!(c, '_' | '-')))
-                {
+                if let Some(bad) = name.chars().find(|c| !(c.is_alphanumeric() || matches!(c, '_' | '-'))) {
                     return Err(PathError::Unexpected(bad));
                 }
-                Ok(if list {
-                    Segment::List(name.to_owned())
-                } else {
-                    Segment::Field(name.to_owned())
-                })
+                Ok(if list { Segment::List(name.to_owned()) } else { Segment::Field(name.to_owned()) })
             })
             .collect::<Result<Vec<_>, _>>()
             .map(Self)
@@ -150,14 +136,7 @@ mod tests {
 
     #[test]
     fn paths_print_as_they_were_written() {
-        for text in [
-            "name",
-            "address.country",
-            "contacts[]",
-            "contacts[].email",
-            "Contacts.records[].Id",
-            "custentity_x-1",
-        ] {
+        for text in ["name", "address.country", "contacts[]", "contacts[].email", "Contacts.records[].Id", "custentity_x-1"] {
             assert_eq!(text.parse::<FieldPath>().unwrap().to_string(), text);
         }
     }
@@ -167,10 +146,7 @@ mod tests {
         assert_eq!("".parse::<FieldPath>(), Err(PathError::EmptyStep));
         assert_eq!("a..b".parse::<FieldPath>(), Err(PathError::EmptyStep));
         assert_eq!("a b".parse::<FieldPath>(), Err(PathError::Unexpected(' ')));
-        assert_eq!(
-            "a".repeat(257).parse::<FieldPath>(),
-            Err(PathError::TooLong)
-        );
+        assert_eq!("a".repeat(257).parse::<FieldPath>(), Err(PathError::TooLong));
     }
 
     #[test]

@@ -28,8 +28,7 @@ impl FieldState {
     /// Whether a system in this state holds `canonical` as far as we can know.
     #[must_use]
     pub fn in_step(&self, canonical: ValueHash) -> bool {
-        self.seen == Some(canonical)
-            || (self.sent == Some(canonical) && self.seen.is_some() && self.seen == self.rendered)
+        self.seen == Some(canonical) || (self.sent == Some(canonical) && self.seen.is_some() && self.seen == self.rendered)
     }
 }
 
@@ -63,12 +62,7 @@ mod tests {
     #[test]
     fn a_rendering_is_in_step_and_a_later_edit_is_not() {
         let (sent, shown, edited) = (ValueHash(7), ValueHash(8), ValueHash(9));
-        let mut field = FieldState {
-            seen: Some(shown),
-            sent: Some(sent),
-            rendered: Some(shown),
-            disputed: None,
-        };
+        let mut field = FieldState { seen: Some(shown), sent: Some(sent), rendered: Some(shown), disputed: None };
         assert!(field.in_step(sent));
         assert!(field.in_step(shown));
         field.seen = Some(edited);

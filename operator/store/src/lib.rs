@@ -43,24 +43,13 @@ pub trait Store: Send + Sync + 'static {
     async fn enqueue(&self, enqueue: &Enqueue) -> Result<u64, StoreError>;
 
     /// Asks for records to be read again by key (stale read, conflict, changed read row, missing reference that has come).
-    async fn request_reads(
-        &self,
-        realm: &str,
-        participant: &str,
-        ids: &[ExternalId],
-        now: Timestamp,
-    ) -> Result<(), StoreError>;
+    async fn request_reads(&self, realm: &str, participant: &str, ids: &[ExternalId], now: Timestamp) -> Result<(), StoreError>;
 
     /// Closes open dead letters without delivering them.
     async fn close_dead_letters(&self, close: &CloseDeadLetters) -> Result<u64, StoreError>;
 
     /// Writes a small named value of a realm (resync token, table digests, guard confirmations).
-    async fn put_note(
-        &self,
-        realm: &str,
-        name: &str,
-        value: &serde_json::Value,
-    ) -> Result<(), StoreError>;
+    async fn put_note(&self, realm: &str, name: &str, value: &serde_json::Value) -> Result<(), StoreError>;
 
     /// Removes everything of a realm.
     async fn forget(&self, realm: &str) -> Result<(), StoreError>;
@@ -68,61 +57,28 @@ pub trait Store: Send + Sync + 'static {
     // ---- queries ----------------------------------------------------------------------------------------------------------------
 
     /// What is known of each external id of one participant, positionally.
-    async fn known_by_external(
-        &self,
-        realm: &str,
-        participant: &str,
-        ids: &[ExternalId],
-    ) -> Result<Vec<Option<Known>>, StoreError>;
+    async fn known_by_external(&self, realm: &str, participant: &str, ids: &[ExternalId]) -> Result<Vec<Option<Known>>, StoreError>;
 
     /// What is known of each record, positionally.
-    async fn known_by_id(
-        &self,
-        realm: &str,
-        ids: &[RecordId],
-    ) -> Result<Vec<Option<Known>>, StoreError>;
+    async fn known_by_id(&self, realm: &str, ids: &[RecordId]) -> Result<Vec<Option<Known>>, StoreError>;
 
     /// The live records that carry each match key, positionally (at most 3 each: one is a match, two are ambiguous).
-    async fn match_records(
-        &self,
-        realm: &str,
-        keys: &[MatchKey],
-    ) -> Result<Vec<Vec<RecordId>>, StoreError>;
+    async fn match_records(&self, realm: &str, keys: &[MatchKey]) -> Result<Vec<Vec<RecordId>>, StoreError>;
 
     /// The external id of each record in one participant, positionally.
-    async fn external_ids(
-        &self,
-        realm: &str,
-        participant: &str,
-        ids: &[RecordId],
-    ) -> Result<Vec<Option<ExternalId>>, StoreError>;
+    async fn external_ids(&self, realm: &str, participant: &str, ids: &[RecordId]) -> Result<Vec<Option<ExternalId>>, StoreError>;
 
     /// The record of each external id of one participant, positionally (deleted records included).
-    async fn record_ids(
-        &self,
-        realm: &str,
-        participant: &str,
-        ids: &[ExternalId],
-    ) -> Result<Vec<Option<RecordId>>, StoreError>;
+    async fn record_ids(&self, realm: &str, participant: &str, ids: &[ExternalId]) -> Result<Vec<Option<RecordId>>, StoreError>;
 
     /// The store's present sequence: every commit raises it. A read notes it when its request starts.
     async fn sequence(&self) -> Result<u64, StoreError>;
 
     /// A checkpoint, if one was committed.
-    async fn checkpoint(
-        &self,
-        realm: &str,
-        participant: &str,
-        slice: &str,
-    ) -> Result<Option<Checkpoint>, StoreError>;
+    async fn checkpoint(&self, realm: &str, participant: &str, slice: &str) -> Result<Option<Checkpoint>, StoreError>;
 
     /// External ids that wait to be read again by key, oldest first; those that wait for another id are not due.
-    async fn pending_reads(
-        &self,
-        realm: &str,
-        participant: &str,
-        max: usize,
-    ) -> Result<Vec<ExternalId>, StoreError>;
+    async fn pending_reads(&self, realm: &str, participant: &str, max: usize) -> Result<Vec<ExternalId>, StoreError>;
 
     /// A note written with [`Store::put_note`].
     async fn note(&self, realm: &str, name: &str) -> Result<Option<serde_json::Value>, StoreError>;
@@ -131,19 +87,13 @@ pub trait Store: Send + Sync + 'static {
     async fn snapshot(&self, realm: &str, now: Timestamp) -> Result<Snapshot, StoreError>;
 
     /// Changes and deletes that were absorbed since `since`, for the guard.
-    async fn changes_since(&self, realm: &str, since: Timestamp)
-    -> Result<GuardCounts, StoreError>;
+    async fn changes_since(&self, realm: &str, since: Timestamp) -> Result<GuardCounts, StoreError>;
 
     /// Dead letters by filter, newest first.
     async fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, StoreError>;
 
     /// A page of records in id order, after `after`; for previews, resync, and the API.
-    async fn records(
-        &self,
-        realm: &str,
-        after: Option<RecordId>,
-        max: usize,
-    ) -> Result<Vec<Known>, StoreError>;
+    async fn records(&self, realm: &str, after: Option<RecordId>, max: usize) -> Result<Vec<Known>, StoreError>;
 
     /// A page of a participant's external ids in order, after `after`.
     async fn participant_ids(

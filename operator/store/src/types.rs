@@ -129,9 +129,7 @@ impl Known {
     /// The identity in `participant`.
     #[must_use]
     pub fn identity(&self, participant: &str) -> Option<&Identity> {
-        self.identities
-            .iter()
-            .find(|identity| identity.participant == participant)
+        self.identities.iter().find(|identity| identity.participant == participant)
     }
 }
 
@@ -538,11 +536,7 @@ impl LaneLedger {
     /// Whether the books add up.
     #[must_use]
     pub fn balanced(&self) -> bool {
-        let out = self.delivered
-            + self.unchanged
-            + self.filtered.values().sum::<u64>()
-            + self.superseded
-            + self.discarded;
+        let out = self.delivered + self.unchanged + self.filtered.values().sum::<u64>() + self.superseded + self.discarded;
         self.entered == out + self.dead_lettered + self.pending
     }
 }
@@ -572,7 +566,6 @@ impl Snapshot {
     /// Whether every book adds up.
     #[must_use]
     pub fn balanced(&self) -> bool {
-        self.lanes.iter().all(LaneLedger::balanced)
-            && self.sources.values().all(SourceLedger::balanced)
+        self.lanes.iter().all(LaneLedger::balanced) && self.sources.values().all(SourceLedger::balanced)
     }
 }
