@@ -32,15 +32,27 @@ impl FieldState {
     }
 }
 
+/// What a system holds at one native path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct RowState {
+    /// The digest of the field-table row under which this was read or written: a changed row is compared with `native`, an unchanged one is
+    /// in step when its canonical field is.
+    #[serde(rename = "d")]
+    pub digest: u64,
+    /// The hash of the native value.
+    #[serde(rename = "h")]
+    pub native: ValueHash,
+}
+
 /// Everything known of one record in one system. The store keeps it as a blob and does not look inside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct ParticipantState {
     /// By canonical path (list fields by their root).
     #[serde(rename = "f", default)]
     pub fields: BTreeMap<String, FieldState>,
-    /// Per written field-table row, by the row's digest: the hash of the native value that the system holds from it.
+    /// Per written native path (by [`ValueHash::of_text`] of the path): what the system holds there, and under which row.
     #[serde(rename = "n", default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub rows: BTreeMap<u64, ValueHash>,
+    pub rows: BTreeMap<u64, RowState>,
     /// The vendor's version of the record (ETag, modification stamp), as text that can be compared for equality.
     #[serde(rename = "v", default, skip_serializing_if = "Option::is_none")]
     pub vendor_version: Option<String>,
