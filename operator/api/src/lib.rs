@@ -1,1 +1,70 @@
-//! The three custom resources of Fairlead: types, validation, conditions.
+//! The three custom resources of Fairlead, as people write them and as Kubernetes stores them.
+//!
+//! This room holds the types of `Connector`, `ApiContract` and `Integration` (group `fairlead.dev`, version `v1alpha1`), the
+//! schemas generated from them, the rules that a schema cannot say, and the words that a status may use: condition types and
+//! reasons. Everything here is pure: text and values in, types and findings out.
+//!
+//! It must not know what a field *means* at run time: no mapping is compiled here, no system definition read, no client built.
+//! References are checked for their form only; whether the named object exists is the planner's question.
+//!
+//! ```
+//! let yaml = "
+//! apiVersion: fairlead.dev/v1alpha1
+//! kind: Connector
+//! metadata: {name: crm, namespace: sales}
+//! spec:
+//!   system: salesforce
+//!   endpoint: https://acme.my.salesforce.com
+//!   auth: {method: JwtBearer, secretRef: {name: crm-credentials}}
+//!   limits: {requestsPerSecond: 0}
+//! ";
+//! let manifest = fairlead_api::manifest::from_yaml(yaml).unwrap().remove(0);
+//! let violations = fairlead_api::manifest::Resource::read(&manifest).unwrap_err();
+//! assert_eq!(violations[0].field, "spec.limits.requestsPerSecond");
+//! ```
+
+pub mod common;
+pub mod conditions;
+#[allow(clippy::duplicated_attributes, reason = "printer columns repeat their keys")]
+pub mod connector;
+#[allow(clippy::duplicated_attributes, reason = "printer columns repeat their keys")]
+pub mod contract;
+pub mod crd;
+pub mod duration;
+#[allow(clippy::duplicated_attributes, reason = "printer columns repeat their keys")]
+pub mod integration;
+pub mod manifest;
+pub mod reasons;
+pub mod reference;
+pub mod rules;
+pub mod schema;
+pub mod status;
+
+pub use common::{AllowedNamespaces, CircuitState, ConditionedStatus, ErrorClass, LastError, LocalRef, ObjectReference, Owner};
+pub use connector::{
+    Auth, CaKind, CaRef, CircuitBreaker, Connector, ConnectorSpec, ConnectorStatus, Limits, Probe, Quota, SystemInfo, Tls,
+};
+pub use contract::{ApiContract, ApiContractSpec, ApiContractStatus, Lifecycle, Phase};
+pub use crd::{crds, crds_yaml};
+pub use duration::Duration;
+pub use integration::{
+    DeletionPolicy, Delivery, EffectiveRetry, FieldRow, Guard, GuardStatus, InitialLoad, Integration, IntegrationSpec, IntegrationStatus,
+    LagBucket, LagStatus, LedgerStatus, OnAmbiguous, OnDelete, OnError, OnForeignEdit, OwnershipRule, Participant, ParticipantState,
+    ParticipantStatus, Poll, PreviewStatus, ReadSpec, Reference, Retry, RunState, SyncSpec, Tie, ValuePair, WriteKey, WriteSpec,
+};
+pub use manifest::{Kind, Resource};
+pub use reasons::Reason;
+pub use rules::{Validate, Violation};
+
+/// The API group of all three kinds.
+pub const GROUP: &str = "fairlead.dev";
+/// The one version served and stored.
+pub const VERSION: &str = "v1alpha1";
+/// `group/version`, as it stands in a manifest's `apiVersion`.
+pub const API_VERSION: &str = "fairlead.dev/v1alpha1";
+/// The annotation on a Secret that says for which hosts it may be used: host names, separated by commas.
+pub const ALLOWED_HOSTS_ANNOTATION: &str = "fairlead.dev/allowed-hosts";
+/// The label that marks a ConfigMap as a system definition; its value is the system's name.
+pub const SYSTEM_DEFINITION_LABEL: &str = "fairlead.dev/system-definition";
+/// The key of a system-definition ConfigMap that holds the definition.
+pub const SYSTEM_DEFINITION_KEY: &str = "definition.yaml";

@@ -1,0 +1,423 @@
+//! The rules that a schema's types and bounds cannot say, each stated twice in one place: as CEL for the API server and as a Rust
+//! predicate for everything that never passes through one (files without a cluster, objects stored before a rule existed).
+//!
+//! Guarantee: both forms give the same verdict on every value of the type (a property test compares them), and a reader sees the
+//! same words whoever finds the fault. Rules speak about one object only; whatever needs another object is the planner's.
+//!
+//! Costs: a rule on a table row is estimated at 8 x 300 evaluations, so rows get plain comparisons only.
+
+use serde_json::{Value, json};
+
+use crate::connector::{CircuitBreaker, ConnectorSpec, Probe};
+use crate::contract::{ApiContractSpec, MAX_SCHEMA_BYTES};
+use crate::integration::{FieldRow, InitialLoad, IntegrationSpec, Participant, Poll, ReadSpec, Retry, SyncSpec};
+use crate::manifest::Kind;
+use crate::schema;
+
+/// One fault of a manifest, in words for the person who wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Violation {
+    /// Where, as `kubectl` writes paths: `spec.sync.participants[0].fields[3].toCanonical`.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}; {}", self.field, self.message, self.hint)
+    }
+}
+
+/// A rule on one value of type `T`.
+pub struct Rule<T: 'static> {
+    /// The field the rule speaks of, below the value: `.read`, or empty for the value itself.
+    pub at: &'static str,
+    /// The rule as the API server evaluates it; `self` is the value.
+    pub cel: &'static str,
+    /// What is wrong when it does not hold.
+    pub message: &'static str,
+    /// What to do then.
+    pub hint: &'static str,
+    /// The same rule for a value in hand.
+    pub holds: fn(&T) -> bool,
+}
+
+/// A rule on a change from one value to the next.
+pub struct Change<T: 'static> {
+    /// The field the rule speaks of.
+    pub at: &'static str,
+    /// The rule as the API server evaluates it; `self` is the new value, `oldSelf` the old one.
+    pub cel: &'static str,
+    /// What is wrong when it does not hold.
+    pub message: &'static str,
+    /// What to do then.
+    pub hint: &'static str,
+    /// The same rule for an old and a new value in hand.
+    pub holds: fn(&T, &T) -> bool,
+}
+
+/// The rules as a schema's `x-kubernetes-validations`.
+pub(crate) fn cel<T>(rules: &[Rule<T>]) -> Value {
+    cel_with(rules, &[])
+}
+
+/// The rules, and the rules on changes, as a schema's `x-kubernetes-validations`.
+pub(crate) fn cel_with<T>(rules: &[Rule<T>], changes: &[Change<T>]) -> Value {
+    let values = rules.iter().map(|rule| entry(rule.at, rule.cel, rule.message, rule.hint));
+    let changes = changes.iter().map(|rule| entry(rule.at, rule.cel, rule.message, rule.hint));
+    Value::Array(values.chain(changes).collect())
+}
+
+/// One entry of `x-kubernetes-validations`.
+pub(crate) fn entry(at: &str, cel: &str, message: &str, hint: &str) -> Value {
+    let mut entry = json!({ "rule": cel, "message": format!("{message}; {hint}") });
+    if !at.is_empty() {
+        entry["fieldPath"] = json!(at);
+    }
+    entry
+}
+
+fn judge<T>(value: &T, rules: &[Rule<T>], path: &str, found: &mut Vec<Violation>) {
+    for rule in rules.iter().filter(|rule| !(rule.holds)(value)) {
+        found.push(Violation { field: format!("{path}{}", rule.at), message: rule.message.to_owned(), hint: rule.hint.to_owned() });
+    }
+}
+
+/// A spec that can be judged without an API server.
+pub trait Validate: serde::Serialize + Sized {
+    /// The kind whose spec this is.
+    const KIND: Kind;
+
+    /// What the schema cannot say. Paths begin with `spec`.
+    fn rules(&self) -> Vec<Violation>;
+
+    /// What may not change from `old` to this.
+    fn changes(&self, _old: &Self) -> Vec<Violation> {
+        Vec::new()
+    }
+
+    /// Everything that is wrong with this spec: types, bounds, patterns, doubled keys, and the rules. Empty means valid.
+    fn validate(&self) -> Vec<Violation> {
+        let mut found = match serde_json::to_value(self) {
+            Ok(value) => schema::check_spec(Self::KIND, &value),
+            Err(error) => vec![Violation {
+                field: "spec".into(),
+                message: format!("cannot be written as JSON ({error})"),
+                hint: "apply it again from its source".into(),
+            }],
+        };
+        found.extend(self.rules());
+        found
+    }
+}
+
+/// Everything that is wrong with a spec; the same as its method.
+pub fn validate<T: Validate>(spec: &T) -> Vec<Violation> {
+    spec.validate()
+}
+
+/// Connector rules.
+pub const CONNECTOR: &[Rule<ConnectorSpec>] = &[Rule {
+    at: "",
+    cel: "has(self.system) != has(self.definitionRef)",
+    message: "exactly one of system and definitionRef must be set",
+    hint: "name a built-in system, or the ConfigMap that holds your own definition",
+    holds: |spec| spec.system.is_some() != spec.definition_ref.is_some(),
+}];
+
+/// Circuit breaker rules.
+pub const CIRCUIT_BREAKER: &[Rule<CircuitBreaker>] = &[
+    Rule {
+        at: ".within",
+        cel: "!has(self.within) || duration(self.within) >= duration('1s')",
+        message: "must be at least 1s",
+        hint: "write a longer time, such as 30s",
+        holds: |breaker| breaker.within.is_none_or(at_least_a_second),
+    },
+    Rule {
+        at: ".openFor",
+        cel: "!has(self.openFor) || duration(self.openFor) >= duration('1s')",
+        message: "must be at least 1s",
+        hint: "write a longer time, such as 60s",
+        holds: |breaker| breaker.open_for.is_none_or(at_least_a_second),
+    },
+];
+
+/// Probe rules.
+pub const PROBE: &[Rule<Probe>] = &[Rule {
+    at: ".every",
+    cel: "duration(self.every) >= duration('5s')",
+    message: "must be at least 5s",
+    hint: "write a longer time, such as 60s; each probe costs a request of the vendor's quota",
+    holds: |probe| probe.every.0 >= std::time::Duration::from_secs(5),
+}];
+
+/// Contract rules.
+pub const CONTRACT: &[Rule<ApiContractSpec>] = &[];
+
+/// What may not change within one contract.
+pub const CONTRACT_CHANGES: &[Change<ApiContractSpec>] = &[
+    Change {
+        at: ".version",
+        cel: "self.version.split('.')[0] == oldSelf.version.split('.')[0]",
+        message: "the major part of the version cannot change within one object",
+        hint: "create a second ApiContract for the new major version and let both stand side by side",
+        holds: |old, new| old.major() == new.major(),
+    },
+    Change {
+        at: ".entity",
+        cel: "self.entity == oldSelf.entity",
+        message: "the entity cannot change within one object",
+        hint: "create another ApiContract for the other entity",
+        holds: |old, new| old.entity == new.entity,
+    },
+];
+
+/// Rules on a sync as a whole.
+pub const SYNC: &[Rule<SyncSpec>] = &[
+    Rule {
+        at: ".participants",
+        cel: "self.participants.size() >= 2",
+        message: "a sync needs at least two participants",
+        hint: "add the system that should be kept in step with this one",
+        holds: |sync| sync.participants.len() >= 2,
+    },
+    Rule {
+        at: ".participants",
+        cel: "self.participants.exists(p, has(p.read) && self.participants.exists(q, q.name != p.name && has(q.write)))",
+        message: "nothing can flow: no participant reads while another one writes",
+        hint: "give one participant a read block and another one a write block",
+        holds: |sync| {
+            let all = &sync.participants;
+            all.iter().any(|p| p.read.is_some() && all.iter().any(|q| q.name != p.name && q.write.is_some()))
+        },
+    },
+    Rule {
+        at: ".ownership",
+        cel: "!has(self.ownership) || self.ownership.all(o, self.participants.exists(p, p.role == o.role))",
+        message: "a rule names a role that no participant has",
+        hint: "use the role of one of the participants",
+        holds: |sync| sync.ownership.iter().all(|rule| sync.participants.iter().any(|p| p.role == rule.role)),
+    },
+    Rule {
+        at: ".initialLoad",
+        cel: "!has(self.initialLoad) || self.initialLoad != 'MatchOnly' || (has(self.match) && self.match.size() > 0)",
+        message: "MatchOnly without match rules would never bring two records together",
+        hint: "add match rules, such as match: [[taxId]]",
+        holds: |sync| sync.initial_load != Some(InitialLoad::MatchOnly) || !sync.match_rules.is_empty(),
+    },
+];
+
+/// Rules on one participant.
+pub const PARTICIPANT: &[Rule<Participant>] = &[Rule {
+    at: "",
+    cel: "has(self.read) || has(self.write)",
+    message: "at least one of read and write must be set",
+    hint: "say how changes are read from this system, written to it, or both",
+    holds: |participant| participant.read.is_some() || participant.write.is_some(),
+}];
+
+/// Rules on how a participant is read.
+pub const READ: &[Rule<ReadSpec>] = &[Rule {
+    at: "",
+    cel: "has(self.poll)",
+    message: "exactly one way of reading must be set",
+    hint: "write poll: {every: 30s}",
+    holds: |read| read.poll.is_some(),
+}];
+
+/// Rules on polling.
+pub const POLL: &[Rule<Poll>] = &[Rule {
+    at: ".every",
+    cel: "duration(self.every) >= duration('1s')",
+    message: "must be at least 1s",
+    hint: "write a longer time, such as 15s",
+    holds: |poll| at_least_a_second(poll.every),
+}];
+
+/// Rules on retries.
+pub const RETRY: &[Rule<Retry>] = &[
+    Rule {
+        at: ".initial",
+        cel: "!has(self.initial) || duration(self.initial) >= duration('100ms')",
+        message: "must be at least 100ms",
+        hint: "write a longer time, such as 1s",
+        holds: |retry| retry.initial.is_none_or(|initial| initial.0 >= std::time::Duration::from_millis(100)),
+    },
+    Rule {
+        at: ".max",
+        cel: "!has(self.max) || !has(self.initial) || duration(self.max) >= duration(self.initial)",
+        message: "the longest pause is shorter than the first one",
+        hint: "make max at least as long as initial",
+        holds: |retry| match (retry.max, retry.initial) {
+            (Some(max), Some(initial)) => max >= initial,
+            _ => true,
+        },
+    },
+];
+
+/// Rules on one row of a field table.
+pub const ROW: &[Rule<FieldRow>] = &[
+    Rule {
+        at: "",
+        cel: "self.canonical != '' || self.native != ''",
+        message: "the row names no field",
+        hint: "set canonical, native, or both",
+        holds: |row| !row.canonical.is_empty() || !row.native.is_empty(),
+    },
+    Rule {
+        at: ".value",
+        cel: "!has(self.value) || (self.canonical == '' && self.native != '')",
+        message: "a constant is written to a field of the system and to nothing else",
+        hint: "leave canonical out and set native",
+        holds: |row| row.value.is_none() || (row.canonical.is_empty() && !row.native.is_empty()),
+    },
+    Rule {
+        at: ".toCanonical",
+        cel: "!has(self.toCanonical) || self.canonical != ''",
+        message: "the expression has no canonical field to fill",
+        hint: "set canonical, or remove the expression",
+        holds: |row| row.to_canonical.is_none() || !row.canonical.is_empty(),
+    },
+    Rule {
+        at: ".fromCanonical",
+        cel: "!has(self.fromCanonical) || self.native != ''",
+        message: "the expression has no field of the system to fill",
+        hint: "set native, or remove the expression",
+        holds: |row| row.from_canonical.is_none() || !row.native.is_empty(),
+    },
+    Rule {
+        at: "",
+        cel: "self.canonical == '' || self.native != '' || has(self.toCanonical)",
+        message: "nothing fills the canonical field",
+        hint: "set native, or toCanonical for a field that is computed",
+        holds: |row| row.canonical.is_empty() || !row.native.is_empty() || row.to_canonical.is_some(),
+    },
+    Rule {
+        at: "",
+        cel: "self.native == '' || self.canonical != '' || has(self.value) || has(self.fromCanonical)",
+        message: "nothing fills the system's field",
+        hint: "set canonical, value for a constant, or fromCanonical for a field that is computed",
+        holds: |row| row.native.is_empty() || !row.canonical.is_empty() || row.value.is_some() || row.from_canonical.is_some(),
+    },
+    Rule {
+        at: "",
+        cel: "[has(self.value), has(self.values) && self.values.size() > 0, has(self.toCanonical) || has(self.fromCanonical), has(self.reference), has(self.key)].filter(x, x).size() <= 1",
+        message: "the row says in more than one way how the value is made",
+        hint: "use one of value, values, expressions (toCanonical, fromCanonical), reference and key",
+        holds: |row| {
+            [
+                row.value.is_some(),
+                !row.values.is_empty(),
+                row.to_canonical.is_some() || row.from_canonical.is_some(),
+                row.reference.is_some(),
+                row.key.is_some(),
+            ]
+            .into_iter()
+            .filter(|used| *used)
+            .count()
+                <= 1
+        },
+    },
+    Rule {
+        at: "",
+        cel: "!((has(self.values) && self.values.size() > 0) || has(self.reference) || has(self.key)) || (self.canonical != '' && self.native != '')",
+        message: "values, reference and key need both sides",
+        hint: "set canonical and native",
+        holds: |row| {
+            (row.values.is_empty() && row.reference.is_none() && row.key.is_none()) || (!row.canonical.is_empty() && !row.native.is_empty())
+        },
+    },
+    Rule {
+        at: ".key",
+        cel: "!has(self.key) || (self.canonical.endsWith('[]') && self.native.endsWith('[]'))",
+        message: "only the row of a list has a key",
+        hint: "end canonical and native with [], or remove the key",
+        holds: |row| row.key.is_none() || (row.canonical.ends_with("[]") && row.native.ends_with("[]")),
+    },
+];
+
+fn at_least_a_second(duration: crate::Duration) -> bool {
+    duration.0 >= std::time::Duration::from_secs(1)
+}
+
+impl Validate for ConnectorSpec {
+    const KIND: Kind = Kind::Connector;
+
+    fn rules(&self) -> Vec<Violation> {
+        let mut found = Vec::new();
+        judge(self, CONNECTOR, "spec", &mut found);
+        if let Some(breaker) = &self.circuit_breaker {
+            judge(breaker, CIRCUIT_BREAKER, "spec.circuitBreaker", &mut found);
+        }
+        if let Some(probe) = &self.probe {
+            judge(probe, PROBE, "spec.probe", &mut found);
+        }
+        // The pattern lets some text through that is no URL (a port beyond 65535, a malformed IPv6 host); CEL's own URL type differs
+        // from what the HTTP client accepts, so this judgement is made by the client's parser alone.
+        if let Err(error) = url::Url::parse(&self.endpoint) {
+            found.push(Violation {
+                field: "spec.endpoint".into(),
+                message: format!("is not a URL ({error})"),
+                hint: "write it as https://host or https://host:port/path".into(),
+            });
+        }
+        found
+    }
+}
+
+impl Validate for ApiContractSpec {
+    const KIND: Kind = Kind::ApiContract;
+
+    fn rules(&self) -> Vec<Violation> {
+        let mut found = Vec::new();
+        judge(self, CONTRACT, "spec", &mut found);
+        // The API server bounds the whole object only, at about 1.5 MB.
+        let size = serde_json::to_vec(&self.schema).map_or(usize::MAX, |text| text.len());
+        if size > MAX_SCHEMA_BYTES {
+            found.push(Violation {
+                field: "spec.schema".into(),
+                message: format!("has {size} bytes, more than {MAX_SCHEMA_BYTES}"),
+                hint: "shorten descriptions and examples, or split the entity".into(),
+            });
+        }
+        found
+    }
+
+    fn changes(&self, old: &Self) -> Vec<Violation> {
+        CONTRACT_CHANGES
+            .iter()
+            .filter(|rule| !(rule.holds)(old, self))
+            .map(|rule| Violation { field: format!("spec{}", rule.at), message: rule.message.into(), hint: rule.hint.into() })
+            .collect()
+    }
+}
+
+impl Validate for IntegrationSpec {
+    const KIND: Kind = Kind::Integration;
+
+    fn rules(&self) -> Vec<Violation> {
+        let mut found = Vec::new();
+        judge(&self.sync, SYNC, "spec.sync", &mut found);
+        for (index, participant) in self.sync.participants.iter().enumerate() {
+            let path = format!("spec.sync.participants[{index}]");
+            judge(participant, PARTICIPANT, &path, &mut found);
+            if let Some(read) = &participant.read {
+                judge(read, READ, &format!("{path}.read"), &mut found);
+                if let Some(poll) = &read.poll {
+                    judge(poll, POLL, &format!("{path}.read.poll"), &mut found);
+                }
+            }
+            for (row_index, row) in participant.fields.iter().enumerate() {
+                judge(row, ROW, &format!("{path}.fields[{row_index}]"), &mut found);
+            }
+        }
+        if let Some(retry) = self.delivery.as_ref().and_then(|delivery| delivery.retry.as_ref()) {
+            judge(retry, RETRY, "spec.delivery.retry", &mut found);
+        }
+        found
+    }
+}

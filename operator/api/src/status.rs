@@ -1,0 +1,112 @@
+//! When a status is worth a write: it says something new, not merely the same later.
+//!
+//! What counts as the same: a condition's transition time while its status stays, the order of lists that are keyed, a number that
+//! moves without becoming or ceasing to be zero, the time of an error that is otherwise the same, a last-sync time less than ten
+//! minutes on. Numbers ride along when something else changes. How often a write may happen at all is the status writer's matter.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::common::LastError;
+use crate::conditions;
+use crate::connector::ConnectorStatus;
+use crate::contract::ApiContractStatus;
+use crate::integration::{GuardStatus, IntegrationStatus, ParticipantStatus, PreviewStatus};
+
+/// How far the last-sync time must move before it is written again.
+pub const LAST_SYNC_STEP: std::time::Duration = std::time::Duration::from_secs(600);
+
+/// A status that can tell whether another one says something new.
+pub trait Meaning: Clone + PartialEq {
+    /// The status without its noise: two statuses say the same exactly when these are equal.
+    fn meaning(&self) -> Self;
+
+    /// Whether writing `next` in place of this one tells anybody anything.
+    fn says_the_same(&self, next: &Self) -> bool {
+        self.meaning() == next.meaning()
+    }
+}
+
+/// The last-sync time to write: the one written before until the newest is ten minutes on.
+pub fn coarse_time(written: Option<&Time>, newest: Option<&Time>) -> Option<Time> {
+    match (written, newest) {
+        (Some(written), Some(newest)) => {
+            let step = i64::try_from(LAST_SYNC_STEP.as_secs()).unwrap_or(i64::MAX);
+            let moved = newest.0.as_second().saturating_sub(written.0.as_second());
+            Some(if moved >= step { newest.clone() } else { written.clone() })
+        }
+        (written, newest) => newest.or(written).cloned(),
+    }
+}
+
+fn conditions_meaning(conditions: &[Condition]) -> Vec<Condition> {
+    let mut conditions = conditions.to_vec();
+    for condition in &mut conditions {
+        condition.last_transition_time = Time(Timestamp::UNIX_EPOCH);
+    }
+    conditions.sort_by(|a, b| (conditions::rank(&a.type_), &a.type_).cmp(&(conditions::rank(&b.type_), &b.type_)));
+    conditions
+}
+
+fn error_meaning(error: Option<&LastError>) -> Option<LastError> {
+    error.cloned().map(|error| LastError { at: Time(Timestamp::UNIX_EPOCH), ..error })
+}
+
+/// Zero, or not.
+fn crossing(number: i64) -> i64 {
+    i64::from(number != 0)
+}
+
+impl Meaning for ConnectorStatus {
+    fn meaning(&self) -> Self {
+        Self {
+            conditions: conditions_meaning(&self.conditions),
+            last_error: error_meaning(self.last_error.as_ref()),
+            used_by: self.used_by.map(crossing),
+            ..self.clone()
+        }
+    }
+}
+
+impl Meaning for ApiContractStatus {
+    fn meaning(&self) -> Self {
+        let mut used_by = self.used_by.clone();
+        used_by.sort();
+        Self { conditions: conditions_meaning(&self.conditions), used_by, ..self.clone() }
+    }
+}
+
+impl Meaning for IntegrationStatus {
+    fn meaning(&self) -> Self {
+        let mut participants: Vec<ParticipantStatus> = self
+            .participants
+            .iter()
+            .map(|each| ParticipantStatus { dead_letters: each.dead_letters.map(crossing), ..each.clone() })
+            .collect();
+        participants.sort_by(|a, b| a.name.cmp(&b.name));
+        Self {
+            conditions: conditions_meaning(&self.conditions),
+            participants,
+            dead_letters: self.dead_letters.map(crossing),
+            last_error: error_meaning(self.last_error.as_ref()),
+            preview: self.preview.as_ref().map(|preview| PreviewStatus {
+                matched: crossing(preview.matched),
+                ambiguous: crossing(preview.ambiguous),
+                would_create: crossing(preview.would_create),
+                would_change: crossing(preview.would_change),
+            }),
+            guard: self.guard.as_ref().map(|guard| GuardStatus {
+                deletes: crossing(guard.deletes),
+                changes: crossing(guard.changes),
+                live: crossing(guard.live),
+                ..guard.clone()
+            }),
+            ..self.clone()
+        }
+    }
+
+    fn says_the_same(&self, next: &Self) -> bool {
+        let kept = coarse_time(self.last_sync_time.as_ref(), next.last_sync_time.as_ref());
+        self.last_sync_time == kept && self.meaning() == Self { last_sync_time: self.last_sync_time.clone(), ..next.meaning() }
+    }
+}
