@@ -13,12 +13,13 @@
 //! | [`core::log`] | the ordered log of changes, counters of requests |
 //! | [`core::server`] | sockets, TLS, faults carried out, the `/__fairlead` pages |
 //! | `salesforce` | Salesforce REST: SOQL, sObjects, collections |
-//! | `netsuite` | NetSuite SuiteTalk REST: records, SuiteQL |
+//! | [`netsuite`] | NetSuite SuiteTalk REST: records, SuiteQL |
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub mod core;
+pub mod netsuite;
 
 pub use crate::core::faults::FaultScript;
 pub use crate::core::log::{Entry, Outcome};
@@ -122,6 +123,11 @@ pub struct Setting {
 }
 
 /// Makes the vendor. A new system gets its arm here.
-fn vendor(system: System, _setting: &Setting) -> anyhow::Result<Arc<dyn Vendor>> {
-    anyhow::bail!("the {} simulator is not part of this build", system.name())
+fn vendor(system: System, setting: &Setting) -> anyhow::Result<Arc<dyn Vendor>> {
+    match system {
+        System::Netsuite => Ok(Arc::new(netsuite::Netsuite::new(setting)?)),
+        System::Salesforce => {
+            anyhow::bail!("the {} simulator is not part of this build", system.name())
+        }
+    }
 }

@@ -22,7 +22,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -48,7 +48,7 @@ use super::faults::{FaultScript, Faults, Verdict};
 use super::log::{Log, Origin};
 use super::universe::Universe;
 use super::value::{Fields, Value};
-use super::vendor::{Act, Class, Desk, Exchange, Operation, Reply, Request, Vendor};
+use super::vendor::{Act, Class, Desk, Exchange, Operation, Refusal, Reply, Request, Vendor};
 use crate::{Options, Setting, System};
 
 /// The largest body that is taken, in bytes (NetSuite's documented cap is the larger of the two).
@@ -151,6 +151,7 @@ impl Simulator {
             log: Log::default(),
             faults: Faults::new(options.faults.unwrap_or_default(), options.seed),
             requests: AtomicU64::new(0),
+            running: AtomicUsize::new(0),
         });
         let stop = CancellationToken::new();
         let task = tokio::spawn(serve(listener, acceptor, shared, stop.clone()));
@@ -219,6 +220,24 @@ struct Shared {
     log: Log,
     faults: Faults,
     requests: AtomicU64,
+    running: AtomicUsize,
+}
+
+/// A request that is being answered, until the last byte of the answer; counts towards the vendor's concurrency.
+struct Running(Arc<Shared>);
+
+impl Running {
+    /// Counts one more, and tells how many there are now.
+    fn enter(shared: &Arc<Shared>) -> (Self, usize) {
+        let before = shared.running.fetch_add(1, Ordering::SeqCst);
+        (Self(Arc::clone(shared)), before + 1)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// The connection is to be cut without an answer.
@@ -313,6 +332,21 @@ async fn respond(
     }
     let number = shared.requests.fetch_add(1, Ordering::SeqCst) + 1;
     let class = shared.vendor.classify(&request);
+    let (running, crowd) = Running::enter(&shared);
+    if shared.vendor.concurrency().is_some_and(|most| crowd > most) {
+        let plain = Desk {
+            log: &shared.log,
+            origin: Origin::Api,
+            answered: true,
+            request: number,
+        };
+        refused(&class, plain, "REFUSED_BY_CONCURRENCY");
+        let reply = shared
+            .vendor
+            .refuse(&request, Refusal::Limit { retry_after: None });
+        shared.log.count(class.kind, &reply.status.to_string());
+        return Ok(finish(reply, head));
+    }
     let verdict = shared.faults.verdict(&request, &class, Instant::now());
     let plain = Desk {
         log: &shared.log,
@@ -372,7 +406,7 @@ async fn respond(
         Verdict::Drip(duration) => {
             let reply = shared.vendor.answer(&exchange);
             shared.log.count(class.kind, &reply.status.to_string());
-            return Ok(drip(Arc::clone(&shared), number, reply, duration));
+            return Ok(drip(running, number, reply, duration));
         }
     };
     shared.log.count(class.kind, &reply.status.to_string());
@@ -412,12 +446,12 @@ fn finish(reply: Reply, head: bool) -> Response<Body> {
 }
 
 /// Sends a body in small pieces over a while. A caller that does not wait for the end has not got the answer.
-fn drip(shared: Arc<Shared>, number: u64, mut reply: Reply, duration: Duration) -> Response<Body> {
+fn drip(running: Running, number: u64, mut reply: Reply, duration: Duration) -> Response<Body> {
     let body = std::mem::take(&mut reply.body);
     let pause = duration / u32::try_from(DRIPS).unwrap_or(1);
     let size = body.len().div_ceil(DRIPS).max(1);
     let unfinished = Unfinished {
-        shared,
+        running,
         number,
         done: body.is_empty(),
     };
@@ -440,7 +474,7 @@ fn drip(shared: Arc<Shared>, number: u64, mut reply: Reply, duration: Duration) 
 }
 
 struct Unfinished {
-    shared: Arc<Shared>,
+    running: Running,
     number: u64,
     done: bool,
 }
@@ -448,7 +482,7 @@ struct Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.done {
-            self.shared.log.unanswered(self.number);
+            self.running.0.log.unanswered(self.number);
         }
     }
 }

@@ -211,6 +211,11 @@ pub trait Vendor: Send + Sync + 'static {
     /// What goes into the Kubernetes Secret: every key of every way to authenticate that this vendor offers.
     fn credentials(&self) -> IndexMap<String, String>;
 
+    /// How many requests it answers at the same time; one more is refused with [`Refusal::Limit`]. No limit if none.
+    fn concurrency(&self) -> Option<usize> {
+        None
+    }
+
     /// Says what a request is, without answering it.
     fn classify(&self, request: &Request) -> Class;
 
