@@ -1,0 +1,46 @@
+# The chores of this repository. The same commands serve people and CI; what they need beyond Rust, Go, Python,
+# make and gcc, tools/setup installs or names. Everything is built in one target folder with one set of features,
+# so that nothing is compiled twice; caches lie in $FAIRLEAD_CACHE (default: ~/.cache/fairlead) and may be empty.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+# A failing tool tells its error chain; where each link was made is noise.
+export RUST_LIB_BACKTRACE ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint build crds cluster cluster-down
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+demo: ## Two simulated systems, customers kept in step between them; ends with the facts it checked
+	@tools/setup demo
+	@echo "==> building fairlead (some minutes the first time)"
+	@cargo build --bin fairlead
+	@"$(TARGET)/debug/fairlead" demo $(ARGS)
+
+test: lint ## Everything that CI runs; ARGS='-E "test(name)"' chooses tests
+	@tools/control-plane >/dev/null
+	@echo "==> tests"
+	@cargo nextest run --workspace --no-tests=fail $(ARGS)
+
+lint: ## Formatting, clippy, licences, known vulnerabilities
+	@tools/setup test
+	@tools/lint
+
+build: ## Build the release binary; the last line is its path
+	@tools/setup demo
+	@cargo build --release --bin fairlead
+	@echo "$(TARGET)/release/fairlead"
+
+crds: ## Generate crds/ and the reference pages from the types
+	@tools/setup demo
+	@cargo run --quiet --example generate
+
+cluster: ## Start a local control plane that keeps running; prints its KUBECONFIG
+	@tools/setup test
+	@tools/cluster up
+
+cluster-down: ## Stop it
+	@tools/cluster down
