@@ -12,7 +12,7 @@
 //! | [`core::faults`] | fault scripts |
 //! | [`core::log`] | the ordered log of changes, counters of requests |
 //! | [`core::server`] | sockets, TLS, faults carried out, the `/__fairlead` pages |
-//! | `salesforce` | Salesforce REST: SOQL, sObjects, collections |
+//! | [`salesforce`] | Salesforce REST: SOQL, sObjects, collections |
 //! | [`netsuite`] | NetSuite SuiteTalk REST: records, SuiteQL |
 
 use std::net::SocketAddr;
@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 pub mod core;
 pub mod netsuite;
+pub mod salesforce;
 
 pub use crate::core::faults::FaultScript;
 pub use crate::core::log::{Entry, Outcome};
@@ -63,13 +64,10 @@ impl std::str::FromStr for System {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|system| system.name() == name)
-            .ok_or_else(|| {
-                let known = Self::ALL.map(Self::name).join(", ");
-                format!("no simulator for system {name:?}; there are: {known}")
-            })
+        Self::ALL.into_iter().find(|system| system.name() == name).ok_or_else(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            format!("no simulator for system {name:?}; there are: {known}")
+        })
     }
 }
 
@@ -97,15 +95,7 @@ impl Options {
     #[must_use]
     pub fn new(system: System) -> Self {
         let (first, records) = system.default_records();
-        Self {
-            system,
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            tls: false,
-            seed: 1,
-            records,
-            first,
-            faults: None,
-        }
+        Self { system, listen: SocketAddr::from(([127, 0, 0, 1], 0)), tls: false, seed: 1, records, first, faults: None }
     }
 }
 
@@ -124,10 +114,8 @@ pub struct Setting {
 
 /// Makes the vendor. A new system gets its arm here.
 fn vendor(system: System, setting: &Setting) -> anyhow::Result<Arc<dyn Vendor>> {
-    match system {
-        System::Netsuite => Ok(Arc::new(netsuite::Netsuite::new(setting)?)),
-        System::Salesforce => {
-            anyhow::bail!("the {} simulator is not part of this build", system.name())
-        }
-    }
+    Ok(match system {
+        System::Salesforce => Arc::new(salesforce::Salesforce::new(setting)?),
+        System::Netsuite => Arc::new(netsuite::Netsuite::new(setting)?),
+    })
 }

@@ -204,10 +204,7 @@ struct Progress {
 impl Faults {
     /// A script at work from now on.
     pub fn new(script: FaultScript, seed: u64) -> Self {
-        Self {
-            inner: Mutex::new(Inner::new(script, seed)),
-            seed,
-        }
+        Self { inner: Mutex::new(Inner::new(script, seed)), seed }
     }
 
     /// Replaces the script; counts start again.
@@ -218,11 +215,7 @@ impl Faults {
     /// How often each rule fired, in the order of the rules.
     pub fn fired(&self) -> Vec<u64> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner
-            .rules
-            .iter()
-            .map(|(_, progress)| progress.fired)
-            .collect()
+        inner.rules.iter().map(|(_, progress)| progress.fired).collect()
     }
 
     /// Decides about one request.
@@ -240,36 +233,17 @@ impl Faults {
 
 impl Inner {
     fn new(script: FaultScript, seed: u64) -> Self {
-        let rules = script
-            .rules
-            .into_iter()
-            .map(|rule| (rule, Progress::default()))
-            .collect();
-        Self {
-            rules,
-            rng: StdRng::seed_from_u64(seed),
-        }
+        let rules = script.rules.into_iter().map(|rule| (rule, Progress::default())).collect();
+        Self { rules, rng: StdRng::seed_from_u64(seed) }
     }
 }
 
 impl Match {
     fn holds(&self, request: &Request, class: &Class) -> bool {
-        self.method
-            .as_deref()
-            .is_none_or(|method| request.method.as_str().eq_ignore_ascii_case(method))
-            && self
-                .path_contains
-                .as_deref()
-                .is_none_or(|part| request.path.contains(part))
-            && self
-                .operation
-                .is_none_or(|operation| class.operation == operation)
-            && self.entity.as_deref().is_none_or(|wanted| {
-                class
-                    .entity
-                    .as_deref()
-                    .is_some_and(|entity| entity.eq_ignore_ascii_case(wanted))
-            })
+        self.method.as_deref().is_none_or(|method| request.method.as_str().eq_ignore_ascii_case(method))
+            && self.path_contains.as_deref().is_none_or(|part| request.path.contains(part))
+            && self.operation.is_none_or(|operation| class.operation == operation)
+            && self.entity.as_deref().is_none_or(|wanted| class.entity.as_deref().is_some_and(|entity| entity.eq_ignore_ascii_case(wanted)))
     }
 }
 
@@ -286,18 +260,13 @@ impl Rule {
             None => 1,
         };
         let ended = match (self.for_seconds, progress.since) {
-            (Some(seconds), Some(since)) => {
-                now.duration_since(since) >= Duration::from_secs(seconds)
-            }
+            (Some(seconds), Some(since)) => now.duration_since(since) >= Duration::from_secs(seconds),
             _ => false,
         };
         if progress.fired >= limit || ended {
             return false;
         }
-        if self
-            .percent
-            .is_some_and(|percent| rng.random_range(0..100) >= u32::from(percent))
-        {
+        if self.percent.is_some_and(|percent| rng.random_range(0..100) >= u32::from(percent)) {
             return false;
         }
         progress.fired += 1;
@@ -308,21 +277,15 @@ impl Rule {
     fn verdict(&self, rng: &mut StdRng) -> Verdict {
         let millis = |default| Duration::from_millis(self.millis.unwrap_or(default));
         match self.fault {
-            Fault::Limit => Verdict::Refuse(Refusal::Limit {
-                retry_after: self.retry_after.map(Duration::from_secs),
-            }),
+            Fault::Limit => Verdict::Refuse(Refusal::Limit { retry_after: self.retry_after.map(Duration::from_secs) }),
             Fault::Status => Verdict::Refuse(Refusal::Status(self.status.unwrap_or(503))),
             Fault::TimeoutAfterEffect => Verdict::CutAfter(millis(1_000)),
             Fault::TimeoutBeforeEffect => Verdict::CutBefore(millis(1_000)),
-            Fault::PartialBatchFailure => Verdict::Partial(PartialFailure {
-                items: self.items.clone(),
-                draw: rng.random(),
-                code: self.code.clone(),
-            }),
-            Fault::TokenExpiry => Verdict::ExpireTokens,
-            Fault::MaintenancePage => {
-                Verdict::Refuse(Refusal::Maintenance(self.status.unwrap_or(200)))
+            Fault::PartialBatchFailure => {
+                Verdict::Partial(PartialFailure { items: self.items.clone(), draw: rng.random(), code: self.code.clone() })
             }
+            Fault::TokenExpiry => Verdict::ExpireTokens,
+            Fault::MaintenancePage => Verdict::Refuse(Refusal::Maintenance(self.status.unwrap_or(200))),
             Fault::SlowDrip => Verdict::Drip(millis(5_000)),
             Fault::Outage => Verdict::CutBefore(Duration::ZERO),
             Fault::StaleRead => Verdict::Stale(millis(30_000)),

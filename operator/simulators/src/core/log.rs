@@ -107,14 +107,7 @@ impl Log {
 
     /// Appends an entry and returns its sequence. A vendor calls this while it holds its own state, so that the log has
     /// the order of the effects.
-    pub fn append(
-        &self,
-        at: DateTime<Utc>,
-        origin: Origin,
-        answered: bool,
-        request: u64,
-        attempt: Attempt<'_>,
-    ) -> u64 {
+    pub fn append(&self, at: DateTime<Utc>, origin: Origin, answered: bool, request: u64, attempt: Attempt<'_>) -> u64 {
         let mut inner = self.lock();
         let sequence = inner.entries.len() as u64 + 1;
         inner.entries.push(Entry {
@@ -137,9 +130,7 @@ impl Log {
     /// The entries with a sequence above `since`, oldest first.
     pub fn since(&self, since: u64) -> Vec<Entry> {
         let inner = self.lock();
-        let from = usize::try_from(since)
-            .unwrap_or(usize::MAX)
-            .min(inner.entries.len());
+        let from = usize::try_from(since).unwrap_or(usize::MAX).min(inner.entries.len());
         inner.entries[from..].to_vec()
     }
 
@@ -165,12 +156,7 @@ impl Log {
     /// Counts one request by kind (`query`, `describe`, `token`) and status (`cut` where no answer was given).
     pub fn count(&self, kind: &str, status: &str) {
         let mut inner = self.lock();
-        *inner
-            .requests
-            .entry(kind.to_owned())
-            .or_default()
-            .entry(status.to_owned())
-            .or_default() += 1;
+        *inner.requests.entry(kind.to_owned()).or_default().entry(status.to_owned()).or_default() += 1;
     }
 
     /// The counters: kind, then status, then how many.

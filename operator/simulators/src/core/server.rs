@@ -96,32 +96,11 @@ pub struct Simulator {
 impl Simulator {
     /// Builds the tables, takes the address and serves.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let listener =
-            TcpListener::bind(options.listen)
-                .await
-                .map_err(|source| StartError::Listen {
-                    address: options.listen,
-                    source,
-                })?;
-        let address = listener.local_addr().map_err(|source| StartError::Listen {
-            address: options.listen,
-            source,
-        })?;
-        let host = if address.ip().is_unspecified() {
-            "localhost".to_owned()
-        } else {
-            address.ip().to_string()
-        };
-        let host = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host
-        };
-        let endpoint = format!(
-            "{}://{host}:{}",
-            if options.tls { "https" } else { "http" },
-            address.port()
-        );
+        let listener = TcpListener::bind(options.listen).await.map_err(|source| StartError::Listen { address: options.listen, source })?;
+        let address = listener.local_addr().map_err(|source| StartError::Listen { address: options.listen, source })?;
+        let host = if address.ip().is_unspecified() { "localhost".to_owned() } else { address.ip().to_string() };
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        let endpoint = format!("{}://{host}:{}", if options.tls { "https" } else { "http" }, address.port());
         let (acceptor, authority) = match options.tls {
             true => {
                 let (acceptor, pem) = tls(&address).map_err(StartError::Certificate)?;
@@ -140,10 +119,7 @@ impl Simulator {
             .await
             .map_err(|error| error.to_string())
             .and_then(|made| made.map_err(|error| format!("{error:#}")))
-            .map_err(|message| StartError::Vendor {
-                system: system.name(),
-                message,
-            })?;
+            .map_err(|message| StartError::Vendor { system: system.name(), message })?;
         let credentials = vendor.credentials();
         let shared = Arc::new(Shared {
             endpoint: endpoint.clone(),
@@ -155,15 +131,7 @@ impl Simulator {
         });
         let stop = CancellationToken::new();
         let task = tokio::spawn(serve(listener, acceptor, shared, stop.clone()));
-        Ok(Self {
-            system,
-            address,
-            endpoint,
-            credentials,
-            authority,
-            task,
-            _running: stop.drop_guard(),
-        })
+        Ok(Self { system, address, endpoint, credentials, authority, task, _running: stop.drop_guard() })
     }
 
     /// Where it listens.
@@ -245,12 +213,7 @@ impl Drop for Running {
 #[error("cut by a fault script")]
 struct Cut;
 
-async fn serve(
-    listener: TcpListener,
-    acceptor: Option<TlsAcceptor>,
-    shared: Arc<Shared>,
-    stop: CancellationToken,
-) {
+async fn serve(listener: TcpListener, acceptor: Option<TlsAcceptor>, shared: Arc<Shared>, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -287,19 +250,12 @@ async fn connection(stream: TcpStream, acceptor: Option<TlsAcceptor>, shared: Ar
 
 async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, shared: Arc<Shared>) {
     let service = service_fn(move |request| respond(Arc::clone(&shared), request));
-    if let Err(error) = auto::Builder::new(TokioExecutor::new())
-        .http1_only()
-        .serve_connection(TokioIo::new(stream), service)
-        .await
-    {
+    if let Err(error) = auto::Builder::new(TokioExecutor::new()).http1_only().serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(error, "connection ended");
     }
 }
 
-async fn respond(
-    shared: Arc<Shared>,
-    incoming: http::Request<Incoming>,
-) -> Result<Response<Body>, Cut> {
+async fn respond(shared: Arc<Shared>, incoming: http::Request<Incoming>) -> Result<Response<Body>, Cut> {
     let (parts, body) = incoming.into_parts();
     let Ok(body) = axum::body::to_bytes(Body::new(body), MAX_BODY).await else {
         return Ok(finish(Reply::empty(413), false));
@@ -316,50 +272,27 @@ async fn respond(
             .filter(|segment| !segment.is_empty())
             .map(|segment| percent_decode_str(segment).decode_utf8_lossy().into_owned())
             .collect(),
-        query: url::form_urlencoded::parse(raw.as_bytes())
-            .into_owned()
-            .collect(),
+        query: url::form_urlencoded::parse(raw.as_bytes()).into_owned().collect(),
         headers: parts.headers,
         body,
     };
     let head = request.method == Method::HEAD;
-    if request
-        .segments
-        .first()
-        .is_some_and(|first| first == "__fairlead")
-    {
+    if request.segments.first().is_some_and(|first| first == "__fairlead") {
         return Ok(finish(page(&shared, &request), head));
     }
     let number = shared.requests.fetch_add(1, Ordering::SeqCst) + 1;
     let class = shared.vendor.classify(&request);
     let (running, crowd) = Running::enter(&shared);
     if shared.vendor.concurrency().is_some_and(|most| crowd > most) {
-        let plain = Desk {
-            log: &shared.log,
-            origin: Origin::Api,
-            answered: true,
-            request: number,
-        };
+        let plain = Desk { log: &shared.log, origin: Origin::Api, answered: true, request: number };
         refused(&class, plain, "REFUSED_BY_CONCURRENCY");
-        let reply = shared
-            .vendor
-            .refuse(&request, Refusal::Limit { retry_after: None });
+        let reply = shared.vendor.refuse(&request, Refusal::Limit { retry_after: None });
         shared.log.count(class.kind, &reply.status.to_string());
         return Ok(finish(reply, head));
     }
     let verdict = shared.faults.verdict(&request, &class, Instant::now());
-    let plain = Desk {
-        log: &shared.log,
-        origin: Origin::Api,
-        answered: true,
-        request: number,
-    };
-    let exchange = Exchange {
-        request: &request,
-        desk: plain,
-        stale: None,
-        partial: None,
-    };
+    let plain = Desk { log: &shared.log, origin: Origin::Api, answered: true, request: number };
+    let exchange = Exchange { request: &request, desk: plain, stale: None, partial: None };
     let reply = match verdict {
         Verdict::Pass => shared.vendor.answer(&exchange),
         Verdict::Refuse(refusal) => {
@@ -368,41 +301,22 @@ async fn respond(
         }
         Verdict::CutBefore(delay) => {
             shared.log.count(class.kind, "cut");
-            refused(
-                &class,
-                Desk {
-                    answered: false,
-                    ..plain
-                },
-                "CUT_BY_FAULT",
-            );
+            refused(&class, Desk { answered: false, ..plain }, "CUT_BY_FAULT");
             tokio::time::sleep(delay).await;
             return Err(Cut);
         }
         Verdict::CutAfter(delay) => {
             shared.log.count(class.kind, "cut");
-            shared.vendor.answer(&Exchange {
-                desk: Desk {
-                    answered: false,
-                    ..plain
-                },
-                ..exchange
-            });
+            shared.vendor.answer(&Exchange { desk: Desk { answered: false, ..plain }, ..exchange });
             tokio::time::sleep(delay).await;
             return Err(Cut);
         }
-        Verdict::Partial(partial) => shared.vendor.answer(&Exchange {
-            partial: Some(&partial),
-            ..exchange
-        }),
+        Verdict::Partial(partial) => shared.vendor.answer(&Exchange { partial: Some(&partial), ..exchange }),
         Verdict::ExpireTokens => {
             shared.vendor.expire_tokens();
             shared.vendor.answer(&exchange)
         }
-        Verdict::Stale(age) => shared.vendor.answer(&Exchange {
-            stale: Some(age),
-            ..exchange
-        }),
+        Verdict::Stale(age) => shared.vendor.answer(&Exchange { stale: Some(age), ..exchange }),
         Verdict::Drip(duration) => {
             let reply = shared.vendor.answer(&exchange);
             shared.log.count(class.kind, &reply.status.to_string());
@@ -432,8 +346,7 @@ fn finish(reply: Reply, head: bool) -> Response<Body> {
     let length = reply.body.len();
     let body = if head { Bytes::new() } else { reply.body };
     let mut response = Response::new(Body::from(body));
-    *response.status_mut() =
-        StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in reply.headers {
         if let Ok(value) = value.parse() {
             response.headers_mut().insert(name, value);
@@ -450,23 +363,16 @@ fn drip(running: Running, number: u64, mut reply: Reply, duration: Duration) -> 
     let body = std::mem::take(&mut reply.body);
     let pause = duration / u32::try_from(DRIPS).unwrap_or(1);
     let size = body.len().div_ceil(DRIPS).max(1);
-    let unfinished = Unfinished {
-        running,
-        number,
-        done: body.is_empty(),
-    };
-    let pieces = futures::stream::unfold(
-        (body, unfinished),
-        move |(mut body, mut unfinished)| async move {
-            if body.is_empty() {
-                return None;
-            }
-            tokio::time::sleep(pause).await;
-            let piece = body.split_to(size.min(body.len()));
-            unfinished.done = body.is_empty();
-            Some((Ok::<_, Infallible>(piece), (body, unfinished)))
-        },
-    );
+    let unfinished = Unfinished { running, number, done: body.is_empty() };
+    let pieces = futures::stream::unfold((body, unfinished), move |(mut body, mut unfinished)| async move {
+        if body.is_empty() {
+            return None;
+        }
+        tokio::time::sleep(pause).await;
+        let piece = body.split_to(size.min(body.len()));
+        unfinished.done = body.is_empty();
+        Some((Ok::<_, Infallible>(piece), (body, unfinished)))
+    });
     let mut response = finish(reply, false);
     response.headers_mut().remove(CONTENT_LENGTH);
     *response.body_mut() = Body::from_stream(pieces.boxed());
@@ -499,9 +405,7 @@ fn page(shared: &Shared, request: &Request) -> Reply {
     let answer = match (&request.method, request.parts().as_slice()) {
         (&Method::GET, ["__fairlead", "log"]) => {
             let since = request.parameter("since").unwrap_or("0").parse::<u64>();
-            since
-                .map_err(|_| (400, "since is not a sequence number".to_owned()))
-                .and_then(|since| plain_json(&shared.log.since(since)))
+            since.map_err(|_| (400, "since is not a sequence number".to_owned())).and_then(|since| plain_json(&shared.log.since(since)))
         }
         (&Method::GET, ["__fairlead", "records", entity]) => match shared.vendor.records(entity) {
             Some(records) => plain_json(&records),
@@ -523,65 +427,35 @@ fn page(shared: &Shared, request: &Request) -> Reply {
             shared.vendor.expire_tokens();
             Ok(Reply::empty(204))
         }
-        (&Method::POST, ["__fairlead", act @ ("edit" | "create" | "delete")]) => {
-            person(shared, request, act)
-        }
+        (&Method::POST, ["__fairlead", act @ ("edit" | "create" | "delete")]) => person(shared, request, act),
         _ => Err((404, "there is no such page".to_owned())),
     };
-    answer.unwrap_or_else(|(status, message)| {
-        Reply::json(
-            status,
-            JSON,
-            &Value::object([("error", Value::text(message))]),
-        )
-    })
+    answer.unwrap_or_else(|(status, message)| Reply::json(status, JSON, &Value::object([("error", Value::text(message))])))
 }
 
 const JSON: &str = "application/json";
 
 fn plain_json<T: Serialize>(body: &T) -> Result<Reply, (u16, String)> {
     let body = serde_json::to_vec(body).map_err(|error| (500, error.to_string()))?;
-    Ok(Reply {
-        status: 200,
-        headers: vec![("content-type", JSON.to_owned())],
-        body: Bytes::from(body),
-    })
+    Ok(Reply { status: 200, headers: vec![("content-type", JSON.to_owned())], body: Bytes::from(body) })
 }
 
 fn person(shared: &Shared, request: &Request, act: &str) -> Result<Reply, (u16, String)> {
     let body = Value::parse(&request.body).map_err(|error| (400, error.to_string()))?;
-    let text = |name: &str| {
-        body.get(name)
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-            .ok_or_else(|| (400, format!("{name} is missing")))
-    };
+    let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| (400, format!("{name} is missing")));
     let values = || -> Result<Fields, (u16, String)> {
         let values = body.get("values").and_then(Value::as_object);
-        Ok(values
-            .ok_or_else(|| (400, "values is missing".to_owned()))?
-            .clone())
+        Ok(values.ok_or_else(|| (400, "values is missing".to_owned()))?.clone())
     };
     let entity = text("entity")?;
     let act = match act {
-        "edit" => Act::Edit {
-            id: text("id")?,
-            values: values()?,
-        },
+        "edit" => Act::Edit { id: text("id")?, values: values()? },
         "create" => Act::Create { values: values()? },
         _ => Act::Delete { id: text("id")? },
     };
     let number = shared.requests.load(Ordering::SeqCst);
-    let desk = Desk {
-        log: &shared.log,
-        origin: Origin::Person,
-        answered: true,
-        request: number,
-    };
-    let record = shared
-        .vendor
-        .person(&entity, &act, &desk)
-        .map_err(|message| (400, message))?;
+    let desk = Desk { log: &shared.log, origin: Origin::Person, answered: true, request: number };
+    let record = shared.vendor.person(&entity, &act, &desk).map_err(|message| (400, message))?;
     plain_json(&record)
 }
 
@@ -591,29 +465,19 @@ fn tls(address: &SocketAddr) -> Result<(TlsAcceptor, String), String> {
     let authority_key = rcgen::KeyPair::generate().map_err(told)?;
     let mut authority = rcgen::CertificateParams::new(Vec::<String>::new()).map_err(told)?;
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    authority.key_usages = vec![
-        rcgen::KeyUsagePurpose::KeyCertSign,
-        rcgen::KeyUsagePurpose::CrlSign,
-    ];
-    authority
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, "Fairlead simulator authority");
+    authority.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    authority.distinguished_name.push(rcgen::DnType::CommonName, "Fairlead simulator authority");
     let root = authority.self_signed(&authority_key).map_err(told)?;
     let issuer = rcgen::Issuer::new(authority, authority_key);
 
-    let mut names = vec![
-        "localhost".to_owned(),
-        "127.0.0.1".to_owned(),
-        "::1".to_owned(),
-    ];
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     let own = address.ip().to_string();
     if !address.ip().is_unspecified() && !names.contains(&own) {
         names.push(own);
     }
     let key = rcgen::KeyPair::generate().map_err(told)?;
     let mut leaf = rcgen::CertificateParams::new(names).map_err(told)?;
-    leaf.distinguished_name
-        .push(rcgen::DnType::CommonName, "Fairlead simulator");
+    leaf.distinguished_name.push(rcgen::DnType::CommonName, "Fairlead simulator");
     leaf.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
     leaf.use_authority_key_identifier_extension = true;
     let leaf = leaf.signed_by(&key, &issuer).map_err(told)?;
@@ -623,11 +487,7 @@ fn tls(address: &SocketAddr) -> Result<(TlsAcceptor, String), String> {
     let secret = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .and_then(|builder| {
-            builder
-                .with_no_client_auth()
-                .with_single_cert(chain, secret)
-        })
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret))
         .map_err(|error| error.to_string())?;
     Ok((TlsAcceptor::from(Arc::new(config)), root.pem()))
 }

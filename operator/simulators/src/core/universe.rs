@@ -113,12 +113,7 @@ pub const INDUSTRIES: [&str; 12] = [
 ];
 
 /// The segments in use.
-pub const SEGMENTS: [&str; 4] = [
-    "Enterprise",
-    "Mid-Market",
-    "Small Business",
-    "Public Sector",
-];
+pub const SEGMENTS: [&str; 4] = ["Enterprise", "Mid-Market", "Small Business", "Public Sector"];
 
 const FIRST: [&str; 64] = [
     "Acacia",
@@ -310,11 +305,7 @@ const PLACES: [Place; 8] = [
             ("Austin", Some("TX"), "73301"),
             ("Coeur d'Alene", Some("ID"), "83814"),
         ],
-        streets: [
-            "Market Street",
-            "O'Farrell St",
-            "Martin Luther King Jr. Blvd",
-        ],
+        streets: ["Market Street", "O'Farrell St", "Martin Luther King Jr. Blvd"],
     },
     Place {
         code: "CA",
@@ -327,23 +318,14 @@ const PLACES: [Place; 8] = [
             ("Québec", Some("QC"), "G1R 4P5"),
             ("St. John's", Some("NL"), "A1C 5M2"),
         ],
-        streets: [
-            "Rue Sainte-Catherine",
-            "Yonge Street",
-            "Côte de la Montagne",
-        ],
+        streets: ["Rue Sainte-Catherine", "Yonge Street", "Côte de la Montagne"],
     },
     Place {
         code: "DE",
         country: "Germany",
         forms: ["GmbH", "AG & Co. KG"],
         dial: "4989",
-        cities: [
-            ("München", None, "80331"),
-            ("Köln", None, "50667"),
-            ("Düsseldorf", None, "40213"),
-            ("Gießen", None, "35390"),
-        ],
+        cities: [("München", None, "80331"), ("Köln", None, "50667"), ("Düsseldorf", None, "40213"), ("Gießen", None, "35390")],
         streets: ["Königsallee", "Straße des 17. Juni", "Große Bleichen"],
     },
     Place {
@@ -351,12 +333,7 @@ const PLACES: [Place; 8] = [
         country: "France",
         forms: ["S.A.S.", "S.à r.l."],
         dial: "3314",
-        cities: [
-            ("Paris", None, "75001"),
-            ("L'Haÿ-les-Roses", None, "94240"),
-            ("Besançon", None, "25000"),
-            ("Orléans", None, "45000"),
-        ],
+        cities: [("Paris", None, "75001"), ("L'Haÿ-les-Roses", None, "94240"), ("Besançon", None, "25000"), ("Orléans", None, "45000")],
         streets: ["Avenue de l'Opéra", "Rue de la République", "Quai d'Orsay"],
     },
     Place {
@@ -377,46 +354,23 @@ const PLACES: [Place; 8] = [
         country: "Spain",
         forms: ["S.A.", "S.L."],
         dial: "3491",
-        cities: [
-            ("Madrid", None, "28013"),
-            ("A Coruña", None, "15001"),
-            ("Cádiz", None, "11001"),
-            ("València", None, "46001"),
-        ],
-        streets: [
-            "Calle de Alcalá",
-            "Paseo de la Castellana",
-            "Carrer d'Aragó",
-        ],
+        cities: [("Madrid", None, "28013"), ("A Coruña", None, "15001"), ("Cádiz", None, "11001"), ("València", None, "46001")],
+        streets: ["Calle de Alcalá", "Paseo de la Castellana", "Carrer d'Aragó"],
     },
     Place {
         code: "PL",
         country: "Poland",
         forms: ["sp. z o.o.", "S.A."],
         dial: "4822",
-        cities: [
-            ("Łódź", None, "90-001"),
-            ("Kraków", None, "31-001"),
-            ("Wrocław", None, "50-001"),
-            ("Gdańsk", None, "80-001"),
-        ],
-        streets: [
-            "ul. Świętokrzyska",
-            "Aleje Jerozolimskie",
-            "ul. Piotrkowska",
-        ],
+        cities: [("Łódź", None, "90-001"), ("Kraków", None, "31-001"), ("Wrocław", None, "50-001"), ("Gdańsk", None, "80-001")],
+        streets: ["ul. Świętokrzyska", "Aleje Jerozolimskie", "ul. Piotrkowska"],
     },
     Place {
         code: "JP",
         country: "Japan",
         forms: ["K.K.", "株式会社"],
         dial: "8135",
-        cities: [
-            ("東京", None, "100-0001"),
-            ("Ōsaka", None, "530-0001"),
-            ("名古屋", None, "450-0002"),
-            ("Kōbe", None, "650-0001"),
-        ],
+        cities: [("東京", None, "100-0001"), ("Ōsaka", None, "530-0001"), ("名古屋", None, "450-0002"), ("Kōbe", None, "650-0001")],
         streets: ["丸の内 1-chōme", "Midōsuji", "Sakura-dōri"],
     },
 ];
@@ -547,9 +501,7 @@ impl Universe {
     }
 
     fn draw(&self, index: u64, purpose: u64) -> Draw {
-        Draw(mix(
-            mix(self.seed) ^ mix(index.wrapping_mul(31).wrapping_add(purpose))
-        ))
+        Draw(mix(mix(self.seed) ^ mix(index.wrapping_mul(31).wrapping_add(purpose))))
     }
 
     /// Company `index` as it is, before any system's own view of it.
@@ -558,10 +510,7 @@ impl Universe {
         let mut draw = self.draw(index, 1);
         // One and the same step through all combinations of the three word lists gives every company its own name.
         let combinations = (FIRST.len() * MIDDLE.len() * TAIL.len()) as u64;
-        let combination = (index
-            .wrapping_mul(50_021)
-            .wrapping_add(mix(self.seed) % combinations))
-            % combinations;
+        let combination = (index.wrapping_mul(50_021).wrapping_add(mix(self.seed) % combinations)) % combinations;
         let at = |value: u64| usize::try_from(value).unwrap_or_default();
         let first = FIRST[at(combination) % FIRST.len()];
         let middle = MIDDLE[at(combination / FIRST.len() as u64) % MIDDLE.len()];
@@ -576,7 +525,8 @@ impl Universe {
         if draw.percent(2) {
             name.push_str(&format!(
                 ", formerly trading as {first} {middle} – a member of the \"{first} {}\" family of independent companies in {}",
-                draw.pick(&TAIL), place.country
+                draw.pick(&TAIL),
+                place.country
             ));
         }
         name = format!("{name} {form}");
@@ -584,48 +534,28 @@ impl Universe {
         let (city, state, postal) = *draw.pick(&place.cities);
         let mut street = format!("{} {}", draw.below(400) + 1, draw.pick(&place.streets));
         if draw.percent(12) {
-            street.push_str(&format!(
-                "\n{}. floor, door {}",
-                draw.below(30) + 1,
-                draw.below(90) + 1
-            ));
+            street.push_str(&format!("\n{}. floor, door {}", draw.below(30) + 1, draw.below(90) + 1));
         }
         let domain = format!("{}-{index}.example", ascii(middle));
         let sure = (5_000..10_000).contains(&index);
         let has_tax = !draw.percent(3) || sure;
         // 700,001 and 900,000,000 share no factor: no two companies below 900 million share a number.
-        let number = 100_000_000
-            + (index
-                .wrapping_mul(700_001)
-                .wrapping_add(mix(self.seed) % 900_000_000))
-                % 900_000_000;
+        let number = 100_000_000 + (index.wrapping_mul(700_001).wrapping_add(mix(self.seed) % 900_000_000)) % 900_000_000;
         let tax_id = has_tax.then(|| match place.code {
             "US" => format!("{}-{:07}", number / 10_000_000, number % 10_000_000),
             code => format!("{code}{number}"),
         });
 
         let annual_revenue = match draw.below(200) {
-            0 => Some(format!(
-                "{}.{:02}",
-                9_007_199_254_740_993 + draw.below(900_000_000_000_000),
-                draw.below(100)
-            )),
+            0 => Some(format!("{}.{:02}", 9_007_199_254_740_993 + draw.below(900_000_000_000_000), draw.below(100))),
             1..=19 => None,
-            _ => Some(format!(
-                "{}.{:02}",
-                draw.below(900_000_000) + 10_000,
-                draw.below(100)
-            )),
+            _ => Some(format!("{}.{:02}", draw.below(900_000_000) + 10_000, draw.below(100))),
         };
         let credit_limit = match draw.below(100) {
             0 => Some(format!("{}.01", 99_999_999_999_999_u64 - draw.below(1_000))),
             1..=4 => None,
             5..=9 => Some("0.00".to_owned()),
-            _ => Some(format!(
-                "{}.{:02}",
-                (draw.below(500) + 1) * 500,
-                *draw.pick(&[0_u64, 0, 10, 25, 99])
-            )),
+            _ => Some(format!("{}.{:02}", (draw.below(500) + 1) * 500, *draw.pick(&[0_u64, 0, 10, 25, 99]))),
         };
         let offset = index % BLOCK;
         let parent = (offset > 0 && draw.percent(15)).then(|| index - offset + draw.below(offset));
@@ -639,9 +569,7 @@ impl Universe {
             55..=56 => Some((*draw.pick(&TEXTS)).repeat(40 + at(draw.below(80)))),
             _ => Some((*draw.pick(&TEXTS)).to_owned()),
         };
-        let contacts = (0..at(draw.below(5)))
-            .map(|position| contact(&mut draw, position, place.dial, &domain))
-            .collect();
+        let contacts = (0..at(draw.below(5))).map(|position| contact(&mut draw, position, place.dial, &domain)).collect();
         Company {
             index,
             name,
@@ -659,9 +587,7 @@ impl Universe {
             segment: (*draw.pick(&SEGMENTS)).to_owned(),
             annual_revenue,
             credit_limit,
-            employees: draw
-                .percent(90)
-                .then(|| u32::try_from(draw.below(20_000)).unwrap_or_default() + 1),
+            employees: draw.percent(90).then(|| u32::try_from(draw.below(20_000)).unwrap_or_default() + 1),
             parent,
             status,
             description,
@@ -676,18 +602,13 @@ impl Universe {
         let mut draw = self.draw(index, 100 + system as u64);
         company.phone = company.phone.map(|phone| write_phone(&phone, system));
         for contact in &mut company.contacts {
-            contact.phone = contact
-                .phone
-                .take()
-                .map(|phone| write_phone(&phone, system));
+            contact.phone = contact.phone.take().map(|phone| write_phone(&phone, system));
         }
         match system {
             // The sales people's copy: their own notes, addresses of mail that nobody cleaned up.
             System::Salesforce => {
                 if draw.percent(35) {
-                    company.email = company
-                        .email
-                        .map(|email| email.replacen("info@", "office-old@", 1));
+                    company.email = company.email.map(|email| email.replacen("info@", "office-old@", 1));
                 }
                 if draw.percent(30) {
                     company.description = Some(format!("Sales note: {}", draw.pick(&TEXTS)));
@@ -724,9 +645,7 @@ fn contact(draw: &mut Draw, index: usize, dial: &str, domain: &str) -> Contact {
         index,
         first_name: draw.percent(93).then(|| first.to_owned()),
         last_name: last.to_owned(),
-        email: draw
-            .percent(88)
-            .then(|| format!("{}.{index}@{domain}", ascii(last))),
+        email: draw.percent(88).then(|| format!("{}.{index}@{domain}", ascii(last))),
         phone: draw.percent(70).then(|| phone(draw, dial)),
         title: draw.percent(75).then(|| (*draw.pick(&TITLES)).to_owned()),
     }
@@ -761,16 +680,8 @@ fn raised(amount: &str, units: u64) -> String {
 
 /// Lower-case ASCII letters of a text, for domains and mail; `x` where there are none.
 fn ascii(text: &str) -> String {
-    let letters: String = text
-        .chars()
-        .filter(char::is_ascii_alphabetic)
-        .map(|letter| letter.to_ascii_lowercase())
-        .collect();
-    if letters.is_empty() {
-        "x".to_owned()
-    } else {
-        letters
-    }
+    let letters: String = text.chars().filter(char::is_ascii_alphabetic).map(|letter| letter.to_ascii_lowercase()).collect();
+    if letters.is_empty() { "x".to_owned() } else { letters }
 }
 
 #[cfg(test)]
@@ -782,8 +693,7 @@ mod tests {
     #[test]
     fn names_and_tax_ids_are_unique_and_parents_stay_in_their_block() {
         let world = Universe::new(7);
-        let (mut names, mut taxes, mut children, mut without) =
-            (HashSet::new(), HashSet::new(), 0, 0);
+        let (mut names, mut taxes, mut children, mut without) = (HashSet::new(), HashSet::new(), 0, 0);
         for index in 0..20_000 {
             let company = world.company(index);
             assert!(company.name.chars().count() <= 200, "{}", company.name);
@@ -810,14 +720,8 @@ mod tests {
         let mut different = 0;
         for index in 5_000..6_000 {
             assert_eq!(world.company(index), Universe::new(1).company(index));
-            let (crm, erp) = (
-                world.view(index, System::Salesforce),
-                world.view(index, System::Netsuite),
-            );
-            assert_eq!(
-                (&crm.name, &crm.tax_id, crm.parent),
-                (&erp.name, &erp.tax_id, erp.parent)
-            );
+            let (crm, erp) = (world.view(index, System::Salesforce), world.view(index, System::Netsuite));
+            assert_eq!((&crm.name, &crm.tax_id, crm.parent), (&erp.name, &erp.tax_id, erp.parent));
             different += usize::from(crm != erp);
         }
         assert!(different > 980, "{different}");
@@ -826,10 +730,7 @@ mod tests {
     #[test]
     fn some_amounts_are_beyond_what_a_double_can_hold() {
         let world = Universe::new(1);
-        let huge = (0..2_000)
-            .filter_map(|index| world.company(index).annual_revenue)
-            .filter(|text| text.len() >= 19)
-            .count();
+        let huge = (0..2_000).filter_map(|index| world.company(index).annual_revenue).filter(|text| text.len() >= 19).count();
         assert!(huge > 3, "{huge}");
     }
 }

@@ -59,12 +59,7 @@ impl Value {
 
     /// An object from pairs.
     pub fn object<K: Into<String>>(pairs: impl IntoIterator<Item = (K, Value)>) -> Self {
-        Self::Object(
-            pairs
-                .into_iter()
-                .map(|(key, value)| (key.into(), value))
-                .collect(),
-        )
+        Self::Object(pairs.into_iter().map(|(key, value)| (key.into(), value)).collect())
     }
 
     /// The text of a string value.
@@ -165,12 +160,7 @@ fn from_raw(raw: &RawValue) -> Result<Value, serde_json::Error> {
         Some(b't') => Value::Bool(true),
         Some(b'f') => Value::Bool(false),
         Some(b'"') => Value::Text(serde_json::from_str(text)?),
-        Some(b'[') => Value::List(
-            serde_json::from_str::<Vec<&RawValue>>(text)?
-                .into_iter()
-                .map(from_raw)
-                .collect::<Result<_, _>>()?,
-        ),
+        Some(b'[') => Value::List(serde_json::from_str::<Vec<&RawValue>>(text)?.into_iter().map(from_raw).collect::<Result<_, _>>()?),
         Some(b'{') => Value::Object(
             serde_json::from_str::<IndexMap<String, &RawValue>>(text)?
                 .into_iter()

@@ -38,10 +38,7 @@ pub struct Request {
 impl Request {
     /// The first query parameter of this name.
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.query
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// A header as text.
@@ -56,9 +53,7 @@ impl Request {
 
     /// The body as form fields (`application/x-www-form-urlencoded`).
     pub fn form(&self) -> Vec<(String, String)> {
-        url::form_urlencoded::parse(&self.body)
-            .into_owned()
-            .collect()
+        url::form_urlencoded::parse(&self.body).into_owned().collect()
     }
 }
 
@@ -76,20 +71,12 @@ pub struct Reply {
 impl Reply {
     /// An answer without a body.
     pub fn empty(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Bytes::new(),
-        }
+        Self { status, headers: Vec::new(), body: Bytes::new() }
     }
 
     /// A JSON answer of this content type.
     pub fn json(status: u16, content_type: &str, body: &Value) -> Self {
-        Self {
-            status,
-            headers: vec![("content-type", content_type.to_owned())],
-            body: Bytes::from(body.to_string()),
-        }
+        Self { status, headers: vec![("content-type", content_type.to_owned())], body: Bytes::from(body.to_string()) }
     }
 
     /// The same answer with one more header.
@@ -153,13 +140,7 @@ pub struct Desk<'a> {
 impl Desk<'_> {
     /// Writes one line of the log, at this moment. Call it while the vendor's state is held.
     pub fn record(&self, attempt: Attempt<'_>) {
-        self.log.append(
-            Utc::now(),
-            self.origin,
-            self.answered,
-            self.request,
-            attempt,
-        );
+        self.log.append(Utc::now(), self.origin, self.answered, self.request, attempt);
     }
 }
 

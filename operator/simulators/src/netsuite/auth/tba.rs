@@ -15,6 +15,10 @@ pub(super) const TOLERANCE: i64 = 300;
 /// RFC 3986's unreserved characters stay; everything else is encoded.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// The header's parameters that are part of what is signed.
+const SIGNED: [&str; 6] =
+    ["oauth_consumer_key", "oauth_nonce", "oauth_signature_method", "oauth_timestamp", "oauth_token", "oauth_version"];
+
 /// The two pairs of keys that a signature is made with.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
@@ -60,8 +64,8 @@ fn header_parameters(header: &str) -> Option<BTreeMap<String, String>> {
     Some(parameters)
 }
 
-/// The signature of RFC 5849 section 3.4 over method, base URI and parameters (those of the header without `realm` and
-/// `oauth_signature`, and those of the query). A JSON body takes no part.
+/// The signature of RFC 5849 section 3.4 over method, base URI and parameters (those of the header that are [`SIGNED`], and
+/// those of the query). A JSON body takes no part.
 fn mac<'a>(
     method: &str,
     base_uri: &str,
@@ -102,8 +106,9 @@ pub(super) fn check(
     if realm != keys.account || token != keys.token || method_name != "HMAC-SHA256" || !version || !in_time {
         return Err(Refused::Login);
     }
-    let signed = given.iter().filter(|(name, _)| *name != "realm" && *name != "oauth_signature");
-    let parameters = signed.chain(query.iter().map(|(name, value)| (name, value))).map(|(name, value)| (name.as_str(), value.as_str()));
+    // Only these take part: a caller who signs more (a body hash, say) signs something else.
+    let signed = SIGNED.iter().filter_map(|name| given.get(*name).map(|value| (*name, value.as_str())));
+    let parameters = signed.chain(query.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let sent = STANDARD.decode(sent).map_err(|_| Refused::Login)?;
     mac(method, base_uri, parameters, &keys.consumer_secret, &keys.token_secret)
         .ok_or(Refused::Login)?

@@ -150,16 +150,27 @@ pub(super) enum Aggregate {
 
 /// Whether `node` needs a group of rows.
 pub(super) fn aggregates(node: &Node) -> bool {
-    match node {
-        Node::Aggregate { .. } => true,
-        Node::Column(_) | Node::Const(_) | Node::RowNumber => false,
-        Node::Compare(_, a, b) | Node::And(a, b) | Node::Or(a, b) | Node::Arithmetic(_, a, b) => aggregates(a) || aggregates(b),
-        Node::Not(a) | Node::IsNull(a) | Node::Display { value: a, .. } => aggregates(a),
-        Node::In(a, list) => aggregates(a) || list.iter().any(aggregates),
-        Node::Like { text, pattern, .. } => aggregates(text) || aggregates(pattern),
-        Node::Call(_, arguments) => arguments.iter().any(aggregates),
-        Node::Case { branches, otherwise } => aggregates(otherwise) || branches.iter().any(|(a, b)| aggregates(a) || aggregates(b)),
-    }
+    contains(node, &|node| matches!(node, Node::Aggregate { .. }))
+}
+
+/// Whether `node` depends on how many rows came before.
+pub(super) fn counts_rows(node: &Node) -> bool {
+    contains(node, &|node| matches!(node, Node::RowNumber))
+}
+
+fn contains(node: &Node, wanted: &dyn Fn(&Node) -> bool) -> bool {
+    let any = |node: &Node| contains(node, wanted);
+    wanted(node)
+        || match node {
+            Node::Column(_) | Node::Const(_) | Node::RowNumber => false,
+            Node::Compare(_, a, b) | Node::And(a, b) | Node::Or(a, b) | Node::Arithmetic(_, a, b) => any(a) || any(b),
+            Node::Not(a) | Node::IsNull(a) | Node::Display { value: a, .. } => any(a),
+            Node::In(a, list) => any(a) || list.iter().any(any),
+            Node::Like { text, pattern, .. } => any(text) || any(pattern),
+            Node::Call(_, arguments) => arguments.iter().any(any),
+            Node::Case { branches, otherwise } => any(otherwise) || branches.iter().any(|(a, b)| any(a) || any(b)),
+            Node::Aggregate { argument, .. } => argument.as_deref().is_some_and(any),
+        }
 }
 
 /// Resolves `expr` against `scope`. Parts that do not depend on a row are computed here, once.

@@ -18,7 +18,7 @@ pub(super) fn run(
     shuffle: &mut dyn RngCore,
 ) -> Result<Page, QueryError> {
     let select = checked(query)?;
-    let (scope, mut rows) = source(catalog, &select.from, shuffle)?;
+    let (scope, mut rows) = source(catalog, select, shuffle)?;
     if let Some(condition) = &select.selection {
         let condition = compile::expression(catalog, &scope, condition)?;
         rows = filtered(catalog, &condition, rows)?;
@@ -111,11 +111,20 @@ fn window(catalog: &dyn Catalog, query: &ast::Query) -> Result<Range<usize>, Que
 
 // === Sources ===
 
-fn source(catalog: &dyn Catalog, from: &[ast::TableWithJoins], shuffle: &mut dyn RngCore) -> Result<(Scope, Vec<Row>), QueryError> {
-    let [table] = from else {
+fn source(catalog: &dyn Catalog, select: &ast::Select, shuffle: &mut dyn RngCore) -> Result<(Scope, Vec<Row>), QueryError> {
+    let [table] = select.from.as_slice() else {
         return Err(unsupported("several tables without JOIN"));
     };
     let (mut scope, mut rows) = factor(catalog, &table.relation, shuffle)?;
+    // A condition that speaks of the first table alone spares the joins the rows that it drops. It is checked again after
+    // them, with every name in scope, so that an ambiguous one is found.
+    if !table.joins.is_empty()
+        && let Some(condition) = &select.selection
+        && let Ok(condition) = compile::expression(catalog, &scope, condition)
+        && !compile::counts_rows(&condition)
+    {
+        rows = filtered(catalog, &condition, rows)?;
+    }
     for join in &table.joins {
         let (kept, condition) = match &join.join_operator {
             ast::JoinOperator::Join(ast::JoinConstraint::On(on)) | ast::JoinOperator::Inner(ast::JoinConstraint::On(on)) => (false, on),
