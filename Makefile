@@ -5,6 +5,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+# rustup's folder, for shells that were open before it was installed.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 # A failing tool tells its error chain; where each link was made is noise.
 export RUST_LIB_BACKTRACE ?= 0
 
@@ -21,9 +23,7 @@ demo: ## Two simulated systems, customers kept in step between them; ends with t
 	@"$(TARGET)/debug/fairlead" demo $(ARGS)
 
 test: lint ## Everything that CI runs; ARGS='-E "test(name)"' chooses tests
-	@tools/control-plane >/dev/null
-	@echo "==> tests"
-	@cargo nextest run --workspace --no-tests=fail $(ARGS)
+	@tools/test $(ARGS)
 
 lint: ## Formatting, clippy, licences, known vulnerabilities
 	@tools/setup test
