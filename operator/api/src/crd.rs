@@ -1,20 +1,15 @@
 //! The CustomResourceDefinitions, generated from the types. `crds/` holds what [`crds_yaml`] gives; a test compares.
 //!
 //! Three things are settled here, because neither the types nor kube's generator say them: nothing is `nullable` (the API server
-//! then drops explicit nulls, so `field: null` means the same as leaving it out), object names are limited to what fits a label,
+//! then drops explicit nulls, so `field: null` means the same as leaving it out), object names are limited to labels,
 //! and the root's text is the kind's own. Use [`crds`], not the `crd()` that kube derives.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
+use crate::common::{LABEL, MAX_LABEL};
 use crate::manifest::Kind;
-use crate::rules;
-
-/// The rule on names that all kinds share, as CEL.
-const NAME_CEL: &str = "self.metadata.name.size() <= 63";
-pub(crate) const NAME_MESSAGE: &str = "metadata.name has more than 63 characters";
-pub(crate) const NAME_HINT: &str = "choose a shorter name; it stands in labels and in the names of what is made from it";
 
 /// The three definitions, in the order of their names.
 pub fn crds() -> Vec<CustomResourceDefinition> {
@@ -49,7 +44,7 @@ pub fn definition(kind: Kind) -> CustomResourceDefinition {
         let Ok(mut value) = serde_json::to_value(&*schema) else { continue };
         settle(&mut value);
         value["description"] = json!(kind.description());
-        value["x-kubernetes-validations"] = json!([rules::entry("", NAME_CEL, NAME_MESSAGE, NAME_HINT)]);
+        value["properties"]["metadata"] = metadata();
         if let Ok(settled) = serde_json::from_value(value) {
             *schema = settled;
         }
@@ -66,10 +61,25 @@ pub fn schema(kind: Kind) -> Value {
     value
 }
 
+/// What a name must be: a label, for it stands in labels, and references to it are written as `namespace/name`. The name is the one
+/// part of the metadata that a definition may bound; the API server refuses anything else here, a description included.
+fn metadata() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "name": {
+                "type": "string", "maxLength": MAX_LABEL, "pattern": LABEL,
+                "description": "The object's name: small letters, digits and dashes.",
+            },
+        },
+    })
+}
+
 /// Takes out what the generator adds and the API server should not see.
 fn settle(schema: &mut Value) {
     let Some(object) = schema.as_object_mut() else { return };
     object.remove("nullable");
+    object.remove("title");
     if object.get("type") == Some(&json!("string")) && object.get("minLength") == Some(&json!(0)) {
         object.remove("minLength");
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::rules::{Validate, Violation};
-use crate::{API_VERSION, ApiContract, Connector, Integration, crd, schema};
+use crate::{API_VERSION, ApiContract, Connector, Integration, schema};
 
 /// The three kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -127,13 +127,7 @@ impl Resource {
             .unwrap_or_default()
             .parse()
             .map_err(|message| one("kind", message, "correct the kind"))?;
-        let mut found = schema::check_manifest(kind, manifest);
-        let name = manifest.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-        if name.is_empty() {
-            found.extend(one("metadata.name", "is missing".into(), "give the object a name"));
-        } else if name.chars().count() > 63 {
-            found.extend(one("metadata.name", crd::NAME_MESSAGE.into(), crd::NAME_HINT));
-        }
+        let found = schema::check_manifest(kind, manifest);
         if !found.is_empty() {
             return Err(found);
         }

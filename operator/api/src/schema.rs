@@ -38,7 +38,7 @@ fn collect_patterns(schema: &Value, patterns: &mut BTreeMap<String, Regex>) {
     }
 }
 
-/// Judges a whole manifest: `spec` by the schema, and no field beside `metadata`, `spec` and `status`. The status is not judged;
+/// Judges a whole manifest: name and `spec` by the schema, and no field beside `metadata`, `spec` and `status`. The status is not judged;
 /// it is not the author's.
 pub fn check_manifest(kind: Kind, manifest: &Value) -> Vec<Violation> {
     let mut found = Vec::new();
@@ -50,9 +50,15 @@ pub fn check_manifest(kind: Kind, manifest: &Value) -> Vec<Violation> {
             found.push(violation(field, "unknown field", "remove it or correct its spelling"));
         }
     }
+    let name = object.get("metadata").and_then(|metadata| metadata.get("name")).filter(|name| !name.is_null());
+    let schema = SCHEMAS.get(&kind).and_then(|schema| schema.pointer("/properties/metadata/properties/name"));
+    match (name, schema) {
+        (Some(name), Some(schema)) => check(schema, name, "metadata.name", &mut found),
+        _ => found.push(violation("metadata.name", "is required", "give the object a name")),
+    }
     match object.get("spec") {
         Some(spec) => found.extend(check_spec(kind, spec)),
-        None => found.push(violation("spec", "is missing", "describe what you want under spec")),
+        None => found.push(violation("spec", "is required", "describe what you want under spec")),
     }
     found
 }
@@ -240,7 +246,7 @@ fn did_you_mean(name: &str, properties: Option<&serde_json::Map<String, Value>>)
         .flat_map(|all| all.keys())
         .map(|known| (strsim::damerau_levenshtein(&known.to_lowercase(), &name.to_lowercase()), known))
         .min()
-        .filter(|(distance, known)| *distance <= 1 + known.len() / 4);
+        .filter(|(distance, known)| *distance <= (known.len() / 4).max(1));
     match nearest {
         Some((_, known)) => format!("did you mean {known}?"),
         None => "remove it or correct its spelling".into(),

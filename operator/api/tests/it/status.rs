@@ -1,0 +1,93 @@
+//! A status is written when it says something new, and only then.
+
+use chrono::{DateTime, TimeDelta};
+use fairlead_api::conditions::{ConditionType, Wanted, replace_conditions, time};
+use fairlead_api::status::{Meaning, coarse_time};
+use fairlead_api::*;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+fn at(seconds: i64) -> Time {
+    time(DateTime::UNIX_EPOCH + TimeDelta::seconds(1_700_000_000 + seconds))
+}
+
+fn status() -> IntegrationStatus {
+    let ready = Wanted::new(ConditionType::Ready, true, Reason::Succeeded, "in step");
+    IntegrationStatus {
+        observed_generation: Some(2),
+        conditions: replace_conditions(&[], [ready], 2, DateTime::UNIX_EPOCH),
+        lag: Some(LagStatus { bucket: LagBucket::Under1m, pending: false }),
+        last_sync_time: Some(at(0)),
+        participants: vec![
+            ParticipantStatus { name: "crm".into(), state: ParticipantState::Live, circuit: None, dead_letters: None },
+            ParticipantStatus {
+                name: "erp".into(),
+                state: ParticipantState::Live,
+                circuit: Some(CircuitState::Closed),
+                dead_letters: Some(5),
+            },
+        ],
+        dead_letters: Some(5),
+        last_error: Some(LastError {
+            at: at(0),
+            participant: Some("erp".into()),
+            external_id: None,
+            record: None,
+            class: ErrorClass::Data,
+            reason: "ValidationFailed".into(),
+            message: "name: too long".into(),
+        }),
+        ledger: Some(LedgerStatus { balanced: true }),
+        preview: None,
+        guard: None,
+    }
+}
+
+fn changed(change: impl FnOnce(&mut IntegrationStatus)) -> bool {
+    let before = status();
+    let mut after = before.clone();
+    change(&mut after);
+    !before.says_the_same(&after)
+}
+
+#[test]
+fn noise_is_not_written() {
+    assert!(!changed(|_| {}));
+    assert!(!changed(|s| s.participants.reverse()));
+    assert!(!changed(|s| s.conditions[0].last_transition_time = at(900)));
+    assert!(!changed(|s| s.dead_letters = Some(6)));
+    assert!(!changed(|s| s.participants[1].dead_letters = Some(7)));
+    assert!(!changed(|s| s.last_error.as_mut().unwrap().at = at(900)));
+    assert!(!changed(|s| s.last_sync_time = Some(at(599))));
+}
+
+#[test]
+fn news_is_written() {
+    assert!(changed(|s| s.conditions[0].message = "other words".into()));
+    assert!(changed(|s| s.observed_generation = Some(3)));
+    assert!(changed(|s| s.lag = Some(LagStatus { bucket: LagBucket::Under10m, pending: true })));
+    assert!(changed(|s| s.dead_letters = Some(0)));
+    assert!(changed(|s| s.participants[0].circuit = Some(CircuitState::Open)));
+    assert!(changed(|s| s.last_error.as_mut().unwrap().message = "other".into()));
+    assert!(changed(|s| s.last_sync_time = Some(at(600))));
+    assert!(changed(|s| s.ledger = Some(LedgerStatus { balanced: false })));
+    assert!(changed(|s| s.preview = Some(PreviewStatus::default())));
+}
+
+#[test]
+fn the_last_sync_time_moves_in_steps_of_ten_minutes() {
+    assert_eq!(coarse_time(None, Some(&at(0))), Some(at(0)));
+    assert_eq!(coarse_time(Some(&at(0)), Some(&at(599))), Some(at(0)));
+    assert_eq!(coarse_time(Some(&at(0)), Some(&at(600))), Some(at(600)));
+    assert_eq!(coarse_time(Some(&at(0)), None), Some(at(0)));
+}
+
+#[test]
+fn lag_falls_into_its_bucket() {
+    let bucket = |seconds| LagBucket::of(Some(std::time::Duration::from_secs(seconds)));
+    assert_eq!(bucket(9), LagBucket::Under10s);
+    assert_eq!(bucket(10), LagBucket::Under1m);
+    assert_eq!(bucket(60), LagBucket::Under10m);
+    assert_eq!(bucket(600), LagBucket::Under1h);
+    assert_eq!(bucket(3600), LagBucket::Over1h);
+    assert_eq!(LagBucket::of(None), LagBucket::Unknown);
+}

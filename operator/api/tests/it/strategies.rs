@@ -1,0 +1,221 @@
+//! Random specs: right in form, right or wrong by the rules, so that both verdicts are met often.
+
+use std::collections::BTreeMap;
+
+use fairlead_api::*;
+use proptest::collection::vec;
+use proptest::option::of;
+use proptest::prelude::*;
+
+fn word(words: &'static [&'static str]) -> impl Strategy<Value = String> {
+    prop::sample::select(words).prop_map(str::to_owned)
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    prop_oneof![0..3_000u64, 0..100_000_000u64].prop_map(Duration::from_millis)
+}
+
+fn owner() -> impl Strategy<Value = Owner> {
+    ("[ -~äß]{1,20}", of("\\PC{1,20}")).prop_map(|(team, contact)| Owner { team, contact })
+}
+
+fn local() -> impl Strategy<Value = LocalRef> {
+    word(&["a", "corporate-ca", "a.b"]).prop_map(|name| LocalRef { name })
+}
+
+fn allowed() -> impl Strategy<Value = AllowedNamespaces> {
+    prop::sample::subsequence(vec!["a", "b", "c"], 0..3)
+        .prop_map(|names| AllowedNamespaces { names: names.into_iter().map(str::to_owned).collect() })
+}
+
+pub(crate) fn connector() -> impl Strategy<Value = ConnectorSpec> {
+    let circuit = (of(1..1_000i32), of(duration()), of(duration())).prop_map(|(failures, within, open_for)| CircuitBreaker {
+        failures,
+        within,
+        open_for,
+    });
+    let limits =
+        (of(1..10_000i32), of(1..256i32)).prop_map(|(requests_per_second, concurrency)| Limits { requests_per_second, concurrency });
+    let tls = (of(Just(CaKind::ConfigMap)), word(&["ca"]), word(&["ca.crt"]))
+        .prop_map(|(kind, name, key)| Tls { ca_ref: CaRef { kind, name, key } });
+    let parameters = prop::collection::btree_map("[a-z]{1,8}", "\\PC{0,20}", 0..3).prop_map(BTreeMap::from);
+    (
+        (of(owner()), of(word(&["salesforce", "netsuite"])), of(local())),
+        word(&["https://acme.example", "http://127.0.0.1:8080/base"]),
+        of(word(&["67.0", "v1"])),
+        parameters,
+        (word(&["JwtBearer", "TokenBased"]), local()).prop_map(|(method, secret_ref)| Auth { method, secret_ref }),
+        of(limits),
+        of(circuit),
+        of(duration().prop_map(|every| Probe { every })),
+        of(tls),
+        of(allowed()),
+    )
+        .prop_map(
+            |(
+                (owner, system, definition_ref),
+                endpoint,
+                version,
+                parameters,
+                auth,
+                limits,
+                circuit_breaker,
+                probe,
+                tls,
+                allowed_namespaces,
+            )| {
+                ConnectorSpec {
+                    owner,
+                    system,
+                    definition_ref,
+                    endpoint,
+                    version,
+                    parameters,
+                    auth,
+                    limits,
+                    circuit_breaker,
+                    probe,
+                    tls,
+                    allowed_namespaces,
+                }
+            },
+        )
+}
+
+pub(crate) fn contract() -> impl Strategy<Value = ApiContractSpec> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        "\\PC{0,20}".prop_map(Into::into),
+    ];
+    let free = leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(Into::into),
+            prop::collection::btree_map("[a-zA-Z$]{1,8}", inner, 0..4).prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+        ]
+    });
+    (
+        word(&["customer", "sales.order"]),
+        (0..3u32, 0..20u32, 0..20u32).prop_map(|(major, minor, patch)| format!("{major}.{minor}.{patch}")),
+        of(owner()),
+        prop_oneof![Just(Phase::Draft), Just(Phase::Published)],
+        prop::collection::btree_map("[a-zA-Z$]{1,8}", free, 0..4),
+        vec(word(&["customerId", "address.country"]), 1..3),
+        of(allowed()),
+    )
+        .prop_map(|(entity, version, owner, phase, schema, key, allowed_namespaces)| ApiContractSpec {
+            entity,
+            version,
+            owner,
+            lifecycle: Lifecycle { phase },
+            schema: schema.into_iter().collect(),
+            key,
+            allowed_namespaces,
+        })
+}
+
+pub(crate) fn row() -> impl Strategy<Value = FieldRow> {
+    let values = vec(("[a-c]{0,2}", "[a-c]{0,2}").prop_map(|(canonical, native)| ValuePair { canonical, native }), 0..3);
+    // Most rows use few of the blocks, or no random row would ever be right.
+    let seldom = |strategy: BoxedStrategy<String>| prop::option::weighted(0.2, strategy);
+    (
+        word(&["", "name", "contacts[]", "contacts[].email"]),
+        word(&["", "Name", "Contacts.records[]", "a.b"]),
+        seldom("\\PC{0,8}".boxed()),
+        prop_oneof![4 => Just(Vec::new()), 1 => values],
+        seldom("\\PC{1,8}".boxed()),
+        seldom("\\PC{1,8}".boxed()),
+        of(Just(OnError::DeadLetter)),
+        prop::option::weighted(0.2, word(&["customer"]).prop_map(|entity| Reference { entity })),
+        seldom(word(&["Id"]).boxed()),
+    )
+        .prop_map(|(canonical, native, value, values, to_canonical, from_canonical, on_error, reference, key)| FieldRow {
+            canonical,
+            native,
+            value,
+            values,
+            to_canonical,
+            from_canonical,
+            on_error,
+            reference,
+            key,
+        })
+}
+
+fn participant() -> impl Strategy<Value = Participant> {
+    let write = (
+        of(word(&["Fairlead_Id__c"]).prop_map(|native| WriteKey { native })),
+        of("\\PC{1,8}"),
+        of(prop_oneof![Just(OnDelete::Keep), Just(OnDelete::Archive), Just(OnDelete::Delete)]),
+        of(prop_oneof![Just(OnForeignEdit::Restore), Just(OnForeignEdit::Keep)]),
+    )
+        .prop_map(|(key, when, on_delete, on_foreign_edit)| WriteSpec { key, when, on_delete, on_foreign_edit });
+    let read = of(duration().prop_map(|every| Poll { every })).prop_map(|poll| ReadSpec { poll });
+    (
+        word(&["crm", "erp", "mdm"]),
+        word(&["crm", "erp"]),
+        word(&["salesforce", "shared/netsuite"]),
+        word(&["Account", "customer"]),
+        of(read),
+        of(write),
+        vec(row(), 1..4),
+    )
+        .prop_map(|(name, role, connector, entity, read, write, fields)| Participant {
+            name,
+            role,
+            connector,
+            entity,
+            read,
+            write,
+            fields,
+        })
+}
+
+pub(crate) fn integration() -> impl Strategy<Value = IntegrationSpec> {
+    let guard = (of(0..=100i32), of(0..=100i32), of("[a-f0-9]{1,8}")).prop_map(|(max_delete_percent, max_change_percent, confirm)| Guard {
+        max_delete_percent,
+        max_change_percent,
+        confirm,
+    });
+    let ownership =
+        (vec(word(&["*", "name"]), 1..3), word(&["crm", "erp", "mdm"])).prop_map(|(fields, role)| OwnershipRule { fields, role });
+    let load = prop_oneof![Just(InitialLoad::Preview), Just(InitialLoad::MatchOnly), Just(InitialLoad::MatchOrCreate)];
+    let sync = (
+        vec(participant(), 1..4),
+        of(load),
+        of(guard),
+        of("[a-z0-9]{1,8}"),
+        vec(vec(word(&["taxId", "name"]), 1..3), 0..3),
+        of(Just(OnAmbiguous::DeadLetter)),
+        vec(ownership, 0..3),
+        of(prop_oneof![Just(Tie::Home), Just(Tie::Latest)]),
+    )
+        .prop_map(|(participants, initial_load, guard, resync, match_rules, on_ambiguous, ownership, tie)| SyncSpec {
+            participants,
+            initial_load,
+            guard,
+            resync,
+            match_rules,
+            on_ambiguous,
+            ownership,
+            tie,
+        });
+    let retry = (of(1..100i32), of(duration()), of(duration())).prop_map(|(attempts, initial, max)| Retry { attempts, initial, max });
+    (
+        of(owner()),
+        (word(&["customer-v1"]), of(word(&["contracts"]))).prop_map(|(name, namespace)| ObjectReference { name, namespace }),
+        sync,
+        of(of(retry).prop_map(|retry| Delivery { retry })),
+        of(prop_oneof![Just(RunState::Running), Just(RunState::Paused)]),
+        of(prop_oneof![Just(DeletionPolicy::Retain), Just(DeletionPolicy::Delete)]),
+    )
+        .prop_map(|(owner, contract, sync, delivery, state, deletion_policy)| IntegrationSpec {
+            owner,
+            contract,
+            sync,
+            delivery,
+            state,
+            deletion_policy,
+        })
+}
