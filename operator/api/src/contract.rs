@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::common::{AllowedNamespaces, CANONICAL_FIELD, ConditionedStatus, ENTITY, MAX_PATH, MAX_QUALIFIED, Owner, conditions_schema};
 use crate::rules;
 
+/// The most Integrations that a contract's status names.
+pub const MAX_USED_BY: usize = 1024;
 /// The largest canonical schema, in bytes of JSON.
 pub const MAX_SCHEMA_BYTES: usize = 256 * 1024;
 
@@ -117,7 +119,7 @@ pub struct ApiContractStatus {
     /// The Integrations that build on this contract, as namespace/name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
-        length(max = 1024),
+        length(max = MAX_USED_BY),
         inner(length(min = 1, max = MAX_QUALIFIED)),
         extend("x-kubernetes-list-type" = "set")
     )]

@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use kube::ResourceExt;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -113,6 +114,26 @@ pub fn from_yaml(text: &str) -> Result<Vec<Value>, Violation> {
     Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
 }
 
+/// Decodes a manifest whose spec the schema has accepted. A status that cannot be read (a later version wrote it, or a hand) is
+/// nobody's intent and is left out.
+fn decode<T: DeserializeOwned>(manifest: &Value) -> Result<T, Vec<Violation>> {
+    T::deserialize(manifest)
+        .or_else(|_| {
+            let mut bare = manifest.clone();
+            if let Some(fields) = bare.as_object_mut() {
+                fields.remove("status");
+            }
+            T::deserialize(bare)
+        })
+        .map_err(|error| {
+            vec![Violation {
+                field: "spec".into(),
+                message: format!("cannot be read ({error})"),
+                hint: "correct the value that the message names".into(),
+            }]
+        })
+}
+
 impl Resource {
     /// Reads one manifest. All faults are listed, not only the first; rules are judged once the form is right.
     pub fn read(manifest: &Value) -> Result<Self, Vec<Violation>> {
@@ -131,21 +152,19 @@ impl Resource {
         if !found.is_empty() {
             return Err(found);
         }
-        let unreadable =
-            |error: serde_json::Error| one("spec", format!("cannot be read ({error})"), "correct the value that the message names");
         let (resource, found) = match kind {
             Kind::ApiContract => {
-                let object: ApiContract = Deserialize::deserialize(manifest).map_err(unreadable)?;
+                let object: ApiContract = decode(manifest)?;
                 let found = object.spec.rules();
                 (Self::ApiContract(Box::new(object)), found)
             }
             Kind::Connector => {
-                let object: Connector = Deserialize::deserialize(manifest).map_err(unreadable)?;
+                let object: Connector = decode(manifest)?;
                 let found = object.spec.rules();
                 (Self::Connector(Box::new(object)), found)
             }
             Kind::Integration => {
-                let object: Integration = Deserialize::deserialize(manifest).map_err(unreadable)?;
+                let object: Integration = decode(manifest)?;
                 let found = object.spec.rules();
                 (Self::Integration(Box::new(object)), found)
             }

@@ -72,6 +72,15 @@ pub fn check_spec(kind: Kind, spec: &Value) -> Vec<Violation> {
     found
 }
 
+/// Judges a status by the schema of its kind, as the API server will. Paths begin with `status`.
+pub fn check_status(kind: Kind, status: &Value) -> Vec<Violation> {
+    let mut found = Vec::new();
+    if let Some(schema) = SCHEMAS.get(&kind).and_then(|schema| schema.pointer("/properties/status")) {
+        check(schema, status, "status", &mut found);
+    }
+    found
+}
+
 fn violation(field: &str, message: impl Into<String>, hint: impl Into<String>) -> Violation {
     Violation { field: field.to_owned(), message: message.into(), hint: hint.into() }
 }

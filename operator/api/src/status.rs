@@ -7,10 +7,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
-use crate::common::LastError;
+use crate::common::{LastError, MAX_LABEL, MAX_MESSAGE, MAX_PARTICIPANTS, MAX_TEXT};
 use crate::conditions;
 use crate::connector::ConnectorStatus;
-use crate::contract::ApiContractStatus;
+use crate::contract::{ApiContractStatus, MAX_USED_BY};
 use crate::integration::{GuardStatus, IntegrationStatus, ParticipantStatus, PreviewStatus};
 
 /// How far the last-sync time must move before it is written again.
@@ -20,6 +20,9 @@ pub const LAST_SYNC_STEP: std::time::Duration = std::time::Duration::from_secs(6
 pub trait Meaning: Clone + PartialEq {
     /// The status without its noise: two statuses say the same exactly when these are equal.
     fn meaning(&self) -> Self;
+
+    /// The status cut to what its schema allows, so that a long remote id or message never makes the API server refuse the whole.
+    fn bounded(self) -> Self;
 
     /// Whether writing `next` in place of this one tells anybody anything.
     fn says_the_same(&self, next: &Self) -> bool {
@@ -52,6 +55,22 @@ fn error_meaning(error: Option<&LastError>) -> Option<LastError> {
     error.cloned().map(|error| LastError { at: Time(Timestamp::UNIX_EPOCH), ..error })
 }
 
+fn cut(text: &mut String, most: usize) {
+    if let Some((index, _)) = text.char_indices().nth(most) {
+        text.truncate(index);
+    }
+}
+
+fn error_bounded(error: Option<LastError>) -> Option<LastError> {
+    error.map(|mut error| {
+        error.participant.iter_mut().for_each(|text| cut(text, MAX_LABEL));
+        error.external_id.iter_mut().chain(&mut error.record).for_each(|text| cut(text, MAX_TEXT));
+        cut(&mut error.reason, 128);
+        cut(&mut error.message, MAX_MESSAGE);
+        error
+    })
+}
+
 /// Zero, or not.
 fn crossing(number: i64) -> i64 {
     i64::from(number != 0)
@@ -66,6 +85,14 @@ impl Meaning for ConnectorStatus {
             ..self.clone()
         }
     }
+
+    fn bounded(mut self) -> Self {
+        if let Some(system) = &mut self.system {
+            cut(&mut system.name, MAX_TEXT);
+            system.version.iter_mut().chain(&mut system.end_of_life).for_each(|text| cut(text, 32));
+        }
+        Self { last_error: error_bounded(self.last_error.take()), ..self }
+    }
 }
 
 impl Meaning for ApiContractStatus {
@@ -73,6 +100,11 @@ impl Meaning for ApiContractStatus {
         let mut used_by = self.used_by.clone();
         used_by.sort();
         Self { conditions: conditions_meaning(&self.conditions), used_by, ..self.clone() }
+    }
+
+    fn bounded(mut self) -> Self {
+        self.used_by.truncate(MAX_USED_BY);
+        self
     }
 }
 
@@ -103,6 +135,15 @@ impl Meaning for IntegrationStatus {
             }),
             ..self.clone()
         }
+    }
+
+    fn bounded(mut self) -> Self {
+        if let Some(guard) = &mut self.guard {
+            cut(&mut guard.token, 64);
+            guard.participant.iter_mut().for_each(|text| cut(text, MAX_LABEL));
+        }
+        self.participants.truncate(MAX_PARTICIPANTS);
+        Self { last_error: error_bounded(self.last_error.take()), ..self }
     }
 
     fn says_the_same(&self, next: &Self) -> bool {

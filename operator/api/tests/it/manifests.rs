@@ -107,6 +107,15 @@ fn an_explicit_null_is_the_same_as_leaving_the_field_out() {
 }
 
 #[test]
+fn a_status_that_nobody_can_read_does_not_hide_the_spec() {
+    let (_, mut manifest) = samples().into_iter().find(|(name, _)| name == "connector.yaml").unwrap();
+    manifest["status"] = json!({ "quota": "Plenty" });
+    let Resource::Connector(connector) = Resource::read(&manifest).unwrap() else { panic!("another kind") };
+    assert_eq!(connector.status, None);
+    assert_eq!(connector.spec.host().as_deref(), Some("acme.my.salesforce.com"));
+}
+
+#[test]
 fn several_documents_in_one_file_are_read_and_others_are_left_to_others() {
     let text = "---\nkind: Secret\napiVersion: v1\n---\n# nothing here\n---\napiVersion: fairlead.dev/v1alpha1\nkind: Connector\n";
     let documents = manifest::from_yaml(text).unwrap();

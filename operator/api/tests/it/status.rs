@@ -61,6 +61,37 @@ fn noise_is_not_written() {
 }
 
 #[test]
+fn a_status_cut_to_its_bounds_is_one_that_the_api_server_takes() {
+    let long = "ü".repeat(10_000);
+    let mut status = status();
+    status.participants = (0..20).map(|i| ParticipantStatus { name: format!("p{i}"), ..status.participants[0].clone() }).collect();
+    status.guard = Some(GuardStatus { token: long.clone(), participant: Some(long.clone()), deletes: 1, changes: 1, live: 1 });
+    let error = status.last_error.as_mut().unwrap();
+    error.participant = Some(long.clone());
+    error.external_id = Some(long.clone());
+    error.record = Some(long.clone());
+    error.message = long.clone();
+    let connector = ConnectorStatus {
+        conditions: replace_conditions(
+            &[],
+            [Wanted::new(ConditionType::Ready, false, Reason::RemoteError, long.clone())],
+            1,
+            DateTime::UNIX_EPOCH,
+        ),
+        last_error: status.last_error.clone(),
+        system: Some(SystemInfo { name: long.clone(), version: Some(long.clone()), end_of_life: Some(long) }),
+        ..ConnectorStatus::default()
+    };
+    let contract =
+        ApiContractStatus { used_by: (0..2_000).map(|i| format!("europe/customers-{i}")).collect(), ..ApiContractStatus::default() };
+    let faults = |kind, status: serde_json::Value| schema::check_status(kind, &status);
+    assert!(!faults(Kind::Integration, serde_json::to_value(&status).unwrap()).is_empty());
+    assert_eq!(faults(Kind::Integration, serde_json::to_value(status.bounded()).unwrap()), []);
+    assert_eq!(faults(Kind::Connector, serde_json::to_value(connector.bounded()).unwrap()), []);
+    assert_eq!(faults(Kind::ApiContract, serde_json::to_value(contract.bounded()).unwrap()), []);
+}
+
+#[test]
 fn news_is_written() {
     assert!(changed(|s| s.conditions[0].message = "other words".into()));
     assert!(changed(|s| s.observed_generation = Some(3)));
