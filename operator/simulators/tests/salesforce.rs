@@ -1,8 +1,10 @@
 //! The Salesforce simulator over HTTP: paging, writes, errors, faults and the log, as a client meets them.
 //!
 //! Each test starts its own simulator on a free port with the default seed (1), so a failure can be repeated.
-// The product reads bodies through a capped reader; these talk to a simulator of their own.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used)]
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
 
 use std::collections::HashSet;
 use std::str::FromStr;
@@ -52,7 +54,7 @@ impl Org {
         let form = [("grant_type", "client_credentials"), ("client_id", &secret["clientId"]), ("client_secret", &secret["clientSecret"])];
         let answer = self.http.post(format!("{}/services/oauth2/token", self.simulator.endpoint())).form(&form).send().await.unwrap();
         assert_eq!(answer.status(), 200);
-        let body = Value::parse(answer.text().await.unwrap().as_bytes()).unwrap();
+        let body = common::json(answer).await;
         assert!(body.get("expires_in").is_none());
         self.token = body.get("access_token").and_then(Value::as_str).unwrap().to_owned();
     }
@@ -68,7 +70,7 @@ impl Org {
         }
         let answer = request.send().await?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        Ok(Answer { status, headers, text: answer.text().await? })
+        Ok(Answer { status, headers, text: String::from_utf8(common::body(answer).await).unwrap() })
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<&str>) -> Answer {
@@ -144,7 +146,7 @@ async fn the_eleventh_open_locator_ends_the_first() {
     let open = async || {
         let url = format!("{}/services/data/v67.0/query?q=SELECT+Id+FROM+Account", org.simulator.endpoint());
         let answer = org.http.get(url).bearer_auth(&org.token).header("sforce-query-options", "batchSize=200").send().await.unwrap();
-        text(&Value::parse(answer.text().await.unwrap().as_bytes()).unwrap(), "nextRecordsUrl").to_owned()
+        text(&common::json(answer).await, "nextRecordsUrl").to_owned()
     };
     let first = open().await;
     for _ in 0..9 {
@@ -383,7 +385,7 @@ async fn a_signed_assertion_gives_a_session_and_a_wrong_one_an_error_object() {
         let assertion = jsonwebtoken::encode(&jsonwebtoken::Header::new(jsonwebtoken::Algorithm::RS256), &claims, &key).unwrap();
         let form = [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", &assertion)];
         let answer = org.http.post(format!("{}/services/oauth2/token/", org.simulator.endpoint())).form(&form).send().await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
+        (answer.status().as_u16(), String::from_utf8(common::body(answer).await).unwrap())
     };
     assert_eq!(exchange("https://login.salesforce.com", &secret["username"]).await.0, 200);
     let (status, body) = exchange("https://evil.example", &secret["username"]).await;

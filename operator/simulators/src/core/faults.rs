@@ -292,3 +292,76 @@ impl Rule {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fires(script: &str, seed: u64, calls: &[(&str, Operation)]) -> Vec<bool> {
+        let faults = Faults::new(FaultScript::parse(script).unwrap(), seed);
+        let now = Instant::now();
+        let verdict = |(path, operation): &(&str, Operation)| {
+            let request = Request {
+                method: http::Method::GET,
+                endpoint: String::new(),
+                path: (*path).to_owned(),
+                segments: Vec::new(),
+                query: Vec::new(),
+                headers: http::HeaderMap::new(),
+                body: bytes::Bytes::new(),
+            };
+            let class = Class { operation: *operation, kind: "any", entity: Some("Account".to_owned()) };
+            faults.verdict(&request, &class, now) != Verdict::Pass
+        };
+        calls.iter().map(verdict).collect()
+    }
+
+    const READ: (&str, Operation) = ("/query", Operation::Read);
+    const WRITE: (&str, Operation) = ("/sobjects", Operation::Write);
+
+    #[test]
+    fn a_rule_lets_calls_pass_then_fires_so_often() {
+        let script = "rules: [{match: {operation: write}, fault: status, after: 1, times: 2}]";
+        assert_eq!(fires(script, 1, &[WRITE, READ, WRITE, WRITE, WRITE]), [false, false, true, true, false]);
+        assert_eq!(fires("rules: [{fault: limit}]", 1, &[READ, READ]), [true, false]);
+        assert_eq!(fires("rules: [{fault: limit, times: forever}]", 1, &[READ; 50]), [true; 50]);
+    }
+
+    #[test]
+    fn all_parts_of_a_match_must_hold() {
+        let script =
+            "rules: [{match: {method: get, pathContains: /query, entity: account, operation: read}, fault: outage, times: forever}]";
+        assert_eq!(fires(script, 1, &[READ, WRITE]), [true, false]);
+        assert_eq!(fires("rules: [{match: {entity: Contact}, fault: outage}]", 1, &[READ]), [false]);
+    }
+
+    #[test]
+    fn a_share_of_calls_is_drawn_with_the_seed() {
+        let script = "rules: [{fault: status, percent: 30}]";
+        let one = fires(script, 7, &[READ; 1_000]);
+        assert_eq!(one, fires(script, 7, &[READ; 1_000]));
+        assert_ne!(one, fires(script, 8, &[READ; 1_000]));
+        let share = one.iter().filter(|fired| **fired).count();
+        assert!((250..350).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn a_span_ends_after_its_seconds() {
+        let faults = Faults::new(FaultScript::parse("{rules: [{fault: outage, forSeconds: 30}]}").unwrap(), 1);
+        let rule = |at| {
+            let mut inner = faults.inner.lock().unwrap();
+            let Inner { rules, rng } = &mut *inner;
+            let (rule, progress) = &mut rules[0];
+            rule.due(progress, rng, at)
+        };
+        let start = Instant::now();
+        assert_eq!([0, 29, 30, 31].map(|seconds| rule(start + Duration::from_secs(seconds))), [true, true, false, false]);
+    }
+
+    #[test]
+    fn a_script_reads_from_json_too_and_names_what_it_does_not_know() {
+        let script = FaultScript::parse(r#"{"rules":[{"match":{"operation":"auth"},"fault":"tokenExpiry","times":3}]}"#).unwrap();
+        assert_eq!(script.rules[0].times, Some(Times::Count(3)));
+        assert!(FaultScript::parse("rules: [{fault: limit, tims: 3}]").unwrap_err().to_string().contains("tims"));
+    }
+}

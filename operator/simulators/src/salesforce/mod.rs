@@ -496,7 +496,7 @@ fn covered(to: DateTime<Utc>) -> Value {
 }
 
 /// The rows whose stamp lies in a window.
-fn within<'a>(org: &'a Org, entity: usize, from: DateTime<Utc>, to: DateTime<Utc>) -> impl Iterator<Item = (&'a Arc<Row>, DateTime<Utc>)> {
+fn within(org: &Org, entity: usize, from: DateTime<Utc>, to: DateTime<Utc>) -> impl Iterator<Item = (&Arc<Row>, DateTime<Utc>)> {
     let position = ENTITIES[entity].position("SystemModstamp");
     org.tables[entity].rows.values().filter_map(move |row| {
         let at = moment(row.values[position?].as_str()?)?;
