@@ -363,6 +363,42 @@ async fn a_batch_tells_each_items_outcome_through_its_job_and_honours_the_idempo
 }
 
 #[tokio::test]
+async fn one_record_and_deletes_by_id_run_as_jobs_too() {
+    let bench = Bench::new().await;
+    let job = async |method: Method, path: &str, body: &str| {
+        let response = bench.send(method, path, &[("Prefer", "respond-async")], body).await;
+        assert_eq!(response.status(), 202);
+        let location = response.headers()["location"].to_str().unwrap().split_once(REST).unwrap().1.to_owned();
+        bench.get(&location).await;
+        bench.send(Method::GET, &format!("{location}/task/1/result"), &[], "").await
+    };
+    let body = r#"{"companyName":"Later","subsidiary":{"id":"1"}}"#;
+    let result = job(Method::PUT, "/record/v1/customer/eid:J", body).await;
+    assert_eq!(result.status(), 204);
+    assert!(result.headers().contains_key("location"));
+    let result = json(job(Method::DELETE, "/record/v1/customer?ids=eid:J,999999", "").await).await;
+    let items = result.get("items").unwrap().as_list().unwrap();
+    assert_eq!((items.len(), code(&items[1])), (2, "NONEXISTENT_ID".into()));
+    assert_eq!(bench.get("/record/v1/customer/eid:J").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_contact_refers_to_its_customer_and_outlives_it() {
+    let bench = Bench::new().await;
+    let customer = r#"{"companyName":"House","subsidiary":{"id":"1"}}"#;
+    assert_eq!(bench.write(Method::PUT, "/record/v1/customer/eid:H", &[STRICT], customer).await.0, 204);
+    let contact = r#"{"firstName":"Zoë","lastName":"Yılmaz","company":{"externalId":"H"},"subsidiary":{"id":"1"}}"#;
+    assert_eq!(bench.write(Method::PUT, "/record/v1/contact/eid:P", &[STRICT], contact).await.0, 204);
+    let (_, person) = bench.get("/record/v1/contact/eid:P").await;
+    assert_eq!(string(person.get("company").unwrap(), "refName"), "House");
+    assert_eq!(string(&person, "entityId"), "Zoë Yılmaz");
+    let sql = "SELECT p.id, BUILTIN.DF(p.company) AS house FROM contact p JOIN customer c ON c.id = p.company WHERE c.externalid = 'H'";
+    assert_eq!(string(&bench.rows(sql).await[0], "house"), "House");
+    assert_eq!(bench.write(Method::DELETE, "/record/v1/customer/eid:H", &[], "").await.0, 204);
+    assert!(bench.get("/record/v1/contact/eid:P").await.1.get("company").is_none());
+}
+
+#[tokio::test]
 async fn an_idempotency_key_on_a_synchronous_create_is_ignored() {
     let bench = Bench::new().await;
     let key = ("X-NetSuite-Idempotency-Key", "6f0cbd4e-5b6f-4b7a-9d2a-222222222222");

@@ -20,8 +20,6 @@ struct Account<'a> {
     now: DateTime<Utc>,
 }
 
-const ADDRESS_COLUMNS: [&str; 9] = ["addressee", "attention", "addr1", "addr2", "addr3", "city", "state", "zip", "country"];
-
 fn names(names: &[&str]) -> Arc<[String]> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
@@ -68,14 +66,9 @@ impl Account<'_> {
     }
 
     fn addresses(&self) -> Table {
-        let row = |(_, line): (u64, &Fields)| {
-            let address = line.get("addressBookAddress");
-            let text = |name: &&str| Cell::optional(address.and_then(|address| address.get(name)).and_then(Value::as_str));
-            let id = Cell::number(line.get("id").and_then(Value::as_str).unwrap_or_default());
-            [id].into_iter().chain(ADDRESS_COLUMNS.iter().map(text)).collect()
-        };
-        let columns = ["nkey"].into_iter().chain(ADDRESS_COLUMNS).map(str::to_owned).collect();
-        Table { columns, rows: self.lines().map(row).collect() }
+        let rows = self.tables.all(Entity::Customer, self.moment).flat_map(|record| record.addresses.iter().cloned());
+        let columns = ["nkey"].into_iter().chain(tables::ADDRESS_COLUMNS).map(str::to_owned).collect();
+        Table { columns, rows: rows.collect() }
     }
 }
 

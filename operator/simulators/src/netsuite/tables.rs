@@ -26,7 +26,12 @@ pub(super) struct Record {
     pub(super) modified: DateTime<Utc>,
     /// The same record as a row of its SuiteQL table, in the order of [`columns`].
     pub(super) row: Row,
+    /// The addresses of its address book as rows: the line's id, then [`ADDRESS_COLUMNS`].
+    pub(super) addresses: Vec<Row>,
 }
+
+/// The columns of an address after its key.
+pub(super) const ADDRESS_COLUMNS: [&str; 9] = ["addressee", "attention", "addr1", "addr2", "addr3", "city", "state", "zip", "country"];
 
 /// A record's present and recent past.
 #[derive(Debug, Default)]
@@ -126,6 +131,16 @@ fn row(entity: Entity, id: u64, fields: &Fields, created: DateTime<Utc>, modifie
         Entity::Customer => plain.chain([default("defaultBilling"), default("defaultShipping")]).collect(),
         Entity::Contact => plain.collect(),
     }
+}
+
+fn addresses(fields: &Fields) -> Vec<Row> {
+    let row = |line: &Value| {
+        let id = Cell::number(line.get("id").and_then(Value::as_str).unwrap_or_default());
+        let address = line.get("addressBookAddress");
+        let text = |name: &&str| Cell::optional(address.and_then(|address| address.get(name)).and_then(Value::as_str));
+        std::iter::once(id).chain(ADDRESS_COLUMNS.iter().map(text)).collect()
+    };
+    fields.get("addressBook").and_then(Value::as_list).unwrap_or_default().iter().map(row).collect()
 }
 
 /// References resolved against the tables.
@@ -276,7 +291,8 @@ impl Tables {
 
     fn put(&mut self, entity: Entity, id: u64, fields: Fields, created: DateTime<Utc>, modified: DateTime<Utc>, now: DateTime<Utc>) {
         let row = row(entity, id, &fields, created, modified);
-        let record = Arc::new(Record { id, fields, created, modified, row });
+        let addresses = addresses(&fields);
+        let record = Arc::new(Record { id, fields, created, modified, row, addresses });
         let store = self.store_mut(entity);
         if let Some(before) = store.slots.get(&id).and_then(|slot| slot.current.clone()) {
             forget(store, &before);

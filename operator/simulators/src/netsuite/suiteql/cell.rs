@@ -94,6 +94,8 @@ impl Cell {
         let ordering = match (self, other) {
             (Self::Null, _) | (_, Self::Null) => return Ok(None),
             (Self::Text(a), Self::Text(b)) => a.cmp(b),
+            (Self::Number(a), Self::Number(b)) => a.cmp(b),
+            (Self::Time(a), Self::Time(b)) => a.cmp(b),
             (Self::Number(_), _) | (_, Self::Number(_)) => self.as_number()?.cmp(&other.as_number()?),
             (Self::Time(_), _) | (_, Self::Time(_)) => self.as_time()?.cmp(&other.as_time()?),
         };

@@ -111,7 +111,38 @@ fn window(catalog: &dyn Catalog, query: &ast::Query) -> Result<Range<usize>, Que
 
 // === Sources ===
 
-fn source(catalog: &dyn Catalog, select: &ast::Select, shuffle: &mut dyn RngCore) -> Result<(Scope, Vec<Row>), QueryError> {
+/// A row of the source: the row of its first table, and those that joins put beside it. Rows are shared, not copied.
+#[derive(Clone)]
+struct Line {
+    first: Row,
+    more: Vec<Row>,
+}
+
+impl From<Row> for Line {
+    fn from(first: Row) -> Self {
+        Self { first, more: Vec::new() }
+    }
+}
+
+impl Line {
+    /// The cell at this position of the scope.
+    fn cell(&self, mut at: usize) -> &Cell {
+        for row in std::iter::once(&self.first).chain(&self.more) {
+            match row.get(at) {
+                Some(cell) => return cell,
+                None => at -= row.len(),
+            }
+        }
+        &Cell::Null
+    }
+
+    fn with(&self, other: &Self) -> Self {
+        let more = self.more.iter().chain(std::iter::once(&other.first)).chain(&other.more).cloned().collect();
+        Self { first: self.first.clone(), more }
+    }
+}
+
+fn source(catalog: &dyn Catalog, select: &ast::Select, shuffle: &mut dyn RngCore) -> Result<(Scope, Vec<Line>), QueryError> {
     let [table] = select.from.as_slice() else {
         return Err(unsupported("several tables without JOIN"));
     };
@@ -140,7 +171,7 @@ fn source(catalog: &dyn Catalog, select: &ast::Select, shuffle: &mut dyn RngCore
     Ok((scope, rows))
 }
 
-fn factor(catalog: &dyn Catalog, factor: &ast::TableFactor, shuffle: &mut dyn RngCore) -> Result<(Scope, Vec<Row>), QueryError> {
+fn factor(catalog: &dyn Catalog, factor: &ast::TableFactor, shuffle: &mut dyn RngCore) -> Result<(Scope, Vec<Line>), QueryError> {
     let qualifier = |alias: &Option<ast::TableAlias>| alias.as_ref().map(|a| a.name.value.clone());
     match factor {
         ast::TableFactor::Table { name, alias, .. } => {
@@ -149,13 +180,16 @@ fn factor(catalog: &dyn Catalog, factor: &ast::TableFactor, shuffle: &mut dyn Rn
             let table = catalog.table(&name).ok_or(QueryError::UnknownTable(written))?;
             let qualifier = qualifier(alias).unwrap_or_else(|| name.clone());
             let column = |column: &String| ScopeColumn { qualifier: qualifier.clone(), table: name.clone(), name: column.clone() };
-            Ok((Scope(table.columns.iter().map(column).collect()), table.rows))
+            Ok((Scope(table.columns.iter().map(column).collect()), table.rows.into_iter().map(Line::from).collect()))
         }
         ast::TableFactor::Derived { lateral: false, subquery, alias, .. } => {
             let nested = run(catalog, subquery, None, shuffle)?;
             let qualifier = qualifier(alias).unwrap_or_default();
             let column = |name: String| ScopeColumn { qualifier: qualifier.clone(), table: String::new(), name };
-            Ok((Scope(nested.columns.into_iter().map(column).collect()), nested.rows.into_iter().map(Row::from).collect()))
+            Ok((
+                Scope(nested.columns.into_iter().map(column).collect()),
+                nested.rows.into_iter().map(|cells| Line::from(Row::from(cells))).collect(),
+            ))
         }
         other => Err(unsupported(other)),
     }
@@ -164,40 +198,41 @@ fn factor(catalog: &dyn Catalog, factor: &ast::TableFactor, shuffle: &mut dyn Rn
 /// Joins by the condition's first equality between the two sides where there is one, by comparing all pairs otherwise.
 fn joined(
     catalog: &dyn Catalog,
-    left: Vec<Row>,
-    right: &[Row],
+    left: Vec<Line>,
+    right: &[Line],
     left_width: usize,
     right_width: usize,
     condition: &Node,
     keep_left: bool,
-) -> Result<Vec<Row>, QueryError> {
+) -> Result<Vec<Line>, QueryError> {
     let equality = equality(condition, left_width);
-    let mut index: HashMap<String, Vec<&Row>> = HashMap::new();
+    let mut index: HashMap<String, Vec<&Line>> = HashMap::new();
     if let Some((_, at)) = equality {
         for row in right {
-            if let Some(key) = row[at - left_width].grouping_key() {
+            if let Some(key) = row.cell(at - left_width).grouping_key() {
                 index.entry(key).or_default().push(row);
             }
         }
     }
-    let all: Vec<&Row> = right.iter().collect();
+    let all: Vec<&Line> = right.iter().collect();
+    let nothing = Line::from(std::iter::repeat_n(Cell::Null, right_width).collect::<Row>());
     let none = Vec::new();
     let mut rows = Vec::new();
     for row in left {
         let candidates = match equality {
-            Some((at, _)) => row[at].grouping_key().and_then(|key| index.get(&key)).unwrap_or(&none),
+            Some((at, _)) => row.cell(at).grouping_key().and_then(|key| index.get(&key)).unwrap_or(&none),
             None => &all,
         };
         let mut found = false;
         for candidate in candidates {
-            let pair: Row = row.iter().chain(candidate.iter()).cloned().collect();
+            let pair = row.with(candidate);
             if Frame::of(&pair).holds(catalog, condition)? == Some(true) {
                 found = true;
                 rows.push(pair);
             }
         }
         if keep_left && !found {
-            rows.push(row.iter().cloned().chain(std::iter::repeat_n(Cell::Null, right_width)).collect());
+            rows.push(row.with(&nothing));
         }
     }
     Ok(rows)
@@ -215,8 +250,8 @@ fn equality(condition: &Node, left_width: usize) -> Option<(usize, usize)> {
     }
 }
 
-fn filtered(catalog: &dyn Catalog, condition: &Node, rows: Vec<Row>) -> Result<Vec<Row>, QueryError> {
-    let mut kept: Vec<Row> = Vec::new();
+fn filtered(catalog: &dyn Catalog, condition: &Node, rows: Vec<Line>) -> Result<Vec<Line>, QueryError> {
+    let mut kept: Vec<Line> = Vec::new();
     for row in rows {
         let frame = Frame { row: Some(&row), group: None, number: kept.len() + 1 };
         if frame.holds(catalog, condition)? == Some(true) {
@@ -230,8 +265,8 @@ fn filtered(catalog: &dyn Catalog, condition: &Node, rows: Vec<Row>) -> Result<V
 
 /// What becomes one output row: a source row, or a group of them.
 enum Unit {
-    Row(Row, usize),
-    Group(Vec<Row>),
+    Row(Line, usize),
+    Group(Vec<Line>),
 }
 
 impl Unit {
@@ -248,7 +283,7 @@ fn units(
     catalog: &dyn Catalog,
     scope: &Scope,
     select: &ast::Select,
-    rows: Vec<Row>,
+    rows: Vec<Line>,
     outputs: &[(String, Node)],
     order: &[OrderTerm],
 ) -> Result<Vec<Unit>, QueryError> {
@@ -265,7 +300,7 @@ fn units(
     if by.is_empty() {
         return Ok(vec![Unit::Group(rows)]);
     }
-    let mut groups: Vec<Vec<Row>> = Vec::new();
+    let mut groups: Vec<Vec<Line>> = Vec::new();
     let mut places: HashMap<Vec<Option<String>>, usize> = HashMap::new();
     for row in rows {
         let key =
@@ -379,8 +414,8 @@ fn compare_keys(order: &[OrderTerm], a: &[Cell], b: &[Cell]) -> Ordering {
 /// What an expression is evaluated on.
 #[derive(Clone, Copy)]
 struct Frame<'a> {
-    row: Option<&'a Row>,
-    group: Option<&'a [Row]>,
+    row: Option<&'a Line>,
+    group: Option<&'a [Line]>,
     number: usize,
 }
 
@@ -390,7 +425,7 @@ pub(super) fn constant(catalog: &dyn Catalog, node: &Node) -> Result<Cell, Query
 }
 
 impl<'a> Frame<'a> {
-    fn of(row: &'a Row) -> Self {
+    fn of(row: &'a Line) -> Self {
         Self { row: Some(row), group: None, number: 1 }
     }
 
@@ -440,7 +475,7 @@ impl<'a> Frame<'a> {
 
     fn value(&self, catalog: &dyn Catalog, node: &Node) -> Result<Cell, QueryError> {
         Ok(match node {
-            Node::Column(at) => self.row.and_then(|row| row.get(*at)).cloned().unwrap_or(Cell::Null),
+            Node::Column(at) => self.row.map_or(Cell::Null, |row| row.cell(*at).clone()),
             Node::Const(cell) => cell.clone(),
             Node::RowNumber => Cell::Number(BigDecimal::from(u64::try_from(self.number).unwrap_or(u64::MAX))),
             Node::Arithmetic(operation, a, b) => calculated(*operation, &self.value(catalog, a)?, &self.value(catalog, b)?)?,
