@@ -31,7 +31,7 @@ lint: ## Formatting, clippy, licences, known vulnerabilities
 
 build: ## Build the release binary; the last line is its path
 	@tools/setup demo
-	@cargo build --release --bin fairlead
+	@cargo build --release --package fairlead-cli
 	@echo "$(TARGET)/release/fairlead"
 
 crds: ## Generate crds/ and the reference pages from the types

@@ -1,0 +1,37 @@
+//! The CustomResourceDefinitions: checked in, printed and served are the same thing.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+use fairlead_tests::{ControlPlane, TestNamespace, fairlead};
+
+#[tokio::test]
+async fn fairlead_crds_prints_what_is_checked_in() -> anyhow::Result<()> {
+    let mut checked_in = BTreeSet::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds");
+    for entry in fs::read_dir(&folder).context("read crds/")? {
+        let text = fs::read_to_string(entry?.path())?;
+        checked_in.insert(text.trim_start_matches("---\n").trim_end().to_owned());
+    }
+    let output = fairlead()?.arg("crds").output().await?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let printed = String::from_utf8(output.stdout)?;
+    let printed: BTreeSet<String> =
+        printed.split("---\n").map(|document| document.trim_end().to_owned()).filter(|document| !document.is_empty()).collect();
+    assert!(printed == checked_in, "crds/ is behind the types: run `make crds`");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_api_server_serves_each_kind_by_its_short_name() -> anyhow::Result<()> {
+    let plane = ControlPlane::shared()?;
+    let namespace = TestNamespace::new(&plane, "short-names").await?;
+    for short in ["fconn", "fcontract", "fint"] {
+        let answer = plane.kubectl(["get", short, "-n", namespace.name()]).await?;
+        assert_eq!(answer.code, Some(0), "{answer}");
+        assert!(answer.stderr.starts_with("No resources found"), "{answer}");
+    }
+    Ok(())
+}
