@@ -1,1 +1,33 @@
-//! Field tables with VRL leaves: compile, type-check, run both ways.
+//! Field tables: one flat table of rows between a native entity and a canonical one, compiled, type-checked and run both ways.
+//!
+//! What a row means:
+//!
+//! | row | reading (native to canonical) | writing (canonical to native) |
+//! |---|---|---|
+//! | `{canonical, native}` | copies | copies |
+//! | `{canonical, native, values}` | by the value table | by the value table |
+//! | `{canonical, native, reference}` | gives the other record's native id, to be resolved | looks the native id up |
+//! | `{canonical, native?, toCanonical}` | evaluates | does nothing |
+//! | `{canonical, native, fromCanonical}` | does nothing | evaluates |
+//! | `{canonical, native, toCanonical, fromCanonical}` | evaluates | evaluates |
+//! | `{native, fromCanonical}` | does nothing | evaluates |
+//! | `{native, value}` | does nothing | gives the constant |
+//! | `{canonical: a[], native: B[], key?}` with rows `{canonical: a[].x, native: B[].Y}` | maps each element | maps each element |
+//!
+//! A copy is made where the types agree and nothing is lost or guessed; a row with an expression for one direction runs in that direction only,
+//! since undoing somebody's expression would be a guess. An expression that fails while the row's own source field is empty gives no value.
+//! `onError: Skip` leaves the field as it is on the other side; otherwise the failure stops the record, which becomes a dead letter.
+//!
+//! This room is pure: no I/O, no clock, nothing of Kubernetes, of vendors' wire formats or of stores. Plain copies never pay for the expression
+//! language. No value that comes out holds a binary float.
+
+mod compile;
+mod convert;
+mod expression;
+mod finding;
+mod shape;
+mod table;
+
+pub use expression::{LANGUAGE, MAX_EXPRESSION};
+pub use finding::{Column, Finding, RowError, Severity};
+pub use table::{How, Inbound, Lineage, Outbound, OutboundRow, Table, TableSource, Trace};
