@@ -6,7 +6,7 @@
 //! | `GET /__fairlead/records/{entity}` | array of everything present, all fields |
 //! | `GET /__fairlead/requests` | `{"total", "byKind": {kind: {status: count}}, "faultsFired": [..]}` |
 //! | `POST /__fairlead/faults` | replaces the fault script (YAML or JSON); 204, or 400 with what is wrong |
-//! | `POST /__fairlead/edit` | `{"entity","id","values"}`: a person edits a record; answers the record |
+//! | `POST /__fairlead/edit` | `{"entity","id","values"[,"secondsAgo"]}`: a person edits a record; answers the record |
 //! | `POST /__fairlead/create` | `{"entity","values"}` |
 //! | `POST /__fairlead/delete` | `{"entity","id"}` |
 //! | `POST /__fairlead/expire-tokens` | makes all tokens invalid; 204 |
@@ -284,14 +284,14 @@ async fn respond(shared: Arc<Shared>, incoming: http::Request<Incoming>) -> Resu
     let class = shared.vendor.classify(&request);
     let (running, crowd) = Running::enter(&shared);
     if shared.vendor.concurrency().is_some_and(|most| crowd > most) {
-        let plain = Desk { log: &shared.log, origin: Origin::Api, answered: true, request: number };
+        let plain = Desk { log: &shared.log, origin: Origin::Api, answered: true, request: number, late: Duration::ZERO };
         refused(&class, plain, "REFUSED_BY_CONCURRENCY");
         let reply = shared.vendor.refuse(&request, Refusal::Limit { retry_after: None });
         shared.log.count(class.kind, &reply.status.to_string());
         return Ok(finish(reply, head));
     }
     let verdict = shared.faults.verdict(&request, &class, Instant::now());
-    let plain = Desk { log: &shared.log, origin: Origin::Api, answered: true, request: number };
+    let plain = Desk { log: &shared.log, origin: Origin::Api, answered: true, request: number, late: Duration::ZERO };
     let exchange = Exchange { request: &request, desk: plain, stale: None, partial: None };
     let reply = match verdict {
         Verdict::Pass => shared.vendor.answer(&exchange),
@@ -454,7 +454,13 @@ fn person(shared: &Shared, request: &Request, act: &str) -> Result<Reply, (u16, 
         _ => Act::Delete { id: text("id")? },
     };
     let number = shared.requests.load(Ordering::SeqCst);
-    let desk = Desk { log: &shared.log, origin: Origin::Person, answered: true, request: number };
+    let late = match body.get("secondsAgo") {
+        None => 0,
+        Some(Value::Number(seconds)) => seconds.parse().map_err(|_| (400, "secondsAgo is not a whole number".to_owned()))?,
+        Some(_) => return Err((400, "secondsAgo is not a number".to_owned())),
+    };
+    let late = Duration::from_secs(late);
+    let desk = Desk { log: &shared.log, origin: Origin::Person, answered: true, request: number, late };
     let record = shared.vendor.person(&entity, &act, &desk).map_err(|message| (400, message))?;
     plain_json(&record)
 }

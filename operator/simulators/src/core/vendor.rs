@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use http::{HeaderMap, Method};
 use indexmap::IndexMap;
 
@@ -135,9 +135,18 @@ pub struct Desk<'a> {
     pub answered: bool,
     /// The number of the HTTP request.
     pub request: u64,
+    /// How long ago the stamps of this change say it was made: a long transaction is stamped when it begins and seen when
+    /// it ends, after changes with later stamps. Zero but for a person's acts that say `secondsAgo`.
+    pub late: Duration,
 }
 
 impl Desk<'_> {
+    /// The time for the stamps of a change that is made now.
+    #[must_use]
+    pub fn stamp(&self) -> DateTime<Utc> {
+        Utc::now() - self.late
+    }
+
     /// Writes one line of the log, at this moment. Call it while the vendor's state is held.
     pub fn record(&self, attempt: Attempt<'_>) {
         self.log.append(Utc::now(), self.origin, self.answered, self.request, attempt);

@@ -48,6 +48,9 @@ const DAILY_CALLS: u64 = 115_000;
 const PAGE: usize = 2_000;
 const SMALLEST_PAGE: usize = 200;
 
+/// Rows on a page where rows are wide: the platform sends fewer than it may, and only `done` tells the end.
+const WIDE_PAGE: usize = 500;
+
 /// The longest address and headers that the platform takes, in bytes.
 const HEAD: usize = 16_384;
 
@@ -375,7 +378,8 @@ fn start(org: &mut Org, exchange: &Exchange<'_>, base: &str, deleted: bool) -> R
         let size = options.split([',', ';']).find_map(|option| option.trim().strip_prefix("batchSize="))?;
         size.trim().parse::<usize>().ok()
     });
-    let page = wanted.unwrap_or(PAGE).clamp(SMALLEST_PAGE, PAGE);
+    let most = if plan.wide() { WIDE_PAGE } else { PAGE };
+    let page = wanted.unwrap_or(PAGE).clamp(SMALLEST_PAGE, most);
     let cursor = Cursor { plan: Arc::new(plan), rows: Arc::new(rows), page };
     let id = if cursor.rows.len() > page { org.open(cursor.clone()) } else { String::new() };
     Ok(page_of(org, &cursor, &id, 0, base))

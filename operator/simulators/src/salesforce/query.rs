@@ -101,6 +101,11 @@ impl Plan {
         };
         context.plan(&statement, entity, deleted)
     }
+
+    /// True where a row carries its children.
+    pub(super) fn wide(&self) -> bool {
+        self.columns.iter().any(|column| matches!(column, Column::Children { .. }))
+    }
 }
 
 impl Context<'_> {

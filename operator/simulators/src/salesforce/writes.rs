@@ -402,7 +402,7 @@ fn settle(
 /// What a person does in the screens; the same rules hold, and another user is named as the one who did it.
 pub(super) fn person(org: &mut Org, entity: usize, act: &Act, desk: &Desk<'_>) -> Result<String, ApiError> {
     let api = std::mem::replace(&mut org.user, super::auth::person());
-    let now = Utc::now();
+    let now = desk.stamp();
     let done = match act {
         Act::Delete { id } => org.delete(entity, id, now).map(|(id, cascades)| (id, Outcome::Deleted, cascades)),
         Act::Create { values } => org.write(entity, &Target::New, values, now).map(|written| (written.id, written.outcome, Vec::new())),
