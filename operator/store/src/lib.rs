@@ -6,14 +6,20 @@
 //!
 //! Time comes in with each command; the store has no clock.
 
+#[cfg(feature = "contract-tests")]
+pub mod contract_tests;
+pub mod crash;
+pub mod sqlite;
 mod types;
 
+pub use sqlite::SqliteStore;
 pub use types::*;
 
 use async_trait::async_trait;
 use fairlead_model::{ExternalId, RecordId, Timestamp};
 
-/// Durable state. Implementations: SQLite ([`sqlite`]); every implementation passes the contract suite of [`contract_tests`].
+/// Durable state. Implementations: SQLite ([`sqlite`]); every implementation passes the contract suite of `contract_tests` (feature of
+/// that name).
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     // ---- leases -----------------------------------------------------------------------------------------------------------------
@@ -30,16 +36,32 @@ pub trait Store: Send + Sync + 'static {
     /// Commits a batch of observed changes in ONE transaction: records (optimistic on their versions), identities, participant states,
     /// the checkpoint, lane entries, dead letters, ledger. All or nothing: on [`StoreError::Conflict`] the caller looks the records up
     /// again and decides again. When it returns, the source counts as acknowledged.
+    ///
+    /// A conflict is: another version than the one looked up; an id that is there already (Insert) or not (Keep, Update); an external id
+    /// that stands for another record; a second external id of this participant for one record; and a state that does not know of a write
+    /// which was settled since it was looked up (`state.settled` below the stored one: a state is changed, never made anew).
+    ///
+    /// Open inbound and identity letters of an external id that is absorbed close as superseded. Lanes and reads that waited for a newly
+    /// named record are due at once.
     async fn absorb(&self, batch: &Absorb) -> Result<Absorbed, StoreError>;
 
-    /// Claims up to `max` due keys of one target's lane, oldest first, marks them in flight under the fence's epoch (that mark is the
-    /// *intent*: a later epoch that finds it knows that the outcome is unknown) and returns them with everything needed to write them.
+    /// Claims up to `max` due keys of one target's lane, oldest first, marks them in flight under the fence's epoch (until they are settled,
+    /// or claimed again under a newer epoch) and returns them with everything needed to write them.
     async fn claim(&self, claim: &Claim) -> Result<Vec<Claimed>, StoreError>;
 
-    /// Commits the results of claimed keys in one transaction.
+    /// Commits, right before the requests go out, what claimed keys are about to be sent: the *intent*. A later epoch, or the same one
+    /// after an unknown outcome, gets it back in [`Claimed::intent`] and looks the record up before it writes again. A key that was claimed
+    /// without an intent was never sent, and is claimed again as if nothing had happened. [`StoreError::Conflict`] names keys that are not
+    /// claimed under this fence; nothing is committed then, and nothing may be sent.
+    async fn intend(&self, intend: &Intend) -> Result<(), StoreError>;
+
+    /// Commits the results of claimed keys in one transaction. A result for a key that is not claimed under this fence (it was settled
+    /// before, and the answer was lost) is ignored. [`StoreError::Conflict`] names records whose external id stands for another record, or
+    /// that have another one in this target: nothing is committed, and those are to be settled as dead letters.
     async fn settle(&self, settle: &Settle) -> Result<(), StoreError>;
 
-    /// Puts keys in a lane again (Remap, Resync, Repair, Replay, Restore). Returns how many were entered.
+    /// Puts keys in a lane again (Remap, Resync, Repair, Replay, Restore). Returns how many were entered; records that the realm does not
+    /// hold are left out. `Replay` also sets attempts and waiting times back; the others leave a retry its time.
     async fn enqueue(&self, enqueue: &Enqueue) -> Result<u64, StoreError>;
 
     /// Asks for records to be read again by key (stale read, conflict, changed read row, missing reference that has come).
@@ -51,7 +73,8 @@ pub trait Store: Send + Sync + 'static {
     /// Writes a small named value of a realm (resync token, table digests, guard confirmations).
     async fn put_note(&self, realm: &str, name: &str, value: &serde_json::Value) -> Result<(), StoreError>;
 
-    /// Removes everything of a realm.
+    /// Removes everything of a realm, and ends its leases (those with `/<realm>/` in their key), so that nobody who still runs brings it
+    /// back. Epochs stay.
     async fn forget(&self, realm: &str) -> Result<(), StoreError>;
 
     // ---- queries ----------------------------------------------------------------------------------------------------------------
@@ -104,7 +127,8 @@ pub trait Store: Send + Sync + 'static {
         max: usize,
     ) -> Result<Vec<ExternalId>, StoreError>;
 
-    /// When the next lane entry of a target falls due, if any is waiting for a time.
+    /// When the next lane entry of a target that was put off (`Retry`) falls due. What is due at once is not told here: claim until a
+    /// claim comes back empty, then wait for this time or for a new entry.
     async fn next_due(&self, realm: &str, target: &str) -> Result<Option<Timestamp>, StoreError>;
 
     /// The realms that hold anything.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What a store command or query could not do.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The lease was taken by another holder: stop, drop what is in hand, campaign again.
     #[error("lease {key} is held under a newer epoch; this holder must stop")]
@@ -267,17 +267,35 @@ pub struct Claimed {
     pub since: Timestamp,
     /// Attempts so far.
     pub attempts: u32,
-    /// An earlier epoch, or an attempt without an answer, left a write in flight: its outcome is unknown, look it up first.
+    /// An intent was committed for this key and never settled (an earlier epoch died, or a Retry said `unknown`): look it up first. `None`
+    /// when nothing was sent.
     pub intent: Option<Intent>,
 }
 
 /// A write that was begun and not settled.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Intent {
-    /// When it was claimed.
+    /// When it was committed, right before the request went out.
     pub at: Timestamp,
     /// The record's version that was being written.
     pub version: u64,
+    /// What was being sent, as the engine described it with [`crate::Store::intend`]; opaque here.
+    pub sent: serde_json::Value,
+}
+
+/// What claimed keys are about to be sent.
+#[derive(Debug, Clone)]
+pub struct Intend {
+    /// The realm.
+    pub realm: String,
+    /// The target.
+    pub target: String,
+    /// The lane's lease.
+    pub fence: Fence,
+    /// Per record: a description of what is sent, opaque to the store.
+    pub sent: Vec<(RecordId, serde_json::Value)>,
+    /// The present moment.
+    pub now: Timestamp,
 }
 
 /// Results of claimed keys.
@@ -332,7 +350,8 @@ pub enum Outcome {
         at: Timestamp,
         /// Whether it counts as an attempt (throttling and an open circuit do not).
         attempt: bool,
-        /// The write may have taken effect: the next claim sees an intent.
+        /// The write may have taken effect: the intent stays open (an earlier one too, if none was committed for this claim), and the next
+        /// claim sees it. `false` says that no write is outstanding.
         unknown: bool,
     },
     /// Another record must come to this target first.

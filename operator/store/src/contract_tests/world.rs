@@ -1,0 +1,239 @@
+//! A small scenario for tests of stores: one realm, a CRM that is read and an ERP that is written, and short ways to say what happens.
+
+use crate::{
+    Absorb, AbsorbRecord, Absorbed, Claim, Claimed, Enqueue, Fence, GuardCounts, Intend, Keys, Known, LeaseRequest, MatchKey,
+    NewDeadLetter, Origin, Outcome, Provenance, Record, RecordChange, Settle, Settlement, Snapshot, Stage, Store, StoreError,
+};
+use fairlead_model::state::{FieldState, ParticipantState};
+use fairlead_model::{ErrorClass, ExternalId, RecordId, Timestamp};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// The realm.
+pub const REALM: &str = "sales/customers";
+/// The participant that is read.
+pub const CRM: &str = "crm";
+/// The target.
+pub const ERP: &str = "erp";
+/// The leases' length.
+pub const TTL: Duration = Duration::from_secs(15);
+
+/// A store with the leases of one process on it.
+#[derive(Clone)]
+pub struct World {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The lease to read the CRM.
+    pub reader: Fence,
+    /// The lease of the ERP's lane.
+    pub lane: Fence,
+}
+
+/// The moment `seconds` after the scenario's begin.
+#[must_use]
+pub fn at(seconds: i64) -> Timestamp {
+    Timestamp(1_790_000_000_000 + seconds * 1000)
+}
+
+/// The `n`th record.
+#[must_use]
+pub fn id(n: u64) -> RecordId {
+    RecordId(Uuid::from_u64_pair(0x0190_0000_0000_7000, 0x8000_0000_0000_0000 | n))
+}
+
+/// The CRM's id of the `n`th record.
+#[must_use]
+pub fn crm_id(n: u64) -> ExternalId {
+    ExternalId(format!("c{n}"))
+}
+
+/// The ERP's id of the `n`th record.
+#[must_use]
+pub fn erp_id(n: u64) -> ExternalId {
+    ExternalId(format!("e{n}"))
+}
+
+/// A state that shows `version`.
+#[must_use]
+pub fn state(version: u64) -> ParticipantState {
+    let field = FieldState { seen: Some(fairlead_model::hash::ValueHash(version)), ..FieldState::default() };
+    ParticipantState { fields: BTreeMap::from([("name".to_owned(), field)]), ..ParticipantState::default() }
+}
+
+/// The `n`th record in a version.
+#[must_use]
+pub fn record(n: u64, version: u64) -> Record {
+    let document = serde_json::json!({"name": format!("Ünit {n} v{version}"), "amount": "12.30", "tags": [1, null, true]});
+    Record {
+        id: id(n),
+        version,
+        document: document.as_object().cloned().unwrap(),
+        home: CRM.to_owned(),
+        provenance: BTreeMap::from([("name".to_owned(), Provenance { participant: CRM.to_owned(), at: at(0) })]),
+        deleted_at: None,
+    }
+}
+
+/// The new record `n`, to enter the ERP's lane.
+#[must_use]
+pub fn inserted(n: u64) -> AbsorbRecord {
+    AbsorbRecord {
+        id: id(n),
+        change: RecordChange::Insert { record: record(n, 1), match_keys: vec![MatchKey { hash: u64::MAX - n }] },
+        external_id: crm_id(n),
+        state: state(1),
+        enqueue: vec![(ERP.to_owned(), Origin::Source(CRM.to_owned()))],
+        counts_as_changed: true,
+    }
+}
+
+/// The record `n` in a later version, to enter the ERP's lane.
+#[must_use]
+pub fn updated(n: u64, version: u64) -> AbsorbRecord {
+    let change = RecordChange::Update { record: record(n, version), match_keys: vec![MatchKey { hash: u64::MAX - n }] };
+    AbsorbRecord { change, state: state(version), ..inserted(n) }
+}
+
+/// The record `n`, deleted by a later version.
+#[must_use]
+pub fn deleted(n: u64, version: u64, now: Timestamp) -> AbsorbRecord {
+    let record = Record { deleted_at: Some(now), ..record(n, version) };
+    let state = ParticipantState { deleted: true, ..state(version) };
+    AbsorbRecord { change: RecordChange::Update { record, match_keys: Vec::new() }, state, ..inserted(n) }
+}
+
+/// A dead letter of the record `n` on its way to the ERP.
+#[must_use]
+pub fn letter(n: u64, stage: Stage) -> NewDeadLetter {
+    NewDeadLetter {
+        stage,
+        participant: if matches!(stage, Stage::Inbound | Stage::Identity) { CRM.to_owned() } else { ERP.to_owned() },
+        external_id: matches!(stage, Stage::Inbound | Stage::Identity).then(|| crm_id(n)),
+        record: matches!(stage, Stage::Outbound | Stage::Delivery).then(|| id(n)),
+        original: "{\"name\":\"\"}".to_owned(),
+        payload: None,
+        class: ErrorClass::Data,
+        reason: "ValidationFailed".to_owned(),
+        message: "name: must not be empty".to_owned(),
+        field: Some("name".to_owned()),
+        attempts: 1,
+        parent: None,
+    }
+}
+
+impl World {
+    /// The leases of `holder` on `store`, taken at [`at`]`(0)`.
+    pub async fn new(store: Arc<dyn Store>, holder: &str) -> Self {
+        let reader = lease(&*store, &format!("reader/{REALM}/{CRM}"), holder, at(0)).await.unwrap();
+        let lane = lease(&*store, &format!("lane/{REALM}/{ERP}"), holder, at(0)).await.unwrap();
+        Self { store, reader, lane }
+    }
+
+    /// An empty batch read from the CRM.
+    #[must_use]
+    pub fn batch(&self, now: Timestamp) -> Absorb {
+        Absorb {
+            realm: REALM.to_owned(),
+            participant: CRM.to_owned(),
+            fence: self.reader.clone(),
+            records: Vec::new(),
+            dead_letters: Vec::new(),
+            rereads: Vec::new(),
+            reread_done: Vec::new(),
+            checkpoint: None,
+            unchanged: 0,
+            guard: GuardCounts::default(),
+            conflicts: 0,
+            now,
+        }
+    }
+
+    /// Absorbs `records` as read from the CRM.
+    pub async fn try_absorb(&self, records: Vec<AbsorbRecord>, now: Timestamp) -> Result<Absorbed, StoreError> {
+        self.store.absorb(&Absorb { records, ..self.batch(now) }).await
+    }
+
+    /// Absorbs `records` as read from the CRM; they must be accepted.
+    pub async fn absorb(&self, records: Vec<AbsorbRecord>, now: Timestamp) -> Absorbed {
+        self.try_absorb(records, now).await.unwrap()
+    }
+
+    /// Claims up to `max` keys of the ERP's lane.
+    pub async fn try_claim(&self, max: usize, creates: bool, now: Timestamp) -> Result<Vec<Claimed>, StoreError> {
+        let claim = Claim { realm: REALM.to_owned(), target: ERP.to_owned(), fence: self.lane.clone(), max, creates, now };
+        self.store.claim(&claim).await
+    }
+
+    /// Claims all keys of the ERP's lane that are due.
+    pub async fn claim(&self, now: Timestamp) -> Vec<Claimed> {
+        self.try_claim(1000, true, now).await.unwrap()
+    }
+
+    /// Says what is about to be sent for `keys`.
+    pub async fn intend(&self, keys: &[RecordId], now: Timestamp) -> Result<(), StoreError> {
+        let sent = keys.iter().map(|id| (*id, serde_json::json!({"to": id.to_string()}))).collect();
+        let intend = Intend { realm: REALM.to_owned(), target: ERP.to_owned(), fence: self.lane.clone(), sent, now };
+        self.store.intend(&intend).await
+    }
+
+    /// Settles claimed keys.
+    pub async fn try_settle(&self, results: Vec<(RecordId, u64, Outcome)>, now: Timestamp) -> Result<(), StoreError> {
+        let results = results.into_iter().map(|(id, version, outcome)| Settlement { id, version, outcome }).collect();
+        let settle = Settle { realm: REALM.to_owned(), target: ERP.to_owned(), fence: self.lane.clone(), results, now };
+        self.store.settle(&settle).await
+    }
+
+    /// Settles one claimed key; it must be accepted.
+    pub async fn settle(&self, n: u64, version: u64, outcome: Outcome, now: Timestamp) {
+        self.try_settle(vec![(id(n), version, outcome)], now).await.unwrap();
+    }
+
+    /// Brings the new records `ns` into both systems.
+    pub async fn in_step(&self, ns: impl IntoIterator<Item = u64> + Clone, now: Timestamp) {
+        self.absorb(ns.clone().into_iter().map(inserted).collect(), now).await;
+        self.claim(now).await;
+        self.try_settle(ns.into_iter().map(|n| (id(n), 1, delivered(n, 1))).collect(), now).await.unwrap();
+    }
+
+    /// Puts the records `ns` in the ERP's lane.
+    pub async fn enqueue(&self, keys: Keys, origin: Origin, now: Timestamp) -> u64 {
+        self.store.enqueue(&Enqueue { realm: REALM.to_owned(), target: ERP.to_owned(), keys, origin, now }).await.unwrap()
+    }
+
+    /// What is known of the record `n`.
+    pub async fn known(&self, n: u64) -> Option<Known> {
+        self.store.known_by_id(REALM, &[id(n)]).await.unwrap().remove(0)
+    }
+
+    /// The realm in numbers; the books must add up.
+    pub async fn snapshot(&self, now: Timestamp) -> Snapshot {
+        let snapshot = self.store.snapshot(REALM, now).await.unwrap();
+        assert!(snapshot.balanced(), "the books do not add up: {snapshot:#?}");
+        snapshot
+    }
+
+    /// The book of the ERP's lane for one origin, as printed.
+    pub async fn book(&self, origin: &str) -> crate::LaneLedger {
+        let lanes = self.snapshot(at(0)).await.lanes;
+        lanes.into_iter().find(|lane| lane.target == ERP && lane.origin == origin).unwrap_or_default()
+    }
+}
+
+/// Takes or renews a lease.
+pub async fn lease(store: &dyn Store, key: &str, holder: &str, now: Timestamp) -> Option<Fence> {
+    store.lease(&LeaseRequest { key: key.to_owned(), holder: holder.to_owned(), ttl: TTL, now }).await.unwrap()
+}
+
+/// The record `n` arrived in the ERP in a version.
+#[must_use]
+pub fn delivered(n: u64, version: u64) -> Outcome {
+    Outcome::Delivered { external_id: erp_id(n), state: state(version) }
+}
+
+/// To be tried again at a moment; an attempt with a known outcome.
+#[must_use]
+pub const fn retry(at: Timestamp) -> Outcome {
+    Outcome::Retry { at, attempt: true, unknown: false }
+}

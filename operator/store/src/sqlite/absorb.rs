@@ -1,0 +1,235 @@
+//! The command `absorb`: a batch of observed changes becomes durable.
+//!
+//! [`Batch`] is the command as it will be stored; it is made in the caller's task, so that the one writer spends no time on encoding and
+//! the caller's documents need not be copied. Every check (lease, versions, identities) is made inside the transaction.
+
+use super::books::{Books, SourceDelta, write_guard, write_source};
+use super::codec::{IdBytes, encode, encode_state, id_bytes};
+use super::lane::{Lane, free_waiting, mark_held, mark_life};
+use super::names::Names;
+use super::records::{self, Body, Named, Naming};
+use super::{leases, letters, reads};
+use crate::crash::{Command, Step, reach};
+use crate::{Absorb, AbsorbRecord, Fence, GuardCounts, NewDeadLetter, Origin, RecordChange, Stage, StoreError};
+use fairlead_model::{RecordId, Timestamp};
+use rusqlite::{Connection, params};
+
+/// An [`Absorb`] in the form of its rows.
+pub(super) struct Batch {
+    realm: String,
+    participant: String,
+    fence: Fence,
+    records: Vec<Item>,
+    dead_letters: Vec<NewDeadLetter>,
+    rereads: Vec<(String, Option<String>)>,
+    reread_done: Vec<String>,
+    checkpoint: Option<(String, String, bool)>,
+    source: SourceDelta,
+    guard: GuardCounts,
+    conflicts: i64,
+    now: Timestamp,
+}
+
+struct Item {
+    id: RecordId,
+    change: Change,
+    external_id: String,
+    state: String,
+    settled: i64,
+    enqueue: Vec<(String, Origin)>,
+}
+
+enum Change {
+    Keep(i64),
+    Insert(Body),
+    Update(Body),
+}
+
+impl Batch {
+    pub(super) fn new(command: &Absorb) -> Result<Self, StoreError> {
+        let changed = command.records.iter().filter(|record| record.counts_as_changed).count() as u64;
+        let inbound = |letter: &&NewDeadLetter| matches!(letter.stage, Stage::Inbound | Stage::Identity);
+        let checkpoint = match &command.checkpoint {
+            None => None,
+            Some(checkpoint) => Some((checkpoint.slice.clone(), encode(&checkpoint.cursor)?, checkpoint.complete)),
+        };
+        Ok(Self {
+            realm: command.realm.clone(),
+            participant: command.participant.clone(),
+            fence: command.fence.clone(),
+            records: command.records.iter().map(Item::new).collect::<Result<_, _>>()?,
+            dead_letters: command.dead_letters.clone(),
+            rereads: command.rereads.iter().map(|(id, after)| (id.0.clone(), after.as_ref().map(|id| id.0.clone()))).collect(),
+            reread_done: command.reread_done.iter().map(|id| id.0.clone()).collect(),
+            checkpoint,
+            source: SourceDelta {
+                changed,
+                unchanged: command.unchanged + command.records.len() as u64 - changed,
+                dead_lettered: command.dead_letters.iter().filter(inbound).count() as u64,
+            },
+            guard: command.guard,
+            conflicts: i64::try_from(command.conflicts).unwrap_or(i64::MAX),
+            now: command.now,
+        })
+    }
+
+    pub(super) fn run(&self, connection: &Connection) -> Result<(), StoreError> {
+        leases::check(connection, &self.fence)?;
+        reach(Command::Absorb, Step::Fenced);
+        let names = Names::new(connection);
+        let realm = names.intern(&self.realm)?;
+        let participant = names.intern(&self.participant)?;
+        let letters_open = letters::any_read(connection, realm, participant)?;
+        let mut work = Work { connection, names, realm, participant, letters_open, books: Books::default(), now: self.now };
+        let mut conflicts = Vec::new();
+        for (place, item) in self.records.iter().enumerate() {
+            if !work.item(item)? {
+                conflicts.push(item.id);
+            }
+            if place == 0 {
+                reach(Command::Absorb, Step::Partly);
+            }
+        }
+        if !conflicts.is_empty() {
+            return Err(StoreError::Conflict(conflicts));
+        }
+        reach(Command::Absorb, Step::Rows);
+        let Work { names, mut books, .. } = work;
+        for letter in &self.dead_letters {
+            letters::add(connection, &names, &mut books, realm, letter, None, self.now)?;
+        }
+        reach(Command::Absorb, Step::DeadLetters);
+        for id in &self.reread_done {
+            reads::done(connection, realm, participant, id)?;
+        }
+        for (id, after) in &self.rereads {
+            reads::request(connection, realm, participant, id, after.as_deref(), self.now)?;
+        }
+        if let Some((slice, cursor, complete)) = &self.checkpoint {
+            connection
+                .prepare_cached(
+                    "INSERT INTO checkpoint (realm, participant, slice, cursor, complete) VALUES (?1, ?2, ?3, ?4, ?5)
+                     ON CONFLICT (realm, participant, slice) DO UPDATE SET cursor = excluded.cursor, complete = excluded.complete",
+                )?
+                .execute(params![realm, participant, slice, cursor, complete])?;
+        }
+        reach(Command::Absorb, Step::Reads);
+        write_source(connection, realm, participant, &self.source)?;
+        write_guard(connection, realm, self.guard, self.now)?;
+        books.conflicts = self.conflicts;
+        books.write(connection, realm)
+    }
+}
+
+impl Item {
+    fn new(record: &AbsorbRecord) -> Result<Self, StoreError> {
+        let change = match &record.change {
+            RecordChange::Keep { version } => Change::Keep(version.cast_signed()),
+            RecordChange::Insert { record, match_keys } => Change::Insert(Body::new(record, match_keys)?),
+            RecordChange::Update { record, match_keys } => Change::Update(Body::new(record, match_keys)?),
+        };
+        Ok(Self {
+            id: record.id,
+            change,
+            external_id: record.external_id.0.clone(),
+            state: encode_state(&record.state)?,
+            settled: record.state.settled.cast_signed(),
+            enqueue: record.enqueue.clone(),
+        })
+    }
+}
+
+/// A batch under way.
+struct Work<'c> {
+    connection: &'c Connection,
+    names: Names<'c>,
+    realm: i64,
+    participant: i64,
+    letters_open: bool,
+    books: Books,
+    now: Timestamp,
+}
+
+impl Work<'_> {
+    /// Stores one record; `false` when somebody else was there first.
+    fn item(&mut self, item: &Item) -> Result<bool, StoreError> {
+        let Self { connection, realm, participant, now, .. } = *self;
+        let id: IdBytes = id_bytes(item.id);
+        let stored = records::find(connection, realm, &id)?;
+        let is_new = stored.is_none();
+        let (row, version, lived, lives) = match (&item.change, stored) {
+            (Change::Keep(version), Some(stored)) if stored.version == *version => (stored.row, *version, stored.lives, stored.lives),
+            (Change::Insert(body), None) => {
+                let row = records::insert(connection, &self.names, realm, &id, body)?;
+                (row, body.version, false, body.lives())
+            }
+            (Change::Update(body), Some(stored)) if stored.version + 1 == body.version => {
+                records::update(connection, &self.names, realm, &stored, body)?;
+                (stored.row, body.version, stored.lives, body.lives())
+            }
+            _ => return Ok(false),
+        };
+        let naming = Naming {
+            realm,
+            participant,
+            record: row,
+            external_id: &item.external_id,
+            state: &item.state,
+            settled: item.settled,
+            guarded: true,
+        };
+        let added = match records::name(connection, &naming)? {
+            Named::Conflict => return Ok(false),
+            Named::New => true,
+            Named::Known => false,
+        };
+        if added {
+            if !is_new {
+                mark_held(connection, row, participant)?;
+            }
+            free_waiting(connection, realm, participant, &id, now.0)?;
+            reads::free(connection, realm, participant, &item.external_id)?;
+        }
+        records::count(connection, &mut self.books, row, (lived, lives), added)?;
+        if !is_new && lived != lives {
+            mark_life(connection, row, lives)?;
+        }
+        for (target, origin) in &item.enqueue {
+            let target = self.names.intern(target)?;
+            let held = || -> Result<bool, StoreError> {
+                Ok(!lives || target == participant || (!is_new && records::is_held(connection, row, target)?))
+            };
+            enter(connection, &self.names, &mut self.books, realm, (row, target), (origin, version), now, held)?;
+        }
+        if self.letters_open {
+            letters::read_well(connection, &mut self.books, (realm, participant), &item.external_id, now)?;
+        }
+        Ok(true)
+    }
+}
+
+/// Puts a record in a lane and keeps the books of it. `held` is asked only when the record does not stand in that lane yet.
+#[allow(clippy::too_many_arguments, reason = "the row's key and values")]
+pub(super) fn enter(
+    connection: &Connection,
+    names: &Names<'_>,
+    books: &mut Books,
+    realm: i64,
+    (record, target): (i64, i64),
+    (origin, version): (&Origin, i64),
+    now: Timestamp,
+    held: impl FnOnce() -> Result<bool, StoreError>,
+) -> Result<(), StoreError> {
+    let code = names.intern_origin(origin)?;
+    let mut lane = match Lane::load(connection, record, target)? {
+        Some(lane) => lane,
+        None => Lane::new(record, target, held()?),
+    };
+    let overtaken = lane.enter(code, version, now.0, *origin == Origin::Replay);
+    lane.store(connection, realm)?;
+    books.entered((realm, target, code));
+    if let Some(older) = overtaken {
+        books.superseded((realm, target, older));
+    }
+    Ok(())
+}

@@ -1,0 +1,357 @@
+//! The commands that move lanes: `claim`, `intend`, `settle`, `enqueue`.
+
+use super::absorb::enter;
+use super::books::Books;
+use super::codec::{IdBytes, decode, encode, encode_state, id_bytes, record_id};
+use super::lane::{Lane, Phase, Sent, free_waiting};
+use super::names::Names;
+use super::records::{self, Named, Naming};
+use super::{leases, letters, reads};
+use crate::crash::{Command, Step, reach};
+use crate::{Claim, Claimed, Enqueue, Fence, Intend, Intent, Keys, NewDeadLetter, Outcome, Settle, StoreError};
+use fairlead_model::state::ParticipantState;
+use fairlead_model::{ExternalId, RecordId, Timestamp};
+use rusqlite::{Connection, OptionalExtension, params};
+
+// ---- claim ------------------------------------------------------------------------------------------------------------------------------
+
+pub(super) fn claim(connection: &Connection, command: &Claim) -> Result<Vec<Claimed>, StoreError> {
+    leases::check(connection, &command.fence)?;
+    reach(Command::Claim, Step::Fenced);
+    let names = Names::new(connection);
+    let realm = names.intern(&command.realm)?;
+    let target = names.intern(&command.target)?;
+    let (epoch, now) = (command.fence.epoch.cast_signed(), command.now.0);
+    let mut books = Books::default();
+    let mut claimed = Vec::new();
+    for mut lane in Lane::left(connection, realm, target, epoch)? {
+        if let Some(overtaken) = lane.take_over(now) {
+            books.superseded((realm, target, overtaken));
+        }
+        lane.store(connection, realm)?;
+    }
+    for mut lane in due(connection, realm, target, command)? {
+        let Some(known) = records::known(connection, &names, lane.record)? else {
+            return Err(StoreError::Unusable(format!("a lane entry of {} names no record", command.target)));
+        };
+        let intent = lane.intent.as_ref().map(open_intent).transpose()?;
+        let Some(entry) = lane.take(known.record.version.cast_signed(), epoch, now) else { continue };
+        lane.store(connection, realm)?;
+        // The record was loaded before its place was marked; what the caller gets shows the mark.
+        let mut known = known;
+        for place in known.lanes.iter_mut().filter(|place| place.target == command.target) {
+            place.in_flight = true;
+        }
+        claimed.push(Claimed {
+            known,
+            origin: names.origin(entry.origin)?,
+            since: Timestamp(entry.since),
+            attempts: lane.attempts,
+            intent,
+        });
+        if claimed.len() == 1 {
+            reach(Command::Claim, Step::Partly);
+        }
+    }
+    reach(Command::Claim, Step::Rows);
+    books.write(connection, realm)?;
+    Ok(claimed)
+}
+
+fn open_intent(intent: &Sent) -> Result<Intent, StoreError> {
+    let sent = decode("intent", &intent.sent)?;
+    Ok(Intent { at: Timestamp(intent.at), version: intent.version.cast_unsigned(), sent })
+}
+
+/// What may be claimed, oldest first.
+fn due(connection: &Connection, realm: i64, target: i64, command: &Claim) -> Result<Vec<Lane>, StoreError> {
+    let mut places = Lane::due(connection, realm, target, Phase::Ready, command.now.0, command.max)?;
+    if command.creates {
+        places.extend(Lane::due(connection, realm, target, Phase::Create, command.now.0, command.max)?);
+        places.sort_by_key(|place| (place.due, place.record));
+        places.truncate(command.max);
+    }
+    Ok(places)
+}
+
+// ---- intend -----------------------------------------------------------------------------------------------------------------------------
+
+pub(super) fn intend(connection: &Connection, command: &Intend) -> Result<(), StoreError> {
+    leases::check(connection, &command.fence)?;
+    reach(Command::Intend, Step::Fenced);
+    let names = Names::new(connection);
+    let realm = names.intern(&command.realm)?;
+    let target = names.intern(&command.target)?;
+    let mut statement = connection.prepare_cached(
+        "UPDATE lane SET i_at = ?4, i_version = c_version, i_sent = ?5
+         WHERE record = (SELECT row FROM record WHERE realm = ?1 AND id = ?2) AND target = ?3 AND c_epoch = ?6",
+    )?;
+    let mut unclaimed = Vec::new();
+    for (place, (id, sent)) in command.sent.iter().enumerate() {
+        let epoch = command.fence.epoch.cast_signed();
+        if statement.execute(params![realm, id_bytes(*id), target, command.now.0, encode(sent)?, epoch])? == 0 {
+            unclaimed.push(*id);
+        }
+        if place == 0 {
+            reach(Command::Intend, Step::Partly);
+        }
+    }
+    if !unclaimed.is_empty() {
+        return Err(StoreError::Conflict(unclaimed));
+    }
+    reach(Command::Intend, Step::Rows);
+    Ok(())
+}
+
+// ---- settle -----------------------------------------------------------------------------------------------------------------------------
+
+/// A [`Settle`] in the form of its rows, made in the caller's task.
+pub(super) struct Results {
+    realm: String,
+    target: String,
+    fence: Fence,
+    results: Vec<(RecordId, i64, Ending)>,
+    now: Timestamp,
+}
+
+enum Ending {
+    Delivered(String, String),
+    Unchanged(Option<(String, String)>),
+    Filtered(String),
+    Retry { at: i64, attempt: bool, unknown: bool },
+    WaitFor(IdBytes),
+    DeadLetter(Box<NewDeadLetter>),
+}
+
+impl Results {
+    pub(super) fn new(command: &Settle) -> Result<Self, StoreError> {
+        let learnt = |id: &ExternalId, state: &ParticipantState| -> Result<_, StoreError> { Ok((id.0.clone(), encode_state(state)?)) };
+        let ending = |outcome: &Outcome| -> Result<Ending, StoreError> {
+            Ok(match outcome {
+                Outcome::Delivered { external_id, state } => {
+                    let (external_id, state) = learnt(external_id, state)?;
+                    Ending::Delivered(external_id, state)
+                }
+                Outcome::Unchanged { learnt: None } => Ending::Unchanged(None),
+                Outcome::Unchanged { learnt: Some((id, state)) } => Ending::Unchanged(Some(learnt(id, state)?)),
+                Outcome::Filtered { reason } => Ending::Filtered(reason.clone()),
+                Outcome::Retry { at, attempt, unknown } => Ending::Retry { at: at.0, attempt: *attempt, unknown: *unknown },
+                Outcome::WaitFor { record } => Ending::WaitFor(id_bytes(*record)),
+                Outcome::DeadLetter(letter) => Ending::DeadLetter(letter.clone()),
+            })
+        };
+        let results = command.results.iter().map(|result| Ok((result.id, result.version.cast_signed(), ending(&result.outcome)?)));
+        Ok(Self {
+            realm: command.realm.clone(),
+            target: command.target.clone(),
+            fence: command.fence.clone(),
+            results: results.collect::<Result<_, StoreError>>()?,
+            now: command.now,
+        })
+    }
+
+    pub(super) fn run(&self, connection: &Connection, sequence: i64) -> Result<(), StoreError> {
+        leases::check(connection, &self.fence)?;
+        reach(Command::Settle, Step::Fenced);
+        let names = Names::new(connection);
+        let realm = names.intern(&self.realm)?;
+        let target = names.intern(&self.target)?;
+        let letters_open = letters::any_written(connection, realm, target)?;
+        let mut settling = Settling {
+            connection,
+            names,
+            realm,
+            target,
+            epoch: self.fence.epoch.cast_signed(),
+            sequence,
+            letters_open,
+            books: Books::default(),
+            now: self.now,
+        };
+        let mut conflicts = Vec::new();
+        for (place, (id, version, ending)) in self.results.iter().enumerate() {
+            if !settling.result(&id_bytes(*id), *version, ending)? {
+                conflicts.push(*id);
+            }
+            if place == 0 {
+                reach(Command::Settle, Step::Partly);
+            }
+        }
+        if !conflicts.is_empty() {
+            return Err(StoreError::Conflict(conflicts));
+        }
+        reach(Command::Settle, Step::Rows);
+        settling.books.write(connection, realm)
+    }
+}
+
+/// Results under way.
+struct Settling<'c> {
+    connection: &'c Connection,
+    names: Names<'c>,
+    realm: i64,
+    target: i64,
+    epoch: i64,
+    sequence: i64,
+    letters_open: bool,
+    books: Books,
+    now: Timestamp,
+}
+
+impl Settling<'_> {
+    /// Settles one key; `false` when its external id is another record's, or the record has another one in this target.
+    fn result(&mut self, id: &IdBytes, version: i64, ending: &Ending) -> Result<bool, StoreError> {
+        let Self { connection, realm, target, now, .. } = *self;
+        let Some(stored) = records::find(connection, realm, id)? else { return Ok(self.ignored(id, "the record is gone")) };
+        let Some(mut lane) = Lane::load(connection, stored.row, target)? else { return Ok(self.ignored(id, "it is settled already")) };
+        let Some(flight) = lane.claimed else { return Ok(self.ignored(id, "it is not claimed")) };
+        if flight.epoch != self.epoch || version < flight.entry.version {
+            return Ok(self.ignored(id, "it was claimed anew since"));
+        }
+        let key = (realm, target, flight.entry.origin);
+        let overtaken = match ending {
+            Ending::Delivered(external_id, state) => {
+                if !self.learn(id, (stored.row, stored.lives), external_id, state, &mut lane)? {
+                    return Ok(false);
+                }
+                self.books.delivered(key, now);
+                self.arrived(id)?;
+                lane.finish(now.0);
+                None
+            }
+            Ending::Unchanged(learnt) => {
+                if let Some((external_id, state)) = learnt
+                    && !self.learn(id, (stored.row, stored.lives), external_id, state, &mut lane)?
+                {
+                    return Ok(false);
+                }
+                self.books.unchanged(key);
+                self.arrived(id)?;
+                lane.finish(now.0);
+                None
+            }
+            Ending::Filtered(reason) => {
+                self.books.filtered(key, reason);
+                lane.finish(now.0);
+                None
+            }
+            Ending::Retry { at, attempt, unknown } => lane.retry(*at, *attempt, *unknown),
+            Ending::WaitFor(record) => self.wait(&mut lane, record)?,
+            Ending::DeadLetter(letter) => {
+                letters::add(connection, &self.names, &mut self.books, realm, letter, Some((target, flight.entry.origin)), now)?;
+                self.letters_open = true;
+                lane.finish(now.0);
+                None
+            }
+        };
+        if let Some(origin) = overtaken {
+            self.books.superseded((realm, target, origin));
+        }
+        lane.store(connection, realm)?;
+        Ok(true)
+    }
+
+    /// A result that no claim of this epoch stands for: it was settled before (the answer to an earlier `settle` was lost).
+    fn ignored(&self, id: &IdBytes, why: &str) -> bool {
+        tracing::debug!(record = %record_id(*id), target = self.target, why, "a result was ignored");
+        true
+    }
+
+    /// The target's id and state of the record.
+    fn learn(
+        &mut self,
+        id: &IdBytes,
+        (row, lives): (i64, bool),
+        external_id: &str,
+        state: &str,
+        lane: &mut Lane,
+    ) -> Result<bool, StoreError> {
+        let Self { connection, realm, target, now, sequence, .. } = *self;
+        let naming = Naming { realm, participant: target, record: row, external_id, state, settled: sequence, guarded: false };
+        let added = match records::name(connection, &naming)? {
+            Named::Conflict => return Ok(false),
+            Named::New => true,
+            Named::Known => false,
+        };
+        if added {
+            lane.held = true;
+            free_waiting(connection, realm, target, id, now.0)?;
+            reads::free(connection, realm, target, external_id)?;
+            records::count(connection, &mut self.books, row, (lives, lives), true)?;
+        }
+        Ok(true)
+    }
+
+    fn arrived(&mut self, id: &IdBytes) -> Result<(), StoreError> {
+        if !self.letters_open {
+            return Ok(());
+        }
+        letters::written_well(self.connection, &mut self.books, (self.realm, self.target), id, self.now)
+    }
+
+    /// Waits for `record`, unless the target holds that one by now.
+    fn wait(&self, lane: &mut Lane, record: &IdBytes) -> Result<Option<i64>, StoreError> {
+        let awaited = records::find(self.connection, self.realm, record)?;
+        let held = match awaited {
+            Some(awaited) => records::is_held(self.connection, awaited.row, self.target)?,
+            None => false,
+        };
+        let overtaken = lane.wait(*record, self.now.0);
+        if held {
+            lane.waits_for = None;
+        }
+        Ok(overtaken)
+    }
+}
+
+// ---- enqueue ----------------------------------------------------------------------------------------------------------------------------
+
+pub(super) fn enqueue(connection: &Connection, command: &Enqueue) -> Result<u64, StoreError> {
+    let names = Names::new(connection);
+    let realm = names.intern(&command.realm)?;
+    let target = names.intern(&command.target)?;
+    let mut books = Books::default();
+    let mut entered = 0_u64;
+    let mut put = |books: &mut Books, row: i64, version: i64, lives: bool| -> Result<(), StoreError> {
+        let held = || Ok(!lives || records::is_held(connection, row, target)?);
+        enter(connection, &names, books, realm, (row, target), (&command.origin, version), command.now, held)?;
+        entered += 1;
+        if entered == 1 {
+            reach(Command::Enqueue, Step::Partly);
+        }
+        Ok(())
+    };
+    match &command.keys {
+        Keys::Records(ids) => {
+            for id in ids {
+                if let Some(stored) = records::find(connection, realm, &id_bytes(*id))? {
+                    put(&mut books, stored.row, stored.version, stored.lives)?;
+                }
+            }
+        }
+        Keys::DeadLetters => {
+            for id in letters::replay(connection, &mut books, (realm, target), command.now)? {
+                if let Some(stored) = records::find(connection, realm, &id)? {
+                    put(&mut books, stored.row, stored.version, stored.lives)?;
+                }
+            }
+        }
+        Keys::All => {
+            let mut last = 0_i64;
+            while let Some((row, version)) = next_live(connection, realm, last)? {
+                put(&mut books, row, version, true)?;
+                last = row;
+            }
+        }
+    }
+    reach(Command::Enqueue, Step::Rows);
+    books.write(connection, realm)?;
+    Ok(entered)
+}
+
+/// The live record after `row`, with its version. Rows of one realm lie close together, so this walks the table.
+fn next_live(connection: &Connection, realm: i64, row: i64) -> Result<Option<(i64, i64)>, StoreError> {
+    let mut statement = connection
+        .prepare_cached("SELECT row, version FROM record WHERE row > ?2 AND +realm = ?1 AND deleted_at IS NULL ORDER BY row LIMIT 1")?;
+    Ok(statement.query_row(params![realm, row], |found| Ok((found.get(0)?, found.get(1)?))).optional()?)
+}

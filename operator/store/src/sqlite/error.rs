@@ -1,0 +1,55 @@
+//! SQLite's errors in the store's words. Decides nothing else.
+
+use crate::StoreError;
+use rusqlite::{Error, ErrorCode};
+use std::io;
+use std::path::Path;
+
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full(text),
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Self::ReadOnly(text),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Unusable(format!("{text}; restore the file from a backup, or move it away to begin anew"))
+            }
+            Some(ErrorCode::SystemIoFailure) => Self::Other(format!("{IO}{text}")),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Other(format!("another process holds the store: {text}")),
+            _ => match error {
+                Error::FromSqlConversionFailure(..) | Error::InvalidColumnType(..) | Error::IntegralValueOutOfRange(..) => {
+                    Self::Unusable(format!("a row holds what no Fairlead writes: {text}"))
+                }
+                _ => Self::Other(text),
+            },
+        }
+    }
+}
+
+const IO: &str = "input/output: ";
+
+/// SQLite reports some full disks (the shared-memory file, fsync) as a bare input/output error. A small file beside the store tells them
+/// apart, so that the condition gets its name.
+pub(super) fn name_full_disk(error: StoreError, beside: Option<&Path>) -> StoreError {
+    let (StoreError::Other(text), Some(path)) = (&error, beside) else { return error };
+    if !text.starts_with(IO) {
+        return error;
+    }
+    let probe = path.with_extension("probe");
+    let written = std::fs::write(&probe, [0_u8; 64 * 1024]);
+    let _ = std::fs::remove_file(&probe);
+    match written {
+        Err(cause) => of_file(&cause, &probe),
+        Ok(()) => error,
+    }
+}
+
+/// A file system's error in the store's words.
+pub(super) fn of_file(error: &io::Error, path: &Path) -> StoreError {
+    let text = format!("{}: {error}", path.display());
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full(text),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly(text),
+        _ => StoreError::Other(text),
+    }
+}

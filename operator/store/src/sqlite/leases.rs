@@ -1,0 +1,54 @@
+//! Leases: who may commit for a reader or a lane, and under which epoch.
+
+use crate::{Fence, LeaseRequest, StoreError};
+use fairlead_model::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+
+pub(super) fn lease(connection: &Connection, request: &LeaseRequest) -> Result<Option<Fence>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT holder, epoch, until FROM lease WHERE key = ?1")?;
+    let present: Option<(Option<String>, i64, i64)> =
+        statement.query_row(params![request.key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+    let epoch = match present {
+        None => 1,
+        Some((None, epoch, _)) => epoch + 1,
+        Some((Some(_), epoch, until)) if until <= request.now.0 => epoch + 1,
+        Some((Some(holder), epoch, _)) if holder == request.holder => epoch,
+        Some(_) => return Ok(None),
+    };
+    let until = request.now.plus(request.ttl);
+    connection
+        .prepare_cached(
+            "INSERT INTO lease (key, holder, epoch, until) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (key) DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch, until = excluded.until",
+        )?
+        .execute(params![request.key, request.holder, epoch, until.0])?;
+    Ok(Some(Fence { key: request.key.clone(), holder: request.holder.clone(), epoch: epoch.cast_unsigned(), until }))
+}
+
+/// Ends the lease, if it still is this one. The row stays, so that the next epoch is higher.
+pub(super) fn release(connection: &Connection, fence: &Fence) -> Result<(), StoreError> {
+    connection.prepare_cached("UPDATE lease SET holder = NULL WHERE key = ?1 AND holder = ?2 AND epoch = ?3")?.execute(params![
+        fence.key,
+        fence.holder,
+        fence.epoch.cast_signed()
+    ])?;
+    Ok(())
+}
+
+/// Refuses a command whose lease is another's by now, was released, or is its holder's under a newer epoch. A lease that has run out
+/// and that nobody has taken is still its holder's: no other can have acted meanwhile.
+pub(super) fn check(connection: &Connection, fence: &Fence) -> Result<(), StoreError> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM lease WHERE key = ?1 AND holder = ?2 AND epoch = ?3")?;
+    let held: Option<i64> =
+        statement.query_row(params![fence.key, fence.holder, fence.epoch.cast_signed()], |row| row.get(0)).optional()?;
+    held.map(|_| ()).ok_or_else(|| StoreError::Fenced { key: fence.key.clone() })
+}
+
+/// Ends every lease of a realm (`<what>/<realm>/<part>`), so that nobody who still runs can bring a forgotten realm back.
+pub(super) fn end_all(connection: &Connection, realm: &str) -> Result<(), StoreError> {
+    let middle = format!("{realm}/");
+    connection
+        .prepare_cached("UPDATE lease SET holder = NULL, until = ?2 WHERE substr(key, instr(key, '/') + 1, length(?1)) = ?1")?
+        .execute(params![middle, Timestamp::default().0])?;
+    Ok(())
+}

@@ -1,0 +1,350 @@
+//! The store on SQLite: one file, one writer with group commit, a few connections that read.
+//!
+//! WAL and `synchronous=FULL`: what a command answered survives a power cut. Several processes may share a file; nothing is remembered
+//! outside a transaction, so each sees what the others committed, and leases keep them apart. [`SqliteStore::open_inline`] runs everything
+//! on the caller's own thread, for tests under paused time.
+
+mod absorb;
+mod books;
+mod codec;
+mod drain;
+mod error;
+mod forget;
+mod lane;
+mod leases;
+mod letters;
+mod names;
+mod query;
+mod reads;
+mod records;
+mod schema;
+mod writer;
+
+use crate::crash::Command;
+use crate::{
+    Absorb, Absorbed, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue, Fence, GuardCounts, Intend,
+    Known, LeaseRequest, MatchKey, Settle, Snapshot, Store, StoreError,
+};
+use async_trait::async_trait;
+use fairlead_model::{ExternalId, RecordId, Timestamp};
+use rusqlite::{Connection, params};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
+use writer::{Writer, job, run_group};
+
+/// How many queries may run at once. Each has a connection with a page cache of its own.
+const READERS: usize = 4;
+
+/// A [`Store`] in a SQLite file.
+pub struct SqliteStore {
+    path: Option<PathBuf>,
+    mode: Mode,
+}
+
+enum Mode {
+    /// One connection, used on the caller's thread.
+    Inline(Mutex<Connection>),
+    Threaded {
+        writer: Mutex<Option<Writer>>,
+        readers: Arc<Readers>,
+    },
+}
+
+/// Connections that read, opened when they are first needed.
+struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+    permits: Arc<Semaphore>,
+}
+
+impl SqliteStore {
+    /// Opens the store in the file `path`, which is made if it does not exist, as is its folder.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let connection = schema::open_writer(Some(path))?;
+        let writer = Mutex::new(Some(Writer::start(connection, path.to_owned())?));
+        let permits = Arc::new(Semaphore::new(READERS));
+        let readers = Arc::new(Readers { path: path.to_owned(), idle: Mutex::default(), permits });
+        Ok(Self { path: Some(path.to_owned()), mode: Mode::Threaded { writer, readers } })
+    }
+
+    /// Like [`SqliteStore::open`], but without threads: every command and query runs on the caller's thread and blocks it.
+    pub fn open_inline(path: &Path) -> Result<Self, StoreError> {
+        let connection = schema::open_writer(Some(path))?;
+        Ok(Self { path: Some(path.to_owned()), mode: Mode::Inline(Mutex::new(connection)) })
+    }
+
+    /// A store that ends with the value; without threads.
+    pub fn open_in_memory() -> Result<Self, StoreError> {
+        Ok(Self { path: None, mode: Mode::Inline(Mutex::new(schema::open_writer(None)?)) })
+    }
+
+    /// The file, if there is one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Finishes what is queued and ends the thread. Commands after this fail. Dropping the store does the same.
+    pub async fn close(&self) {
+        if let Mode::Threaded { writer, readers } = &self.mode {
+            let ending = lock(writer).take();
+            if let Some(writer) = ending {
+                let _ = tokio::task::spawn_blocking(move || writer.stop()).await;
+            }
+            lock(&readers.idle).clear();
+        }
+    }
+
+    async fn write<T, W>(&self, command: Command, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Connection, i64) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (job, answer) = job(command, work);
+        match &self.mode {
+            Mode::Inline(connection) => run_group(&lock(connection), self.path.as_deref(), vec![job]),
+            Mode::Threaded { writer, .. } => {
+                let queue = lock(writer).as_ref().map(Writer::queue).ok_or_else(closed)?;
+                queue.send(job).await.map_err(|_| closed())?;
+            }
+        }
+        answer.await.map_err(|_| closed())?
+    }
+
+    async fn read<T, Q>(&self, query: Q) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        Q: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        match &self.mode {
+            Mode::Inline(connection) => in_one_moment(&lock(connection), query),
+            Mode::Threaded { readers, .. } => {
+                let permit = Arc::clone(&readers.permits).acquire_owned().await.map_err(|_| closed())?;
+                let readers = Arc::clone(readers);
+                let work = move || {
+                    let idle = lock(&readers.idle).pop();
+                    let connection = match idle {
+                        Some(connection) => connection,
+                        None => schema::open_reader(&readers.path)?,
+                    };
+                    let result = in_one_moment(&connection, query);
+                    lock(&readers.idle).push(connection);
+                    drop(permit);
+                    result
+                };
+                let result = tokio::task::spawn_blocking(work).await;
+                result.map_err(|error| StoreError::Other(format!("a query did not end: {error}")))?
+            }
+        }
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        if let Mode::Threaded { writer, .. } = &mut self.mode
+            && let Some(writer) = writer.get_mut().unwrap_or_else(PoisonError::into_inner).take()
+        {
+            writer.stop();
+        }
+    }
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteStore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// A panic while the lock was held left no half-done state behind: SQLite's transactions see to that.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn closed() -> StoreError {
+    StoreError::Other("the store is closed".into())
+}
+
+/// Runs a query in one read transaction.
+fn in_one_moment<T>(connection: &Connection, query: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let transaction = connection.unchecked_transaction()?;
+    let result = query(&transaction);
+    transaction.finish()?;
+    result
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn lease(&self, request: &LeaseRequest) -> Result<Option<Fence>, StoreError> {
+        let request = request.clone();
+        self.write(Command::Lease, move |connection, _| {
+            let fence = leases::lease(connection, &request)?;
+            crate::crash::reach(Command::Lease, crate::crash::Step::Rows);
+            Ok(fence)
+        })
+        .await
+    }
+
+    async fn release(&self, fence: &Fence) -> Result<(), StoreError> {
+        let fence = fence.clone();
+        self.write(Command::Release, move |connection, _| {
+            leases::release(connection, &fence)?;
+            crate::crash::reach(Command::Release, crate::crash::Step::Rows);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn absorb(&self, batch: &Absorb) -> Result<Absorbed, StoreError> {
+        let batch = absorb::Batch::new(batch)?;
+        self.write(Command::Absorb, move |connection, sequence| {
+            batch.run(connection)?;
+            Ok(Absorbed { sequence: sequence.cast_unsigned() })
+        })
+        .await
+    }
+
+    async fn claim(&self, claim: &Claim) -> Result<Vec<Claimed>, StoreError> {
+        let claim = claim.clone();
+        self.write(Command::Claim, move |connection, _| drain::claim(connection, &claim)).await
+    }
+
+    async fn intend(&self, intend: &Intend) -> Result<(), StoreError> {
+        let intend = intend.clone();
+        self.write(Command::Intend, move |connection, _| drain::intend(connection, &intend)).await
+    }
+
+    async fn settle(&self, settle: &Settle) -> Result<(), StoreError> {
+        let results = drain::Results::new(settle)?;
+        self.write(Command::Settle, move |connection, sequence| results.run(connection, sequence)).await
+    }
+
+    async fn enqueue(&self, enqueue: &Enqueue) -> Result<u64, StoreError> {
+        let enqueue = enqueue.clone();
+        self.write(Command::Enqueue, move |connection, _| drain::enqueue(connection, &enqueue)).await
+    }
+
+    async fn request_reads(&self, realm: &str, participant: &str, ids: &[ExternalId], now: Timestamp) -> Result<(), StoreError> {
+        let (realm, participant, ids) = (realm.to_owned(), participant.to_owned(), ids.to_vec());
+        self.write(Command::RequestReads, move |connection, _| {
+            reads::request_all(connection, &realm, &participant, &ids, now)?;
+            crate::crash::reach(Command::RequestReads, crate::crash::Step::Rows);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn close_dead_letters(&self, close: &CloseDeadLetters) -> Result<u64, StoreError> {
+        let close = close.clone();
+        self.write(Command::CloseDeadLetters, move |connection, _| {
+            let closed = letters::close_by_number(connection, &close)?;
+            crate::crash::reach(Command::CloseDeadLetters, crate::crash::Step::Rows);
+            Ok(closed)
+        })
+        .await
+    }
+
+    async fn put_note(&self, realm: &str, name: &str, value: &serde_json::Value) -> Result<(), StoreError> {
+        let (realm, name, value) = (realm.to_owned(), name.to_owned(), codec::encode(value)?);
+        self.write(Command::PutNote, move |connection, _| {
+            let realm = names::Names::new(connection).intern(&realm)?;
+            connection
+                .prepare_cached(
+                    "INSERT INTO note (realm, name, value) VALUES (?1, ?2, ?3) ON CONFLICT (realm, name) DO UPDATE SET value = excluded.value",
+                )?
+                .execute(params![realm, name, value])?;
+            crate::crash::reach(Command::PutNote, crate::crash::Step::Rows);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn forget(&self, realm: &str) -> Result<(), StoreError> {
+        let realm = realm.to_owned();
+        self.write(Command::Forget, move |connection, _| forget::forget(connection, &realm)).await
+    }
+
+    async fn known_by_external(&self, realm: &str, participant: &str, ids: &[ExternalId]) -> Result<Vec<Option<Known>>, StoreError> {
+        let (realm, participant, ids) = (realm.to_owned(), participant.to_owned(), ids.to_vec());
+        self.read(move |connection| query::known_by_external(connection, &realm, &participant, &ids)).await
+    }
+
+    async fn known_by_id(&self, realm: &str, ids: &[RecordId]) -> Result<Vec<Option<Known>>, StoreError> {
+        let (realm, ids) = (realm.to_owned(), ids.to_vec());
+        self.read(move |connection| query::known_by_id(connection, &realm, &ids)).await
+    }
+
+    async fn match_records(&self, realm: &str, keys: &[MatchKey]) -> Result<Vec<Vec<RecordId>>, StoreError> {
+        let (realm, keys) = (realm.to_owned(), keys.to_vec());
+        self.read(move |connection| query::match_records(connection, &realm, &keys)).await
+    }
+
+    async fn external_ids(&self, realm: &str, participant: &str, ids: &[RecordId]) -> Result<Vec<Option<ExternalId>>, StoreError> {
+        let (realm, participant, ids) = (realm.to_owned(), participant.to_owned(), ids.to_vec());
+        self.read(move |connection| query::external_ids(connection, &realm, &participant, &ids)).await
+    }
+
+    async fn record_ids(&self, realm: &str, participant: &str, ids: &[ExternalId]) -> Result<Vec<Option<RecordId>>, StoreError> {
+        let (realm, participant, ids) = (realm.to_owned(), participant.to_owned(), ids.to_vec());
+        self.read(move |connection| query::record_ids(connection, &realm, &participant, &ids)).await
+    }
+
+    async fn sequence(&self) -> Result<u64, StoreError> {
+        self.read(query::sequence).await
+    }
+
+    async fn checkpoint(&self, realm: &str, participant: &str, slice: &str) -> Result<Option<Checkpoint>, StoreError> {
+        let (realm, participant, slice) = (realm.to_owned(), participant.to_owned(), slice.to_owned());
+        self.read(move |connection| query::checkpoint(connection, &realm, &participant, &slice)).await
+    }
+
+    async fn pending_reads(&self, realm: &str, participant: &str, max: usize) -> Result<Vec<ExternalId>, StoreError> {
+        let (realm, participant) = (realm.to_owned(), participant.to_owned());
+        self.read(move |connection| query::pending_reads(connection, &realm, &participant, max)).await
+    }
+
+    async fn note(&self, realm: &str, name: &str) -> Result<Option<serde_json::Value>, StoreError> {
+        let (realm, name) = (realm.to_owned(), name.to_owned());
+        self.read(move |connection| query::note(connection, &realm, &name)).await
+    }
+
+    async fn snapshot(&self, realm: &str, now: Timestamp) -> Result<Snapshot, StoreError> {
+        let realm = realm.to_owned();
+        self.read(move |connection| query::snapshot(connection, &realm, now)).await
+    }
+
+    async fn changes_since(&self, realm: &str, since: Timestamp) -> Result<GuardCounts, StoreError> {
+        let realm = realm.to_owned();
+        self.read(move |connection| query::changes_since(connection, &realm, since)).await
+    }
+
+    async fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, StoreError> {
+        let filter = filter.clone();
+        self.read(move |connection| query::dead_letters(connection, &filter)).await
+    }
+
+    async fn records(&self, realm: &str, after: Option<RecordId>, max: usize) -> Result<Vec<Known>, StoreError> {
+        let realm = realm.to_owned();
+        self.read(move |connection| query::all_records(connection, &realm, after, max)).await
+    }
+
+    async fn participant_ids(
+        &self,
+        realm: &str,
+        participant: &str,
+        after: Option<&ExternalId>,
+        max: usize,
+    ) -> Result<Vec<ExternalId>, StoreError> {
+        let (realm, participant, after) = (realm.to_owned(), participant.to_owned(), after.cloned());
+        self.read(move |connection| query::participant_ids(connection, &realm, &participant, after.as_ref(), max)).await
+    }
+
+    async fn next_due(&self, realm: &str, target: &str) -> Result<Option<Timestamp>, StoreError> {
+        let (realm, target) = (realm.to_owned(), target.to_owned());
+        self.read(move |connection| query::next_due(connection, &realm, &target)).await
+    }
+
+    async fn realms(&self) -> Result<Vec<String>, StoreError> {
+        self.read(query::realms).await
+    }
+}

@@ -1,0 +1,354 @@
+//! The queries. Each runs in one read transaction, so that what it answers was true at one moment.
+
+use super::books::hour_of;
+use super::codec::{IdBytes, decode, decode_word, encode_word, id_bytes, record_id, special_origin, stage_of};
+use super::lane::limit;
+use super::names::Names;
+use super::records;
+use crate::{
+    Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Known, LaneLedger, MatchKey, NewDeadLetter, Origin, Pending,
+    Snapshot, SourceLedger, StoreError,
+};
+use fairlead_model::{ExternalId, RecordId, Timestamp};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The most dead letters that one answer holds when the filter names no maximum.
+const LETTERS: usize = 1000;
+
+fn row_by_external(connection: &Connection, realm: i64, participant: i64, id: &ExternalId) -> Result<Option<i64>, StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT record FROM identity WHERE realm = ?1 AND participant = ?2 AND external_id = ?3")?;
+    Ok(statement.query_row(params![realm, participant, id.as_str()], |row| row.get(0)).optional()?)
+}
+
+pub(super) fn known_by_external(
+    connection: &Connection,
+    realm: &str,
+    participant: &str,
+    ids: &[ExternalId],
+) -> Result<Vec<Option<Known>>, StoreError> {
+    let names = Names::new(connection);
+    let (Some(realm), Some(participant)) = (names.find(realm)?, names.find(participant)?) else { return Ok(vec![None; ids.len()]) };
+    let known = |id: &ExternalId| match row_by_external(connection, realm, participant, id)? {
+        Some(row) => records::known(connection, &names, row),
+        None => Ok(None),
+    };
+    ids.iter().map(known).collect()
+}
+
+pub(super) fn known_by_id(connection: &Connection, realm: &str, ids: &[RecordId]) -> Result<Vec<Option<Known>>, StoreError> {
+    let names = Names::new(connection);
+    let Some(realm) = names.find(realm)? else { return Ok(vec![None; ids.len()]) };
+    let known = |id: &RecordId| match records::find(connection, realm, &id_bytes(*id))? {
+        Some(stored) => records::known(connection, &names, stored.row),
+        None => Ok(None),
+    };
+    ids.iter().map(known).collect()
+}
+
+pub(super) fn match_records(connection: &Connection, realm: &str, keys: &[MatchKey]) -> Result<Vec<Vec<RecordId>>, StoreError> {
+    let names = Names::new(connection);
+    let Some(realm) = names.find(realm)? else { return Ok(vec![Vec::new(); keys.len()]) };
+    let mut statement = connection.prepare_cached(
+        "SELECT record.id FROM match_key JOIN record ON record.row = match_key.record
+         WHERE match_key.realm = ?1 AND match_key.hash = ?2 AND record.deleted_at IS NULL ORDER BY record.row LIMIT 3",
+    )?;
+    let mut found = Vec::with_capacity(keys.len());
+    for key in keys {
+        let rows = statement.query_map(params![realm, key.hash.cast_signed()], |row| row.get::<_, IdBytes>(0).map(record_id))?;
+        found.push(rows.collect::<Result<_, _>>()?);
+    }
+    Ok(found)
+}
+
+pub(super) fn external_ids(
+    connection: &Connection,
+    realm: &str,
+    participant: &str,
+    ids: &[RecordId],
+) -> Result<Vec<Option<ExternalId>>, StoreError> {
+    let names = Names::new(connection);
+    let (Some(realm), Some(participant)) = (names.find(realm)?, names.find(participant)?) else { return Ok(vec![None; ids.len()]) };
+    let mut statement = connection.prepare_cached(
+        "SELECT external_id FROM identity JOIN record ON record.row = identity.record
+         WHERE record.realm = ?1 AND record.id = ?2 AND participant = ?3",
+    )?;
+    let mut external =
+        |id: &RecordId| statement.query_row(params![realm, id_bytes(*id), participant], |row| row.get(0).map(ExternalId)).optional();
+    Ok(ids.iter().map(&mut external).collect::<Result<_, _>>()?)
+}
+
+pub(super) fn record_ids(
+    connection: &Connection,
+    realm: &str,
+    participant: &str,
+    ids: &[ExternalId],
+) -> Result<Vec<Option<RecordId>>, StoreError> {
+    let names = Names::new(connection);
+    let (Some(realm), Some(participant)) = (names.find(realm)?, names.find(participant)?) else { return Ok(vec![None; ids.len()]) };
+    let mut statement = connection.prepare_cached(
+        "SELECT record.id FROM identity JOIN record ON record.row = identity.record
+         WHERE identity.realm = ?1 AND participant = ?2 AND external_id = ?3",
+    )?;
+    let mut record = |id: &ExternalId| {
+        statement.query_row(params![realm, participant, id.as_str()], |row| row.get::<_, IdBytes>(0).map(record_id)).optional()
+    };
+    Ok(ids.iter().map(&mut record).collect::<Result<_, _>>()?)
+}
+
+pub(super) fn sequence(connection: &Connection) -> Result<u64, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT sequence FROM store")?;
+    Ok(statement.query_row([], |row| row.get::<_, i64>(0))?.cast_unsigned())
+}
+
+pub(super) fn checkpoint(connection: &Connection, realm: &str, participant: &str, slice: &str) -> Result<Option<Checkpoint>, StoreError> {
+    let names = Names::new(connection);
+    let (Some(realm), Some(participant)) = (names.find(realm)?, names.find(participant)?) else { return Ok(None) };
+    let mut statement =
+        connection.prepare_cached("SELECT cursor, complete FROM checkpoint WHERE realm = ?1 AND participant = ?2 AND slice = ?3")?;
+    let found: Option<(String, bool)> =
+        statement.query_row(params![realm, participant, slice], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    found.map(|(cursor, complete)| Ok(Checkpoint { slice: slice.to_owned(), cursor: decode("cursor", &cursor)?, complete })).transpose()
+}
+
+pub(super) fn pending_reads(connection: &Connection, realm: &str, participant: &str, max: usize) -> Result<Vec<ExternalId>, StoreError> {
+    let names = Names::new(connection);
+    let (Some(realm), Some(participant)) = (names.find(realm)?, names.find(participant)?) else { return Ok(Vec::new()) };
+    let mut statement = connection.prepare_cached(
+        "SELECT external_id FROM reread WHERE realm = ?1 AND participant = ?2 AND waits_for IS NULL ORDER BY since, external_id LIMIT ?3",
+    )?;
+    let rows = statement.query_map(params![realm, participant, limit(max)], |row| row.get(0).map(ExternalId))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn note(connection: &Connection, realm: &str, name: &str) -> Result<Option<Value>, StoreError> {
+    let Some(realm) = Names::new(connection).find(realm)? else { return Ok(None) };
+    let mut statement = connection.prepare_cached("SELECT value FROM note WHERE realm = ?1 AND name = ?2")?;
+    let text: Option<String> = statement.query_row(params![realm, name], |row| row.get(0)).optional()?;
+    text.map(|text| decode("note", &text)).transpose()
+}
+
+pub(super) fn changes_since(connection: &Connection, realm: &str, since: Timestamp) -> Result<GuardCounts, StoreError> {
+    let Some(realm) = Names::new(connection).find(realm)? else { return Ok(GuardCounts::default()) };
+    let mut statement = connection
+        .prepare_cached("SELECT coalesce(sum(changes), 0), coalesce(sum(deletes), 0) FROM guard_book WHERE realm = ?1 AND hour >= ?2")?;
+    Ok(statement.query_row(params![realm, hour_of(since)], |row| Ok(GuardCounts { changes: count(row, 0)?, deletes: count(row, 1)? }))?)
+}
+
+pub(super) fn all_records(connection: &Connection, realm: &str, after: Option<RecordId>, max: usize) -> Result<Vec<Known>, StoreError> {
+    let names = Names::new(connection);
+    let Some(realm) = names.find(realm)? else { return Ok(Vec::new()) };
+    let after = after.map_or_else(Vec::new, |id| id_bytes(id).to_vec());
+    let mut statement = connection.prepare_cached("SELECT row FROM record WHERE realm = ?1 AND id > ?2 ORDER BY id LIMIT ?3")?;
+    let rows = statement.query_map(params![realm, after, limit(max)], |row| row.get::<_, i64>(0))?;
+    let mut page = Vec::new();
+    for row in rows {
+        page.extend(records::known(connection, &names, row?)?);
+    }
+    Ok(page)
+}
+
+pub(super) fn participant_ids(
+    connection: &Connection,
+    realm: &str,
+    participant: &str,
+    after: Option<&ExternalId>,
+    max: usize,
+) -> Result<Vec<ExternalId>, StoreError> {
+    let names = Names::new(connection);
+    let (Some(realm), Some(participant)) = (names.find(realm)?, names.find(participant)?) else { return Ok(Vec::new()) };
+    let mut statement = connection.prepare_cached(
+        "SELECT external_id FROM identity WHERE realm = ?1 AND participant = ?2 AND external_id > ?3 ORDER BY external_id LIMIT ?4",
+    )?;
+    // Every id is greater than the empty text, except an empty one, which no vendor gives.
+    let after = after.map_or("", |id| id.as_str());
+    let rows = statement.query_map(params![realm, participant, after, limit(max)], |row| row.get(0).map(ExternalId))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn next_due(connection: &Connection, realm: &str, target: &str) -> Result<Option<Timestamp>, StoreError> {
+    let names = Names::new(connection);
+    let (Some(realm), Some(target)) = (names.find(realm)?, names.find(target)?) else { return Ok(None) };
+    let mut statement = connection
+        .prepare_cached("SELECT due FROM lane WHERE realm = ?1 AND target = ?2 AND phase = ?3 AND due > since ORDER BY due LIMIT 1")?;
+    let mut next = None;
+    for phase in [0, 1] {
+        let due: Option<i64> = statement.query_row(params![realm, target, phase], |row| row.get(0)).optional()?;
+        next = match (next, due) {
+            (Some(next), Some(due)) => Some(std::cmp::min::<i64>(next, due)),
+            (next, due) => next.or(due),
+        };
+    }
+    Ok(next.map(Timestamp))
+}
+
+pub(super) fn realms(connection: &Connection) -> Result<Vec<String>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT text FROM name WHERE EXISTS (SELECT 1 FROM record WHERE realm = name.id)
+           OR EXISTS (SELECT 1 FROM lane_book WHERE realm = name.id) OR EXISTS (SELECT 1 FROM source_book WHERE realm = name.id)
+           OR EXISTS (SELECT 1 FROM checkpoint WHERE realm = name.id) OR EXISTS (SELECT 1 FROM reread WHERE realm = name.id)
+           OR EXISTS (SELECT 1 FROM dead_letter WHERE realm = name.id) OR EXISTS (SELECT 1 FROM note WHERE realm = name.id)
+           OR EXISTS (SELECT 1 FROM realm_book WHERE realm = name.id) OR EXISTS (SELECT 1 FROM guard_book WHERE realm = name.id)
+         ORDER BY text",
+    )?;
+    let rows = statement.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+// ---- dead letters -----------------------------------------------------------------------------------------------------------------------
+
+pub(super) fn dead_letters(connection: &Connection, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, StoreError> {
+    let names = Names::new(connection);
+    let named = |text: &Option<String>| -> Result<Option<i64>, StoreError> {
+        // A name that was never given an id fits no letter.
+        text.as_ref().map(|text| Ok(names.find(text)?.unwrap_or(-1))).transpose()
+    };
+    let (realm, participant) = (named(&filter.realm)?, named(&filter.participant)?);
+    let max = if filter.max == 0 { LETTERS } else { filter.max };
+    let ids: Vec<String> = filter.ids.iter().map(i64::to_string).collect();
+    // Numbers only; they need no binding.
+    let by_id = if ids.is_empty() { String::new() } else { format!(" AND id IN ({})", ids.join(",")) };
+    let mut statement = connection.prepare(&format!(
+        "SELECT id, realm, participant, stage, external_id, record, at, original, payload, class, reason, message, field, attempts, parent,
+           close_reason, closed_at, closed_by
+         FROM dead_letter WHERE (?1 IS NULL OR realm = ?1) AND (?2 IS NULL OR participant = ?2) AND (?3 OR closed_at IS NULL){by_id}
+         ORDER BY id DESC LIMIT ?4"
+    ))?;
+    let mut rows = statement.query(params![realm, participant, filter.closed, limit(max)])?;
+    let mut letters = Vec::new();
+    while let Some(row) = rows.next()? {
+        letters.push(letter(row, &names)?);
+    }
+    Ok(letters)
+}
+
+fn letter(row: &Row<'_>, names: &Names<'_>) -> Result<DeadLetter, StoreError> {
+    let closed = match (row.get::<_, Option<String>>(15)?, row.get::<_, Option<i64>>(16)?) {
+        (Some(reason), Some(at)) => {
+            let reason: CloseReason = decode_word("close reason", &reason)?;
+            Some((reason, Timestamp(at), row.get::<_, Option<String>>(17)?.unwrap_or_default()))
+        }
+        _ => None,
+    };
+    Ok(DeadLetter {
+        id: row.get(0)?,
+        realm: names.text(row.get(1)?)?,
+        letter: NewDeadLetter {
+            stage: stage_of(row.get(3)?)?,
+            participant: names.text(row.get(2)?)?,
+            external_id: row.get::<_, Option<String>>(4)?.map(ExternalId),
+            record: row.get::<_, Option<IdBytes>>(5)?.map(record_id),
+            original: row.get(7)?,
+            payload: row.get(8)?,
+            class: decode_word("error class", &row.get::<_, String>(9)?)?,
+            reason: row.get(10)?,
+            message: row.get(11)?,
+            field: row.get(12)?,
+            attempts: row.get(13)?,
+            parent: row.get(14)?,
+        },
+        at: Timestamp(row.get(6)?),
+        closed,
+    })
+}
+
+// ---- numbers ----------------------------------------------------------------------------------------------------------------------------
+
+fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column).map(i64::cast_unsigned)
+}
+
+pub(super) fn snapshot(connection: &Connection, realm: &str, now: Timestamp) -> Result<Snapshot, StoreError> {
+    let names = Names::new(connection);
+    let Some(realm) = names.find(realm)? else { return Ok(Snapshot::default()) };
+    let mut snapshot = Snapshot { lanes: lanes(connection, &names, realm)?, ..Snapshot::default() };
+
+    let mut statement =
+        connection.prepare_cached("SELECT participant, read, changed, unchanged, dead_lettered FROM source_book WHERE realm = ?1")?;
+    let mut rows = statement.query(params![realm])?;
+    while let Some(row) = rows.next()? {
+        let ledger =
+            SourceLedger { read: count(row, 1)?, changed: count(row, 2)?, unchanged: count(row, 3)?, dead_lettered: count(row, 4)? };
+        snapshot.sources.insert(names.text(row.get(0)?)?, ledger);
+    }
+
+    let mut statement = connection.prepare_cached(
+        "SELECT target, count(*), min(CASE WHEN phase = 3 OR (phase < 2 AND due <= ?2) THEN min(ifnull(since, c_since), ifnull(c_since, since)) END)
+         FROM lane WHERE realm = ?1 GROUP BY target",
+    )?;
+    let mut rows = statement.query(params![realm, now.0])?;
+    while let Some(row) = rows.next()? {
+        let pending = Pending { keys: count(row, 1)?, oldest: row.get::<_, Option<i64>>(2)?.map(Timestamp) };
+        snapshot.pending.insert(names.text(row.get(0)?)?, pending);
+    }
+
+    let mut statement = connection
+        .prepare_cached("SELECT participant, count(*) FROM dead_letter WHERE realm = ?1 AND closed_at IS NULL GROUP BY participant")?;
+    let mut rows = statement.query(params![realm])?;
+    while let Some(row) = rows.next()? {
+        snapshot.dead_letters.insert(names.text(row.get(0)?)?, count(row, 1)?);
+    }
+
+    let mut statement = connection.prepare_cached("SELECT live, matched, conflicts, last_delivered FROM realm_book WHERE realm = ?1")?;
+    let book = statement.query_row(params![realm], |row| {
+        Ok((count(row, 0)?, count(row, 1)?, count(row, 2)?, row.get::<_, Option<i64>>(3)?.map(Timestamp)))
+    });
+    if let Some((live, matched, conflicts, last_delivered)) = book.optional()? {
+        snapshot = Snapshot { live, matched, conflicts, last_delivered, ..snapshot };
+    }
+    Ok(snapshot)
+}
+
+/// The books of every lane of a realm: the cumulative counts, and what is pending or dead now.
+fn lanes(connection: &Connection, names: &Names<'_>, realm: i64) -> Result<Vec<LaneLedger>, StoreError> {
+    let mut books: BTreeMap<(i64, i64), LaneLedger> = BTreeMap::new();
+
+    let mut statement = connection
+        .prepare_cached("SELECT target, origin, entered, delivered, unchanged, superseded, discarded FROM lane_book WHERE realm = ?1")?;
+    let mut rows = statement.query(params![realm])?;
+    while let Some(row) = rows.next()? {
+        let book = books.entry((row.get(0)?, row.get(1)?)).or_default();
+        book.entered = count(row, 2)?;
+        book.delivered = count(row, 3)?;
+        book.unchanged = count(row, 4)?;
+        book.superseded = count(row, 5)?;
+        book.discarded = count(row, 6)?;
+    }
+
+    let mut statement = connection.prepare_cached("SELECT target, origin, reason, count FROM filtered_book WHERE realm = ?1")?;
+    let mut rows = statement.query(params![realm])?;
+    while let Some(row) = rows.next()? {
+        books.entry((row.get(0)?, row.get(1)?)).or_default().filtered.insert(row.get(2)?, count(row, 3)?);
+    }
+
+    for waits in [
+        "SELECT target, origin, count(*) FROM lane WHERE realm = ?1 AND origin IS NOT NULL GROUP BY target, origin",
+        "SELECT target, c_origin, count(*) FROM lane WHERE realm = ?1 AND c_origin IS NOT NULL GROUP BY target, c_origin",
+    ] {
+        let mut statement = connection.prepare_cached(waits)?;
+        let mut rows = statement.query(params![realm])?;
+        while let Some(row) = rows.next()? {
+            books.entry((row.get(0)?, row.get(1)?)).or_default().pending += count(row, 2)?;
+        }
+    }
+
+    let mut statement = connection.prepare_cached(
+        "SELECT target, origin, count(*) FROM dead_letter WHERE realm = ?1 AND closed_at IS NULL AND target IS NOT NULL
+         GROUP BY target, origin",
+    )?;
+    let mut rows = statement.query(params![realm])?;
+    while let Some(row) = rows.next()? {
+        books.entry((row.get(0)?, row.get(1)?)).or_default().dead_lettered = count(row, 2)?;
+    }
+
+    let print = |((target, origin), book)| -> Result<LaneLedger, StoreError> {
+        let origin = match special_origin(origin) {
+            Some(special) => encode_word::<Origin>(&special)?,
+            None => names.text(origin)?,
+        };
+        Ok(LaneLedger { target: names.text(target)?, origin, ..book })
+    };
+    books.into_iter().map(print).collect()
+}

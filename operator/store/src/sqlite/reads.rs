@@ -1,0 +1,57 @@
+//! External ids that are to be read again by key.
+
+use super::names::Names;
+use crate::StoreError;
+use fairlead_model::{ExternalId, Timestamp};
+use rusqlite::{Connection, params};
+
+/// Asks for `id`. With `after` it waits until that id of the same participant stands for a record; a request that waits for nothing
+/// prevails over one that waits.
+pub(super) fn request(
+    connection: &Connection,
+    realm: i64,
+    participant: i64,
+    id: &str,
+    after: Option<&str>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO reread (realm, participant, external_id, since, waits_for)
+             VALUES (?1, ?2, ?3, ?4, CASE WHEN EXISTS (SELECT 1 FROM identity WHERE realm = ?1 AND participant = ?2 AND external_id = ?5)
+               THEN NULL ELSE ?5 END)
+             ON CONFLICT (realm, participant, external_id) DO UPDATE
+               SET waits_for = CASE WHEN waits_for IS NULL THEN NULL ELSE excluded.waits_for END",
+        )?
+        .execute(params![realm, participant, id, now.0, after])?;
+    Ok(())
+}
+
+pub(super) fn done(connection: &Connection, realm: i64, participant: i64, id: &str) -> Result<(), StoreError> {
+    connection.prepare_cached("DELETE FROM reread WHERE realm = ?1 AND participant = ?2 AND external_id = ?3")?.execute(params![
+        realm,
+        participant,
+        id
+    ])?;
+    Ok(())
+}
+
+/// `id` stands for a record now: what waited for it is due.
+pub(super) fn free(connection: &Connection, realm: i64, participant: i64, id: &str) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE reread SET waits_for = NULL WHERE realm = ?1 AND participant = ?2 AND waits_for = ?3")?
+        .execute(params![realm, participant, id])?;
+    Ok(())
+}
+
+pub(super) fn request_all(
+    connection: &Connection,
+    realm: &str,
+    participant: &str,
+    ids: &[ExternalId],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let names = Names::new(connection);
+    let (realm, participant) = (names.intern(realm)?, names.intern(participant)?);
+    ids.iter().try_for_each(|id| request(connection, realm, participant, id.as_str(), None, now))
+}

@@ -1,0 +1,229 @@
+//! Rows of records, identities and match keys.
+
+use super::books::Books;
+use super::codec::{IdBytes, decode, decode_document, decode_state, encode, encode_provenance, pack_keys, record_id, unpack_keys};
+use super::names::Names;
+use crate::{Identity, Known, LaneEntry, MatchKey, Record, StoreError};
+use rusqlite::{Connection, OptionalExtension, params};
+
+/// What a command needs to know of a stored record.
+pub(super) struct Stored {
+    pub(super) row: i64,
+    pub(super) version: i64,
+    pub(super) lives: bool,
+    keys: Vec<i64>,
+}
+
+/// A record as it will be stored; made before the command waits for the writer, so that the writer's time is not spent on it.
+pub(super) struct Body {
+    pub(super) version: i64,
+    home: String,
+    deleted_at: Option<i64>,
+    keys: Vec<i64>,
+    provenance: Option<String>,
+    document: String,
+}
+
+impl Body {
+    pub(super) fn new(record: &Record, match_keys: &[MatchKey]) -> Result<Self, StoreError> {
+        let mut keys: Vec<i64> = match_keys.iter().map(|key| key.hash.cast_signed()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        Ok(Self {
+            version: record.version.cast_signed(),
+            home: record.home.clone(),
+            deleted_at: record.deleted_at.map(|at| at.0),
+            keys,
+            provenance: encode_provenance(&record.provenance)?,
+            document: encode(&record.document)?,
+        })
+    }
+
+    pub(super) const fn lives(&self) -> bool {
+        self.deleted_at.is_none()
+    }
+}
+
+pub(super) fn find(connection: &Connection, realm: i64, id: &IdBytes) -> Result<Option<Stored>, StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT row, version, deleted_at IS NULL, match_keys FROM record WHERE realm = ?1 AND id = ?2")?;
+    let stored = statement
+        .query_row(params![realm, id], |row| {
+            Ok(Stored { row: row.get(0)?, version: row.get(1)?, lives: row.get(2)?, keys: unpack_keys(row.get_ref(3)?.as_blob()?) })
+        })
+        .optional()?;
+    Ok(stored)
+}
+
+/// Adds a record; returns its row.
+pub(super) fn insert(connection: &Connection, names: &Names<'_>, realm: i64, id: &IdBytes, body: &Body) -> Result<i64, StoreError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO record (realm, id, version, home, deleted_at, match_keys, provenance, document)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            realm,
+            id,
+            body.version,
+            names.intern(&body.home)?,
+            body.deleted_at,
+            pack_keys(&body.keys),
+            body.provenance,
+            body.document
+        ])?;
+    let row = connection.last_insert_rowid();
+    replace_keys(connection, realm, row, &[], &body.keys)?;
+    Ok(row)
+}
+
+pub(super) fn update(connection: &Connection, names: &Names<'_>, realm: i64, stored: &Stored, body: &Body) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "UPDATE record SET version = ?2, home = ?3, deleted_at = ?4, match_keys = ?5, provenance = ?6, document = ?7 WHERE row = ?1",
+        )?
+        .execute(params![
+            stored.row,
+            body.version,
+            names.intern(&body.home)?,
+            body.deleted_at,
+            pack_keys(&body.keys),
+            body.provenance,
+            body.document
+        ])?;
+    replace_keys(connection, realm, stored.row, &stored.keys, &body.keys)
+}
+
+/// Both lists are sorted. Keys that stay are not touched: they lie at random places.
+fn replace_keys(connection: &Connection, realm: i64, row: i64, old: &[i64], new: &[i64]) -> Result<(), StoreError> {
+    for key in old.iter().filter(|key| new.binary_search(key).is_err()) {
+        connection
+            .prepare_cached("DELETE FROM match_key WHERE realm = ?1 AND hash = ?2 AND record = ?3")?
+            .execute(params![realm, key, row])?;
+    }
+    for key in new.iter().filter(|key| old.binary_search(key).is_err()) {
+        connection.prepare_cached("INSERT INTO match_key (realm, hash, record) VALUES (?1, ?2, ?3)")?.execute(params![realm, key, row])?;
+    }
+    Ok(())
+}
+
+/// An identity to be stored.
+pub(super) struct Naming<'a> {
+    pub(super) realm: i64,
+    pub(super) participant: i64,
+    pub(super) record: i64,
+    pub(super) external_id: &'a str,
+    pub(super) state: &'a str,
+    /// The sequence for the column of that name.
+    pub(super) settled: i64,
+    /// Refuse when a write of ours was settled that this state does not know of.
+    pub(super) guarded: bool,
+}
+
+/// What came of storing an identity.
+#[derive(PartialEq, Eq)]
+pub(super) enum Named {
+    /// The participant holds the record since now.
+    New,
+    /// It was known.
+    Known,
+    /// The external id stands for another record, the record has another external id there, or the state is older than the stored one.
+    Conflict,
+}
+
+pub(super) fn name(connection: &Connection, naming: &Naming<'_>) -> Result<Named, StoreError> {
+    let Naming { realm, participant, record, external_id, state, settled, guarded } = *naming;
+    let mut statement = connection.prepare_cached("SELECT external_id, settled FROM identity WHERE record = ?1 AND participant = ?2")?;
+    let present: Option<(String, i64)> =
+        statement.query_row(params![record, participant], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    match present {
+        Some((other, _)) if other != external_id => Ok(Named::Conflict),
+        Some((_, newer)) if guarded && newer > settled => Ok(Named::Conflict),
+        Some(_) => {
+            connection
+                .prepare_cached("UPDATE identity SET settled = ?3, state = ?4 WHERE record = ?1 AND participant = ?2")?
+                .execute(params![record, participant, settled, state])?;
+            Ok(Named::Known)
+        }
+        None => {
+            let added = connection
+                .prepare_cached(
+                    "INSERT INTO identity (record, participant, realm, external_id, settled, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                     ON CONFLICT (realm, participant, external_id) DO NOTHING",
+                )?
+                .execute(params![record, participant, realm, external_id, settled, state])?;
+            Ok(if added == 1 { Named::New } else { Named::Conflict })
+        }
+    }
+}
+
+/// How many participants hold the record.
+pub(super) fn holders(connection: &Connection, record: i64) -> Result<i64, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT count(*) FROM identity WHERE record = ?1")?;
+    Ok(statement.query_row(params![record], |row| row.get(0))?)
+}
+
+pub(super) fn is_held(connection: &Connection, record: i64, participant: i64) -> Result<bool, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM identity WHERE record = ?1 AND participant = ?2")?;
+    Ok(statement.query_row(params![record, participant], |_| Ok(())).optional()?.is_some())
+}
+
+/// Keeps the counts of live and matched records when an identity was added to a record that lived before and lives now, or not.
+pub(super) fn count(
+    connection: &Connection,
+    books: &mut Books,
+    record: i64,
+    (lived, lives): (bool, bool),
+    added: bool,
+) -> Result<(), StoreError> {
+    if lived != lives || (lives && added) {
+        let holds = holders(connection, record)?;
+        books.record((lived, holds - i64::from(added)), (lives, holds));
+    }
+    Ok(())
+}
+
+/// Everything known of the record in `row`.
+pub(super) fn known(connection: &Connection, names: &Names<'_>, row: i64) -> Result<Option<Known>, StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT id, version, home, deleted_at, provenance, document FROM record WHERE row = ?1")?;
+    let found = statement.query_row(params![row], |found| {
+        let document = decode_document(found.get_ref(5)?.as_str()?);
+        let provenance =
+            found.get_ref(4)?.as_str_or_null()?.map_or_else(|| Ok(std::collections::BTreeMap::new()), |text| decode("provenance", text));
+        Ok((
+            found.get::<_, IdBytes>(0)?,
+            found.get::<_, i64>(1)?,
+            found.get::<_, i64>(2)?,
+            found.get::<_, Option<i64>>(3)?,
+            provenance,
+            document,
+        ))
+    });
+    let Some((id, version, home, deleted_at, provenance, document)) = found.optional()? else { return Ok(None) };
+    let record = Record {
+        id: record_id(id),
+        version: version.cast_unsigned(),
+        document: document?,
+        home: names.text(home)?,
+        provenance: provenance?,
+        deleted_at: deleted_at.map(fairlead_model::Timestamp),
+    };
+    let mut statement = connection.prepare_cached("SELECT participant, external_id, settled, state FROM identity WHERE record = ?1")?;
+    let mut rows = statement.query(params![row])?;
+    let mut identities = Vec::new();
+    while let Some(found) = rows.next()? {
+        identities.push(Identity {
+            participant: names.text(found.get(0)?)?,
+            external_id: fairlead_model::ExternalId(found.get(1)?),
+            state: decode_state(found.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?, found.get(2)?)?,
+        });
+    }
+    let mut statement = connection.prepare_cached("SELECT target, c_origin IS NOT NULL FROM lane WHERE record = ?1")?;
+    let mut rows = statement.query(params![row])?;
+    let mut lanes = Vec::new();
+    while let Some(found) = rows.next()? {
+        lanes.push(LaneEntry { target: names.text(found.get(0)?)?, in_flight: found.get(1)? });
+    }
+    Ok(Some(Known { record, identities, lanes }))
+}
