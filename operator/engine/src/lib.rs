@@ -1,1 +1,240 @@
-//! Sync workers: the loop that keeps each target reconciled.
+//! The engine: sync workers that treat a record as Kubernetes treats an object.
+//!
+//! The canonical record is the wanted state, what a system was last seen to hold is the observed state, and a lane is a work queue of keys.
+//! Each target is *reconciled*, record by record, until it holds what it should; echoes, retries, crashes, replays, remapping and backfill
+//! are all the same thing: put the key in the lane again.
+//!
+//! | where | what |
+//! |---|---|
+//! | [`decide`] | every decision, as pure functions |
+//! | [`program`] | a compiled Integration |
+//! | `source`, `lane` | the two loops of each participant: read and absorb; claim, write and settle |
+//! | `integration` | one running Integration with its report |
+//! | `connector` | live connectors, probed |
+//!
+//! Guarantees: what `absorb` committed is delivered or stands as a dead letter; a write without an answer is looked up before it is sent
+//! again; a process whose lease was taken commits nothing. Caveats: order holds per record, not across records; a vendor without an
+//! idempotent write may see one unacknowledged batch twice after a crash.
+//!
+//! This room must not know Kubernetes: units come in, reports go out.
+
+pub mod crash;
+pub mod decide;
+pub mod metrics;
+pub mod program;
+pub mod system;
+
+mod connector;
+mod integration;
+mod lane;
+mod lease;
+mod shared;
+mod source;
+
+use connector::Connectors;
+use fairlead_model::report::Reports;
+use fairlead_model::unit::{DeletionPolicy, IntegrationUnit, ObjectKey, Units};
+use fairlead_model::{Clock, SystemClock};
+use fairlead_store::Store;
+use fairlead_systems::{EndpointPolicy, SecretSource};
+use integration::Running;
+use metrics::Metrics;
+use program::Program;
+use shared::Surroundings;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
+
+/// No request to a business system takes longer; below the lease's margin, so that a request never outlives its lease.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How often reports go out.
+const PUBLISH_EVERY: Duration = Duration::from_millis(250);
+
+/// What an engine runs with.
+pub struct Config {
+    /// Durable state.
+    pub store: Arc<dyn Store>,
+    /// Credentials.
+    pub secrets: Arc<dyn SecretSource>,
+    /// Which addresses may be connected to.
+    pub endpoints: EndpointPolicy,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// This process, for leases; unique per start.
+    pub holder: String,
+}
+
+impl Config {
+    /// With the wall clock, fresh metrics and a holder name of its own.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, secrets: Arc<dyn SecretSource>, endpoints: EndpointPolicy) -> Self {
+        Self {
+            store,
+            secrets,
+            endpoints,
+            clock: Arc::new(SystemClock),
+            metrics: Arc::default(),
+            holder: format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple()),
+        }
+    }
+}
+
+/// A running engine.
+pub struct Engine {
+    around: Surroundings,
+    running: Arc<Mutex<BTreeMap<ObjectKey, Running>>>,
+    rejected: Arc<std::sync::Mutex<BTreeMap<ObjectKey, (fairlead_model::hash::Digest, String)>>>,
+    forgotten: Arc<std::sync::Mutex<BTreeSet<ObjectKey>>>,
+    reports: watch::Receiver<Arc<Reports>>,
+    cancel: CancellationToken,
+}
+
+impl Engine {
+    /// An engine that runs nothing yet.
+    #[must_use]
+    pub fn start(config: Config) -> Self {
+        let connectors = Arc::new(Connectors::new(config.secrets, config.endpoints, Arc::clone(&config.clock)));
+        let around = Surroundings { store: config.store, connectors, clock: config.clock, metrics: config.metrics, holder: config.holder };
+        let (publish, reports) = watch::channel(Arc::new(Reports::default()));
+        let engine = Self {
+            around,
+            running: Arc::default(),
+            rejected: Arc::default(),
+            forgotten: Arc::default(),
+            reports,
+            cancel: CancellationToken::new(),
+        };
+        let publisher = Publisher {
+            around: engine.around.clone(),
+            running: Arc::clone(&engine.running),
+            forgotten: Arc::clone(&engine.forgotten),
+            rejected: Arc::clone(&engine.rejected),
+        };
+        let cancel = engine.cancel.clone();
+        tokio::spawn(async move {
+            loop {
+                publish.send_replace(Arc::new(publisher.snapshot().await));
+                tokio::select! {
+                    () = cancel.cancelled() => return,
+                    () = tokio::time::sleep(PUBLISH_EVERY) => {}
+                }
+            }
+        });
+        engine
+    }
+
+    /// Reports, renewed a few times a second.
+    #[must_use]
+    pub fn reports(&self) -> watch::Receiver<Arc<Reports>> {
+        self.reports.clone()
+    }
+
+    /// Makes `units` what runs: unchanged ones go on untouched, changed ones are swapped after what is in flight has settled, absent ones
+    /// stop. A unit that does not compile leaves the last good one running and is named in the report.
+    pub async fn apply(&self, units: &Units) {
+        self.around.connectors.apply(&units.connectors);
+        let mut running = self.running.lock().await;
+        let gone: Vec<_> = running.keys().filter(|key| !units.integrations.contains_key(*key)).cloned().collect();
+        for key in gone {
+            if let Some(integration) = running.remove(&key) {
+                integration.stop().await;
+                tracing::info!(integration = %key, "stopped");
+            }
+        }
+        for (key, unit) in &units.integrations {
+            shared::lock(&self.forgotten).remove(key);
+            if running.get(key).is_some_and(|running| running.unit().digest == unit.digest) {
+                if let Some(running) = running.get(key) {
+                    running.rejected(None);
+                }
+                continue;
+            }
+            self.swap(&mut running, key, unit).await;
+        }
+        drop(running);
+        for (key, policy) in &units.removed {
+            if shared::lock(&self.forgotten).contains(key) {
+                continue;
+            }
+            if *policy == DeletionPolicy::Delete
+                && let Err(error) = self.around.store.forget(&key.0).await
+            {
+                tracing::warn!(integration = %key, %error, "state could not be removed yet");
+                continue;
+            }
+            shared::lock(&self.forgotten).insert(key.clone());
+        }
+    }
+
+    async fn swap(&self, running: &mut BTreeMap<ObjectKey, Running>, key: &ObjectKey, unit: &IntegrationUnit) {
+        match Program::compile(unit.clone()) {
+            Err(why) => {
+                tracing::error!(integration = %key, %why, "unit does not compile; the last good one goes on");
+                match running.get(key) {
+                    Some(last_good) => last_good.rejected(Some(why)),
+                    None => {
+                        shared::lock(&self.rejected).insert(key.clone(), (unit.digest.clone(), why));
+                    }
+                }
+            }
+            Ok(program) => {
+                shared::lock(&self.rejected).remove(key);
+                if let Some(before) = running.remove(key) {
+                    before.stop().await;
+                }
+                tracing::info!(integration = %key, digest = %unit.digest, "running");
+                running.insert(key.clone(), Running::start(program, self.around.clone()));
+            }
+        }
+    }
+
+    /// Stops everything: no new work, what is in flight settles, leases are given back.
+    pub async fn stop(&self) {
+        let mut running = self.running.lock().await;
+        futures::future::join_all(running.values().map(Running::stop)).await;
+        running.clear();
+        self.around.connectors.apply(&BTreeMap::new());
+        self.cancel.cancel();
+    }
+}
+
+/// Collects what runs into one snapshot.
+struct Publisher {
+    around: Surroundings,
+    running: Arc<Mutex<BTreeMap<ObjectKey, Running>>>,
+    forgotten: Arc<std::sync::Mutex<BTreeSet<ObjectKey>>>,
+    rejected: Arc<std::sync::Mutex<BTreeMap<ObjectKey, (fairlead_model::hash::Digest, String)>>>,
+}
+
+impl Publisher {
+    async fn snapshot(&self) -> Reports {
+        let running = self.running.lock().await;
+        let mut integrations: BTreeMap<_, _> = running.iter().map(|(key, running)| (key.clone(), running.report())).collect();
+        for (key, (digest, why)) in shared::lock(&self.rejected).iter() {
+            integrations.entry(key.clone()).or_insert_with(|| fairlead_model::report::IntegrationReport {
+                digest: digest.clone(),
+                rejected: Some(why.clone()),
+                phase: fairlead_model::report::Phase::Paused,
+                participants: Vec::new(),
+                lag: None,
+                last_delivered: None,
+                last_error: None,
+                balanced: true,
+                preview: None,
+                guard: None,
+                store_error: None,
+            });
+        }
+        Reports {
+            at: self.around.clock.now(),
+            connectors: self.around.connectors.reports(),
+            integrations,
+            forgotten: shared::lock(&self.forgotten).iter().cloned().collect(),
+        }
+    }
+}

@@ -125,6 +125,8 @@ pub struct ParticipantReport {
     pub dead_letters: u64,
     /// Keys waiting in its lane.
     pub pending: u64,
+    /// The last complete reading since the runtime started.
+    pub last_read: Option<Timestamp>,
     /// Why this participant is paused, if it is.
     pub paused_by: Option<RemoteError>,
 }

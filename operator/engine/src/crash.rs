@@ -1,0 +1,38 @@
+//! Named points where a crash must lose nothing. Builds with debug assertions end the process without further ado when
+//! `FAIRLEAD_CRASH_AT=<point>:<nth pass>` names one; release builds contain none of this.
+
+/// Every point, so that tests can go through them all.
+pub const POINTS: [&str; 7] =
+    ["source.read", "source.absorbed", "lane.claimed", "lane.intended", "lane.written", "lane.settled", "lane.looked-up"];
+
+/// Passes the point `name`.
+#[inline]
+pub fn point(name: &'static str) {
+    #[cfg(debug_assertions)]
+    armed::pass(name);
+    #[cfg(not(debug_assertions))]
+    let _ = name;
+}
+
+#[cfg(debug_assertions)]
+mod armed {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    static ARMED: OnceLock<Option<(String, AtomicU64)>> = OnceLock::new();
+
+    pub(super) fn pass(name: &'static str) {
+        debug_assert!(super::POINTS.contains(&name), "unlisted crash point {name}");
+        let armed = ARMED.get_or_init(|| {
+            let text = std::env::var("FAIRLEAD_CRASH_AT").ok()?;
+            let (point, nth) = text.split_once(':').unwrap_or((&text, "1"));
+            Some((point.to_owned(), AtomicU64::new(nth.parse().unwrap_or(1))))
+        });
+        if let Some((point, left)) = armed
+            && point == name
+            && left.fetch_sub(1, Ordering::SeqCst) == 1
+        {
+            std::process::abort();
+        }
+    }
+}

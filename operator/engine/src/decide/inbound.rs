@@ -1,0 +1,312 @@
+//! What one read record means: nothing, a new state, a change of the canonical record, and which lanes it enters.
+//!
+//! The caller has mapped the record, resolved references and identity, and looked up what is known. This module decides; it neither reads
+//! nor writes.
+
+use crate::decide::difference::{self, Sight};
+use crate::decide::ownership::{self, Verdict};
+use crate::program::{Participant, Program};
+use fairlead_model::hash::ValueHash;
+use fairlead_model::state::{FieldState, ParticipantState, RowState};
+use fairlead_model::unit::OnForeignEdit;
+use fairlead_model::{Document, ExternalId, FieldPath, RecordId, Timestamp, document};
+use fairlead_store::{AbsorbRecord, Known, Origin, Provenance, Record, RecordChange};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// A read record in canonical form.
+#[derive(Debug, Clone)]
+pub struct ReadRecord {
+    /// The vendor's id.
+    pub external_id: ExternalId,
+    /// The vendor's version.
+    pub version: Option<String>,
+    /// When the vendor says it was modified.
+    pub modified: Option<Timestamp>,
+    /// Deleted (or gone) at the vendor.
+    pub deleted: bool,
+    /// Canonical values by unit, references resolved; null is absent. Units whose reference could not be resolved yet are left out.
+    pub fields: Vec<(FieldPath, Value)>,
+    /// The native body.
+    pub body: Document,
+}
+
+/// What surrounds the decision.
+#[derive(Debug, Clone, Copy)]
+pub struct Context {
+    /// The id to give if the record is new.
+    pub new_id: RecordId,
+    /// The store's sequence when the read began.
+    pub began: u64,
+    /// The present moment.
+    pub now: Timestamp,
+}
+
+/// What a read record means.
+#[derive(Debug)]
+pub enum Decision {
+    /// Equal to what is known.
+    Unchanged,
+    /// The read is older than a write of ours, or a write is in flight: read it again by key.
+    Stale,
+    /// To be absorbed.
+    Absorb(Absorbed),
+}
+
+/// A decision to absorb, with what it counts as.
+#[derive(Debug)]
+pub struct Absorbed {
+    /// For the store.
+    pub record: AbsorbRecord,
+    /// Foreign edits in it.
+    pub conflicts: u64,
+    /// It changes the canonical record (for the guard).
+    pub changes: bool,
+    /// It deletes it.
+    pub deletes: bool,
+}
+
+/// Decides about one read record of `source`.
+#[must_use]
+pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known: Option<&Known>, context: Context) -> Decision {
+    let held = known.and_then(|known| known.identity(&source.unit.name)).map(|identity| &identity.state);
+    if read.deleted {
+        return decide_deleted(program, source, read, known, held, context);
+    }
+    let before = held.cloned().unwrap_or_default();
+    let mut state = before.clone();
+    state.deleted = false;
+    let mut canonical = known.map(|known| known.record.document.clone()).unwrap_or_default();
+    let mut provenance = known.map(|known| known.record.provenance.clone()).unwrap_or_default();
+    let (mut changed, mut seen_change, mut conflicts) = (false, false, 0);
+
+    for (unit, value) in &read.fields {
+        let shown = ValueHash::of(Some(value));
+        let current = ValueHash::of(document::present(&canonical, unit));
+        let field = state.fields.entry(unit.to_string()).or_default();
+        let sight = difference::observe(field, shown, current);
+        if sight == Sight::Same {
+            continue;
+        }
+        seen_change = true;
+        // At first sight an empty value replaces nothing and a value fills what is empty, whoever owns the field.
+        let verdict = match sight {
+            Sight::First if shown == ValueHash::ABSENT => Verdict::Foreign,
+            Sight::First if current == ValueHash::ABSENT => Verdict::Accept,
+            _ => ownership::judge(&program.unit, &source.unit, unit, known, read.modified),
+        };
+        match verdict {
+            Verdict::Accept => {
+                put(&mut canonical, unit, value);
+                changed = true;
+                if let Some(at) = read.modified {
+                    provenance.insert(unit.to_string(), Provenance { participant: source.unit.name.clone(), at });
+                }
+            }
+            Verdict::Foreign => {
+                if sight == Sight::Changed {
+                    conflicts += 1;
+                }
+                field.disputed = Some(shown);
+            }
+        }
+    }
+    let revived = known.is_some_and(|known| known.record.deleted_at.is_some() && known.record.home == source.unit.name);
+    if known.is_some_and(|known| known.record.deleted_at.is_some()) && !revived {
+        // The home has deleted it; what others still do with their copy changes nothing until it is archived there.
+        changed = false;
+        seen_change = false;
+    }
+    let changed = changed || known.is_none() || revived;
+
+    if seen_change && held.is_some() && is_stale(source, known, &before, read, context) {
+        return Decision::Stale;
+    }
+    state.vendor_version.clone_from(&read.version);
+    state.modified = read.modified.map(|at| at.0);
+    note_rows(source, &read.body, &mut state);
+    if !changed && known.is_some() && held.is_some() && state == before {
+        return Decision::Unchanged;
+    }
+
+    let version = known.map_or(0, |known| known.record.version);
+    let record = Record {
+        id: known.map_or(context.new_id, |known| known.record.id),
+        version: version + u64::from(changed),
+        home: known.map_or_else(|| source.unit.name.clone(), |known| known.record.home.clone()),
+        document: canonical,
+        provenance,
+        deleted_at: if revived { None } else { known.and_then(|known| known.record.deleted_at) },
+    };
+    let enqueue = if record.deleted_at.is_some() {
+        Vec::new()
+    } else {
+        lanes(program, source, &record, &state, known, changed, seen_change, held.is_some())
+    };
+    let id = record.id;
+    let change = if known.is_none() {
+        RecordChange::Insert { match_keys: program.match_keys(&record.document), record }
+    } else if changed {
+        RecordChange::Update { match_keys: program.match_keys(&record.document), record }
+    } else {
+        RecordChange::Keep { version }
+    };
+    Decision::Absorb(Absorbed {
+        conflicts,
+        changes: changed && known.is_some(),
+        deletes: false,
+        record: AbsorbRecord {
+            id,
+            change,
+            external_id: read.external_id.clone(),
+            state,
+            enqueue,
+            counts_as_changed: changed || seen_change,
+        },
+    })
+}
+
+/// A deletion: taken from the record's home, counted and kept apart from anywhere else (existence has an owner too).
+fn decide_deleted(
+    program: &Program,
+    source: &Participant,
+    read: &ReadRecord,
+    known: Option<&Known>,
+    held: Option<&ParticipantState>,
+    context: Context,
+) -> Decision {
+    let (Some(known), Some(held)) = (known, held) else { return Decision::Unchanged };
+    if held.deleted {
+        return Decision::Unchanged;
+    }
+    let ours = known.record.deleted_at.is_some();
+    let at_home = known.record.home == source.unit.name;
+    if !ours && in_flight(known, &source.unit.name) {
+        return Decision::Stale;
+    }
+    let mut state = held.clone();
+    state.deleted = true;
+    state.vendor_version.clone_from(&read.version);
+    let absorb = |change, enqueue, deletes| {
+        Decision::Absorb(Absorbed {
+            conflicts: u64::from(!ours && !at_home),
+            changes: false,
+            deletes,
+            record: AbsorbRecord {
+                id: known.record.id,
+                change,
+                external_id: read.external_id.clone(),
+                state: state.clone(),
+                enqueue,
+                counts_as_changed: !ours,
+            },
+        })
+    };
+    if ours || !at_home {
+        return absorb(RecordChange::Keep { version: known.record.version }, Vec::new(), false);
+    }
+    let record = Record { version: known.record.version + 1, deleted_at: Some(context.now), ..known.record.clone() };
+    let enqueue = program
+        .participants
+        .iter()
+        .filter(|p| p.writable() && p.unit.name != source.unit.name)
+        .filter(|p| known.identity(&p.unit.name).is_some_and(|identity| !identity.state.deleted) || in_lane(known, &p.unit.name))
+        .map(|p| (p.unit.name.clone(), Origin::Source(source.unit.name.clone())))
+        .collect();
+    absorb(RecordChange::Update { record, match_keys: Vec::new() }, enqueue, true)
+}
+
+/// A read that differs may be older than what we wrote: then it proves nothing and the record is read again by key.
+fn is_stale(source: &Participant, known: Option<&Known>, before: &ParticipantState, read: &ReadRecord, context: Context) -> bool {
+    let older = match (before.modified, read.modified) {
+        (Some(held), Some(shown)) => shown.0 < held,
+        _ => false,
+    };
+    older || before.settled > context.began || known.is_some_and(|known| in_flight(known, &source.unit.name))
+}
+
+fn in_flight(known: &Known, participant: &str) -> bool {
+    known.lanes.iter().any(|lane| lane.target == participant && lane.in_flight)
+}
+
+fn in_lane(known: &Known, participant: &str) -> bool {
+    known.lanes.iter().any(|lane| lane.target == participant)
+}
+
+/// Which lanes a record enters after `source` was read.
+#[allow(clippy::too_many_arguments, reason = "one decision over everything that was found out; a struct would only rename it")]
+fn lanes(
+    program: &Program,
+    source: &Participant,
+    record: &Record,
+    state: &ParticipantState,
+    known: Option<&Known>,
+    changed: bool,
+    seen_change: bool,
+    seen_before: bool,
+) -> Vec<(String, Origin)> {
+    let name = &source.unit.name;
+    let mut lanes = Vec::new();
+    for target in program.participants.iter().filter(|p| p.writable()) {
+        if target.unit.name == *name {
+            if (changed || seen_change) && !in_step(target, &record.document, state) {
+                let origin = if seen_before { Origin::Restore } else { Origin::Source(record.home.clone()) };
+                lanes.push((name.clone(), origin));
+            }
+            continue;
+        }
+        if !changed {
+            continue;
+        }
+        let wanted = match known.and_then(|known| known.identity(&target.unit.name)) {
+            Some(identity) => !identity.state.deleted && !in_step(target, &record.document, &identity.state),
+            // What `when` cannot judge enters the lane: there it becomes a dead letter with its reason.
+            None => target.table.accepts(&record.document).unwrap_or(true),
+        };
+        if wanted {
+            lanes.push((target.unit.name.clone(), Origin::Source(name.clone())));
+        }
+    }
+    lanes
+}
+
+/// Whether everything that Fairlead writes in `target` is there already.
+#[must_use]
+pub fn in_step(target: &Participant, canonical: &Document, state: &ParticipantState) -> bool {
+    target.table.writable_units().iter().all(|unit| {
+        let wanted = ValueHash::of(document::present(canonical, unit));
+        state.fields.get(&unit.to_string()).map_or(wanted == ValueHash::ABSENT, |field| field.in_step(wanted) || tolerated(target, field))
+    })
+}
+
+/// With `onForeignEdit: Keep`, a foreign edit stays where it was made.
+#[must_use]
+pub fn tolerated(target: &Participant, field: &FieldState) -> bool {
+    field.disputed.is_some()
+        && field.disputed == field.seen
+        && target.unit.write.as_ref().is_some_and(|write| write.on_foreign_edit == OnForeignEdit::Keep)
+}
+
+/// Notes what the system holds natively in each place that Fairlead writes.
+fn note_rows(source: &Participant, body: &Document, state: &mut ParticipantState) {
+    if !source.writable() {
+        return;
+    }
+    state.rows = source
+        .write_rows
+        .iter()
+        .filter(|(path, _)| path.list_root().is_none())
+        .map(|(path, digest)| {
+            let native = ValueHash::of(document::present(body, path));
+            (ValueHash::of_text(&path.to_string()).0, RowState { digest: *digest, native })
+        })
+        .collect::<BTreeMap<_, _>>();
+}
+
+fn put(canonical: &mut Document, unit: &FieldPath, value: &Value) {
+    if value.is_null() {
+        document::remove(canonical, unit);
+    } else {
+        document::set(canonical, unit, value.clone());
+    }
+}

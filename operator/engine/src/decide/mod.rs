@@ -1,0 +1,9 @@
+//! The decisions of the engine: pure functions from what was read or claimed, and what is known, to what should happen.
+//!
+//! No I/O, no clock, no randomness: ids and moments come in as arguments, so a decision can be repeated and tested as a table.
+
+pub mod difference;
+pub mod guard;
+pub mod inbound;
+pub mod outbound;
+pub mod ownership;

@@ -1,0 +1,342 @@
+//! What one claimed key needs: a write of exactly what differs, or nothing, and why.
+//!
+//! A row is written when the target does not hold its native value, unless the target is known to hold the canonical value in its own
+//! rendering and the row is the one it was rendered under. So an echo writes nothing, a normalised value is not sent again, and an edited
+//! row is compared natively without reading anything.
+
+use crate::decide::difference;
+use crate::decide::inbound::tolerated;
+use crate::program::{Participant, Program};
+use fairlead_mapping::{Outbound, RowError};
+use fairlead_model::hash::ValueHash;
+use fairlead_model::state::{ParticipantState, RowState};
+use fairlead_model::unit::{InitialLoad, OnDelete};
+use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
+use fairlead_store::{Claimed, NewDeadLetter, Outcome, Stage};
+use fairlead_systems::{WriteItem, WriteOperation, Written};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What to do with a claimed key.
+#[derive(Debug)]
+pub enum Step {
+    /// Send this.
+    Write(Box<Planned>),
+    /// Nothing to send; settle with this.
+    Settle(Outcome),
+}
+
+/// A write and what will be known once it is acknowledged.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// For the system.
+    pub item: WriteItem,
+    /// The rows in it.
+    pub rows: Vec<PlannedRow>,
+}
+
+/// One row of a write.
+#[derive(Debug, Clone)]
+pub struct PlannedRow {
+    /// The native path.
+    pub native: FieldPath,
+    /// The digest of the row.
+    pub digest: u64,
+    /// The hash of the native value.
+    pub value: ValueHash,
+    /// The canonical unit and the hash of its value, if the row carries one.
+    pub unit: Option<(FieldPath, ValueHash)>,
+}
+
+/// Decides about one claimed key. `mapped` is what the field table made of its document (see [`fairlead_mapping::Table::to_native`]).
+#[must_use]
+pub fn decide(
+    program: &Program,
+    target: &Participant,
+    claimed: &Claimed,
+    mapped: &dyn Fn(&Document) -> Result<Outbound, RowError>,
+) -> Step {
+    let record = &claimed.known.record;
+    let held = claimed.known.identity(&target.unit.name);
+    if record.deleted_at.is_some() {
+        return delete(target, claimed);
+    }
+    if held.is_some_and(|identity| identity.state.deleted) {
+        return Step::Settle(Outcome::Filtered { reason: "DeletedThere".into() });
+    }
+    match target.table.accepts(&record.document) {
+        Err(error) => return Step::Settle(dead_letter(target, claimed, Stage::Outbound, &row_error("when", &error), None)),
+        Ok(false) => return Step::Settle(Outcome::Filtered { reason: if held.is_some() { "Left" } else { "When" }.into() }),
+        Ok(true) => {}
+    }
+    if held.is_none() && program.unit.initial_load == InitialLoad::MatchOnly {
+        return Step::Settle(Outcome::Filtered { reason: "MatchOnly".into() });
+    }
+    let outbound = match mapped(&record.document) {
+        Ok(outbound) => outbound,
+        Err(error) => return Step::Settle(dead_letter(target, claimed, Stage::Outbound, &row_error("mapping", &error), None)),
+    };
+    if let Some(missing) = outbound.unresolved.first() {
+        return Step::Settle(Outcome::WaitFor { record: *missing });
+    }
+    let empty = ParticipantState::default();
+    let state = held.map_or(&empty, |identity| &identity.state);
+    let mut body = Document::new();
+    let mut rows = Vec::new();
+    for row in outbound.rows {
+        let value = ValueHash::of(Some(&row.value));
+        let unit = row.unit.as_ref().map(|unit| (unit.clone(), ValueHash::of(document::present(&record.document, unit))));
+        let digest = target.write_rows.get(&row.native).copied().unwrap_or(row.digest);
+        let needed = match held {
+            None => value != ValueHash::ABSENT,
+            Some(_) => differs(target, state, &row.native, digest, value, unit.as_ref()),
+        };
+        if needed {
+            document::set(&mut body, &row.native, row.value);
+        }
+        if needed || held.is_none() {
+            rows.push(PlannedRow { native: row.native, digest, value, unit });
+        }
+    }
+    if held.is_some() && body.is_empty() {
+        // What looking up taught is kept; else this is what was known before, and costs nothing.
+        let learnt = held.map(|identity| (identity.external_id.clone(), identity.state.clone()));
+        return Step::Settle(Outcome::Unchanged { learnt });
+    }
+    Step::Write(Box::new(Planned {
+        item: WriteItem {
+            operation: if held.is_some() { WriteOperation::Update } else { WriteOperation::Create },
+            id: held.map(|identity| identity.external_id.clone()),
+            key: target.key.clone().map(|path| (path, record.id.to_string())),
+            body,
+        },
+        rows,
+    }))
+}
+
+/// Whether a row must be written to a record that the target holds.
+fn differs(
+    target: &Participant,
+    state: &ParticipantState,
+    native: &FieldPath,
+    digest: u64,
+    value: ValueHash,
+    unit: Option<&(FieldPath, ValueHash)>,
+) -> bool {
+    let row = state.rows.get(&ValueHash::of_text(&native.to_string()).0);
+    let field = unit.and_then(|(unit, wanted)| Some((state.fields.get(&unit.to_string())?, *wanted)));
+    if field.is_some_and(|(field, _)| tolerated(target, field)) {
+        return false;
+    }
+    let in_step = field.map(|(field, wanted)| field.in_step(wanted));
+    match (row, in_step) {
+        // Seen to differ canonically: what was natively held then may have been overwritten since.
+        (_, Some(false)) => true,
+        (Some(row), Some(true)) => row.native != value && row.digest != digest,
+        (Some(row), None) => row.native != value,
+        (None, Some(true)) => false,
+        (None, None) => value != ValueHash::ABSENT,
+    }
+}
+
+fn delete(target: &Participant, claimed: &Claimed) -> Step {
+    let Some(held) = claimed.known.identity(&target.unit.name) else {
+        return Step::Settle(Outcome::Filtered { reason: "NeverCreated".into() });
+    };
+    if held.state.deleted {
+        return Step::Settle(Outcome::Unchanged { learnt: None });
+    }
+    let operation = match target.unit.write.as_ref().map(|write| write.on_delete) {
+        Some(OnDelete::Archive) => WriteOperation::Archive,
+        Some(OnDelete::Delete) => WriteOperation::Delete,
+        Some(OnDelete::Keep) | None => return Step::Settle(Outcome::Filtered { reason: "Keep".into() }),
+    };
+    Step::Write(Box::new(Planned {
+        item: WriteItem { operation, id: Some(held.external_id.clone()), key: None, body: Document::new() },
+        rows: Vec::new(),
+    }))
+}
+
+/// The target's state after a write was acknowledged. `answered` is the vendor's answer in canonical form, if it gave one.
+#[must_use]
+pub fn delivered(
+    target: &Participant,
+    claimed: &Claimed,
+    planned: &Planned,
+    written: &Written,
+    answered: &[(FieldPath, Value)],
+) -> Outcome {
+    let mut state = claimed.known.identity(&target.unit.name).map(|identity| identity.state.clone()).unwrap_or_default();
+    if matches!(planned.item.operation, WriteOperation::Archive | WriteOperation::Delete) {
+        state.deleted = true;
+    }
+    for row in &planned.rows {
+        state.rows.insert(ValueHash::of_text(&row.native.to_string()).0, RowState { digest: row.digest, native: row.value });
+        if let Some((unit, wanted)) = &row.unit {
+            let answer = answered.iter().find(|(path, _)| path == unit).map(|(_, value)| ValueHash::of(Some(value)));
+            difference::wrote(state.fields.entry(unit.to_string()).or_default(), *wanted, answer);
+        }
+    }
+    if written.version.is_some() {
+        state.vendor_version.clone_from(&written.version);
+    }
+    Outcome::Delivered { external_id: written.id.clone(), state }
+}
+
+/// What a failed write becomes.
+#[derive(Debug)]
+pub struct Failed {
+    /// For the store.
+    pub outcome: Outcome,
+    /// The record should be read again by key, because somebody else changed it or it is gone.
+    pub reread: Option<ExternalId>,
+}
+
+/// Decides about a failed write. `wait` is the backoff for this attempt (with jitter, from outside); `visible_after` is how long the vendor
+/// may take to show what it did.
+#[must_use]
+#[allow(clippy::too_many_arguments, reason = "one table from error class to outcome")]
+pub fn failed(
+    program: &Program,
+    target: &Participant,
+    claimed: &Claimed,
+    planned: &Planned,
+    error: &RemoteError,
+    wait: Duration,
+    visible_after: Duration,
+    circuit_closed: bool,
+    now: Timestamp,
+) -> Failed {
+    let retry = |after: Duration, attempt: bool, unknown: bool| Outcome::Retry { at: now.plus(after), attempt, unknown };
+    let last = claimed.attempts + 1 >= program.unit.retry.attempts;
+    let give_up = || dead_letter(target, claimed, Stage::Delivery, error, serde_json::to_string(&planned.item.body).ok());
+    let keep = |outcome| Failed { outcome, reread: None };
+    match error.class {
+        ErrorClass::Data => keep(give_up()),
+        ErrorClass::Throttled => keep(retry(error.retry_after.unwrap_or(wait), false, false)),
+        ErrorClass::Auth | ErrorClass::Permission | ErrorClass::Configuration => {
+            keep(retry(wait.max(Duration::from_secs(2)), false, false))
+        }
+        ErrorClass::UnknownOutcome => keep(retry(visible_after.max(Duration::from_millis(200)), false, true)),
+        ErrorClass::Transient if last && circuit_closed => keep(give_up()),
+        ErrorClass::Transient => keep(retry(error.retry_after.unwrap_or(wait), circuit_closed, false)),
+        ErrorClass::Conflict | ErrorClass::NotFound if last => keep(give_up()),
+        ErrorClass::Conflict | ErrorClass::NotFound => {
+            Failed { outcome: retry(wait, true, false), reread: claimed.known.identity(&target.unit.name).map(|i| i.external_id.clone()) }
+        }
+    }
+}
+
+/// A key that cannot be delivered as it is.
+#[must_use]
+pub fn dead_letter(target: &Participant, claimed: &Claimed, stage: Stage, error: &RemoteError, payload: Option<String>) -> Outcome {
+    Outcome::DeadLetter(Box::new(NewDeadLetter {
+        stage,
+        participant: target.unit.name.clone(),
+        external_id: claimed.known.identity(&target.unit.name).map(|identity| identity.external_id.clone()),
+        record: Some(claimed.known.record.id),
+        original: Value::Object(claimed.known.record.document.clone()).to_string(),
+        payload,
+        class: error.class,
+        reason: error.reason.clone(),
+        message: error.message.clone(),
+        field: error.field.clone(),
+        attempts: claimed.attempts + 1,
+        parent: None,
+    }))
+}
+
+fn row_error(place: &str, error: &RowError) -> RemoteError {
+    let field = error.canonical.as_ref().or(error.native.as_ref()).map(ToString::to_string);
+    RemoteError::new(ErrorClass::Data, "MappingFailed", format!("{place} row {}: {}", error.row, error.message)).field(field)
+}
+
+/// What looking a record up after an unknown outcome shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookedUp {
+    /// Everything is as it was to be: the write took effect.
+    TookEffect,
+    /// Everything else is as it was before: the write did not take effect.
+    NoEffect,
+    /// Somebody else edited it meanwhile: it must be read and absorbed before it is written again.
+    Edited,
+}
+
+/// What a write was about to send, as it is kept with the intent: per row its native place, per unit its canonical value; hashes only.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    rows: Vec<(u64, u64, ValueHash)>,
+    units: BTreeMap<String, ValueHash>,
+    #[serde(default)]
+    removal: bool,
+}
+
+impl Sent {
+    /// What `planned` sends.
+    #[must_use]
+    pub fn of(planned: &Planned) -> Self {
+        Self {
+            rows: planned.rows.iter().map(|row| (ValueHash::of_text(&row.native.to_string()).0, row.digest, row.value)).collect(),
+            units: planned.rows.iter().filter_map(|row| row.unit.as_ref()).map(|(unit, hash)| (unit.to_string(), *hash)).collect(),
+            removal: matches!(planned.item.operation, WriteOperation::Archive | WriteOperation::Delete),
+        }
+    }
+
+    /// For the store.
+    #[must_use]
+    pub fn write(&self) -> Value {
+        serde_json::to_value(self).unwrap_or(Value::Null)
+    }
+
+    /// From the store.
+    #[must_use]
+    pub fn read(value: &Value) -> Self {
+        Self::deserialize(value).unwrap_or_default()
+    }
+
+    /// The state of a target in which this took effect.
+    pub fn took_effect(&self, state: &mut ParticipantState) {
+        for (native, digest, value) in &self.rows {
+            state.rows.insert(*native, RowState { digest: *digest, native: *value });
+        }
+        for (unit, sent) in &self.units {
+            difference::wrote(state.fields.entry(unit.clone()).or_default(), *sent, None);
+        }
+    }
+}
+
+/// Compares what the target shows now with what was being sent and with what it held before.
+#[must_use]
+pub fn looked_up(state: &ParticipantState, shown: &[(FieldPath, Value)], sent: &Sent) -> LookedUp {
+    if sent.removal {
+        return LookedUp::NoEffect;
+    }
+    let mut took_effect = true;
+    for (unit, value) in shown {
+        let Some(sent) = sent.units.get(&unit.to_string()) else { continue };
+        let shown = ValueHash::of(Some(value));
+        if shown == *sent {
+            continue;
+        }
+        took_effect = false;
+        let before = state.fields.get(&unit.to_string());
+        if before.is_some_and(|field| field.seen != Some(shown) && field.sent != Some(shown) && field.rendered != Some(shown)) {
+            return LookedUp::Edited;
+        }
+    }
+    if took_effect { LookedUp::TookEffect } else { LookedUp::NoEffect }
+}
+
+/// The references a document makes in this target: which records must be there before it can be written.
+#[must_use]
+pub fn references(target: &Participant, canonical: &Document) -> Vec<RecordId> {
+    target
+        .unit
+        .rows
+        .iter()
+        .filter(|row| row.reference.is_some())
+        .filter_map(|row| document::present(canonical, row.canonical.as_ref()?)?.as_str().and_then(RecordId::parse))
+        .collect()
+}

@@ -1,0 +1,373 @@
+//! One running Integration: its readers, its lanes, what a new unit asks to be read or compared again, and its report.
+
+use crate::decide::inbound;
+use crate::lane::Lane;
+use crate::program::{self, Program};
+use crate::shared::{ParticipantFacts, Shared, Surroundings, lock};
+use crate::source::Source;
+use fairlead_model::report::{IntegrationReport, Lag, ParticipantReport, ParticipantState, Phase, Preview};
+use fairlead_model::unit::InitialLoad;
+use fairlead_model::{ExternalId, RecordId};
+use fairlead_store::{Absorb, Checkpoint, DeadLetterFilter, Enqueue, GuardCounts, Keys, Origin, Snapshot, StoreError};
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How often the report is renewed.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+/// Ids handled at once when a whole participant is to be read again.
+const PAGE: usize = 1000;
+/// How many dead letters are looked at when a preview counts ambiguous ones.
+const PREVIEW_LETTERS: usize = 10_000;
+
+/// A running Integration.
+pub(crate) struct Running {
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+    report: Arc<Mutex<IntegrationReport>>,
+}
+
+impl Running {
+    /// Starts the tasks of a compiled Integration.
+    pub(crate) fn start(program: Program, around: Surroundings) -> Self {
+        let realm = program.unit.realm();
+        let participants = program.participants.iter().map(|_| ParticipantFacts::default()).collect();
+        let digest = program.unit.digest.clone();
+        let phase = if program.unit.paused { Phase::Paused } else { Phase::Backfill };
+        let shared = Arc::new(Shared {
+            program,
+            around,
+            realm,
+            cancel: CancellationToken::new(),
+            participants,
+            live: AtomicU64::new(0),
+            guard: Mutex::default(),
+            last_error: Mutex::default(),
+            store_error: Mutex::default(),
+        });
+        let report = Arc::new(Mutex::new(IntegrationReport {
+            digest,
+            rejected: None,
+            phase,
+            participants: Vec::new(),
+            lag: None,
+            last_delivered: None,
+            last_error: None,
+            balanced: true,
+            preview: None,
+            guard: None,
+            store_error: None,
+        }));
+        let tasks = TaskTracker::new();
+        tasks.spawn(run(Arc::clone(&shared), tasks.clone()));
+        tasks.spawn(report_forever(Arc::clone(&shared), Arc::clone(&report)));
+        tasks.close();
+        Self { shared, tasks, report }
+    }
+
+    /// The unit that runs.
+    pub(crate) fn unit(&self) -> &fairlead_model::unit::IntegrationUnit {
+        &self.shared.program.unit
+    }
+
+    /// What it is like.
+    pub(crate) fn report(&self) -> IntegrationReport {
+        lock(&self.report).clone()
+    }
+
+    /// Takes note that a newer unit could not be taken over.
+    pub(crate) fn rejected(&self, why: Option<String>) {
+        lock(&self.report).rejected = why;
+    }
+
+    /// Stops: no new work, what is in flight settles, leases are given back.
+    pub(crate) async fn stop(&self) {
+        self.shared.cancel.cancel();
+        self.tasks.wait().await;
+        let names = self.shared.program.participants.iter().map(|p| p.unit.name.clone());
+        self.shared.around.metrics.forget(&self.shared.realm, names);
+    }
+}
+
+/// Does what the new unit asks for, then starts readers and lanes.
+async fn run(shared: Arc<Shared>, tasks: TaskTracker) {
+    if shared.program.unit.paused {
+        return;
+    }
+    loop {
+        let result = prepare(&shared).await;
+        shared.store_result(&result);
+        match result {
+            Ok(()) => break,
+            Err(error) => tracing::warn!(integration = %shared.realm, %error, "integration waits for the store"),
+        }
+        tokio::select! {
+            () = shared.cancel.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+    for (index, participant) in shared.program.participants.iter().enumerate() {
+        if participant.readable() {
+            tasks.spawn(Source::new(Arc::clone(&shared), index).run());
+        }
+        if participant.writable() {
+            tasks.spawn(Lane::new(Arc::clone(&shared), index).run());
+        }
+    }
+}
+
+/// Compares what the unit says with what was in force before, and asks for readings and comparisons where that differs. The note that says
+/// so is written last: a crash in between repeats the asking, which is harmless.
+async fn prepare(shared: &Shared) -> Result<(), StoreError> {
+    let store = &shared.around.store;
+    let unit = &shared.program.unit;
+    refresh_live(shared, &store.snapshot(&shared.realm, shared.now()).await?);
+    let ownership = json!(program::ownership_digest(&unit.ownership));
+    let owners_changed = changed(&store.note(&shared.realm, "ownership").await?, &ownership);
+    for participant in &shared.program.participants {
+        let name = &participant.unit.name;
+        let note = format!("table/{name}");
+        let table = json!({"read": participant.read_digest, "write": participant.write_digest});
+        let before = store.note(&shared.realm, &note).await?;
+        if participant.readable() && changed(&before.as_ref().and_then(|b| b.get("read").cloned()), &table["read"]) {
+            tracing::info!(integration = %shared.realm, participant = %name, "read rows changed: known records are read again by key");
+            read_all_again(shared, name).await?;
+        }
+        let write_changed = changed(&before.as_ref().and_then(|b| b.get("write").cloned()), &table["write"]);
+        if participant.writable() && (write_changed || owners_changed) {
+            tracing::info!(integration = %shared.realm, target = %name, "write rows changed: known records are compared again");
+            enqueue_all(shared, name, Origin::Remap).await?;
+        }
+        if before.as_ref() != Some(&table) {
+            store.put_note(&shared.realm, &note, &table).await?;
+        }
+    }
+    if store.note(&shared.realm, "ownership").await?.as_ref() != Some(&ownership) {
+        store.put_note(&shared.realm, "ownership", &ownership).await?;
+    }
+    resync(shared).await
+}
+
+/// A new `resync` value reads everything again and re-checks every target.
+async fn resync(shared: &Shared) -> Result<(), StoreError> {
+    let store = &shared.around.store;
+    let wanted = json!(shared.program.unit.resync);
+    let before = store.note(&shared.realm, "resync").await?;
+    if before.as_ref() == Some(&wanted) {
+        return Ok(());
+    }
+    if before.is_some() && !wanted.is_null() {
+        tracing::info!(integration = %shared.realm, "resync: everything is read again and every target compared");
+        for participant in &shared.program.participants {
+            let name = &participant.unit.name;
+            if participant.readable() {
+                rewind(shared, name).await?;
+            }
+            if participant.writable() {
+                enqueue_all(shared, name, Origin::Resync).await?;
+            }
+        }
+    }
+    store.put_note(&shared.realm, "resync", &wanted).await
+}
+
+/// True when something was in force before and it was different; a first apply changes nothing.
+fn changed(before: &Option<Value>, now: &Value) -> bool {
+    before.as_ref().is_some_and(|before| before != now)
+}
+
+async fn read_all_again(shared: &Shared, participant: &str) -> Result<(), StoreError> {
+    let store = &shared.around.store;
+    let mut after: Option<ExternalId> = None;
+    loop {
+        let ids = store.participant_ids(&shared.realm, participant, after.as_ref(), PAGE).await?;
+        if ids.is_empty() {
+            return Ok(());
+        }
+        store.request_reads(&shared.realm, participant, &ids, shared.now()).await?;
+        after = ids.last().cloned();
+    }
+}
+
+async fn enqueue_all(shared: &Shared, target: &str, origin: Origin) -> Result<(), StoreError> {
+    let enqueue = Enqueue { realm: shared.realm.clone(), target: target.to_owned(), keys: Keys::All, origin, now: shared.now() };
+    shared.around.store.enqueue(&enqueue).await.map(|_| ())
+}
+
+/// Sets a reader's cursor back to the beginning; that its first full read was complete stays true.
+async fn rewind(shared: &Shared, participant: &str) -> Result<(), StoreError> {
+    let store = &shared.around.store;
+    let Some(checkpoint) = store.checkpoint(&shared.realm, participant, "main").await? else { return Ok(()) };
+    let mut lease = crate::lease::Lease::new(
+        Arc::clone(store),
+        Arc::clone(&shared.around.clock),
+        format!("reader/{}/{participant}", shared.realm),
+        shared.around.holder.clone(),
+    );
+    let Some(fence) = lease.ensure().await? else {
+        return Err(StoreError::Other("another process still reads; trying again".into()));
+    };
+    let batch = Absorb {
+        realm: shared.realm.clone(),
+        participant: participant.to_owned(),
+        fence,
+        records: Vec::new(),
+        dead_letters: Vec::new(),
+        rereads: Vec::new(),
+        reread_done: Vec::new(),
+        checkpoint: Some(Checkpoint { cursor: Value::Null, ..checkpoint }),
+        unchanged: 0,
+        guard: GuardCounts::default(),
+        conflicts: 0,
+        now: shared.now(),
+    };
+    store.absorb(&batch).await?;
+    lease.release().await;
+    Ok(())
+}
+
+async fn report_forever(shared: Arc<Shared>, report: Arc<Mutex<IntegrationReport>>) {
+    let mut sequence = None;
+    let mut preview = None;
+    loop {
+        let result = observe(&shared, &report, &mut sequence, &mut preview).await;
+        shared.store_result(&result);
+        lock(&report).store_error.clone_from(&lock(&shared.store_error));
+        tokio::select! {
+            () = shared.cancel.cancelled() => return,
+            () = tokio::time::sleep(REPORT_EVERY) => {}
+        }
+    }
+}
+
+/// Takes one snapshot and writes the report from it.
+async fn observe(
+    shared: &Shared,
+    report: &Mutex<IntegrationReport>,
+    sequence: &mut Option<u64>,
+    preview: &mut Option<Preview>,
+) -> Result<(), StoreError> {
+    let store = &shared.around.store;
+    let at = store.sequence().await?;
+    let moved = *sequence != Some(at);
+    let snapshot = store.snapshot(&shared.realm, shared.now()).await?;
+    *sequence = Some(at);
+    refresh_live(shared, &snapshot);
+    let loaded = shared.loaded();
+    if shared.program.unit.initial_load == InitialLoad::Preview && loaded {
+        if moved || preview.is_none() {
+            *preview = Some(count_preview(shared, &snapshot).await?);
+        }
+    } else {
+        *preview = None;
+    }
+
+    let phase = if shared.program.unit.paused {
+        Phase::Paused
+    } else if shared.guarded() {
+        Phase::Guarded
+    } else if !loaded {
+        Phase::Backfill
+    } else if preview.is_some() {
+        Phase::Previewed
+    } else {
+        Phase::Live
+    };
+    let participants: Vec<_> = (0..shared.participants.len()).map(|index| participant_report(shared, index, &snapshot)).collect();
+    let lag = lag(shared, &snapshot, phase);
+    let balanced = snapshot.balanced();
+    if !balanced {
+        let books: Vec<_> = snapshot.lanes.iter().filter(|lane| !lane.balanced()).collect();
+        tracing::error!(integration = %shared.realm, ?books, sources = ?snapshot.sources, "the ledger does not add up");
+    }
+    let standing = participants.iter().map(|p| (p.name.clone(), p.pending, p.dead_letters));
+    shared.around.metrics.standing(&shared.realm, standing, lag.map_or(0, |lag| lag.age.as_secs()), balanced);
+
+    let mut report = lock(report);
+    report.phase = phase;
+    report.participants = participants;
+    report.lag = lag;
+    report.last_delivered = snapshot.last_delivered;
+    report.last_error.clone_from(&lock(&shared.last_error));
+    report.balanced = balanced;
+    report.preview = *preview;
+    report.guard.clone_from(&lock(&shared.guard));
+    Ok(())
+}
+
+fn refresh_live(shared: &Shared, snapshot: &Snapshot) {
+    shared.live.store(snapshot.live, Ordering::Release);
+}
+
+fn participant_report(shared: &Shared, index: usize, snapshot: &Snapshot) -> ParticipantReport {
+    let participant = &shared.program.participants[index];
+    let facts = &shared.participants[index];
+    let name = &participant.unit.name;
+    let paused_by = lock(&facts.paused).clone().or_else(|| shared.connection(index).map_or_else(Some, |connection| connection.blocked()));
+    let state = if !participant.readable() {
+        ParticipantState::WriteOnly
+    } else if paused_by.is_some() {
+        ParticipantState::Paused
+    } else if facts.complete.load(Ordering::Acquire) {
+        ParticipantState::Live
+    } else {
+        ParticipantState::Backfill
+    };
+    ParticipantReport {
+        name: name.clone(),
+        state,
+        dead_letters: snapshot.dead_letters.get(name).copied().unwrap_or(0),
+        pending: snapshot.pending.get(name).map_or(0, |pending| pending.keys),
+        last_read: i64::try_from(facts.last_read.load(Ordering::Acquire)).ok().filter(|at| *at > 0).map(fairlead_model::Timestamp),
+        paused_by,
+    }
+}
+
+/// The age of the oldest entry that should have been delivered, plus the age of the last successful read beyond its schedule.
+fn lag(shared: &Shared, snapshot: &Snapshot, phase: Phase) -> Option<Lag> {
+    if !matches!(phase, Phase::Live) {
+        return None;
+    }
+    let now = shared.now();
+    let oldest = snapshot.pending.values().filter_map(|pending| pending.oldest).map(|since| now.since(since)).max().unwrap_or_default();
+    let overdue = shared
+        .program
+        .participants
+        .iter()
+        .zip(&shared.participants)
+        .filter_map(|(participant, facts)| {
+            let every = participant.unit.read.as_ref()?.every;
+            let last = i64::try_from(facts.last_read.load(Ordering::Acquire)).ok()?;
+            // A round may take a while itself; twice the schedule is late.
+            (last > 0).then(|| now.since(fairlead_model::Timestamp(last)).saturating_sub(every.saturating_mul(2) + Duration::from_secs(5)))
+        })
+        .max()
+        .unwrap_or_default();
+    Some(Lag { age: oldest + overdue, pending: snapshot.pending.values().map(|pending| pending.keys).sum() })
+}
+
+/// Counts what a first apply would do, without doing it.
+async fn count_preview(shared: &Shared, snapshot: &Snapshot) -> Result<Preview, StoreError> {
+    let store = &shared.around.store;
+    let mut preview = Preview { matched: snapshot.matched, ..Preview::default() };
+    let filter = DeadLetterFilter { realm: Some(shared.realm.clone()), max: PREVIEW_LETTERS, ..DeadLetterFilter::default() };
+    let letters = store.dead_letters(&filter).await?;
+    preview.ambiguous = letters.iter().filter(|letter| letter.letter.reason == "AmbiguousMatch").count() as u64;
+    let mut after: Option<RecordId> = None;
+    loop {
+        let page = store.records(&shared.realm, after, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(preview) };
+        after = Some(last.record.id);
+        for known in page.iter().filter(|known| known.record.deleted_at.is_none()) {
+            for target in shared.program.participants.iter().filter(|p| p.writable()) {
+                match known.identity(&target.unit.name) {
+                    None => preview.would_create += u64::from(target.table.accepts(&known.record.document).unwrap_or(false)),
+                    Some(identity) => preview.would_change += u64::from(!inbound::in_step(target, &known.record.document, &identity.state)),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Holding a lease in the store: who may read a participant, who may drain a lane.
+//!
+//! A lease is an optimisation that keeps two processes from doing the same work; safety comes from the epoch that every commit carries.
+
+use fairlead_model::Clock;
+use fairlead_store::{Fence, LeaseRequest, Store, StoreError};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A lease is valid for so long. A process that died is replaced after this time.
+pub(crate) const TTL: Duration = Duration::from_secs(15);
+
+/// A request is begun only while the lease is valid for at least so much longer; the systems' request deadline is below it.
+pub(crate) const MARGIN: Duration = Duration::from_secs(11);
+
+/// One lease, held or campaigned for.
+pub(crate) struct Lease {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    key: String,
+    holder: String,
+    held: Option<Fence>,
+}
+
+impl Lease {
+    /// A lease on `key` for `holder`, not yet campaigned for.
+    pub(crate) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, key: String, holder: String) -> Self {
+        Self { store, clock, key, holder, held: None }
+    }
+
+    /// The fence, valid for at least [`MARGIN`], renewing it if need be; `None` while another process holds the lease.
+    ///
+    /// # Errors
+    /// Whatever the store says.
+    pub(crate) async fn ensure(&mut self) -> Result<Option<Fence>, StoreError> {
+        let now = self.clock.now();
+        if let Some(fence) = &self.held
+            && fence.until > now.plus(MARGIN)
+        {
+            return Ok(Some(fence.clone()));
+        }
+        let request = LeaseRequest { key: self.key.clone(), holder: self.holder.clone(), ttl: TTL, now };
+        let fence = self.store.lease(&request).await?;
+        if let (Some(before), Some(after)) = (&self.held, &fence)
+            && before.epoch != after.epoch
+        {
+            tracing::warn!(lease = %self.key, "lease had expired and was taken again");
+        }
+        self.held.clone_from(&fence);
+        Ok(fence)
+    }
+
+    /// Forgets the lease after the store said that it is another's.
+    pub(crate) fn lost(&mut self) {
+        tracing::warn!(lease = %self.key, "lease was taken by another process; standing back");
+        self.held = None;
+    }
+
+    /// Gives the lease back.
+    pub(crate) async fn release(&mut self) {
+        if let Some(fence) = self.held.take()
+            && let Err(error) = self.store.release(&fence).await
+        {
+            tracing::debug!(lease = %self.key, %error, "lease could not be released; it will expire");
+        }
+    }
+}

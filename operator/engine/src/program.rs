@@ -1,0 +1,182 @@
+//! A compiled Integration: the unit, its contract and its field tables, ready to run. Compiled once per digest, shared by all its tasks.
+
+use fairlead_contract::Contract;
+use fairlead_mapping::{Table, TableSource};
+use fairlead_model::hash::ValueHash;
+use fairlead_model::unit::{IntegrationUnit, OwnershipRule, ParticipantUnit, RowUnit};
+use fairlead_model::{Document, FieldPath, document};
+use fairlead_store::MatchKey;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// A compiled Integration.
+pub struct Program {
+    /// Its source.
+    pub unit: IntegrationUnit,
+    /// Its contract.
+    pub contract: Contract,
+    /// Its participants, in the unit's order.
+    pub participants: Vec<Participant>,
+}
+
+/// A compiled participant.
+pub struct Participant {
+    /// Its source.
+    pub unit: ParticipantUnit,
+    /// Its field table.
+    pub table: Table,
+    /// Rows that are written, by native path: the digest of what the row says about writing.
+    pub write_rows: BTreeMap<FieldPath, u64>,
+    /// The native fields to ask for, the correlation field among them.
+    pub native_paths: Vec<FieldPath>,
+    /// The digest over all that the table says about reading.
+    pub read_digest: u64,
+    /// The digest over all that the table says about writing, `when` included.
+    pub write_digest: u64,
+    /// The correlation field, parsed.
+    pub key: Option<FieldPath>,
+}
+
+impl Program {
+    /// Compiles a unit. The planner has compiled it before; what fails here is a difference between versions of Fairlead.
+    ///
+    /// # Errors
+    /// What cannot be compiled, for people.
+    pub fn compile(unit: IntegrationUnit) -> Result<Self, String> {
+        let contract = Contract::compile(&unit.contract.schema).map_err(|findings| {
+            format!("contract {}: {}", unit.contract.object, findings.first().map_or("invalid", |f| f.message.as_str()))
+        })?;
+        let participants = unit
+            .participants
+            .iter()
+            .map(|p| Participant::compile(p, &unit).map_err(|e| format!("participant {}: {e}", p.name)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { unit, contract, participants })
+    }
+
+    /// The participant called `name`.
+    #[must_use]
+    pub fn participant(&self, name: &str) -> Option<&Participant> {
+        self.participants.iter().find(|p| p.unit.name == name)
+    }
+
+    /// The match keys of a document: one per rule whose fields are all there.
+    #[must_use]
+    pub fn match_keys(&self, document: &Document) -> Vec<MatchKey> {
+        self.unit
+            .matching
+            .iter()
+            .enumerate()
+            .filter_map(|(rule, paths)| {
+                let mut values = vec![Value::from(rule)];
+                for path in paths {
+                    values.push(document::present(document, path)?.clone());
+                }
+                Some(MatchKey { hash: ValueHash::of(Some(&Value::Array(values))).0 })
+            })
+            .collect()
+    }
+
+    /// The fields of a document that the match rules speak of, for comparing a hash's candidates by value.
+    #[must_use]
+    pub fn same_match(&self, a: &Document, b: &Document) -> bool {
+        self.unit.matching.iter().any(|paths| {
+            !paths.is_empty()
+                && paths.iter().all(|path| document::present(a, path).is_some_and(|value| document::present(b, path) == Some(value)))
+        })
+    }
+}
+
+impl Participant {
+    fn compile(unit: &ParticipantUnit, integration: &IntegrationUnit) -> Result<Self, String> {
+        let key = unit.write.as_ref().and_then(|write| write.key.clone());
+        let when = unit.write.as_ref().and_then(|write| write.when.clone());
+        let table = Table::compile(&TableSource {
+            rows: &unit.rows,
+            native: &unit.native,
+            canonical: &integration.contract.fields,
+            entity: &integration.entity,
+            key: key.as_deref(),
+            when: when.as_deref(),
+            read: unit.read.is_some(),
+            write: unit.write.is_some(),
+        })
+        .map_err(|findings| findings.first().map_or_else(|| "invalid".to_owned(), |finding| finding.message.clone()))?;
+        let key = key.map(|key| key.parse::<FieldPath>().map_err(|e| format!("write.key: {e}"))).transpose()?;
+        let mut native_paths = table.native_paths().to_vec();
+        if let Some(key) = &key
+            && !native_paths.contains(key)
+        {
+            native_paths.push(key.clone());
+        }
+        let write_rows: BTreeMap<_, _> =
+            unit.rows.iter().filter_map(|row| Some((row.native.clone()?, digest(&WriteSide::of(row))))).collect();
+        // What is written natively is compared natively, so a written path is read as well.
+        if unit.read.is_some() && unit.write.is_some() {
+            for path in write_rows.keys() {
+                if path.list_root().is_none() && !native_paths.contains(path) && unit.native.contains_key(path) {
+                    native_paths.push(path.clone());
+                }
+            }
+        }
+        Ok(Self {
+            read_digest: digest(&unit.rows.iter().map(ReadSide::of).collect::<Vec<_>>()),
+            write_digest: digest(&(unit.rows.iter().map(WriteSide::of).collect::<Vec<_>>(), &when)),
+            unit: unit.clone(),
+            table,
+            write_rows,
+            native_paths,
+            key,
+        })
+    }
+
+    /// Whether Fairlead writes here.
+    #[must_use]
+    pub fn writable(&self) -> bool {
+        self.unit.write.is_some()
+    }
+
+    /// Whether Fairlead reads here.
+    #[must_use]
+    pub fn readable(&self) -> bool {
+        self.unit.read.is_some()
+    }
+}
+
+/// What a row says about reading.
+#[derive(Serialize)]
+struct ReadSide<'a>(&'a Option<FieldPath>, &'a Option<FieldPath>, &'a [fairlead_model::unit::ValuePair], &'a Option<String>, bool);
+
+impl<'a> ReadSide<'a> {
+    fn of(row: &'a RowUnit) -> Self {
+        Self(&row.canonical, &row.native, &row.values, &row.to_canonical, row.reference.is_some())
+    }
+}
+
+/// What a row says about writing.
+#[derive(Serialize)]
+struct WriteSide<'a>(
+    &'a Option<FieldPath>,
+    &'a Option<FieldPath>,
+    &'a [fairlead_model::unit::ValuePair],
+    &'a Option<String>,
+    &'a Option<Value>,
+    bool,
+);
+
+impl<'a> WriteSide<'a> {
+    fn of(row: &'a RowUnit) -> Self {
+        Self(&row.canonical, &row.native, &row.values, &row.from_canonical, &row.value, row.reference.is_some())
+    }
+}
+
+fn digest<T: Serialize>(value: &T) -> u64 {
+    ValueHash::of(serde_json::to_value(value).ok().as_ref()).0
+}
+
+/// The digest over all that decides who owns what and what matches; kept beside the table digests so that an edit re-checks every target.
+#[must_use]
+pub fn ownership_digest(rules: &[OwnershipRule]) -> u64 {
+    digest(&rules.iter().map(|rule| (&rule.fields, &rule.role)).collect::<Vec<_>>())
+}

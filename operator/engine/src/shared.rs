@@ -1,0 +1,158 @@
+//! What the tasks of one Integration share: the compiled program, its surroundings, and small facts that one task learns and another needs.
+
+use crate::connector::{Connection, Connectors};
+use crate::metrics::Metrics;
+use crate::program::Program;
+use fairlead_model::report::{GuardStop, RecordFailure};
+use fairlead_model::unit::ObjectKey;
+use fairlead_model::{Clock, RemoteError, Timestamp};
+use fairlead_store::Store;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// What an Integration runs in.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The connectors.
+    pub connectors: Arc<Connectors>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Numbers for Prometheus.
+    pub metrics: Arc<Metrics>,
+    /// This process, for leases.
+    pub holder: String,
+}
+
+/// Shared between the tasks of one running Integration.
+pub(crate) struct Shared {
+    /// What runs.
+    pub program: Program,
+    /// Where it runs.
+    pub around: Surroundings,
+    /// Its realm.
+    pub realm: String,
+    /// Cancelled to stop.
+    pub cancel: CancellationToken,
+    /// Per participant, in the unit's order.
+    pub participants: Vec<ParticipantFacts>,
+    /// Live records, refreshed by the reporter.
+    pub live: AtomicU64,
+    /// Set while the guard holds the Integration.
+    pub guard: Mutex<Option<GuardStop>>,
+    /// The last thing that went wrong with a record or call.
+    pub last_error: Mutex<Option<RecordFailure>>,
+    /// Trouble with the store.
+    pub store_error: Mutex<Option<String>>,
+}
+
+/// What is known of one participant right now.
+#[derive(Default)]
+pub(crate) struct ParticipantFacts {
+    /// Its first full read is complete.
+    pub complete: AtomicBool,
+    /// Wakes its reader.
+    pub wake_reader: Notify,
+    /// Wakes its lane.
+    pub wake_lane: Notify,
+    /// The last successful read, in milliseconds; 0 is never.
+    pub last_read: AtomicU64,
+    /// Why it is paused.
+    pub paused: Mutex<Option<RemoteError>>,
+}
+
+impl Shared {
+    /// The connection of a participant, or why there is none.
+    ///
+    /// # Errors
+    /// A configuration error that names the connector.
+    pub(crate) fn connection(&self, participant: usize) -> Result<Arc<Connection>, RemoteError> {
+        let unit = &self.program.participants[participant].unit;
+        self.around.connectors.get(&ObjectKey::from(&unit.connector)).ok_or_else(|| {
+            RemoteError::new(
+                fairlead_model::ErrorClass::Configuration,
+                "DependencyNotReady",
+                format!("connector {} is not running; see its status", unit.connector),
+            )
+        })
+    }
+
+    /// Now.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.around.clock.now()
+    }
+
+    /// Every reader's first full read is complete: creations may be sent.
+    pub(crate) fn loaded(&self) -> bool {
+        self.program
+            .participants
+            .iter()
+            .zip(&self.participants)
+            .all(|(participant, facts)| !participant.readable() || facts.complete.load(Ordering::Acquire))
+    }
+
+    /// Takes note of trouble with a record or call.
+    pub(crate) fn failed(
+        &self,
+        participant: usize,
+        external_id: Option<String>,
+        record: Option<fairlead_model::RecordId>,
+        error: &RemoteError,
+    ) {
+        let failure = RecordFailure {
+            at: self.now(),
+            participant: self.program.participants[participant].unit.name.clone(),
+            external_id,
+            record,
+            error: error.clone(),
+        };
+        let mut last = lock(&self.last_error);
+        // The same trouble again keeps the time it was first seen, so that status does not move with every retry.
+        let same = last.as_ref().is_some_and(|last| {
+            last.participant == failure.participant && last.error.reason == failure.error.reason && last.external_id == failure.external_id
+        });
+        if !same {
+            *last = Some(failure);
+        }
+    }
+
+    /// Takes note of trouble with the store, or of its end.
+    pub(crate) fn store_result<T>(&self, result: &Result<T, fairlead_store::StoreError>) {
+        use fairlead_store::StoreError;
+        let mut noted = lock(&self.store_error);
+        match result {
+            Ok(_) => *noted = None,
+            Err(StoreError::Fenced { .. } | StoreError::Conflict(_)) => {}
+            Err(error) => {
+                if noted.is_none() {
+                    tracing::error!(integration = %self.realm, %error, "the store refuses; nothing is lost, it is tried again");
+                }
+                *noted = Some(error.to_string());
+            }
+        }
+    }
+
+    /// Wakes the lanes of these targets.
+    pub(crate) fn wake_lanes<'a>(&self, targets: impl Iterator<Item = &'a str>) {
+        let index: BTreeMap<_, _> = self.program.participants.iter().enumerate().map(|(i, p)| (p.unit.name.as_str(), i)).collect();
+        for target in targets {
+            if let Some(&i) = index.get(target) {
+                self.participants[i].wake_lane.notify_one();
+            }
+        }
+    }
+
+    /// Held by the guard.
+    pub(crate) fn guarded(&self) -> bool {
+        lock(&self.guard).is_some()
+    }
+}
+
+/// Locks a mutex; a panic elsewhere does not make small facts unusable.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

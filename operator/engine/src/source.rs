@@ -1,0 +1,643 @@
+//! The reader of one participant: from pages and requested keys to committed changes.
+//!
+//! Flow: hold the reader lease; read what was asked for by key; read pages until the present is reached; wait for the next poll or for a
+//! request. Each batch is mapped, identified, decided ([`crate::decide::inbound`]) and absorbed in one transaction with the checkpoint, so
+//! a crash anywhere repeats reading and loses nothing.
+
+use crate::crash;
+use crate::decide::guard::{self, Window};
+use crate::decide::inbound::{self, Context, Decision, ReadRecord};
+use crate::lease::Lease;
+use crate::program::Participant;
+use crate::shared::{Shared, lock};
+use fairlead_mapping::Inbound;
+use fairlead_model::hash::ValueHash;
+use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
+use fairlead_store::{Absorb, Checkpoint, Fence, GuardCounts, Known, NewDeadLetter, Stage, StoreError};
+use fairlead_systems::{NativeRecord, ReadRequest};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Records read by key in one call.
+const KEYS_PER_READ: usize = 200;
+/// How often a batch is decided again after a conflict, before it is left to the next read.
+const CONFLICT_RETRIES: u32 = 8;
+/// The wait after a failed read, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// While another process holds the lease, it is asked for this often.
+const CAMPAIGN: Duration = Duration::from_secs(1);
+/// The note that remembers which overrun of the guard a person confirmed.
+const CONFIRMED: &str = "guard.confirmed";
+
+/// Why a round of reading ended early.
+enum Stop {
+    /// Trouble that passes or that somebody mends; try again after a wait.
+    Remote(RemoteError),
+    /// The store refuses.
+    Store(StoreError),
+    /// The guard holds the Integration.
+    Guarded,
+    /// The Integration stops.
+    Cancelled,
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// The reader of one participant.
+pub(crate) struct Source {
+    shared: Arc<Shared>,
+    index: usize,
+    lease: Lease,
+    /// Dead letters already written, by external id: the lag window shows the same bad record again and again.
+    parked: HashMap<ExternalId, u64>,
+}
+
+impl Source {
+    /// The reader of the participant at `index`.
+    pub(crate) fn new(shared: Arc<Shared>, index: usize) -> Self {
+        let name = &shared.program.participants[index].unit.name;
+        let lease = Lease::new(
+            Arc::clone(&shared.around.store),
+            Arc::clone(&shared.around.clock),
+            format!("reader/{}/{name}", shared.realm),
+            shared.around.holder.clone(),
+        );
+        Self { shared, index, lease, parked: HashMap::new() }
+    }
+
+    fn participant(&self) -> &Participant {
+        &self.shared.program.participants[self.index]
+    }
+
+    fn name(&self) -> &str {
+        &self.participant().unit.name
+    }
+
+    /// Reads until the Integration stops.
+    pub(crate) async fn run(mut self) {
+        let every = self.participant().unit.read.as_ref().map_or(Duration::from_secs(60), |read| read.every);
+        let mut wait = RETRY.0;
+        loop {
+            let result = self.round().await;
+            let facts = &self.shared.participants[self.index];
+            let pause = match result {
+                Ok(true) => {
+                    wait = RETRY.0;
+                    *lock(&facts.paused) = None;
+                    facts.last_read.store(u64::try_from(self.shared.now().0).unwrap_or(0), Ordering::Release);
+                    every
+                }
+                Ok(false) => CAMPAIGN,
+                Err(Stop::Cancelled) => break,
+                Err(Stop::Guarded) => {
+                    // Only a new unit (a raised limit, a confirmation) ends this.
+                    self.shared.cancel.cancelled().await;
+                    break;
+                }
+                Err(Stop::Store(StoreError::Fenced { .. })) => {
+                    self.lease.lost();
+                    CAMPAIGN
+                }
+                Err(Stop::Store(_)) => {
+                    wait = (wait * 2).min(RETRY.1);
+                    wait
+                }
+                Err(Stop::Remote(error)) => {
+                    self.shared.failed(self.index, None, None, &error);
+                    tracing::debug!(integration = %self.shared.realm, participant = self.name(), reason = %error.reason, "read failed");
+                    if matches!(error.class, ErrorClass::Auth | ErrorClass::Permission | ErrorClass::Configuration) {
+                        *lock(&facts.paused) = Some(error.clone());
+                    }
+                    let pause = error.retry_after.unwrap_or(wait);
+                    wait = (wait * 2).min(RETRY.1);
+                    pause.min(Duration::from_secs(300))
+                }
+            };
+            tokio::select! {
+                () = self.shared.cancel.cancelled() => break,
+                () = facts.wake_reader.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        self.lease.release().await;
+    }
+
+    /// One round: requested keys, then pages until the present. `false` while another process reads.
+    async fn round(&mut self) -> Result<bool, Stop> {
+        let Some(mut fence) = self.fence().await? else { return Ok(false) };
+        if let Some(error) = self.shared.connection(self.index).map_err(Stop::Remote)?.blocked() {
+            return Err(Stop::Remote(error));
+        }
+        self.read_requested(&mut fence).await?;
+        let slices = {
+            let connection = self.shared.connection(self.index).map_err(Stop::Remote)?;
+            let unit = &self.participant().unit;
+            connection.entity(&unit.entity).map_or_else(|| vec!["main".to_owned()], |entity| entity.slices().to_vec())
+        };
+        for slice in &slices {
+            self.read_pages(slice, &mut fence).await?;
+        }
+        self.shared.participants[self.index].complete.store(true, Ordering::Release);
+        // Records that came in late may have set free readings by key.
+        self.read_requested(&mut fence).await?;
+        if self.shared.loaded() {
+            self.shared.participants.iter().for_each(|facts| facts.wake_lane.notify_one());
+        }
+        Ok(true)
+    }
+
+    async fn fence(&mut self) -> Result<Option<Fence>, Stop> {
+        if self.shared.cancel.is_cancelled() {
+            return Err(Stop::Cancelled);
+        }
+        let result = self.lease.ensure().await;
+        self.shared.store_result(&result);
+        Ok(result?)
+    }
+
+    async fn renew(&mut self, fence: &mut Fence) -> Result<(), Stop> {
+        match self.fence().await? {
+            Some(renewed) => {
+                *fence = renewed;
+                Ok(())
+            }
+            None => Err(Stop::Store(StoreError::Fenced { key: fence.key.clone() })),
+        }
+    }
+
+    /// Reads the keys that somebody asked for: stale reads, conflicts, changed rows, references that have come.
+    async fn read_requested(&mut self, fence: &mut Fence) -> Result<(), Stop> {
+        let mut last: Vec<ExternalId> = Vec::new();
+        loop {
+            self.renew(fence).await?;
+            let store = Arc::clone(&self.shared.around.store);
+            let ids = store.pending_reads(&self.shared.realm, self.name(), KEYS_PER_READ).await?;
+            if ids.is_empty() || ids == last {
+                // The same keys again: writes are still in flight for them; the next round looks again.
+                return Ok(());
+            }
+            let connection = self.shared.connection(self.index).map_err(Stop::Remote)?;
+            let system = connection.system().map_err(|error| Stop::Remote(error.clone()))?;
+            let began = store.sequence().await?;
+            let participant = self.participant();
+            let found = system.read_keys(&participant.unit.entity, &participant.native_paths, &ids).await.map_err(Stop::Remote)?;
+            let records = ids
+                .iter()
+                .zip(found)
+                .map(|(id, record)| {
+                    record.unwrap_or_else(|| NativeRecord {
+                        id: id.clone(),
+                        version: None,
+                        modified: None,
+                        deleted: true,
+                        body: Document::new(),
+                        raw: "null".into(),
+                    })
+                })
+                .collect();
+            self.absorb(records, began, None, &ids, fence).await?;
+            last = ids;
+        }
+    }
+
+    /// Reads one slice until its present.
+    async fn read_pages(&mut self, slice: &str, fence: &mut Fence) -> Result<(), Stop> {
+        let store = Arc::clone(&self.shared.around.store);
+        let checkpoint = store.checkpoint(&self.shared.realm, self.name(), slice).await?;
+        let mut complete = checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.complete);
+        let mut cursor = checkpoint.map(|checkpoint| checkpoint.cursor).filter(|cursor| !cursor.is_null());
+        if complete && slice == "main" {
+            self.shared.participants[self.index].complete.store(true, Ordering::Release);
+        }
+        loop {
+            self.renew(fence).await?;
+            let connection = self.shared.connection(self.index).map_err(Stop::Remote)?;
+            let system = connection.system().map_err(|error| Stop::Remote(error.clone()))?;
+            let began = store.sequence().await?;
+            let participant = self.participant();
+            let request = ReadRequest {
+                entity: participant.unit.entity.clone(),
+                slice: slice.to_owned(),
+                fields: participant.native_paths.clone(),
+                cursor: cursor.clone(),
+                deadline: crate::REQUEST_DEADLINE,
+            };
+            let page = tokio::select! {
+                () = self.shared.cancel.cancelled() => return Err(Stop::Cancelled),
+                page = system.read_page(&request) => page.map_err(Stop::Remote)?,
+            };
+            crash::point("source.read");
+            complete = complete || page.caught_up;
+            let moved = cursor.as_ref() != Some(&page.cursor) || (page.caught_up && !request.cursor.as_ref().is_some_and(|_| complete));
+            let next = Checkpoint { slice: slice.to_owned(), cursor: page.cursor.clone(), complete };
+            if moved || !page.records.is_empty() {
+                self.absorb(page.records, began, Some(next), &[], fence).await?;
+            }
+            cursor = Some(page.cursor);
+            crash::point("source.absorbed");
+            if page.caught_up {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Commits a batch, deciding again when somebody else changed a record meanwhile.
+    async fn absorb(
+        &mut self,
+        records: Vec<NativeRecord>,
+        began: u64,
+        checkpoint: Option<Checkpoint>,
+        requested: &[ExternalId],
+        fence: &Fence,
+    ) -> Result<(), Stop> {
+        let mut latest: BTreeMap<ExternalId, NativeRecord> = BTreeMap::new();
+        let read = records.len();
+        for record in records {
+            latest.insert(record.id.clone(), record);
+        }
+        let repeated = u64::try_from(read - latest.len()).unwrap_or(0);
+        let records: Vec<_> = latest.into_values().collect();
+        for _ in 0..CONFLICT_RETRIES {
+            let result = self.try_absorb(&records, began, checkpoint.clone(), requested, repeated, fence).await;
+            if let Err(Stop::Store(error)) = &result {
+                if matches!(error, StoreError::Conflict(_)) {
+                    continue;
+                }
+                self.shared.store_result::<()>(&Err(StoreError::Other(error.to_string())));
+            }
+            return result;
+        }
+        Err(Stop::Store(StoreError::Other("records kept changing while they were absorbed".into())))
+    }
+
+    async fn try_absorb(
+        &mut self,
+        records: &[NativeRecord],
+        began: u64,
+        checkpoint: Option<Checkpoint>,
+        requested: &[ExternalId],
+        repeated: u64,
+        fence: &Fence,
+    ) -> Result<(), Stop> {
+        let shared = Arc::clone(&self.shared);
+        let store = &shared.around.store;
+        let participant = &shared.program.participants[self.index];
+        let name = &participant.unit.name;
+        let now = shared.now();
+        let mut batch = Absorb {
+            realm: shared.realm.clone(),
+            participant: name.clone(),
+            fence: fence.clone(),
+            records: Vec::with_capacity(records.len()),
+            dead_letters: Vec::new(),
+            rereads: Vec::new(),
+            reread_done: Vec::new(),
+            checkpoint,
+            unchanged: repeated,
+            guard: GuardCounts::default(),
+            conflicts: 0,
+            now,
+        };
+        let mut parked = Vec::new();
+
+        let mapped = map(participant, &shared.program.contract, records, &mut batch, &mut self.parked, &mut parked);
+        let ids: Vec<_> = mapped.iter().map(|(native, _)| native.id.clone()).collect();
+        let known = store.known_by_external(&shared.realm, name, &ids).await?;
+        let identified = self.identify(mapped, known, &mut batch, &mut parked).await?;
+        let resolved = self.resolve(identified, &mut batch).await?;
+
+        let mut done: BTreeSet<ExternalId> = requested.iter().cloned().collect();
+        let mut targets = BTreeSet::new();
+        for Identified { read, known, id, .. } in resolved {
+            let context = Context { new_id: id, began, now };
+            match inbound::decide(&shared.program, participant, &read, known.as_ref(), context) {
+                Decision::Unchanged => batch.unchanged += 1,
+                Decision::Stale => {
+                    batch.unchanged += 1;
+                    done.remove(&read.external_id);
+                    batch.rereads.push((read.external_id, None));
+                }
+                Decision::Absorb(absorbed) => {
+                    batch.conflicts += absorbed.conflicts;
+                    batch.guard.changes += u64::from(absorbed.changes);
+                    batch.guard.deletes += u64::from(absorbed.deletes);
+                    targets.extend(absorbed.record.enqueue.iter().map(|(target, _)| target.clone()));
+                    self.parked.remove(&absorbed.record.external_id);
+                    batch.records.push(absorbed.record);
+                }
+            }
+        }
+        batch.reread_done = done.into_iter().collect();
+        self.guard(&batch.guard, now).await?;
+        let counts = (batch.records.len() as u64, batch.unchanged, batch.dead_letters.len() as u64);
+        let stale = !batch.rereads.is_empty();
+        let result = store.absorb(&batch).await;
+        shared.store_result(&result);
+        result?;
+        self.parked.extend(parked);
+        shared.around.metrics.read(&shared.realm, name, counts.0, counts.1, counts.2);
+        for letter in &batch.dead_letters {
+            tracing::warn!(integration = %shared.realm, participant = %name, reason = %letter.reason, field = letter.field.as_deref().unwrap_or(""), message = %letter.message, "record became a dead letter");
+            let error = RemoteError::new(letter.class, letter.reason.clone(), letter.message.clone()).field(letter.field.clone());
+            shared.failed(self.index, letter.external_id.as_ref().map(ToString::to_string), letter.record, &error);
+        }
+        shared.wake_lanes(targets.iter().map(String::as_str));
+        if stale {
+            shared.participants[self.index].wake_reader.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Finds each record's identity: known, told by the correlation field, matched, or new.
+    async fn identify(
+        &self,
+        mapped: Vec<(NativeRecord, Inbound)>,
+        known: Vec<Option<Known>>,
+        batch: &mut Absorb,
+        parked: &mut Vec<(ExternalId, u64)>,
+    ) -> Result<Vec<Identified>, Stop> {
+        let shared = &self.shared;
+        let (store, program, participant) = (&shared.around.store, &shared.program, self.participant());
+        let name = &participant.unit.name;
+        let mut identified = Vec::with_capacity(mapped.len());
+        let mut unknown = Vec::new();
+        for ((native, inbound), known) in mapped.into_iter().zip(known) {
+            match known {
+                Some(known) => identified.push(Identified::new(native, inbound, known.record.id, Some(known))),
+                None if native.deleted => batch.unchanged += 1,
+                None => unknown.push((native, inbound)),
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(identified);
+        }
+
+        let told: Vec<Option<RecordId>> = unknown
+            .iter()
+            .map(|(native, _)| {
+                participant.key.as_ref().and_then(|key| document::present(&native.body, key)?.as_str().and_then(RecordId::parse))
+            })
+            .collect();
+        let asked: Vec<_> = told.iter().flatten().copied().collect();
+        let told_known: HashMap<_, _> = asked.iter().copied().zip(store.known_by_id(&shared.realm, &asked).await?).collect();
+
+        let keys: Vec<Vec<_>> = unknown.iter().map(|(_, inbound)| program.match_keys(&partial(&inbound.fields))).collect();
+        let flat: Vec<_> = keys.iter().flatten().cloned().collect();
+        let mut found = store.match_records(&shared.realm, &flat).await?.into_iter();
+        let candidates: Vec<Vec<Vec<RecordId>>> = keys.iter().map(|keys| found.by_ref().take(keys.len()).collect()).collect();
+        let wanted: Vec<_> = candidates.iter().flatten().flatten().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let by_id: HashMap<_, _> = wanted.iter().copied().zip(store.known_by_id(&shared.realm, &wanted).await?).collect();
+
+        // Match keys of records that are new in this very batch: two of them in one system are one record twice.
+        let mut fresh: HashMap<u64, ExternalId> = HashMap::new();
+        let mut claimed: HashMap<RecordId, ExternalId> = HashMap::new();
+        for (((native, inbound), told), (keys, candidates)) in unknown.into_iter().zip(told).zip(keys.into_iter().zip(candidates)) {
+            let document = partial(&inbound.fields);
+            let told = told.and_then(|id| told_known.get(&id).cloned().flatten());
+            let matching: Option<Vec<Known>> = candidates
+                .into_iter()
+                .map(|ids| {
+                    ids.into_iter()
+                        .filter_map(|id| by_id.get(&id).cloned().flatten())
+                        .filter(|known| program.same_match(&known.record.document, &document))
+                        .collect::<Vec<_>>()
+                })
+                .find(|known| !known.is_empty());
+            let known = match (told, matching) {
+                (Some(told), _) => Some(told),
+                (None, Some(several)) if several.len() > 1 => {
+                    let message =
+                        format!("{} records match it; give one of them another value in the match fields, or merge them", several.len());
+                    park(name, &native, "AmbiguousMatch", &message, batch, &self.parked, parked);
+                    continue;
+                }
+                (None, Some(mut one)) => one.pop(),
+                (None, None) => None,
+            };
+            let taken = match &known {
+                Some(known) => {
+                    known.identity(name).map(|identity| identity.external_id.clone()).or_else(|| claimed.get(&known.record.id).cloned())
+                }
+                None => keys.iter().find_map(|key| fresh.get(&key.hash).cloned()),
+            };
+            if let Some(other) = taken {
+                let message = format!("it is the same record as {other} by the match rules; merge the two in {name}, or tell them apart");
+                park(name, &native, "DuplicateIdentity", &message, batch, &self.parked, parked);
+                continue;
+            }
+            let id = match &known {
+                Some(known) => {
+                    claimed.insert(known.record.id, native.id.clone());
+                    known.record.id
+                }
+                None => {
+                    for key in keys {
+                        fresh.insert(key.hash, native.id.clone());
+                    }
+                    RecordId(Uuid::now_v7())
+                }
+            };
+            identified.push(Identified::new(native, inbound, id, known));
+        }
+        Ok(identified)
+    }
+
+    /// Turns the vendor's references into canonical ids. What refers to a record that has not come yet keeps that field back and is read
+    /// again when it has.
+    async fn resolve(&self, mut records: Vec<Identified>, batch: &mut Absorb) -> Result<Vec<Identified>, Stop> {
+        let shared = &self.shared;
+        let name = self.name();
+        let here: HashMap<ExternalId, RecordId> = records.iter().map(|r| (r.read.external_id.clone(), r.id)).collect();
+        let wanted: Vec<ExternalId> = records
+            .iter()
+            .flat_map(|record| record.references.iter().map(|(_, id)| id.clone()))
+            .filter(|id| !here.contains_key(id))
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        let stored: HashMap<_, _> = if wanted.is_empty() {
+            HashMap::new()
+        } else {
+            wanted.iter().cloned().zip(shared.around.store.record_ids(&shared.realm, name, &wanted).await?).collect()
+        };
+        for record in &mut records {
+            for (unit, external) in std::mem::take(&mut record.references) {
+                match here.get(&external).copied().or_else(|| stored.get(&external).copied().flatten()) {
+                    Some(id) => record.read.fields.push((unit, Value::String(id.to_string()))),
+                    None => batch.rereads.push((record.read.external_id.clone(), Some(external))),
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    /// Holds the Integration when more changes or disappears than a person said could be right.
+    async fn guard(&self, batch: &GuardCounts, now: Timestamp) -> Result<(), Stop> {
+        if *batch == GuardCounts::default() {
+            return Ok(());
+        }
+        let shared = &self.shared;
+        let store = &shared.around.store;
+        let day_ago = Timestamp(now.0 - 24 * 3600 * 1000);
+        let confirmed = store.note(&shared.realm, CONFIRMED).await?.unwrap_or(Value::Null);
+        let number = |name: &str| confirmed.get(name).and_then(Value::as_u64).unwrap_or(0);
+        let began = confirmed.get("at").and_then(Value::as_i64).unwrap_or(0);
+        let counted = store.changes_since(&shared.realm, day_ago).await?;
+        let counts = GuardCounts { changes: counted.changes + batch.changes, deletes: counted.deletes + batch.deletes };
+        let excused = if began > day_ago.0 { (number("changes"), number("deletes")) } else { (0, 0) };
+        let window = Window {
+            counts: GuardCounts { changes: counts.changes.saturating_sub(excused.0), deletes: counts.deletes.saturating_sub(excused.1) },
+            live: shared.live.load(Ordering::Acquire),
+            began,
+            first_load: !shared.loaded(),
+        };
+        let Some(stop) = guard::judge(&shared.realm, &shared.program.unit.guard, window) else { return Ok(()) };
+        if shared.program.unit.guard.confirm.as_deref() == Some(stop.token.as_str()) {
+            let note = json!({"at": now.0, "changes": counts.changes, "deletes": counts.deletes});
+            store.put_note(&shared.realm, CONFIRMED, &note).await?;
+            tracing::info!(integration = %shared.realm, "guard overrun was confirmed");
+            return Ok(());
+        }
+        tracing::warn!(integration = %shared.realm, message = %stop.message, "guard holds the integration");
+        *lock(&shared.guard) = Some(stop);
+        Err(Stop::Guarded)
+    }
+}
+
+/// A read record whose identity is settled.
+struct Identified {
+    read: ReadRecord,
+    references: Vec<(FieldPath, ExternalId)>,
+    id: RecordId,
+    known: Option<Known>,
+}
+
+impl Identified {
+    fn new(native: NativeRecord, inbound: Inbound, id: RecordId, known: Option<Known>) -> Self {
+        Self {
+            references: inbound.references.into_iter().map(|(unit, _, external)| (unit, external)).collect(),
+            read: ReadRecord {
+                external_id: native.id,
+                version: native.version,
+                modified: native.modified,
+                deleted: native.deleted,
+                fields: inbound.fields,
+                body: native.body,
+            },
+            id,
+            known,
+        }
+    }
+}
+
+/// Maps and validates; what fails becomes a dead letter with its row and reason.
+fn map(
+    participant: &Participant,
+    contract: &fairlead_contract::Contract,
+    records: &[NativeRecord],
+    batch: &mut Absorb,
+    before: &mut HashMap<ExternalId, u64>,
+    parked: &mut Vec<(ExternalId, u64)>,
+) -> Vec<(NativeRecord, Inbound)> {
+    let name = &participant.unit.name;
+    let mut mapped = Vec::with_capacity(records.len());
+    for native in records {
+        if native.deleted {
+            mapped.push((native.clone(), Inbound { fields: Vec::new(), references: Vec::new(), skipped: Vec::new() }));
+            continue;
+        }
+        let problem = match participant.table.to_canonical(&native.body) {
+            Err(error) => {
+                let field = error.canonical.as_ref().or(error.native.as_ref()).map(ToString::to_string);
+                RemoteError::new(ErrorClass::Data, "MappingFailed", format!("row {}: {}", error.row, error.message)).field(field)
+            }
+            Ok(inbound) => {
+                let document = partial(&inbound.fields);
+                let judged: Vec<FieldPath> = participant
+                    .table
+                    .readable_units()
+                    .iter()
+                    .filter(|unit| !inbound.skipped.contains(unit) && !inbound.references.iter().any(|(path, ..)| path == *unit))
+                    .cloned()
+                    .collect();
+                match contract.validate_fields(&document, &judged) {
+                    Ok(()) => {
+                        mapped.push((native.clone(), inbound));
+                        continue;
+                    }
+                    Err(violations) => {
+                        let first = violations.first();
+                        RemoteError::new(ErrorClass::Data, "ValidationFailed", first.map_or_else(String::new, ToString::to_string))
+                            .field(first.map(|violation| violation.path.to_string()))
+                    }
+                }
+            }
+        };
+        park_with(Stage::Inbound, name, native, &problem, batch, before, parked);
+    }
+    mapped
+}
+
+fn park(
+    participant: &str,
+    native: &NativeRecord,
+    reason: &str,
+    message: &str,
+    batch: &mut Absorb,
+    before: &HashMap<ExternalId, u64>,
+    parked: &mut Vec<(ExternalId, u64)>,
+) {
+    let problem = RemoteError::new(ErrorClass::Data, reason, message);
+    park_with(Stage::Identity, participant, native, &problem, batch, before, parked);
+}
+
+/// Makes a dead letter, unless this very one was made before: the lag window shows the same record again.
+fn park_with(
+    stage: Stage,
+    participant: &str,
+    native: &NativeRecord,
+    problem: &RemoteError,
+    batch: &mut Absorb,
+    before: &HashMap<ExternalId, u64>,
+    parked: &mut Vec<(ExternalId, u64)>,
+) {
+    let fingerprint = ValueHash::of_text(&format!("{}\u{0}{}\u{0}{}", problem.reason, problem.message, native.raw)).0;
+    if before.get(&native.id) == Some(&fingerprint) {
+        batch.unchanged += 1;
+        return;
+    }
+    parked.push((native.id.clone(), fingerprint));
+    batch.dead_letters.push(NewDeadLetter {
+        stage,
+        participant: participant.to_owned(),
+        external_id: Some(native.id.clone()),
+        record: None,
+        original: native.raw.clone(),
+        payload: None,
+        class: problem.class,
+        reason: problem.reason.clone(),
+        message: problem.message.clone(),
+        field: problem.field.clone(),
+        attempts: 1,
+        parent: None,
+    });
+}
+
+/// The canonical document of what one participant maps.
+fn partial(fields: &[(FieldPath, Value)]) -> Document {
+    let mut partial = Document::new();
+    for (unit, value) in fields {
+        if !value.is_null() {
+            document::set(&mut partial, unit, value.clone());
+        }
+    }
+    partial
+}
