@@ -84,7 +84,10 @@ impl Running {
                 }
                 Err(error) if attempt < ATTEMPTS && format!("{error:#}").contains("address already in use") => {
                     attempt += 1;
-                    fs::remove_dir_all(folder.join("etcd")).context("clear the data of a failed start")?;
+                    let data = folder.join("etcd");
+                    if data.exists() {
+                        fs::remove_dir_all(data).context("clear the data of a failed start")?;
+                    }
                 }
                 Err(error) => return Err(error),
             }
