@@ -1,1 +1,34 @@
-//! Talking to business systems: definitions, protocol engine, throttling.
+//! Talking to business systems: what a system is like (a *definition*), and one live connection to one of them (a [`Client`]).
+//!
+//! A definition is YAML: authentication, entities with field types, reading, writing, errors, throttling. The built-in systems are the same
+//! kind of file (`catalog/`); what is code is protocol work that others can reuse: SOQL, SuiteQL, sObject collections, signatures. A client
+//! reads pages, reads by key, searches and writes, inside the account's limits, behind a circuit breaker, and sends credentials to no host
+//! that the Secret does not allow.
+//!
+//! This room knows only `model`. It must not know Kubernetes, the store, mappings or canonical records: documents in and out are native.
+//!
+//! | where | what |
+//! |---|---|
+//! | [`definition`] | the format, its checks, `extends` |
+//! | [`catalog`] | the built-in definitions |
+//! | [`client`] | one live connector |
+//! | [`egress`] | which addresses may be connected to |
+//! | [`secret`] | credentials: where they come from, and a type that cannot be printed |
+//! | [`reason`] | every reason word that an error of this room may carry |
+
+pub mod catalog;
+pub mod client;
+pub mod definition;
+pub mod egress;
+pub mod reason;
+pub mod secret;
+
+mod decode;
+mod encode;
+mod message;
+
+pub use catalog::Catalog;
+pub use client::{CallCounters, Client, NativeRecord, Page, ReadRequest, WriteBatch, WriteItem, WriteOperation, Written};
+pub use definition::{AuthMethod, Definition, DefinitionFinding, EndOfLife, Entity, Parameter, SecretKey};
+pub use egress::EndpointPolicy;
+pub use secret::{SecretData, SecretError, SecretSource, SecretString};

@@ -1,0 +1,267 @@
+//! What an answer means, by the definition's table of errors; and what a person is told of it.
+//!
+//! Pure. A message carries the vendor's code and its own words, cleaned and cut; never a raw body.
+
+use super::gate::Showed;
+use super::transport::Answer;
+use crate::definition::format::{Effect, ErrorRule, Format};
+use crate::definition::path::AnswerPath;
+use crate::{decode, message, reason};
+use fairlead_model::{ErrorClass, RemoteError, Timestamp};
+use serde_json::Value;
+use std::time::Duration;
+
+/// What was tried, for messages and for judging.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tried<'a> {
+    /// The system's name.
+    pub(crate) system: &'a str,
+    /// `update of Account`.
+    pub(crate) what: &'a str,
+    /// It may have had an effect.
+    pub(crate) write: bool,
+}
+
+/// A failed answer, judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Judged {
+    pub(crate) error: RemoteError,
+    pub(crate) showed: Showed,
+}
+
+/// What the vendor says went wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) code: Option<String>,
+    pub(crate) message: Option<String>,
+    pub(crate) field: Option<String>,
+}
+
+/// Judges an answer; `None` is a success.
+pub(crate) fn judge(format: &Format, tried: Tried<'_>, answer: &Answer, now: Timestamp) -> Option<Judged> {
+    if (200..300).contains(&answer.status) {
+        return None;
+    }
+    let page = answer.is_page();
+    let body = if page { None } else { decode::json(&answer.body).ok() };
+    let told = body.as_ref().map(|body| read(format, body)).unwrap_or_default();
+    let rule = find(format, answer.status, told.code.as_deref());
+    let told = match (rule, &body) {
+        (Some(rule), Some(body)) => Told {
+            message: rule.message.as_ref().and_then(|path| path.text(body)).or(told.message),
+            field: rule.field.as_ref().and_then(|path| path.text(body)).or(told.field),
+            ..told
+        },
+        _ => told,
+    };
+    let status = Some(answer.status);
+    let mut error = error(rule, status, &told, tried);
+    let server = answer.status >= 500;
+    if server && page && error.class == ErrorClass::Transient {
+        error.reason = reason::MAINTENANCE_PAGE.into();
+    }
+    let wait = match error.class {
+        ErrorClass::Throttled | ErrorClass::Transient => answer.header("retry-after").and_then(|text| retry_after(text, now)),
+        _ => None,
+    };
+    let showed = match error.class {
+        ErrorClass::Throttled => Showed::Throttling {
+            wait: wait.filter(|_| rule.is_none_or(|rule| rule.retry_after.is_some())),
+            exhausted: rule.is_some_and(|rule| rule.quota_exhausted),
+        },
+        _ if server || answer.status == 408 => Showed::Outage,
+        _ => Showed::Alive,
+    };
+    Some(Judged { error: error.retry_after(wait), showed })
+}
+
+/// Judges the refusal of one item of a batch that was answered as a whole.
+pub(crate) fn judge_item(format: &Format, tried: Tried<'_>, told: &Told) -> RemoteError {
+    // Nothing of an item that the vendor refused took effect, whatever the table says of whole answers.
+    let rule = format.errors.iter().find(|rule| !rule.code.is_empty() && matches(rule, None, told.code.as_deref()));
+    error(rule, None, told, tried)
+}
+
+/// A page for people, or something else that is no data, in an answer that claims success.
+pub(crate) fn no_data(tried: Tried<'_>, answer: &Answer) -> Judged {
+    let Tried { system, what, write } = tried;
+    let (word, text) = if answer.is_page() {
+        (reason::MAINTENANCE_PAGE, format!("{system} answered {what} with a web page where data was expected: maintenance, or the endpoint is not its API"))
+    } else {
+        (reason::UNEXPECTED_RESPONSE, format!("{system} answered {what} with something that is not JSON"))
+    };
+    let error = if write {
+        RemoteError::new(ErrorClass::UnknownOutcome, reason::OUTCOME_UNKNOWN, format!("{text}; it is looked up before it is sent again"))
+    } else {
+        RemoteError::new(ErrorClass::Transient, word, text)
+    };
+    Judged { error, showed: Showed::Outage }
+}
+
+/// What the error body says.
+fn read(format: &Format, body: &Value) -> Told {
+    let first = |paths: &[AnswerPath]| paths.iter().find_map(|path| path.text(body));
+    let places = &format.error_body;
+    Told { code: first(&places.code), message: first(&places.message), field: first(&places.field) }
+}
+
+fn find<'a>(format: &'a Format, status: u16, code: Option<&str>) -> Option<&'a ErrorRule> {
+    format.errors.iter().find(|rule| matches(rule, Some(status), code))
+}
+
+fn matches(rule: &ErrorRule, status: Option<u16>, code: Option<&str>) -> bool {
+    let status_fits = rule.status.is_none() || rule.status == status;
+    let code_fits = rule.code.is_empty()
+        || code.is_some_and(|code| {
+            rule.code.iter().any(|pattern| pattern.strip_suffix('*').map_or(pattern == code, |start| code.starts_with(start)))
+        });
+    status_fits && code_fits
+}
+
+fn error(rule: Option<&ErrorRule>, status: Option<u16>, told: &Told, tried: Tried<'_>) -> RemoteError {
+    let mut class = rule.map_or_else(|| default_class(status), |rule| rule.class);
+    let mut word = rule.and_then(|rule| rule.reason.as_deref()).unwrap_or_else(|| default_reason(class)).to_owned();
+    let server = status.is_some_and(|status| status >= 500);
+    let effect = rule.and_then(|rule| rule.effect).unwrap_or(if server { Effect::Maybe } else { Effect::None });
+    if tried.write && effect == Effect::Maybe && matches!(class, ErrorClass::Transient | ErrorClass::UnknownOutcome) {
+        class = ErrorClass::UnknownOutcome;
+        word = reason::OUTCOME_UNKNOWN.into();
+    }
+    if !tried.write && class == ErrorClass::Data {
+        // A read has no record that could be wrong: what is wrong is the question.
+        class = ErrorClass::Configuration;
+    }
+    let code = told.code.as_deref().map(message::code).filter(|code| !code.is_empty());
+    let words = told.message.as_deref().map(|text| message::clean(text, message::MAX_VENDOR_TEXT)).filter(|text| !text.is_empty());
+    let mut text = format!("{} refused {}", tried.system, tried.what);
+    if let Some(status) = status {
+        text = format!("{} answered {} with {status}", tried.system, tried.what);
+    }
+    if let Some(code) = code {
+        text.push(' ');
+        text.push_str(&code);
+    }
+    if let Some(words) = words {
+        text.push_str(": ");
+        text.push_str(&words);
+    }
+    let field = told.field.as_deref().map(|field| message::clean(field, 120)).filter(|field| !field.is_empty());
+    RemoteError::new(class, word, text).field(field)
+}
+
+fn default_class(status: Option<u16>) -> ErrorClass {
+    match status {
+        Some(401) => ErrorClass::Auth,
+        Some(403) => ErrorClass::Permission,
+        Some(404) => ErrorClass::NotFound,
+        Some(408 | 425 | 500..) => ErrorClass::Transient,
+        Some(409 | 412) => ErrorClass::Conflict,
+        Some(410) => ErrorClass::Configuration,
+        Some(429) => ErrorClass::Throttled,
+        Some(100..=399) => ErrorClass::Configuration,
+        Some(_) | None => ErrorClass::Data,
+    }
+}
+
+fn default_reason(class: ErrorClass) -> &'static str {
+    match class {
+        ErrorClass::Transient => reason::SERVER_ERROR,
+        ErrorClass::Throttled => reason::RATE_LIMITED,
+        ErrorClass::Auth => reason::AUTHENTICATION_FAILED,
+        ErrorClass::Permission => reason::ENTITY_PERMISSION_MISSING,
+        ErrorClass::Data => reason::VALIDATION_FAILED,
+        ErrorClass::Conflict => reason::RECORD_CONFLICT,
+        ErrorClass::NotFound => reason::RECORD_NOT_FOUND,
+        ErrorClass::UnknownOutcome => reason::OUTCOME_UNKNOWN,
+        ErrorClass::Configuration => reason::UNEXPECTED_RESPONSE,
+    }
+}
+
+/// `Retry-After`: seconds, or a date (RFC 9110 section 10.2.3).
+fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = chrono::DateTime::parse_from_rfc2822(text.trim()).ok()?;
+    Some(Timestamp(date.timestamp_millis()).since(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Catalog;
+    use http::HeaderMap;
+
+    fn answer(status: u16, headers: &[(&'static str, &str)], body: &str) -> Answer {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, value.parse().unwrap());
+        }
+        Answer { status, headers: map, body: body.as_bytes().to_vec() }
+    }
+
+    fn judged(system: &str, write: bool, answer: &Answer) -> Judged {
+        let format = &Catalog::builtin().get(system).unwrap().format;
+        judge(format, Tried { system, what: "update of thing", write }, answer, Timestamp(0)).unwrap()
+    }
+
+    #[test]
+    fn salesforce_errors_are_known_by_their_codes() {
+        use ErrorClass::{Auth, Conflict, Configuration, Data, NotFound, Permission, Throttled, Transient, UnknownOutcome};
+        for (status, code, class, word) in [
+            (400, "REQUIRED_FIELD_MISSING", Data, "ValidationFailed"),
+            (400, "DUPLICATE_VALUE", Conflict, "RecordConflict"),
+            (400, "UNABLE_TO_LOCK_ROW", Transient, "RecordConflict"),
+            (400, "INSUFFICIENT_ACCESS_OR_READONLY", Permission, "EntityPermissionMissing"),
+            (401, "INVALID_SESSION_ID", Auth, "AuthenticationFailed"),
+            (403, "REQUEST_LIMIT_EXCEEDED", Throttled, "RateLimited"),
+            (403, "API_DISABLED_FOR_ORG", Auth, "AuthenticationFailed"),
+            (404, "ENTITY_IS_DELETED", NotFound, "RecordNotFound"),
+            (410, "GONE", Configuration, "VersionRetired"),
+            (500, "UNKNOWN_EXCEPTION", UnknownOutcome, "OutcomeUnknown"),
+            (503, "SERVER_UNAVAILABLE", Transient, "ServerError"),
+        ] {
+            let judged = judged("salesforce", true, &answer(status, &[], &format!(r#"[{{"errorCode":"{code}","message":"it <failed>\u001b[2J"}}]"#)));
+            assert_eq!((judged.error.class, judged.error.reason.as_str()), (class, word), "{code}");
+            assert!(judged.error.message.ends_with(&format!("with {status} {code}: it ‹failed› [2J")), "{}", judged.error.message);
+        }
+    }
+
+    #[test]
+    fn netsuite_errors_are_known_by_their_codes_and_name_the_field() {
+        use ErrorClass::{Auth, Conflict, Data, NotFound, Permission, Throttled};
+        for (status, code, class) in [
+            (400, "INVALID_CONTENT", Data),
+            (400, "USER_ERROR", Data),
+            (400, "DUP_RCRD", Conflict),
+            (400, "SSS_REQUEST_LIMIT_EXCEEDED", Throttled),
+            (401, "INVALID_LOGIN", Auth),
+            (401, "consumer_key_unknown", Auth),
+            (403, "INSUFFICIENT_PERMISSION", Permission),
+            (404, "NONEXISTENT_ID", NotFound),
+            (429, "CONCURRENCY_LIMIT_EXCEEDED", Throttled),
+        ] {
+            let body = format!(r#"{{"title":"Bad","o:errorDetails":[{{"detail":"no","o:errorCode":"{code}","o:errorPath":"email"}}]}}"#);
+            let judged = judged("netsuite", true, &answer(status, &[], &body));
+            assert_eq!((judged.error.class, judged.error.field.as_deref()), (class, Some("email")), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_failing_server_is_an_outage_and_a_refused_record_is_not() {
+        assert_eq!(judged("salesforce", false, &answer(502, &[("content-type", "text/html")], "<h1>down</h1>")).error.reason, "MaintenancePage");
+        assert_eq!(judged("salesforce", false, &answer(502, &[], "")).showed, Showed::Outage);
+        assert_eq!(judged("salesforce", false, &answer(404, &[], "[]")).showed, Showed::Alive);
+        assert_eq!(judged("netsuite", true, &answer(503, &[], "")).error.class, ErrorClass::UnknownOutcome);
+        assert_eq!(judged("netsuite", false, &answer(503, &[], "")).error.class, ErrorClass::Transient);
+        assert_eq!(judged("netsuite", false, &answer(302, &[("location", "https://evil.example")], "")).error.class, ErrorClass::Configuration);
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let told = judged("netsuite", false, &answer(429, &[("retry-after", "7")], "")).showed;
+        assert_eq!(told, Showed::Throttling { wait: Some(Duration::from_secs(7)), exhausted: false });
+        assert_eq!(retry_after("Thu, 01 Jan 1970 00:01:00 GMT", Timestamp(0)), Some(Duration::from_secs(60)));
+        assert_eq!(retry_after("soon", Timestamp(0)), None);
+    }
+}

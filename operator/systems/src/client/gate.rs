@@ -1,0 +1,370 @@
+//! When a request may be sent: the account's limits, the waits that the vendor asked for, the circuit breaker, the quota.
+//!
+//! Order of the gates: vendor's wait, circuit, a place among the concurrent requests, a slot of the rate; then the first two once more, for
+//! the vendor may have said "wait" while this request stood in line. No request leaves before a time that the vendor named.
+//! A circuit opens after so many failures in a row within a time; any answer that shows the vendor alive closes it.
+
+use crate::definition::format::ThrottleFormat;
+use crate::reason;
+use fairlead_model::report::{Circuit, Quota};
+use fairlead_model::unit::{CircuitBreaker, Limits};
+use fairlead_model::{Clock, ErrorClass, RemoteError, Timestamp};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+/// The longest wait that a vendor's header can cause.
+const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// What an exchange showed of the vendor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Showed {
+    /// It works.
+    Alive,
+    /// It does not.
+    Outage,
+    /// It wants us to wait, perhaps for so long.
+    Throttling { wait: Option<Duration>, exhausted: bool },
+    /// Nothing: the request ended before it showed anything.
+    Nothing,
+}
+
+pub(crate) struct Gate {
+    clock: Arc<dyn Clock>,
+    breaker: CircuitBreaker,
+    throttle: ThrottleFormat,
+    interval: Option<Duration>,
+    places: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    circuit: Circuit,
+    /// Failures in a row, by time.
+    failures: VecDeque<Timestamp>,
+    open_until: Timestamp,
+    /// A half-open probe is under way.
+    probing: bool,
+    wait_until: Option<Timestamp>,
+    /// The last wait that we chose ourselves.
+    wait: Duration,
+    waited: Duration,
+    quota: Quota,
+    next_slot: Option<Instant>,
+}
+
+/// The right to send one request.
+pub(crate) struct Pass<'a> {
+    gate: &'a Gate,
+    probe: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        if self.probe {
+            self.gate.lock().probing = false;
+        }
+    }
+}
+
+impl Gate {
+    pub(crate) fn new(limits: &Limits, breaker: &CircuitBreaker, throttle: &ThrottleFormat, clock: Arc<dyn Clock>) -> Self {
+        let interval = limits.requests_per_second.filter(|rate| *rate > 0).map(|rate| Duration::from_secs(1) / rate);
+        Self {
+            clock,
+            breaker: breaker.clone(),
+            throttle: throttle.clone(),
+            interval,
+            places: Arc::new(Semaphore::new(usize::try_from(limits.concurrency.max(1)).unwrap_or(1))),
+            state: Mutex::new(State::default()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a turn until `deadline`, or says why there is none.
+    pub(crate) async fn enter(&self, deadline: Instant) -> Result<Pass<'_>, RemoteError> {
+        self.open(false)?;
+        let busy = || RemoteError::new(ErrorClass::Transient, reason::BUSY, "no turn came before the deadline: the connector's limits are used up by other requests");
+        let place = match tokio::time::timeout_at(deadline, Arc::clone(&self.places).acquire_owned()).await {
+            Ok(Ok(place)) => place,
+            Ok(Err(_)) | Err(_) => return Err(busy()),
+        };
+        if let Some(interval) = self.interval {
+            let slot = {
+                let mut state = self.lock();
+                let slot = state.next_slot.map_or_else(Instant::now, |next| next.max(Instant::now()));
+                if slot > deadline {
+                    return Err(busy());
+                }
+                state.next_slot = Some(slot + interval);
+                slot
+            };
+            tokio::time::sleep_until(slot).await;
+        }
+        let probe = self.open(true)?;
+        Ok(Pass { gate: self, probe, _place: place })
+    }
+
+    /// Whether a request may go now; with `claim`, takes the half-open probe and says so.
+    fn open(&self, claim: bool) -> Result<bool, RemoteError> {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        if let Some(until) = state.wait_until.filter(|until| *until > now) {
+            let text = format!("the vendor asked to slow down; nothing is sent before {until}");
+            return Err(RemoteError::new(ErrorClass::Throttled, reason::RATE_LIMITED, text).retry_after(Some(until.since(now))));
+        }
+        if state.circuit == Circuit::Closed {
+            return Ok(false);
+        }
+        let wait = if state.probing { Duration::from_secs(1) } else { state.open_until.since(now) };
+        if state.probing || now < state.open_until {
+            let text = format!("the circuit is open after {} failures in a row; one request tries again at {}", self.breaker.failures, state.open_until);
+            return Err(RemoteError::new(ErrorClass::Transient, reason::CIRCUIT_OPEN, text).retry_after(Some(wait)));
+        }
+        if claim {
+            state.circuit = Circuit::HalfOpen;
+            state.probing = true;
+        }
+        Ok(claim)
+    }
+
+    /// Learns from what an exchange showed. A wait that the vendor asked for is returned as it will be kept.
+    pub(crate) fn learn(&self, showed: &Showed) -> Option<Duration> {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        match showed {
+            Showed::Nothing => None,
+            Showed::Alive => {
+                state.failures.clear();
+                state.circuit = Circuit::Closed;
+                if state.wait_until.is_none_or(|until| until <= now) {
+                    state.wait = Duration::ZERO;
+                    state.wait_until = None;
+                }
+                None
+            }
+            Showed::Outage => {
+                let (within, most) = (self.breaker.within, usize::try_from(self.breaker.failures.max(1)).unwrap_or(1));
+                state.failures.push_back(now);
+                while state.failures.len() > most || state.failures.front().is_some_and(|first| now.since(*first) > within) {
+                    state.failures.pop_front();
+                }
+                if state.circuit != Circuit::Closed || state.failures.len() >= most {
+                    state.circuit = Circuit::Open;
+                    state.open_until = now.plus(self.breaker.open_for);
+                }
+                None
+            }
+            Showed::Throttling { wait, exhausted } => {
+                state.failures.clear();
+                state.circuit = Circuit::Closed;
+                if *exhausted {
+                    state.quota = Quota::Exhausted;
+                }
+                // Several requests that were under way together are refused together: that is one refusal, not several.
+                let waiting = state.wait_until.filter(|until| *until > now);
+                let wait = wait.map(|wait| wait.min(MAX_WAIT)).unwrap_or_else(|| match waiting {
+                    Some(until) => until.since(now),
+                    None => {
+                        state.wait = if state.wait.is_zero() { self.throttle.initial.0 } else { state.wait.saturating_mul(2).min(self.throttle.max.0) };
+                        jittered(state.wait)
+                    }
+                });
+                let until = now.plus(wait).max(waiting.unwrap_or_default());
+                state.waited = state.waited.saturating_add(until.since(waiting.unwrap_or(now)));
+                state.wait_until = Some(until);
+                Some(until.since(now))
+            }
+        }
+    }
+
+    /// Takes in how much quota is left.
+    pub(crate) fn quota_left(&self, used: u64, most: u64) {
+        let left = most.saturating_sub(used);
+        let quota = match left {
+            0 => Quota::Exhausted,
+            left if left.saturating_mul(5) < most => Quota::Low,
+            _ => Quota::Ample,
+        };
+        self.lock().quota = quota;
+    }
+
+    /// A request was answered although the quota was thought to be used up, and the vendor says nothing of what is left.
+    pub(crate) fn quota_unknown(&self) {
+        self.lock().quota = Quota::Ample;
+    }
+
+    pub(crate) fn circuit(&self) -> Circuit {
+        let state = self.lock();
+        match state.circuit {
+            Circuit::Open if self.clock.now() >= state.open_until => Circuit::HalfOpen,
+            circuit => circuit,
+        }
+    }
+
+    pub(crate) fn quota(&self) -> Quota {
+        self.lock().quota
+    }
+
+    pub(crate) fn wait_until(&self) -> Option<Timestamp> {
+        self.lock().wait_until.filter(|until| *until > self.clock.now())
+    }
+
+    /// Seconds that the vendor asked to wait, in all.
+    pub(crate) fn waited(&self) -> u64 {
+        self.lock().waited.as_secs()
+    }
+}
+
+/// Up to a fifth longer, so that several connectors do not come back at one moment.
+fn jittered(wait: Duration) -> Duration {
+    let fifth = u64::try_from(wait.as_millis() / 5).unwrap_or(0);
+    wait + Duration::from_millis(rand::Rng::random_range(&mut rand::rng(), 0..=fifth))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    struct Hand(AtomicI64);
+
+    impl Clock for Hand {
+        fn now(&self) -> Timestamp {
+            Timestamp(self.0.load(Ordering::SeqCst))
+        }
+    }
+
+    fn gate(rate: Option<u32>, concurrency: u32) -> (Gate, Arc<Hand>) {
+        let clock = Arc::new(Hand(AtomicI64::new(1_000_000)));
+        let breaker = CircuitBreaker { failures: 3, within: Duration::from_secs(30), open_for: Duration::from_secs(60) };
+        let limits = Limits { requests_per_second: rate, concurrency };
+        (Gate::new(&limits, &breaker, &ThrottleFormat::default(), clock.clone()), clock)
+    }
+
+    fn pass(clock: &Hand, seconds: i64) {
+        clock.0.fetch_add(seconds * 1000, Ordering::SeqCst);
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    async fn refused(gate: &Gate) -> (String, Duration) {
+        let error = gate.enter(soon()).await.err().expect("the gate should be shut");
+        (error.reason, error.retry_after.unwrap_or_default())
+    }
+
+    #[tokio::test]
+    async fn failures_in_a_row_open_the_circuit_and_one_probe_decides() {
+        let (gate, clock) = gate(None, 8);
+        gate.learn(&Showed::Outage);
+        gate.learn(&Showed::Outage);
+        gate.learn(&Showed::Alive);
+        gate.learn(&Showed::Outage);
+        gate.learn(&Showed::Outage);
+        assert_eq!(gate.circuit(), Circuit::Closed, "a success in between starts the count anew");
+        pass(&clock, 31);
+        gate.learn(&Showed::Outage);
+        assert_eq!(gate.circuit(), Circuit::Closed, "failures long ago do not count");
+        gate.learn(&Showed::Outage);
+        gate.learn(&Showed::Outage);
+        assert_eq!(gate.circuit(), Circuit::Open);
+        assert_eq!(refused(&gate).await, (reason::CIRCUIT_OPEN.into(), Duration::from_secs(60)));
+        pass(&clock, 60);
+        let probe = gate.enter(soon()).await.map_err(|e| e.to_string()).unwrap();
+        assert_eq!(refused(&gate).await.0, reason::CIRCUIT_OPEN, "only one request decides");
+        gate.learn(&Showed::Outage);
+        drop(probe);
+        assert_eq!(refused(&gate).await, (reason::CIRCUIT_OPEN.into(), Duration::from_secs(60)), "a failed probe opens it again");
+        pass(&clock, 60);
+        let probe = gate.enter(soon()).await.map_err(|e| e.to_string()).unwrap();
+        gate.learn(&Showed::Alive);
+        drop(probe);
+        assert_eq!(gate.circuit(), Circuit::Closed);
+        assert!(gate.enter(soon()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_probe_that_is_given_up_makes_room_for_the_next() {
+        let (gate, clock) = gate(None, 8);
+        for _ in 0..3 {
+            gate.learn(&Showed::Outage);
+        }
+        pass(&clock, 60);
+        drop(gate.enter(soon()).await.map_err(|e| e.to_string()).unwrap());
+        assert!(gate.enter(soon()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_before_the_time_that_the_vendor_names() {
+        let (gate, clock) = gate(None, 8);
+        assert_eq!(gate.learn(&Showed::Throttling { wait: Some(Duration::from_secs(7)), exhausted: false }), Some(Duration::from_secs(7)));
+        gate.learn(&Showed::Alive);
+        assert_eq!(refused(&gate).await, (reason::RATE_LIMITED.into(), Duration::from_secs(7)), "a late success does not shorten the wait");
+        pass(&clock, 6);
+        assert_eq!(refused(&gate).await.1, Duration::from_secs(1));
+        pass(&clock, 1);
+        assert!(gate.enter(soon()).await.is_ok());
+        assert_eq!(gate.waited(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_request_in_line_waits_too_when_the_vendor_says_wait() {
+        let (gate, _clock) = gate(None, 1);
+        let first = gate.enter(soon()).await.map_err(|e| e.to_string()).unwrap();
+        let second = gate.enter(soon());
+        let finish = async {
+            tokio::task::yield_now().await;
+            gate.learn(&Showed::Throttling { wait: Some(Duration::from_secs(5)), exhausted: true });
+            drop(first);
+        };
+        let (second, ()) = tokio::join!(second, finish);
+        assert_eq!(second.err().map(|error| error.reason).as_deref(), Some(reason::RATE_LIMITED));
+        assert_eq!(gate.quota(), Quota::Exhausted);
+    }
+
+    #[tokio::test]
+    async fn waits_of_our_own_double_once_per_refusal_and_start_anew_after_a_success() {
+        let (gate, clock) = gate(None, 8);
+        let told = Showed::Throttling { wait: None, exhausted: false };
+        let within = |wait: Option<Duration>, low: u64, high: u64| {
+            let wait = wait.unwrap();
+            assert!(wait >= Duration::from_millis(low) && wait <= Duration::from_millis(high), "{wait:?}");
+        };
+        within(gate.learn(&told), 1000, 1200);
+        within(gate.learn(&told), 1000, 1200);
+        pass(&clock, 2);
+        within(gate.learn(&told), 2000, 2400);
+        pass(&clock, 3);
+        gate.learn(&Showed::Alive);
+        within(gate.learn(&told), 1000, 1200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_keep_their_distance() {
+        let (gate, _) = gate(Some(4), 100);
+        let start = Instant::now();
+        for _ in 0..9 {
+            drop(gate.enter(start + Duration::from_secs(60)).await.map_err(|e| e.to_string()).unwrap());
+        }
+        assert_eq!(start.elapsed().as_millis() / 10, 200, "eight intervals of a quarter second");
+        assert_eq!(gate.enter(Instant::now() + Duration::from_millis(10)).await.err().map(|e| e.reason).as_deref(), Some(reason::BUSY));
+    }
+
+    #[test]
+    fn quota_is_low_below_a_fifth() {
+        let (gate, _) = gate(None, 1);
+        for (used, quota) in [(0, Quota::Ample), (4000, Quota::Ample), (4001, Quota::Low), (5000, Quota::Exhausted), (5001, Quota::Exhausted)] {
+            gate.quota_left(used, 5000);
+            assert_eq!(gate.quota(), quota, "{used}");
+        }
+    }
+}

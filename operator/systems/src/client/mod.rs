@@ -1,0 +1,194 @@
+//! One live connector: reading, searching and writing in one account of one system.
+//!
+//! A [`Client`] is built without I/O and shared by everything that uses the Connector, so that its limits, its pause and its circuit are the
+//! account's. It keeps no record; what it remembers (token, Secret, what the vendor said of limits) may be lost at any time.
+
+mod classify;
+mod credentials;
+mod gate;
+mod keyset;
+mod line;
+mod query;
+mod rest;
+mod sign;
+mod transport;
+mod types;
+mod write;
+
+pub use types::{CallCounters, NativeRecord, Page, ReadRequest, WriteBatch, WriteItem, WriteOperation, Written};
+
+use crate::definition::{Definition, Entity, MAIN};
+use crate::egress::{EndpointPolicy, system_lookup};
+use crate::secret::SecretSource;
+use credentials::invalid;
+use fairlead_model::report::{Circuit, Failure, Quota};
+use fairlead_model::unit::ConnectorUnit;
+use fairlead_model::{Clock, ExternalId, FieldPath, RemoteError, Timestamp};
+use keyset::Memory;
+use line::Line;
+use query::{Language, Which};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The most results of a search: enough to tell none, one and several apart.
+const MAX_FOUND: usize = 3;
+
+/// One live connector.
+pub struct Client {
+    line: Line,
+    memory: Memory,
+    concurrency: usize,
+}
+
+impl Client {
+    /// Builds a client; no I/O. An endpoint, parameter, method or certificate that cannot be used is the error.
+    pub fn connect(
+        unit: &ConnectorUnit,
+        secrets: Arc<dyn SecretSource>,
+        policy: &EndpointPolicy,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, RemoteError> {
+        let line = Line::new(unit, secrets, policy, clock, &system_lookup())?;
+        let concurrency = usize::try_from(unit.limits.concurrency.max(1)).unwrap_or(1);
+        Ok(Self { line, memory: Memory::default(), concurrency })
+    }
+
+    /// The definition that this client speaks by.
+    #[must_use]
+    pub fn definition(&self) -> &Definition {
+        &self.line.definition
+    }
+
+    /// The longest that one request may take. A caller whose lease ends sooner must not write.
+    #[must_use]
+    pub fn request_timeout(&self) -> Duration {
+        self.line.timeout()
+    }
+
+    fn entity(&self, name: &str) -> Result<&Entity, RemoteError> {
+        self.line.definition.entity(name).ok_or_else(|| invalid(format!("{} has no entity {name:?} in its definition", self.line.definition.system())))
+    }
+
+    /// The cheapest call that needs valid credentials.
+    pub async fn probe(&self) -> Result<(), RemoteError> {
+        let request = &self.line.definition.format.probe;
+        let mut call = self.line.call("the probe".into(), request, &[], false)?;
+        call.body.clone_from(&request.body);
+        self.line.json(&call).await.map(drop)
+    }
+
+    /// Reads a page of changes.
+    pub async fn read_page(&self, request: &ReadRequest) -> Result<Page, RemoteError> {
+        let entity = self.entity(&request.entity)?;
+        let deadline = Instant::now() + request.deadline;
+        if let Some(language) = Language::of(entity, &request.slice) {
+            return Box::pin(keyset::read(&self.line, &self.memory, &language, &request.fields, request.cursor.as_ref(), deadline)).await;
+        }
+        match entity.format.read.as_ref().and_then(|read| Some((read, read.request.as_ref()?))) {
+            Some((read, format)) if request.slice == MAIN => {
+                Box::pin(rest::read(&self.line, entity, read, format, request.cursor.as_ref(), deadline)).await
+            }
+            _ => Err(invalid(format!("{} has no slice {:?} to read", entity.name(), request.slice))),
+        }
+    }
+
+    /// Reads records by their ids, each in its place; `None` where there is no such record.
+    pub async fn read_keys(&self, entity: &str, fields: &[FieldPath], ids: &[ExternalId]) -> Result<Vec<Option<NativeRecord>>, RemoteError> {
+        let entity = self.entity(entity)?;
+        let mut found: HashMap<String, NativeRecord> = HashMap::new();
+        if let Some(language) = Language::of(entity, MAIN) {
+            let usable: Vec<&str> = ids.iter().map(ExternalId::as_str).filter(|id| language.is_id(id)).collect();
+            for chunk in usable.chunks(language.most_ids()) {
+                let most = u32::try_from(language.most_ids()).unwrap_or(200);
+                let rows = Box::pin(language.rows(&self.line, fields, &Which::Ids(chunk), most, self.line.soon())).await?;
+                found.extend(rows.records.into_iter().map(|(_, record)| (record.id.0.clone(), record)));
+            }
+        } else if let Some(get) = &entity.format.get {
+            for id in ids {
+                if let Some(record) = Box::pin(rest::get(&self.line, entity, get, id.as_str())).await? {
+                    found.insert(id.0.clone(), record);
+                }
+            }
+        } else {
+            return Err(invalid(format!("{} cannot be read by id", entity.name())));
+        }
+        Ok(ids.iter().map(|id| found.get(id.as_str()).cloned()).collect())
+    }
+
+    /// Looks for records whose fields have these values; at most three are returned.
+    pub async fn search(&self, entity: &str, fields: &[FieldPath], criteria: &[(FieldPath, Value)]) -> Result<Vec<NativeRecord>, RemoteError> {
+        let entity = self.entity(entity)?;
+        if criteria.is_empty() {
+            return Err(invalid("a search needs at least one field"));
+        }
+        let mut found: Vec<NativeRecord> = if let Some(language) = Language::of(entity, MAIN) {
+            let most = u32::try_from(MAX_FOUND).unwrap_or(3);
+            let rows = Box::pin(language.rows(&self.line, fields, &Which::Equal(criteria), most, self.line.soon())).await?;
+            rows.records.into_iter().map(|(_, record)| record).collect()
+        } else if let Some(search) = &entity.format.search {
+            Box::pin(rest::search(&self.line, entity, search, criteria)).await?
+        } else {
+            return Err(invalid(format!("{} cannot be searched", entity.name())));
+        };
+        found.truncate(MAX_FOUND);
+        Ok(found)
+    }
+
+    /// Writes records. Each item gets its own result, in its place; batches and single calls are made as the vendor wants them.
+    pub async fn write(&self, batch: &WriteBatch) -> Vec<Result<Written, RemoteError>> {
+        match self.entity(&batch.entity) {
+            Ok(entity) => Box::pin(write::write(&self.line, entity, &batch.items, self.concurrency)).await,
+            Err(error) => batch.items.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    /// The circuit breaker's state.
+    #[must_use]
+    pub fn circuit(&self) -> Circuit {
+        self.line.gate.circuit()
+    }
+
+    /// How much of the account's quota is left, as far as the vendor tells.
+    #[must_use]
+    pub fn quota(&self) -> Quota {
+        self.line.gate.quota()
+    }
+
+    /// Until when the vendor wants nothing sent.
+    #[must_use]
+    pub fn throttled_until(&self) -> Option<Timestamp> {
+        self.line.gate.wait_until()
+    }
+
+    /// The last error of any call.
+    #[must_use]
+    pub fn last_error(&self) -> Option<Failure> {
+        self.line.last_error()
+    }
+
+    /// Why the client is paused for its credentials, if it is.
+    #[must_use]
+    pub fn auth_paused(&self) -> Option<Failure> {
+        self.line.credentials.paused()
+    }
+
+    /// Reads the Secret now; a changed one ends a pause.
+    pub async fn refresh_secret(&self) -> Result<(), RemoteError> {
+        self.line.credentials.refresh().await
+    }
+
+    /// Calls by what came of them.
+    #[must_use]
+    pub fn counters(&self) -> CallCounters {
+        self.line.counters()
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("system", &self.line.definition.system()).finish_non_exhaustive()
+    }
+}

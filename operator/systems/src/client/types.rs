@@ -1,0 +1,149 @@
+//! What goes into a client and what comes out.
+
+use fairlead_model::{Document, ExternalId, FieldPath, RemoteError, Timestamp};
+use std::time::Duration;
+
+/// A page to read.
+#[derive(Debug, Clone)]
+pub struct ReadRequest {
+    /// The native entity.
+    pub entity: String,
+    /// One of the entity's slices.
+    pub slice: String,
+    /// The native fields that are wanted; id, stamp and deletion mark come without asking.
+    pub fields: Vec<FieldPath>,
+    /// Where the last page ended; `None` begins at the beginning of time.
+    pub cursor: Option<serde_json::Value>,
+    /// The longest that the page may take, waits included.
+    pub deadline: Duration,
+}
+
+/// Records in the order of their changes, and where to go on.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// The records.
+    pub records: Vec<NativeRecord>,
+    /// Opaque; goes into the next request.
+    pub cursor: serde_json::Value,
+    /// The page reached the present: the next one is worth asking for when something may have changed.
+    pub caught_up: bool,
+}
+
+/// A record as the vendor holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NativeRecord {
+    /// Its id.
+    pub id: ExternalId,
+    /// Its version, as text that can be compared for equality.
+    pub version: Option<String>,
+    /// When the vendor says it was last modified.
+    pub modified: Option<Timestamp>,
+    /// It is deleted; the body may be empty.
+    pub deleted: bool,
+    /// Its fields, typed by the definition, without floats; decimals are canonical decimal strings.
+    pub body: Document,
+    /// What came, as JSON text, for dead letters.
+    pub raw: String,
+}
+
+/// Records to write.
+#[derive(Debug, Clone)]
+pub struct WriteBatch {
+    /// The native entity.
+    pub entity: String,
+    /// The records; answers come in their order.
+    pub items: Vec<WriteItem>,
+}
+
+/// One record to write.
+#[derive(Debug, Clone)]
+pub struct WriteItem {
+    /// What to do.
+    pub operation: WriteOperation,
+    /// The vendor's id; needed by all but `Create`.
+    pub id: Option<ExternalId>,
+    /// For `Create`: the correlation field and the canonical id that it is to hold.
+    pub key: Option<(FieldPath, String)>,
+    /// The native fields to write, nested by path.
+    pub body: Document,
+}
+
+/// What to do with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WriteOperation {
+    /// Make it; with a key, make or find it.
+    Create,
+    /// Change the named fields.
+    Update,
+    /// Make it inactive, as the definition says.
+    Archive,
+    /// Delete it.
+    Delete,
+}
+
+impl WriteOperation {
+    /// The word for it in messages.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Archive => "archive",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// A record was written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    /// Its id.
+    pub id: ExternalId,
+    /// Its version afterwards, if the vendor tells.
+    pub version: Option<String>,
+    /// It was made, as far as the vendor tells.
+    pub created: bool,
+    /// The record as the vendor answered it, if it did.
+    pub answer: Option<Document>,
+}
+
+/// Calls by what came of them, since the client was built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CallCounters {
+    /// Answered as wished.
+    pub succeeded: u64,
+    /// Passing trouble.
+    pub transient: u64,
+    /// Told to slow down.
+    pub throttled: u64,
+    /// Credentials refused.
+    pub auth: u64,
+    /// Refused: data, permission, conflict, not found, configuration.
+    pub refused: u64,
+    /// No answer to a write that was sent.
+    pub unknown: u64,
+    /// Not sent: circuit open, vendor's wait, pause, no turn before the deadline.
+    pub held_back: u64,
+    /// Token requests.
+    pub tokens: u64,
+    /// Whole seconds that the vendor asked to wait.
+    pub throttle_seconds: u64,
+}
+
+/// Counts what came of one call.
+impl CallCounters {
+    pub(crate) fn count<T>(&mut self, result: &Result<T, RemoteError>) {
+        use fairlead_model::ErrorClass as Class;
+        let counter = match result {
+            Ok(_) => &mut self.succeeded,
+            Err(error) => match error.class {
+                Class::Transient => &mut self.transient,
+                Class::Throttled => &mut self.throttled,
+                Class::Auth => &mut self.auth,
+                Class::UnknownOutcome => &mut self.unknown,
+                Class::Permission | Class::Data | Class::Conflict | Class::NotFound | Class::Configuration => &mut self.refused,
+            },
+        };
+        *counter += 1;
+    }
+}

@@ -1,0 +1,395 @@
+//! A system definition: what a business system is like, as a file that a team can write.
+//!
+//! Flow: text is parsed as YAML, `extends` is merged (objects by key, lists of named things by name), the whole is read into typed form and
+//! checked. A [`Definition`] has passed all checks; whoever holds one need not check again. It does no I/O.
+
+pub(crate) mod check;
+pub(crate) mod format;
+mod merge;
+pub(crate) mod path;
+pub(crate) mod template;
+
+use fairlead_model::FieldPath;
+use fairlead_model::schema::NativeSchema;
+use format::{AuthFormat, EntityFormat, FieldFormat, Format};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+/// The slice in which every entity is read.
+pub const MAIN: &str = "main";
+/// The slice of deletions, where they are found apart from the records.
+pub const DELETES: &str = "deletes";
+
+/// The most characters of a definition's text.
+pub const MAX_TEXT: usize = 512 * 1024;
+
+/// Something wrong in a definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefinitionFinding {
+    /// Where, as a path in the YAML (`entities[Account].fields[Name].type`).
+    pub place: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl fmt::Display for DefinitionFinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = if self.place.is_empty() { "definition" } else { &self.place };
+        write!(f, "{place}: {}", self.message)?;
+        if !self.hint.is_empty() {
+            write!(f, " ({})", self.hint)?;
+        }
+        Ok(())
+    }
+}
+
+/// A parsed and checked definition.
+#[derive(Debug, Clone)]
+pub struct Definition {
+    source: Value,
+    pub(crate) format: Format,
+    entities: BTreeMap<String, Entity>,
+}
+
+impl PartialEq for Definition {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+/// When the vendor takes a version out of service. Dates as the vendor gives them (`2028-06`, `2027-09-01`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndOfLife {
+    /// From then on the version should no longer be used.
+    pub deprecated: Option<String>,
+    /// From then on it does not answer.
+    pub retired: Option<String>,
+}
+
+/// One way to authenticate that a system offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthMethod {
+    /// Its name (`spec.auth.method`).
+    pub name: String,
+    /// The keys of the Secret that it needs.
+    pub secret_keys: Vec<SecretKey>,
+}
+
+/// A key of a Secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretKey {
+    /// Its name.
+    pub name: String,
+    /// Whether the method cannot do without it.
+    pub required: bool,
+    /// What it holds.
+    pub description: String,
+}
+
+/// Something a connector must or may say (`spec.parameters`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its name.
+    pub name: String,
+    /// Whether a connector must give it.
+    pub required: bool,
+    /// What it is.
+    pub description: String,
+    /// A regular expression that the whole value must match.
+    pub pattern: Option<String>,
+    /// The value if the connector gives none.
+    pub default: Option<String>,
+}
+
+/// One record type.
+#[derive(Debug, Clone)]
+pub struct Entity {
+    pub(crate) format: EntityFormat,
+    pub(crate) schema: NativeSchema,
+    slices: Vec<String>,
+    key_fields: Vec<FieldPath>,
+}
+
+impl Definition {
+    /// Parses and checks a complete definition. One that `extends` another must go through [`Definition::extend`]
+    /// (or [`crate::Catalog::resolve`], which knows the built-in ones).
+    pub fn parse(text: &str) -> Result<Self, Vec<DefinitionFinding>> {
+        let source = yaml(text)?;
+        if let Some(base) = source.get("extends") {
+            return Err(vec![DefinitionFinding {
+                place: "extends".into(),
+                message: format!("this definition extends {base}, which was not given"),
+                hint: "give the definition that it extends as well".into(),
+            }]);
+        }
+        Self::of(source)
+    }
+
+    /// The name of the definition that `text` extends, if it extends one.
+    #[must_use]
+    pub fn extends(text: &str) -> Option<String> {
+        yaml(text).ok()?.get("extends")?.as_str().map(str::to_owned)
+    }
+
+    /// `base` with what `text` adds or changes: entities and fields are merged by name, everything else is replaced.
+    pub fn extend(base: &Self, text: &str) -> Result<Self, Vec<DefinitionFinding>> {
+        let mut overlay = yaml(text)?;
+        let named = overlay.as_object_mut().and_then(|fields| fields.remove("extends"));
+        if named.as_ref().and_then(Value::as_str) != Some(base.system()) {
+            return Err(vec![DefinitionFinding {
+                place: "extends".into(),
+                message: format!("this definition must extend {:?}", base.system()),
+                hint: format!("write `extends: {}` at its top", base.system()),
+            }]);
+        }
+        let mut source = base.source.clone();
+        merge::overlay(&mut source, overlay);
+        Self::of(source)
+    }
+
+    fn of(source: Value) -> Result<Self, Vec<DefinitionFinding>> {
+        let format: Format = serde_path_to_error::deserialize(&source).map_err(|error| {
+            let place = check::readable_place(&error.path().to_string(), &source);
+            vec![DefinitionFinding { place, message: error.into_inner().to_string(), hint: "compare with the built-in definitions".into() }]
+        })?;
+        let findings = check::check(&format);
+        if !findings.is_empty() {
+            return Err(findings);
+        }
+        let entities = format.entities.iter().map(|entity| (entity.name.clone(), Entity::of(entity.clone()))).collect();
+        Ok(Self { source, format, entities })
+    }
+
+    /// The complete definition as text, `extends` resolved. Parsing it gives the same definition.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        self.source.to_string()
+    }
+
+    /// The system's name.
+    #[must_use]
+    pub fn system(&self) -> &str {
+        &self.format.system
+    }
+
+    /// The vendor API version to speak unless a connector names one; empty where the vendor has none.
+    #[must_use]
+    pub fn default_version(&self) -> &str {
+        &self.format.default_version
+    }
+
+    /// When `version` leaves service, if the vendor has said so.
+    #[must_use]
+    pub fn end_of_life(&self, version: &str) -> Option<EndOfLife> {
+        let numbers = |text: &str| text.split('.').map(|part| part.parse::<u32>().ok()).collect::<Option<Vec<_>>>();
+        let version = numbers(version)?;
+        self.format
+            .end_of_life
+            .iter()
+            .find(|rule| numbers(&rule.up_to).is_some_and(|limit| version <= limit))
+            .map(|rule| EndOfLife { deprecated: rule.deprecated.clone(), retired: rule.retired.clone() })
+    }
+
+    /// The ways to authenticate, the recommended one first.
+    #[must_use]
+    pub fn auth_methods(&self) -> Vec<AuthMethod> {
+        self.format.auth.iter().map(|auth| AuthMethod { name: auth.name().to_owned(), secret_keys: auth.secret_keys() }).collect()
+    }
+
+    /// What a connector must or may say.
+    #[must_use]
+    pub fn parameters(&self) -> Vec<Parameter> {
+        let parameter = |p: &format::ParameterFormat| Parameter {
+            name: p.name.clone(),
+            required: p.required,
+            description: p.description.clone(),
+            pattern: p.pattern.clone(),
+            default: p.default.clone(),
+        };
+        self.format.parameters.iter().map(parameter).collect()
+    }
+
+    /// The least permissions that the account needs, in the vendor's words.
+    #[must_use]
+    pub fn permissions(&self) -> &[String] {
+        &self.format.permissions
+    }
+
+    /// The record type called `name`.
+    #[must_use]
+    pub fn entity(&self, name: &str) -> Option<&Entity> {
+        self.entities.get(name)
+    }
+
+    /// The names of all record types.
+    pub fn entity_names(&self) -> impl Iterator<Item = &str> {
+        self.entities.keys().map(String::as_str)
+    }
+}
+
+impl Entity {
+    fn of(format: EntityFormat) -> Self {
+        let schema = format.fields.iter().map(|field| (field.name.clone(), field.native())).collect();
+        let deletes = format.read.as_ref().and_then(|read| read.suiteql.as_ref()).is_some_and(|suiteql| suiteql.deletes.is_some());
+        let slices = std::iter::once(MAIN).chain(deletes.then_some(DELETES)).map(str::to_owned).collect();
+        let key_fields = format.fields.iter().filter(|field| field.correlation).map(|field| field.name.clone()).collect();
+        Self { format, schema, slices, key_fields }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.format.name
+    }
+
+    /// Its fields by path.
+    #[must_use]
+    pub fn native_schema(&self) -> &NativeSchema {
+        &self.schema
+    }
+
+    /// Whether it can be read.
+    #[must_use]
+    pub fn readable(&self) -> bool {
+        self.format.read.is_some()
+    }
+
+    /// Whether existing records can be written.
+    #[must_use]
+    pub fn writable(&self) -> bool {
+        self.format.collections.is_some() || self.format.update.is_some() || self.format.upsert.is_some()
+    }
+
+    /// Whether records can be created.
+    #[must_use]
+    pub fn creatable(&self) -> bool {
+        self.format.collections.is_some() || self.format.create.is_some() || self.format.upsert.is_some()
+    }
+
+    /// Whether records can be deleted.
+    #[must_use]
+    pub fn can_delete(&self) -> bool {
+        self.format.collections.is_some() || self.format.delete.is_some()
+    }
+
+    /// What is read with a cursor of its own: `main`, and `deletes` where deletions are found apart.
+    #[must_use]
+    pub fn slices(&self) -> &[String] {
+        &self.slices
+    }
+
+    /// Whether records can be looked for by the values of fields.
+    #[must_use]
+    pub fn can_search(&self) -> bool {
+        self.format.search.is_some() || self.format.read.as_ref().is_some_and(|read| read.soql.is_some() || read.suiteql.is_some())
+    }
+
+    /// Whether records can be read by their ids.
+    #[must_use]
+    pub fn can_read_keys(&self) -> bool {
+        self.format.get.is_some() || self.format.read.as_ref().is_some_and(|read| read.soql.is_some() || read.suiteql.is_some())
+    }
+
+    /// The fields that can hold the canonical id.
+    #[must_use]
+    pub fn key_fields(&self) -> &[FieldPath] {
+        &self.key_fields
+    }
+
+    /// Whether a create that is sent twice makes one record, when `key` is the correlation field.
+    #[must_use]
+    pub fn idempotent_create(&self, key: Option<&str>) -> bool {
+        let Some(key) = key else { return false };
+        let known = self.key_fields.iter().any(|field| field.to_string() == key);
+        known && (self.format.collections.is_some() || self.format.upsert.as_ref().is_some_and(|upsert| upsert.idempotent))
+    }
+
+    /// The most records that travel in one request.
+    #[must_use]
+    pub fn batch_max(&self) -> usize {
+        match (&self.format.collections, &self.format.batch) {
+            (Some(collections), _) => collections.max,
+            (None, Some(batch)) => batch.max,
+            (None, None) => 1,
+        }
+    }
+
+    /// How long after a write a record may not yet be found by a search.
+    #[must_use]
+    pub fn visible_after(&self) -> Duration {
+        self.format.visible_after.0
+    }
+
+    /// How long after a write a read may still show the value before.
+    #[must_use]
+    pub fn stale_for(&self) -> Duration {
+        self.format.stale_for.0
+    }
+
+    /// Whether a record can be made inactive.
+    #[must_use]
+    pub fn can_archive(&self) -> bool {
+        !self.format.archive.is_empty() && self.writable()
+    }
+
+    pub(crate) fn field(&self, path: &FieldPath) -> Option<&FieldFormat> {
+        self.format.fields.iter().find(|field| &field.name == path)
+    }
+}
+
+impl AuthFormat {
+    pub(crate) fn name(&self) -> &str {
+        let (name, method) = match self {
+            Self::ApiKey { name, .. } => (name, "ApiKey"),
+            Self::Basic { name } => (name, "Basic"),
+            Self::ClientCredentials { name, .. } => (name, "ClientCredentials"),
+            Self::JwtBearer { name, .. } => (name, "JwtBearer"),
+            Self::ClientAssertion { name, .. } => (name, "ClientAssertion"),
+            Self::OAuth1 { name, .. } => (name, "OAuth1"),
+        };
+        name.as_deref().unwrap_or(method)
+    }
+
+    fn secret_keys(&self) -> Vec<SecretKey> {
+        let keys: &[(&str, &str)] = match self {
+            Self::ApiKey { secret_key, .. } => {
+                return vec![SecretKey { name: secret_key.clone(), required: true, description: "the API key".into() }];
+            }
+            Self::Basic { .. } => &[("username", "the user's name"), ("password", "the user's password")],
+            Self::ClientCredentials { .. } => &[("clientId", "the application's client id"), ("clientSecret", "the application's client secret")],
+            Self::JwtBearer { .. } => &[
+                ("clientId", "the application's client id (consumer key)"),
+                ("username", "the user in whose name calls are made"),
+                ("privateKey", "the RSA private key (PEM) whose certificate the application knows"),
+            ],
+            Self::ClientAssertion { .. } => &[
+                ("clientId", "the integration's client id"),
+                ("certificateId", "the id of the uploaded certificate (the key id of the assertion)"),
+                ("privateKey", "the private key (PEM, PKCS#8) of that certificate: EC P-256 or RSA"),
+            ],
+            Self::OAuth1 { .. } => &[
+                ("consumerKey", "the application's consumer key"),
+                ("consumerSecret", "the application's consumer secret"),
+                ("tokenId", "the access token's id"),
+                ("tokenSecret", "the access token's secret"),
+            ],
+        };
+        keys.iter().map(|(name, description)| SecretKey { name: (*name).into(), required: true, description: (*description).into() }).collect()
+    }
+}
+
+fn yaml(text: &str) -> Result<Value, Vec<DefinitionFinding>> {
+    let finding = |message: String| vec![DefinitionFinding { place: String::new(), message, hint: String::new() }];
+    if text.len() > MAX_TEXT {
+        return Err(finding(format!("longer than {MAX_TEXT} bytes")));
+    }
+    let value: Value = serde_saphyr::from_str(text).map_err(|error| finding(format!("not readable as YAML: {error}")))?;
+    if value.is_object() { Ok(value) } else { Err(finding("a definition is a YAML mapping".into())) }
+}
+
+#[cfg(test)]
+mod tests;

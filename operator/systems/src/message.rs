@@ -1,0 +1,83 @@
+//! Text from outside made fit for logs, events and status: control characters neutralised, markup defused, secrets taken out, length capped.
+
+use crate::secret::SecretString;
+
+/// The most characters of a vendor's own words that an error repeats.
+pub(crate) const MAX_VENDOR_TEXT: usize = 300;
+
+/// The most characters of a vendor's error code.
+pub(crate) const MAX_CODE: usize = 80;
+
+/// Cleans `text` for people. Control and invisible characters become spaces, angle brackets become harmless ones, runs of white space
+/// become one space, and at most `limit` characters remain.
+pub(crate) fn clean(text: &str, limit: usize) -> String {
+    let mut out = String::new();
+    let mut count = 0;
+    let mut gap = false;
+    for c in text.chars() {
+        let c = match c {
+            '<' => '‹',
+            '>' => '›',
+            c if c.is_control() || c.is_whitespace() || is_invisible(c) => {
+                gap = !out.is_empty();
+                continue;
+            }
+            c => c,
+        };
+        if count + 1 >= limit {
+            out.push('…');
+            return out;
+        }
+        if gap {
+            out.push(' ');
+            count += 1;
+            gap = false;
+        }
+        out.push(c);
+        count += 1;
+    }
+    out
+}
+
+/// Marks that change how text around them is shown without being seen: direction overrides, zero-width characters, tags.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{00ad}' | '\u{061c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// An error code as vendors write them: letters, digits and a few marks, nothing else.
+pub(crate) fn code(text: &str) -> String {
+    text.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ')).take(MAX_CODE).collect()
+}
+
+/// Takes every one of `secrets` out of `text`. Short values are left: taking out a two-letter user name would mangle the sentence
+/// and hide nothing.
+pub(crate) fn redact(text: &str, secrets: &[SecretString]) -> String {
+    let mut out = text.to_owned();
+    for secret in secrets {
+        let value = secret.expose().trim();
+        if value.len() >= 6 && out.contains(value) {
+            out = out.replace(value, "[redacted]");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminal_codes_markup_and_newlines_are_neutralised() {
+        assert_eq!(clean("a\u{1b}[31mred\u{1b}[0m\r\nINFO fake <b>x</b>\u{202e}\0 end", 300), "a [31mred [0m INFO fake ‹b›x‹/b› end");
+        assert_eq!(clean("  \n\t ", 300), "");
+        assert_eq!(clean(&"x".repeat(1000), 10), format!("{}…", "x".repeat(9)));
+        assert_eq!(code("INVALID_<script>\nFIELD"), "INVALID_scriptFIELD");
+    }
+
+    #[test]
+    fn a_secret_that_the_vendor_repeats_is_taken_out() {
+        let secrets = [SecretString::new("s3cr3t-value"), SecretString::new("ab")];
+        assert_eq!(redact("bad token s3cr3t-value, about", &secrets), "bad token [redacted], about");
+    }
+}

@@ -1,0 +1,69 @@
+//! The reason words of this room: each error carries one of them, and each has a page under `docs/reasons/`.
+
+/// The Secret is not there.
+pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
+/// The Secret may not be read.
+pub const SECRET_FORBIDDEN: &str = "SecretForbidden";
+/// The Secret cannot be read at the moment.
+pub const SECRET_UNAVAILABLE: &str = "SecretUnavailable";
+/// The Secret lacks a key that the authentication method needs, or holds something unusable under it.
+pub const SECRET_KEY_MISSING: &str = "SecretKeyMissing";
+/// The address is refused: by the operator's configuration, or because the Secret does not allow the host.
+pub const ENDPOINT_NOT_ALLOWED: &str = "EndpointNotAllowed";
+/// No connection, no answer, or half an answer.
+pub const ENDPOINT_UNREACHABLE: &str = "EndpointUnreachable";
+/// The certificates given for the connector cannot be used.
+pub const CERTIFICATE_INVALID: &str = "CertificateInvalid";
+/// The vendor refuses the credentials.
+pub const AUTHENTICATION_FAILED: &str = "AuthenticationFailed";
+/// The vendor asks to slow down.
+pub const RATE_LIMITED: &str = "RateLimited";
+/// The circuit breaker is open: nothing is sent.
+pub const CIRCUIT_OPEN: &str = "CircuitOpen";
+/// No turn came before the deadline: too many requests of our own are under way.
+pub const BUSY: &str = "Busy";
+/// The vendor refuses the record.
+pub const VALIDATION_FAILED: &str = "ValidationFailed";
+/// The account may not touch this record type.
+pub const ENTITY_PERMISSION_MISSING: &str = "EntityPermissionMissing";
+/// Somebody else holds or changed the record, or another record has its unique value.
+pub const RECORD_CONFLICT: &str = "RecordConflict";
+/// The record is not there.
+pub const RECORD_NOT_FOUND: &str = "RecordNotFound";
+/// A write was sent and no answer came.
+pub const OUTCOME_UNKNOWN: &str = "OutcomeUnknown";
+/// The vendor fails.
+pub const SERVER_ERROR: &str = "ServerError";
+/// A page for people came where data was expected.
+pub const MAINTENANCE_PAGE: &str = "MaintenancePage";
+/// The answer is not what the protocol promises: unreadable, too large, too deep, repeating.
+pub const UNEXPECTED_RESPONSE: &str = "UnexpectedResponse";
+/// The vendor has retired the API version.
+pub const VERSION_RETIRED: &str = "VersionRetired";
+/// The unit or its definition cannot do what was asked (unknown entity, field, parameter).
+pub const DEFINITION_INVALID: &str = "DefinitionInvalid";
+
+/// All of them, for documentation and tests.
+pub const ALL: [&str; 21] = [
+    SECRET_NOT_FOUND,
+    SECRET_FORBIDDEN,
+    SECRET_UNAVAILABLE,
+    SECRET_KEY_MISSING,
+    ENDPOINT_NOT_ALLOWED,
+    ENDPOINT_UNREACHABLE,
+    CERTIFICATE_INVALID,
+    AUTHENTICATION_FAILED,
+    RATE_LIMITED,
+    CIRCUIT_OPEN,
+    BUSY,
+    VALIDATION_FAILED,
+    ENTITY_PERMISSION_MISSING,
+    RECORD_CONFLICT,
+    RECORD_NOT_FOUND,
+    OUTCOME_UNKNOWN,
+    SERVER_ERROR,
+    MAINTENANCE_PAGE,
+    UNEXPECTED_RESPONSE,
+    VERSION_RETIRED,
+    DEFINITION_INVALID,
+];
