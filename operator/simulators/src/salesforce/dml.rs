@@ -149,8 +149,10 @@ impl Org {
 
     fn referring(&self, entity: usize, field: &str, id: &str) -> Vec<String> {
         let Some(position) = ENTITIES[entity].position(field) else { return Vec::new() };
-        let rows = self.tables[entity].rows.values();
-        rows.filter(|row| !row.deleted && row.values[position].as_str() == Some(id)).map(|row| row.id.clone()).collect()
+        let table = &self.tables[entity];
+        let mut ids = table.find(&ENTITIES[entity], position, id);
+        ids.retain(|id| table.rows.get(id).is_some_and(|row| !row.deleted));
+        ids
     }
 
     /// What a caller's fields mean: positions and values in normal form.

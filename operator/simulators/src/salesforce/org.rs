@@ -10,7 +10,7 @@ use chrono::{DateTime, Duration, TimeZone, Utc};
 
 use super::ids;
 use super::query::Plan;
-use super::schema::{ENTITIES, Entity, Kind};
+use super::schema::{ENTITIES, Entity, Field, Kind};
 use crate::core::universe::{Company, Status};
 use crate::core::value::Value;
 use crate::{Setting, System};
@@ -43,7 +43,7 @@ pub(super) struct Row {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
     pub(super) rows: BTreeMap<String, Arc<Row>>,
-    /// (field, value) to ids, for external id fields of rows that are not deleted.
+    /// (field, value) to ids: external id fields of rows that are not deleted, and references to parents of all rows.
     index: HashMap<(usize, String), BTreeSet<String>>,
     next: u64,
 }
@@ -92,7 +92,8 @@ impl Row {
 }
 
 impl Table {
-    /// The ids of the records, not deleted, that have this value in an external id field.
+    /// The ids of the records that have this value in a field: an external id (not deleted ones), or a reference to a
+    /// parent (deleted ones too).
     pub(super) fn find(&self, entity: &Entity, position: usize, value: &str) -> Vec<String> {
         let key = (position, index_key(entity, position, value));
         self.index.get(&key).map(|ids| ids.iter().cloned().collect()).unwrap_or_default()
@@ -110,10 +111,8 @@ impl Table {
         if let Some(old) = &old {
             self.unindex(entity, old);
         }
-        if !row.deleted {
-            for (position, value) in indexed(entity, &row) {
-                self.index.entry((position, value)).or_default().insert(row.id.clone());
-            }
+        for key in indexed(entity, &row) {
+            self.index.entry(key).or_default().insert(row.id.clone());
         }
         row.previous = old.map(|old| match row.changed - old.changed > Duration::seconds(MEMORY) {
             true => Arc::new(Row { previous: None, ..(*old).clone() }),
@@ -135,12 +134,21 @@ impl Table {
 }
 
 fn indexed(entity: &Entity, row: &Row) -> Vec<(usize, String)> {
-    let fields = entity.fields.iter().enumerate().filter(|(_, field)| field.external);
-    fields.filter_map(|(position, _)| Some((position, index_key(entity, position, row.values[position].as_str()?)))).collect()
+    let key = |(position, field): (usize, &Field)| {
+        let wanted = if field.external { !row.deleted } else { is_parent(field.kind) };
+        row.values[position].as_str().filter(|_| wanted).map(|value| (position, index_key(entity, position, value)))
+    };
+    entity.fields.iter().enumerate().filter_map(key).collect()
+}
+
+/// True for a reference by which children are found.
+fn is_parent(kind: Kind) -> bool {
+    matches!(kind, Kind::Reference(to, _) if to != "User")
 }
 
 fn index_key(entity: &Entity, position: usize, value: &str) -> String {
-    if entity.fields[position].unique { value.to_owned() } else { value.to_lowercase() }
+    let field = &entity.fields[position];
+    if field.unique || is_parent(field.kind) { value.to_owned() } else { value.to_lowercase() }
 }
 
 impl Org {

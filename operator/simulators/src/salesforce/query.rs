@@ -5,7 +5,7 @@
 //! first, and a row without children has `null` for its subquery.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -367,9 +367,39 @@ impl Context<'_> {
 
 /// The rows that a plan finds, in order. `horizon`: as a reader sees them who knows nothing later.
 pub(super) fn run(org: &Org, plan: &Plan, horizon: Option<DateTime<Utc>>) -> Vec<Arc<Row>> {
-    let filter = plan.filter.as_ref().map(|filter| ready(org, filter, horizon));
     let table = &org.tables[plan.entity];
-    let seen = table.rows.values().filter_map(|row| match horizon {
+    // What a row was before may have other values than the index knows.
+    match plan.filter.as_ref().filter(|_| horizon.is_none()).and_then(|filter| candidates(org, plan, filter)) {
+        Some(ids) => select(org, plan, ids.iter().filter_map(|id| table.rows.get(id)), None),
+        None => select(org, plan, table.rows.values(), horizon),
+    }
+}
+
+/// The ids among which all rows lie that a condition can select, where an index tells.
+fn candidates(org: &Org, plan: &Plan, filter: &Test) -> Option<BTreeSet<String>> {
+    let by = |path: &Path, values: &mut dyn Iterator<Item = &String>| -> Option<BTreeSet<String>> {
+        let field = &ENTITIES[path.entity].fields[path.position];
+        let found = |value: &String| org.matching(path.entity, path.position, value);
+        match field.kind {
+            _ if !path.steps.is_empty() => None,
+            Kind::Id => Some(values.cloned().collect()),
+            // The index knows no external ids of deleted rows.
+            _ if field.external && !plan.deleted => Some(values.flat_map(found).collect()),
+            _ => None,
+        }
+    };
+    match filter {
+        Test::All(parts) => parts.iter().find_map(|part| candidates(org, plan, part)),
+        Test::Compare { path, operator: Operator::Equal, operand: Operand::Text(value) } => by(path, &mut std::iter::once(value)),
+        Test::Member { path, values, null: false, negated: false } => by(path, &mut values.iter()),
+        _ => None,
+    }
+}
+
+/// The rows among these that a plan finds, in order.
+fn select<'a>(org: &Org, plan: &Plan, rows: impl Iterator<Item = &'a Arc<Row>>, horizon: Option<DateTime<Utc>>) -> Vec<Arc<Row>> {
+    let filter = plan.filter.as_ref().map(|filter| ready(org, filter, horizon));
+    let seen = rows.filter_map(|row| match horizon {
         Some(horizon) => row.at(horizon),
         None => Some(row),
     });
@@ -571,62 +601,35 @@ impl SortKey {
 
 /// Writes rows as records.
 pub(super) fn page(org: &Org, plan: &Plan, rows: &[Arc<Row>], base: &str) -> Value {
-    let columns = prepare(org, &plan.columns);
-    Value::List(rows.iter().map(|row| record(org, plan.entity, &columns, row, base)).collect())
+    Value::List(rows.iter().map(|row| record(org, plan.entity, &plan.columns, row, base)).collect())
 }
 
-/// A column with its children found and grouped by parent, so that a page costs one pass over them.
-enum Ready<'a> {
-    Field(usize),
-    Parent { name: &'static str, position: usize, entity: usize, columns: Vec<Ready<'a>> },
-    Children { name: &'static str, plan: &'a Plan, columns: Vec<Ready<'a>>, by_parent: HashMap<String, Vec<Arc<Row>>> },
-}
-
-fn prepare<'a>(org: &Org, columns: &'a [Column]) -> Vec<Ready<'a>> {
-    let ready = |column: &'a Column| match column {
-        Column::Field(position) => Ready::Field(*position),
-        Column::Parent { name, position, entity, columns } => {
-            Ready::Parent { name, position: *position, entity: *entity, columns: prepare(org, columns) }
-        }
-        Column::Children { name, plan, field } => {
-            let mut by_parent: HashMap<String, Vec<Arc<Row>>> = HashMap::new();
-            // The limit of a subquery holds for each parent.
-            let unlimited = Plan { limit: None, offset: 0, ..(**plan).clone() };
-            for row in run(org, &unlimited, None) {
-                if let Some(parent) = row.values[*field].as_str() {
-                    by_parent.entry(parent.to_owned()).or_default().push(row);
-                }
-            }
-            for rows in by_parent.values_mut() {
-                rows.drain(..plan.offset.min(rows.len()));
-                rows.truncate(plan.limit.unwrap_or(usize::MAX));
-            }
-            Ready::Children { name, plan, columns: prepare(org, &plan.columns), by_parent }
-        }
-    };
-    columns.iter().map(ready).collect()
-}
-
-fn record(org: &Org, entity: usize, columns: &[Ready<'_>], row: &Row, base: &str) -> Value {
+fn record(org: &Org, entity: usize, columns: &[Column], row: &Row, base: &str) -> Value {
     let mut fields = attributes(entity, &row.id, base);
     for column in columns {
         match column {
-            Ready::Field(position) => {
+            Column::Field(position) => {
                 fields.insert(ENTITIES[entity].fields[*position].name.to_owned(), value(entity, *position, row));
             }
-            Ready::Parent { name, position, entity, columns } => {
+            Column::Parent { name, position, entity, columns } => {
                 let parent = row.values[*position].as_str().and_then(|id| org.tables[*entity].rows.get(id));
                 let shown = parent.map_or(Value::Null, |parent| record(org, *entity, columns, parent, base));
                 fields.insert((*name).to_owned(), shown);
             }
-            Ready::Children { name, plan, columns, by_parent } => {
-                let shown = by_parent.get(&row.id).filter(|rows| !rows.is_empty()).map_or(Value::Null, |rows| {
+            Column::Children { name, plan, field } => {
+                let table = &org.tables[plan.entity];
+                let ids = table.find(&ENTITIES[plan.entity], *field, &row.id);
+                let rows = select(org, plan, ids.iter().filter_map(|id| table.rows.get(id)), None);
+                let records: Vec<Value> = rows.iter().map(|row| record(org, plan.entity, &plan.columns, row, base)).collect();
+                let shown = if records.is_empty() {
+                    Value::Null
+                } else {
                     Value::object([
-                        ("totalSize", Value::Number(rows.len().to_string())),
+                        ("totalSize", Value::Number(records.len().to_string())),
                         ("done", Value::Bool(true)),
-                        ("records", Value::List(rows.iter().map(|row| record(org, plan.entity, columns, row, base)).collect())),
+                        ("records", Value::List(records)),
                     ])
-                });
+                };
                 fields.insert((*name).to_owned(), shown);
             }
         }
@@ -706,6 +709,43 @@ mod tests {
         ] {
             assert_eq!(like(text, pattern), expected, "{text} like {pattern}");
         }
+    }
+
+    #[test]
+    fn what_an_index_narrows_is_what_a_full_pass_finds() {
+        let setting =
+            crate::Setting { endpoint: String::new(), seed: 1, universe: crate::core::universe::Universe::new(1), companies: 0..200 };
+        let mut org = Org::new(&setting);
+        let ids: Vec<String> = org.tables[0].rows.keys().cloned().collect();
+        for (number, id) in ids.iter().enumerate().take(60) {
+            let values = Fields::from_iter([
+                ("Tax_Number__c".to_owned(), Value::Text(format!("Tax{}", number % 7))),
+                ("Fairlead_Id__c".to_owned(), Value::Text(format!("F{number}"))),
+            ]);
+            org.write(0, &super::super::dml::Target::Id(id.clone()), &values, Utc::now()).unwrap();
+        }
+        org.delete(0, &ids[8], Utc::now()).unwrap();
+        let mut narrowed = 0;
+        for condition in [
+            format!("Id = '{}'", ids[8]),
+            format!("Id IN ('{}', '{}') AND Tax_Number__c = 'TAX3'", ids[3], &ids[8][..15]),
+            "Tax_Number__c = 'tax1'".to_owned(),
+            "Tax_Number__c IN ('tax1', 'TAX2', 'none') AND Name != null".to_owned(),
+            "Fairlead_Id__c IN ('F1', 'f2', 'F8')".to_owned(),
+            "(Fairlead_Id__c = 'F1' OR Fairlead_Id__c = 'F2')".to_owned(),
+            "Fairlead_Id__c NOT IN ('F1')".to_owned(),
+            "Tax_Number__c IN ('tax1', null)".to_owned(),
+        ] {
+            for deleted in [false, true] {
+                let plan = Plan::new(&format!("SELECT Id FROM Account WHERE {condition} ORDER BY Id"), deleted, Utc::now()).unwrap();
+                let all = select(&org, &plan, org.tables[0].rows.values(), None);
+                let found = run(&org, &plan, None);
+                let ids = |rows: &[Arc<Row>]| rows.iter().map(|row| row.id.clone()).collect::<Vec<_>>();
+                assert_eq!(ids(&found), ids(&all), "{condition} deleted={deleted}");
+                narrowed += usize::from(candidates(&org, &plan, plan.filter.as_ref().unwrap()).is_some());
+            }
+        }
+        assert!(narrowed >= 7, "{narrowed}");
     }
 
     #[test]
