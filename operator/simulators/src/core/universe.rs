@@ -1,7 +1,7 @@
 //! The companies of the simulated world.
 //!
 //! Company `i` of a seed is always the same company, whichever simulator asks, so that two systems can hold copies of it.
-//! The copies differ as copies in real companies do: [`Company::view`] tells what one system holds. All data is made up;
+//! The copies differ as copies in real companies do: [`Universe::view`] tells what one system holds. All data is made up;
 //! domains end in `.example`. Amounts are decimal text, never floats.
 //!
 //! Who has a tax id: everyone with 5,000 <= i < 10,000 (the companies that both systems hold by default, so that matching
