@@ -186,7 +186,12 @@ impl Compiler<'_> {
                 self.error(index, column, &format!("there is no {side} field {path}"), &hint);
                 exist = false;
             } else if lists_in(path) > 1 {
-                self.error(index, column, &format!("{path} is a list inside a list, which is not mapped"), "map the outer list with an expression");
+                self.error(
+                    index,
+                    column,
+                    &format!("{path} is a list inside a list, which is not mapped"),
+                    "map the outer list with an expression",
+                );
                 exist = false;
             }
         }
@@ -229,7 +234,12 @@ impl Compiler<'_> {
             && lists_in(native) > 0
         {
             let message = format!("{native} is in a list, the canonical field is not");
-            return self.error(index, Column::Native, &message, &format!("choose one element: toCanonical: '.record.{}'", first_of(native)));
+            return self.error(
+                index,
+                Column::Native,
+                &message,
+                &format!("choose one element: toCanonical: '.record.{}'", first_of(native)),
+            );
         }
         let (reads, writes) = list.as_ref().map_or((self.source.read, self.source.write), |(_, list)| (list.reads, list.writes));
         let before = self.findings.len();
@@ -327,7 +337,7 @@ impl Compiler<'_> {
             Want::Expression(text) => {
                 let expression = self.expression(index, text, direction, list, &to)?;
                 inputs = expression.inputs().to_vec();
-                Source::Expression(expression)
+                Source::Expression(Box::new(expression))
             }
             Want::Copy => {
                 let (from, own) = (from?, own.clone()?);
@@ -428,7 +438,8 @@ impl Compiler<'_> {
             let hint = format!("if it is a {} that is kept in step, add reference: {{entity: {}}}", self.source.entity, self.source.entity);
             self.warn(index, Column::Native, "the system's own id of another record is copied as text", &hint);
         }
-        let strange: Vec<&String> = from.values.iter().filter(|value| !to.values.is_empty() && !to.values.contains(value)).take(3).collect();
+        let strange: Vec<&String> =
+            from.values.iter().filter(|value| !to.values.is_empty() && !to.values.contains(value)).take(3).collect();
         if !strange.is_empty() {
             let list = strange.iter().map(|value| format!("{value:?}")).collect::<Vec<_>>().join(", ");
             let message = format!("{list} cannot be copied, the {} has other values", direction.receiver());
@@ -457,7 +468,8 @@ impl Compiler<'_> {
             let sides = [(canonical, &pair.canonical, "contract"), (native, &pair.native, "native field")];
             for (field, text, whose) in sides {
                 if let Some(wrong) = typed(field, text, whose).err() {
-                    let hint = nearest(text, field.values.iter().cloned()).map_or_else(String::new, |meant| format!("did you mean {meant}?"));
+                    let hint =
+                        nearest(text, field.values.iter().cloned()).map_or_else(String::new, |meant| format!("did you mean {meant}?"));
                     self.error(index, Column::Values, &wrong, &hint);
                 }
             }
@@ -469,27 +481,43 @@ impl Compiler<'_> {
             if table.insert(key.clone(), value).is_some() {
                 let (which, hint) = match direction {
                     Direction::ToCanonical => ("native", "give it one canonical value"),
-                    Direction::FromCanonical => ("canonical", "give it one native value; reading several as one takes a row of its own with toCanonical"),
+                    Direction::FromCanonical => {
+                        ("canonical", "give it one native value; reading several as one takes a row of its own with toCanonical")
+                    }
                 };
                 self.error(index, Column::Values, &format!("the {which} value {key:?} stands in the table twice"), hint);
             }
+        }
+        if self.findings.get(before..).is_some_and(|new| new.iter().any(|f| f.severity == Severity::Error)) {
+            return None;
         }
         let missing: Vec<&String> = source.values.iter().filter(|value| !table.contains_key(*value)).collect();
         if !missing.is_empty() {
             let list = missing.iter().take(5).map(|value| format!("{value:?}")).collect::<Vec<_>>().join(", ");
             let which = if direction == Direction::ToCanonical { "native" } else { "canonical" };
-            self.warn(index, Column::Values, &format!("the table lacks the {which} values {list}"), "a record with one of them becomes a dead letter");
+            self.warn(
+                index,
+                Column::Values,
+                &format!("the table lacks the {which} values {list}"),
+                "a record with one of them becomes a dead letter",
+            );
         }
         if source.nullable && !target.nullable {
             let column = if direction == Direction::ToCanonical { Column::Native } else { Column::Canonical };
             let message = format!("{} or null, {} wants {}", word(source.kind), direction.receiver(), word(target.kind));
             self.null_warning(index, column, &message, direction);
         }
-        let wrong = self.findings.get(before..).is_some_and(|new| new.iter().any(|f| f.severity == Severity::Error));
-        (!wrong).then_some(Source::Values { from, table, quote: canonical.classification.is_none() })
+        Some(Source::Values { from, table, quote: canonical.classification.is_none() })
     }
 
-    fn reference(&mut self, index: usize, reference: &Reference, from: FieldPath, fields: (&Field, &Field), direction: Direction) -> Option<Source> {
+    fn reference(
+        &mut self,
+        index: usize,
+        reference: &Reference,
+        from: FieldPath,
+        fields: (&Field, &Field),
+        direction: Direction,
+    ) -> Option<Source> {
         let (canonical, native) = match direction {
             Direction::ToCanonical => (fields.1, fields.0),
             Direction::FromCanonical => (fields.0, fields.1),
@@ -523,7 +551,12 @@ impl Compiler<'_> {
             if inbound.is_empty() && outbound.is_empty() {
                 if !own_findings {
                     let message = format!("no row says how the elements of {} are mapped", list.canonical);
-                    self.error(index, Column::Row, &message, &format!("add rows such as {{canonical: {}.x, native: {}.X}}", list.canonical, list.native));
+                    self.error(
+                        index,
+                        Column::Row,
+                        &message,
+                        &format!("add rows such as {{canonical: {}.x, native: {}.X}}", list.canonical, list.native),
+                    );
                 }
                 continue;
             }
@@ -531,7 +564,8 @@ impl Compiler<'_> {
             let canonical = self.canonical.lookup(&list.canonical);
             let native = self.native.lookup(&list.native);
             let digests = |rules: &[Rule]| {
-                let all: Vec<Value> = std::iter::once(digest(row)).chain(rules.iter().map(|rule| rule.digest)).map(|d| d.to_string().into()).collect();
+                let all: Vec<Value> =
+                    std::iter::once(digest(row)).chain(rules.iter().map(|rule| rule.digest)).map(|d| d.to_string().into()).collect();
                 ValueHash::of(Some(&Value::Array(all))).0
             };
             let rule = |elements: Vec<Rule>, direction: Direction, field: &Field| {
@@ -589,7 +623,10 @@ impl Compiler<'_> {
         fn clashes(rules: &[Rule]) -> Vec<(usize, usize, FieldPath, bool)> {
             let mut found = vec![];
             for (position, rule) in rules.iter().enumerate() {
-                let earlier = rules.iter().take(position).find(|other| rule.target.starts_with(&other.target) || other.target.starts_with(&rule.target));
+                let earlier = rules
+                    .iter()
+                    .take(position)
+                    .find(|other| rule.target.starts_with(&other.target) || other.target.starts_with(&rule.target));
                 if let Some(other) = earlier {
                     found.push((rule.row, other.row, rule.target.clone(), rule.target == other.target));
                 }
@@ -600,11 +637,16 @@ impl Compiler<'_> {
             found
         }
         for (row, other, target, same) in clashes(&self.inbound) {
-            let message = if same { format!("row {other} reads it already") } else { format!("{target} overlaps with what row {other} reads") };
+            let message =
+                if same { format!("row {other} reads it already") } else { format!("{target} overlaps with what row {other} reads") };
             self.error(row, Column::Canonical, &message, "keep one of them, or let one only write (fromCanonical alone)");
         }
         for (row, other, target, same) in clashes(&self.outbound) {
-            let message = if same { format!("row {other} writes {target} already") } else { format!("{target} overlaps with what row {other} writes") };
+            let message = if same {
+                format!("row {other} writes {target} already")
+            } else {
+                format!("{target} overlaps with what row {other} writes")
+            };
             self.error(row, Column::Native, &message, "keep one of them, or let one only read (toCanonical alone)");
         }
     }
@@ -613,7 +655,13 @@ impl Compiler<'_> {
     fn key(&mut self) -> Option<FieldPath> {
         let name = self.source.key?;
         let mut wrong = |message: String, hint: &str| {
-            self.findings.push(Finding { severity: Severity::Error, row: None, column: Column::Key, message: format!("key: {message}"), hint: Some(hint.into()) });
+            self.findings.push(Finding {
+                severity: Severity::Error,
+                row: None,
+                column: Column::Key,
+                message: format!("key: {message}"),
+                hint: Some(hint.into()),
+            });
         };
         let path = match name.parse::<FieldPath>() {
             Ok(path) => path,
@@ -642,7 +690,12 @@ impl Compiler<'_> {
         }
         let clash = self.outbound.iter().find(|rule| rule.target == path).map(|rule| rule.row);
         if let Some(row) = clash {
-            self.error(row, Column::Native, &format!("{path} is the key, which holds the canonical id and nothing else"), "take the row away");
+            self.error(
+                row,
+                Column::Native,
+                &format!("{path} is the key, which holds the canonical id and nothing else"),
+                "take the row away",
+            );
         }
         Some(path)
     }
@@ -651,7 +704,13 @@ impl Compiler<'_> {
         let text = self.source.when?;
         let scope = Scope { record: &self.canonical, item: None, side: "canonical" };
         let mut wrong = |message: String, hint: Option<String>| {
-            self.findings.push(Finding { severity: Severity::Error, row: None, column: Column::When, message: format!("when: {message}"), hint });
+            self.findings.push(Finding {
+                severity: Severity::Error,
+                row: None,
+                column: Column::When,
+                message: format!("when: {message}"),
+                hint,
+            });
         };
         match Expression::compile(text, scope) {
             Ok(expression) => match expression.is_boolean() {
@@ -707,7 +766,13 @@ impl Compiler<'_> {
             units
         };
         let (readable_units, writable_units) = (units(&self.inbound), units(&self.outbound));
-        let mapped: Vec<FieldPath> = self.source.rows.iter().filter_map(|row| row.canonical.as_ref()).map(|path| path.list_root().unwrap_or_else(|| path.clone())).collect();
+        let mapped: Vec<FieldPath> = self
+            .source
+            .rows
+            .iter()
+            .filter_map(|row| row.canonical.as_ref())
+            .map(|path| path.list_root().unwrap_or_else(|| path.clone()))
+            .collect();
         let mut canonical_units: Vec<FieldPath> = vec![];
         for unit in mapped {
             if (readable_units.contains(&unit) || writable_units.contains(&unit)) && !canonical_units.contains(&unit) {
@@ -751,7 +816,9 @@ fn typed(field: &Field, text: &str, whose: &str) -> Result<Value, String> {
             "false" => Value::Bool(false),
             _ => return Err(format!("{text:?} is neither \"true\" nor \"false\", the {whose} wants boolean")),
         },
-        FieldType::Integer => text.parse::<i64>().map(Value::from).map_err(|_| format!("{text:?} is no whole number, the {whose} wants integer"))?,
+        FieldType::Integer => {
+            text.parse::<i64>().map(Value::from).map_err(|_| format!("{text:?} is no whole number, the {whose} wants integer"))?
+        }
         other => return Err(format!("a value table is for texts, whole numbers and booleans, the {whose} wants {}", word(other))),
     };
     if !field.values.is_empty() && !field.values.iter().any(|known| known == text) {
@@ -775,7 +842,9 @@ fn lists_in(path: &FieldPath) -> usize {
 
 /// True when `row` maps something inside the list.
 fn inside(row: &RowUnit, canonical: &FieldPath, native: Option<&FieldPath>) -> bool {
-    let within = |path: &Option<FieldPath>, list: &FieldPath| path.as_ref().is_some_and(|path| path != list && path.list_root().as_ref() == Some(list));
+    let within = |path: &Option<FieldPath>, list: &FieldPath| {
+        path.as_ref().is_some_and(|path| path != list && path.list_root().as_ref() == Some(list))
+    };
     within(&row.canonical, canonical) || row.canonical.is_none() && native.is_some_and(|native| within(&row.native, native))
 }
 

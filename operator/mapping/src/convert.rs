@@ -67,12 +67,7 @@ pub(crate) struct Convert {
 
 impl Convert {
     pub(crate) fn to(field: &Field, direction: Direction) -> Self {
-        Self {
-            kind: field.kind,
-            max_length: field.max_length,
-            values: field.values.iter().cloned().collect(),
-            whose: direction.receiver(),
-        }
+        Self { kind: field.kind, max_length: field.max_length, values: field.values.iter().cloned().collect(), whose: direction.receiver() }
     }
 
     /// The value in the field's form; null stays null.
@@ -149,7 +144,9 @@ fn decimal(value: &Value) -> Result<Decimal, String> {
 }
 
 fn date(text: &str) -> Result<Value, String> {
-    let valid = text.len() == 10 && text.bytes().all(|b| b.is_ascii_digit() || b == b'-') && Timestamp::parse(&format!("{text}T00:00:00Z")).is_some();
+    let valid = text.len() == 10
+        && text.bytes().all(|b| b.is_ascii_digit() || b == b'-')
+        && Timestamp::parse(&format!("{text}T00:00:00Z")).is_some();
     if valid { Ok(Value::String(text.to_owned())) } else { Err("is no date of the form YYYY-MM-DD".into()) }
 }
 

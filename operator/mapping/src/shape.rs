@@ -97,7 +97,8 @@ impl Tree {
 
     /// True when the schema says nothing of what lies inside, so that any path into it may exist.
     pub(crate) fn is_opaque(&self) -> bool {
-        self.children.is_empty() && self.field.as_ref().is_some_and(|f| matches!(f.kind, FieldType::Any | FieldType::Object | FieldType::List))
+        self.children.is_empty()
+            && self.field.as_ref().is_some_and(|f| matches!(f.kind, FieldType::Any | FieldType::Object | FieldType::List))
     }
 
     /// What stands here; an object that only its inner fields tell of counts as one.
@@ -153,7 +154,7 @@ impl Tree {
 /// The candidate that was probably meant by `name`: the same but for case, or a few letters away.
 pub(crate) fn nearest(name: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
     let wanted = name.to_lowercase();
-    let allowed = (wanted.chars().count() / 3).clamp(1, 3);
+    let allowed = (wanted.chars().count() / 2).clamp(1, 3);
     candidates
         .map(|candidate| (distance(&wanted, &candidate.trim_end_matches("[]").to_lowercase()), candidate))
         .filter(|(distance, _)| *distance <= allowed)

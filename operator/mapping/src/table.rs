@@ -76,7 +76,7 @@ pub(crate) struct Rule {
 pub(crate) enum Source {
     Copy(FieldPath),
     Values { from: FieldPath, table: HashMap<String, Value>, quote: bool },
-    Expression(Expression),
+    Expression(Box<Expression>),
     Constant(Value),
     Reference { from: FieldPath, reference: Reference },
     List { from: FieldPath, key: Option<FieldPath>, elements: Vec<Rule>, empty: Empty },
@@ -260,12 +260,9 @@ impl Table {
                 _ => rule.value(canonical, &mut roots),
             };
             match value {
-                Ok(value) => outbound.rows.push(OutboundRow {
-                    digest: rule.digest,
-                    unit: rule.unit.clone(),
-                    native: rule.target.clone(),
-                    value,
-                }),
+                Ok(value) => {
+                    outbound.rows.push(OutboundRow { digest: rule.digest, unit: rule.unit.clone(), native: rule.target.clone(), value })
+                }
                 Err(Failure { skip: true, .. }) => {}
                 Err(Failure { error, .. }) => return Err(error),
             }
@@ -290,12 +287,17 @@ impl Table {
     /// Per canonical unit, in table order: which native fields it is read from and which are written from it, and how.
     #[must_use]
     pub fn lineage(&self) -> Vec<Lineage> {
-        let trace = |rule: &Rule, native: Vec<FieldPath>, canonical: Vec<FieldPath>| Trace { row: rule.row, how: rule.how(), native, canonical };
+        let trace =
+            |rule: &Rule, native: Vec<FieldPath>, canonical: Vec<FieldPath>| Trace { row: rule.row, how: rule.how(), native, canonical };
         self.canonical_units
             .iter()
             .map(|unit| Lineage {
                 unit: unit.clone(),
-                read: self.inbound.iter().find(|rule| rule.target == *unit).map(|rule| trace(rule, rule.inputs.clone(), vec![unit.clone()])),
+                read: self
+                    .inbound
+                    .iter()
+                    .find(|rule| rule.target == *unit)
+                    .map(|rule| trace(rule, rule.inputs.clone(), vec![unit.clone()])),
                 write: self
                     .outbound
                     .iter()
@@ -345,14 +347,14 @@ impl Rule {
                 None => Ok(Value::Null),
             },
             Source::Constant(value) => Ok(value.clone()),
-            Source::Expression(expression) => {
-                match expression.run(roots).and_then(|value| self.convert.apply(&value)) {
-                    Ok(value) => Ok(value),
-                    Err(_) if self.own.as_ref().is_some_and(|own| document::present(from, own).is_none()) => Ok(Value::Null),
-                    Err(message) => Err(self.failure(message)),
-                }
+            Source::Expression(expression) => match expression.run(roots).and_then(|value| self.convert.apply(&value)) {
+                Ok(value) => Ok(value),
+                Err(_) if self.own.as_ref().is_some_and(|own| document::present(from, own).is_none()) => Ok(Value::Null),
+                Err(message) => Err(self.failure(message)),
+            },
+            Source::List { from: path, key, elements, empty } => {
+                self.list(document::present(from, path), key.as_ref(), elements, *empty, roots)
             }
-            Source::List { from: path, key, elements, empty } => self.list(document::present(from, path), key.as_ref(), elements, *empty, roots),
             // References never stand inside lists; the table's own loops resolve the others.
             Source::Reference { .. } => Ok(Value::Null),
         }

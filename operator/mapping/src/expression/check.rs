@@ -6,7 +6,8 @@
 use super::functions::{REFUSED, instead};
 use crate::shape::Tree;
 use ::vrl::parser::ast::{
-    AssignmentTarget, Assignment, Block, Container, Expr, FunctionCall, Literal, Node, Opcode, Predicate, Program, Query, QueryTarget, RootExpr, Unary,
+    Assignment, AssignmentTarget, Block, Container, Expr, FunctionCall, Literal, Node, Opcode, Predicate, Program, Query, QueryTarget,
+    RootExpr, Unary,
 };
 use ::vrl::path::{OwnedSegment, PathPrefix};
 use fairlead_model::FieldPath;
@@ -53,11 +54,9 @@ pub(crate) struct Checked {
 pub(crate) fn check(program: Program, scope: Scope<'_>) -> Checked {
     let mut walk = Walk { scope, checked: Checked::default(), decimals: BTreeSet::new() };
     for root in program {
-        match root.into_inner() {
-            RootExpr::Expr(expr) => {
-                walk.expr(expr.into_inner(), 0);
-            }
-            RootExpr::Error(error) => walk.problem(format!("cannot be read: {error}"), ""),
+        // What cannot be read was told before.
+        if let RootExpr::Expr(expr) = root.into_inner() {
+            walk.expr(expr.into_inner(), 0);
         }
     }
     walk.checked
@@ -145,10 +144,16 @@ impl Walk<'_> {
             Opcode::Add if decimal => self.problem("'+' joins decimals as text", "decimal_add!(a, b)"),
             Opcode::Sub if decimal => self.problem("'-' does not work on decimals, which are text", "decimal_sub!(a, b)"),
             Opcode::Gt | Opcode::Ge | Opcode::Lt | Opcode::Le if decimal => {
-                self.problem(format!("'{}' orders decimals as text", opcode.as_str()), &format!("decimal_compare!(a, b) {} 0", opcode.as_str()));
+                self.problem(
+                    format!("'{}' orders decimals as text", opcode.as_str()),
+                    &format!("decimal_compare!(a, b) {} 0", opcode.as_str()),
+                );
             }
             Opcode::Eq | Opcode::Ne if decimal && !with_null => {
-                self.problem(format!("'{}' compares decimals as text", opcode.as_str()), &format!("decimal_compare!(a, b) {} 0", opcode.as_str()));
+                self.problem(
+                    format!("'{}' compares decimals as text", opcode.as_str()),
+                    &format!("decimal_compare!(a, b) {} 0", opcode.as_str()),
+                );
             }
             _ => {}
         }
@@ -287,9 +292,12 @@ impl Walk<'_> {
                     self.problem(format!("{path} is no list"), "");
                     return false;
                 }
-                OwnedSegment::Field(_) if node.is_opaque() && !(node.is_list() && !in_list) => return self.input(&path),
+                OwnedSegment::Field(_) if node.is_opaque() && (in_list || !node.is_list()) => return self.input(&path),
                 OwnedSegment::Field(name) if node.is_list() && !in_list => {
-                    self.problem(format!("{path} is a list"), &format!("name one element ([0].{name}), or go through them: map_values, filter, for_each"));
+                    self.problem(
+                        format!("{path} is a list"),
+                        &format!("name one element ([0].{name}), or go through them: map_values, filter, for_each"),
+                    );
                     return false;
                 }
                 OwnedSegment::Field(name) => {
@@ -327,7 +335,7 @@ impl Walk<'_> {
 
 fn is_zone(literal: &Literal) -> bool {
     match literal {
-        Literal::String(text) => text.as_literal_string().is_some_and(|text| !matches!(text.as_ref() as &str, "" | "local")),
+        Literal::String(text) => text.as_literal_string().is_some_and(|text| !matches!(text, "" | "local")),
         Literal::RawString(text) => !matches!(text.as_str(), "" | "local"),
         _ => false,
     }

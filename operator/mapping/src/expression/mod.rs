@@ -11,11 +11,12 @@ mod value;
 pub(crate) use check::{Problem, Scope};
 
 use crate::convert::Direction;
-use crate::shape::{Field, word};
+use crate::shape::{Field, nearest, word};
 use ::vrl::compiler::runtime::Runtime;
 use ::vrl::compiler::state::{ExternalEnv, LocalEnv, RuntimeState, TypeState};
 use ::vrl::compiler::{CompileConfig, Compiler, Program, SecretTarget, Target, TimeZone};
-use ::vrl::diagnostic::Diagnostic;
+use ::vrl::diagnostic::{Diagnostic, DiagnosticMessage};
+use ::vrl::parser::ast::RootExpr;
 use ::vrl::path::OwnedTargetPath;
 use ::vrl::value::kind::{Collection, Kind};
 use ::vrl::value::{ObjectMap, Value as Vrl};
@@ -58,15 +59,27 @@ impl Expression {
             return Err(vec![Problem::new("is empty", "leave it out, or write an expression over .record")]);
         }
         // Brackets bound the depth of everything but chains of operators, which the walk bounds: nothing recursive runs before it.
-        let ast = ::vrl::parser::parse(source).map_err(|error| problems(source, vec![diagnostic(Box::new(error))]))?;
+        let ast = ::vrl::parser::parse(source).map_err(|error| problems(source, vec![Diagnostic::from(boxed(error))]))?;
+        let unreadable: Vec<Diagnostic> = ast
+            .iter()
+            .filter_map(|root| match root.inner() {
+                RootExpr::Error(error) => Some(Diagnostic::from(boxed(error.clone()))),
+                RootExpr::Expr(_) => None,
+            })
+            .collect();
+        if !unreadable.is_empty() {
+            return Err(problems(source, unreadable));
+        }
         let checked = check::check(ast.clone(), scope);
         if !checked.problems.is_empty() {
             return Err(checked.problems);
         }
-        let state = TypeState { local: LocalEnv::default(), external: ExternalEnv::new_with_kind(roots(scope), Kind::object(Collection::empty())) };
+        let state =
+            TypeState { local: LocalEnv::default(), external: ExternalEnv::new_with_kind(roots(scope), Kind::object(Collection::empty())) };
         let mut config = CompileConfig::default();
         config.set_read_only();
-        let compiled = Compiler::compile(&functions::FUNCTIONS, ast, &state, config).map_err(|list| problems(source, list.into_iter().collect()))?;
+        let compiled =
+            Compiler::compile(&functions::FUNCTIONS, ast, &state, config).map_err(|list| problems(source, list.into_iter().collect()))?;
         let info = compiled.program.final_type_info().result;
         let result = info.kind().union(info.returns().clone());
         Ok(Self { program: compiled.program, result, inputs: checked.inputs.into_iter().collect(), names: checked.names })
@@ -92,12 +105,9 @@ impl Expression {
             FieldType::DateTime => Kind::bytes().or_timestamp(),
             FieldType::List => Kind::array(Collection::any()),
             FieldType::Object => Kind::object(Collection::any()),
-            FieldType::Any => Kind::bytes()
-                .or_integer()
-                .or_boolean()
-                .or_timestamp()
-                .or_array(Collection::any())
-                .or_object(Collection::any()),
+            FieldType::Any => {
+                Kind::bytes().or_integer().or_boolean().or_timestamp().or_array(Collection::any()).or_object(Collection::any())
+            }
         };
         if field.nullable || field.kind == FieldType::Any {
             wanted = wanted.or_null().or_undefined();
@@ -158,8 +168,8 @@ fn roots(scope: Scope<'_>) -> Kind {
     Kind::object(Collection::from_parts(known, Kind::undefined()))
 }
 
-fn diagnostic(error: Box<dyn ::vrl::diagnostic::DiagnosticMessage>) -> Diagnostic {
-    Diagnostic::from(error)
+fn boxed(error: impl DiagnosticMessage + 'static) -> Box<dyn DiagnosticMessage> {
+    Box::new(error)
 }
 
 /// The compiler's diagnostics as one line each, with the part of the source that is meant.
@@ -168,15 +178,28 @@ fn problems(source: &str, list: Vec<Diagnostic>) -> Vec<Problem> {
         .filter(Diagnostic::is_problem)
         .map(|found| {
             let label = found.labels.iter().find(|label| label.primary).or_else(|| found.labels.first());
-            let about = label.map_or("", |label| label.message.as_str());
             let place = label.and_then(|label| source.get(label.span.start()..label.span.end())).unwrap_or("").trim();
-            let place = if place.is_empty() || place.len() > 60 { String::new() } else { format!(" at `{place}`") };
-            let about = if about.is_empty() || about == found.message { String::new() } else { format!(": {about}") };
             let hint = match found.code {
-                100 | 103 | 104 | 110 => "add ! to make a failure refuse the record, or ?? VALUE to give another value",
-                _ => "",
+                100 | 103 | 104 => "add ! to make a failure refuse the record, or ?? VALUE to give another value".to_owned(),
+                105 => nearest(place, functions::FUNCTIONS.iter().map(|function| function.identifier().to_owned()))
+                    .map_or_else(String::new, |meant| format!("did you mean {meant}?")),
+                110 => "insist on the type first: string!(...), int!(...), array!(...)".to_owned(),
+                701 => format!("fields begin with their root (.record.{place}), texts stand in double quotes"),
+                _ => String::new(),
             };
-            Problem::new(format!("{}{about}{place}", found.message).replace('\n', " "), hint)
+            // The labels tell the story in order, except where they only repeat the message. The tokens that a grammar would have taken tell
+            // nothing.
+            let told = match found.code {
+                105 | 701 => 0,
+                100 | 103 | 104 => 1,
+                _ => 2,
+            };
+            let labels = found.labels.iter().map(|label| label.message.as_str()).filter(|text| !text.is_empty() && *text != found.message);
+            let labels: Vec<&str> = labels.filter(|text| !text.starts_with("expected one of")).take(told).collect();
+            let about = if labels.is_empty() { String::new() } else { format!(": {}", labels.join(" ")) };
+            let about = about.replace("unexpected syntax token: \"InvalidToken\"", "nothing begins with this");
+            let place = if place.is_empty() || place.len() > 60 { String::new() } else { format!(" at `{place}`") };
+            Problem::new(format!("{}{about}{place}", found.message).replace('\n', " "), &hint)
         })
         .collect()
 }
@@ -249,7 +272,9 @@ impl<'d> Roots<'d> {
         self.names.iter().filter_map(|name| self.document.get(name)).chain(self.item).for_each(|value| texts(value, &mut found));
         // Longer ones first, so that no part of one is left when another lies in it. What VRL quotes is in quotes or the whole of it.
         found.sort_by_key(|text| std::cmp::Reverse(text.len()));
-        let message = found.into_iter().fold(message.to_owned(), |message, text| message.replace(&format!("\"{text}\""), "\"...\"").replace(&format!("'{text}'"), "'...'"));
+        let message = found.into_iter().fold(message.to_owned(), |message, text| {
+            message.replace(&format!("\"{text}\""), "\"...\"").replace(&format!("'{text}'"), "'...'")
+        });
         message.replace('\n', " ")
     }
 }

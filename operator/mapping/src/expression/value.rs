@@ -19,7 +19,9 @@ pub(super) fn to_vrl(value: &Value) -> Vrl {
         Value::Number(number) => number.as_i64().map_or_else(|| Vrl::from(number.to_string()), Vrl::Integer),
         Value::String(text) => Vrl::from(text.as_str()),
         Value::Array(items) => Vrl::Array(items.iter().map(to_vrl).collect()),
-        Value::Object(fields) => Vrl::Object(fields.iter().map(|(name, value)| (name.as_str().into(), to_vrl(value))).collect::<ObjectMap>()),
+        Value::Object(fields) => {
+            Vrl::Object(fields.iter().map(|(name, value)| (name.as_str().into(), to_vrl(value))).collect::<ObjectMap>())
+        }
     }
 }
 
@@ -34,7 +36,10 @@ pub(super) fn from_vrl(value: Vrl) -> Result<Value, String> {
         Vrl::Timestamp(moment) => Value::String(moment_text(Timestamp(moment.timestamp_millis()))),
         Vrl::Array(items) => Value::Array(items.into_iter().map(from_vrl).collect::<Result<_, _>>()?),
         Vrl::Object(fields) => Value::Object(
-            fields.into_iter().map(|(name, value)| from_vrl(value).map(|value| (name.to_string(), value))).collect::<Result<Map<_, _>, _>>()?,
+            fields
+                .into_iter()
+                .map(|(name, value)| from_vrl(value).map(|value| (name.to_string(), value)))
+                .collect::<Result<Map<_, _>, _>>()?,
         ),
         Vrl::Float(_) => return Err("the result holds a binary floating-point number; work with decimals as text".into()),
         Vrl::Regex(_) => return Err("the result is a regular expression".into()),
@@ -73,7 +78,9 @@ fn leaf(field: &Field) -> Kind {
         FieldType::List => Kind::array(Collection::from_unknown(anything())),
         FieldType::Object => Kind::object(Collection::from_unknown(anything())),
         FieldType::Any => anything(),
-        FieldType::String | FieldType::Decimal | FieldType::Float | FieldType::Date | FieldType::DateTime | FieldType::Reference => Kind::bytes(),
+        FieldType::String | FieldType::Decimal | FieldType::Float | FieldType::Date | FieldType::DateTime | FieldType::Reference => {
+            Kind::bytes()
+        }
     }
 }
 
