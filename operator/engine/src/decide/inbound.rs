@@ -50,7 +50,7 @@ pub enum Decision {
     /// The read is older than a write of ours, or a write is in flight: read it again by key.
     Stale,
     /// To be absorbed.
-    Absorb(Absorbed),
+    Absorb(Box<Absorbed>),
 }
 
 /// A decision to absorb, with what it counts as.
@@ -151,7 +151,7 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     } else {
         RecordChange::Keep { version }
     };
-    Decision::Absorb(Absorbed {
+    Decision::Absorb(Box::new(Absorbed {
         conflicts,
         changes: changed && known.is_some(),
         deletes: false,
@@ -163,7 +163,7 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
             enqueue,
             counts_as_changed: changed || seen_change,
         },
-    })
+    }))
 }
 
 /// A deletion: taken from the record's home, counted and kept apart from anywhere else (existence has an owner too).
@@ -188,7 +188,7 @@ fn decide_deleted(
     state.deleted = true;
     state.vendor_version.clone_from(&read.version);
     let absorb = |change, enqueue, deletes| {
-        Decision::Absorb(Absorbed {
+        Decision::Absorb(Box::new(Absorbed {
             conflicts: u64::from(!ours && !at_home),
             changes: false,
             deletes,
@@ -200,7 +200,7 @@ fn decide_deleted(
                 enqueue,
                 counts_as_changed: !ours,
             },
-        })
+        }))
     };
     if ours || !at_home {
         return absorb(RecordChange::Keep { version: known.record.version }, Vec::new(), false);
