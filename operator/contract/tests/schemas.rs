@@ -295,3 +295,75 @@ mod documents {
         assert_eq!(told(&["name", "annualRevenue"]), ["annualRevenue", "name"]);
     }
 }
+
+mod any_schema {
+    use super::*;
+    use fairlead_contract::SchemaFinding;
+    use proptest::prelude::*;
+
+    /// Schemas made of words that mean something, put together without sense.
+    fn schema() -> impl Strategy<Value = Value> {
+        let word = prop_oneof![
+            Just("string"),
+            Just("integer"),
+            Just("number"),
+            Just("object"),
+            Just("array"),
+            Just("null"),
+            Just("#/$defs/a"),
+            Just("#/$defs/b"),
+            Just("decimal"),
+            Just("date"),
+            Just("(a+)+$"),
+            Just("["),
+            Just("Personal"),
+        ];
+        let leaf = prop_oneof![
+            word.prop_map(Value::from),
+            any::<i8>().prop_map(Value::from),
+            any::<bool>().prop_map(Value::from),
+            Just(Value::Null)
+        ];
+        leaf.prop_recursive(6, 64, 6, |inner| {
+            let key = prop_oneof![
+                Just("type"),
+                Just("properties"),
+                Just("required"),
+                Just("items"),
+                Just("$ref"),
+                Just("$defs"),
+                Just("a"),
+                Just("b"),
+                Just("anyOf"),
+                Just("format"),
+                Just("pattern"),
+                Just("enum"),
+                Just("const"),
+                Just("minimum"),
+                Just("additionalProperties"),
+                Just("x-classification"),
+            ];
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+                proptest::collection::btree_map(key.prop_map(str::to_owned), inner, 0..6)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_schema_and_no_document_makes_it_panic(properties in schema(), defs in schema(), document in schema()) {
+            let schema = json!({"type": "object", "properties": properties, "$defs": defs});
+            match Contract::compile(&schema) {
+                Ok(contract) => {
+                    let _ = document.as_object().map(|document| contract.validate(document));
+                }
+                Err(findings) => {
+                    let pointers = |finding: &SchemaFinding| finding.pointer.is_empty() || finding.pointer.starts_with('/');
+                    prop_assert!(findings.iter().all(pointers));
+                }
+            }
+        }
+    }
+}

@@ -282,11 +282,18 @@ impl Compiler<'_> {
         let found = found.map(|(at, list)| (*at, list.clone()));
         let Some((at, list)) = found else {
             let root = canonical.as_ref().or(native.as_ref()).map_or_else(String::new, ToString::to_string);
-            let missing = canonical.is_none() || !self.source.rows.iter().any(|other| other.canonical == canonical);
-            // A list row that is wrong has its own finding.
-            if missing {
-                let hint = "add the row of the list itself: {canonical: contacts[], native: Contacts.records[], key: Id}";
-                self.error(index, Column::Canonical, &format!("lies in the list {root}, which has no row"), hint);
+            let owner = self.source.rows.iter().position(|other| canonical.is_some() && other.canonical == canonical);
+            match owner {
+                None => {
+                    let hint = "add the row of the list itself: {canonical: contacts[], native: Contacts.records[], key: Id}";
+                    self.error(index, Column::Canonical, &format!("lies in the list {root}, which has no row"), hint);
+                }
+                // A list row that is wrong has its own finding; one that makes the list as a whole leaves nothing to its elements.
+                Some(row) if !self.findings.iter().any(|f| f.row == Some(row) && f.severity == Severity::Error) => {
+                    let hint = "leave the expressions of that row out, or this row";
+                    self.error(index, Column::Canonical, &format!("lies in the list {root}, which row {row} makes as a whole"), hint);
+                }
+                Some(_) => {}
             }
             return Some(None);
         };
@@ -444,6 +451,11 @@ impl Compiler<'_> {
             let list = strange.iter().map(|value| format!("{value:?}")).collect::<Vec<_>>().join(", ");
             let message = format!("{list} cannot be copied, the {} has other values", direction.receiver());
             self.warn(index, column, &message, "say which value means which: values: [{canonical: ..., native: ...}]");
+        }
+        let long = from.values.iter().find(|value| to.max_length.is_some_and(|most| value.chars().count() > most as usize));
+        if let (Some(long), Some(most)) = (long, to.max_length) {
+            let message = format!("{long:?} has {} characters, the {} takes {most}", long.chars().count(), direction.receiver());
+            self.warn(index, column, &message, "a record with it becomes a dead letter; use a value table, or a longer field");
         }
         Some(())
     }
@@ -824,7 +836,10 @@ fn typed(field: &Field, text: &str, whose: &str) -> Result<Value, String> {
     if !field.values.is_empty() && !field.values.iter().any(|known| known == text) {
         return Err(format!("{text:?} is none of the values of the {whose}"));
     }
-    Ok(value)
+    match (field.max_length, text.chars().count()) {
+        (Some(most), length) if length > most as usize => Err(format!("{text:?} has {length} characters, the {whose} takes {most}")),
+        _ => Ok(value),
+    }
 }
 
 fn digest(row: &RowUnit) -> u64 {

@@ -201,6 +201,7 @@ fn expressions_compute_decimals_exactly() {
     assert_eq!(row("decimal_round!(.record.AnnualRevenue, 1)"), Ok(json!("9007199254740993")));
     assert_eq!(row("if decimal_compare!(.record.AnnualRevenue, \"9007199254740993.010\") == 0 { \"1\" } else { \"2\" }"), Ok(json!("1")));
     assert_eq!(row("decimal_add(.record.AnnualRevenue, .record.Nick) ?? \"0\""), Ok(json!("0")));
+    assert_eq!(row("decimal_sum!([.record.AnnualRevenue, \"0.99\", 1])"), Ok(json!("9007199254740995")));
     let message = row("decimal_div!(.record.AnnualRevenue, 0, 2)").unwrap_err();
     assert!(message.contains("division by zero"), "{message}");
 }
@@ -260,6 +261,20 @@ fn skip_leaves_the_field_as_it_is() {
     assert_eq!(result.skipped.iter().map(ToString::to_string).collect::<Vec<_>>(), ["employees"]);
     assert_eq!(result.fields.len(), 1);
     assert_eq!(outbound(&rows, json!({"name": "A", "employees": 1})), json!({"Name": "A"}));
+}
+
+#[test]
+fn a_table_is_shared_between_threads() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    shared(&contacts());
+}
+
+#[test]
+fn a_condition_that_fails_says_so_without_quoting() {
+    let rows = compile_with(json!([{"canonical": "name", "native": "Name"}]), |source| source.when = Some("parse_int!(.record.nick) > 1"))
+        .unwrap();
+    let message = rows.accepts(&document(json!({"nick": "secret"}))).unwrap_err().to_string();
+    assert!(message.starts_with("when: ") && !message.contains("secret"), "{message}");
 }
 
 fn contacts() -> Table {

@@ -324,6 +324,43 @@ fn expressions_that_do_not_compile_or_give_the_wrong_type() {
 }
 
 #[test]
+fn expressions_cannot_grow_beyond_bounds() {
+    let of = |expression: &str| {
+        told(compile(json!([{"canonical": "name", "native": "Name"}, {"canonical": "nick", "toCanonical": expression}])))
+    };
+    let doubling: String = (0..8).map(|n| format!("a{} = a{n} + a{n}\n", n + 1)).collect();
+    let message = "row 1: nick: toCanonical: makes too much out of one record; a value may hold its texts 64 times";
+    assert_eq!(of(&format!("a0 = string!(.record.Nick)\n{doubling}a8")), [message]);
+    assert_eq!(
+        of("a = string!(.record.Nick); b = \"{{a}}{{a}}{{a}}{{a}}{{a}}\"; c = \"{{b}}{{b}}{{b}}{{b}}{{b}}\"; \"{{c}}{{c}}{{c}}\""),
+        [message]
+    );
+    for with in ["a", "\"{{a}}\"", "with: a"] {
+        let told = of(&format!("a = string!(.record.Nick); replace(a, \"x\", {with})"));
+        assert_eq!(told, ["row 1: nick: toCanonical: replace puts in a fixed text only; write it in quotes"]);
+    }
+    assert_eq!(
+        of("a = \"x\"; b = map_values([1, 2]) -> |_| { a = a + a; 1 }; a"),
+        [
+            "row 1: nick: toCanonical: the closure sets a, which stands outside it; a closure gives a value: map_values, filter; decimal_sum! adds up"
+        ]
+    );
+    assert_eq!(of("a = string!(.record.Nick); b = a + \" \" + a; upcase(b) + \"!\""), Vec::<String>::new());
+}
+
+#[test]
+fn decimals_are_known_in_closures_and_templates() {
+    let of = |expression: &str| {
+        told(compile(json!([{"canonical": "name", "native": "Name"}, {"canonical": "tags[]", "toCanonical": expression}])))
+    };
+    assert_eq!(
+        of("map_values(array!(.record.Contacts.records)) -> |c| { string!(c.Quota) + \"1\" }"),
+        ["row 1: tags[]: toCanonical: '+' joins decimals as text; decimal_add!(a, b)"]
+    );
+    assert_eq!(of("a = string!(.record.AnnualRevenue); [\"{{a}} EUR\"]"), Vec::<String>::new());
+}
+
+#[test]
 fn what_the_compiler_itself_says_comes_as_one_line() {
     let row = |expression: &str| {
         told(compile(json!([{"canonical": "nick", "native": "Nick", "toCanonical": expression}, {"canonical": "name", "native": "Name"}])))

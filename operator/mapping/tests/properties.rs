@@ -111,7 +111,7 @@ proptest! {
         Just("["), Just("]"), Just("->"), Just("|"), Just("a"), Just("="), Just("=="), Just("!"), Just("??"), Just("||"), Just("&&"), Just("+"),
         Just("-"), Just("*"), Just("/"), Just(","), Just(";"), Just("\n"), Just("if"), Just("else"), Just("null"), Just("true"), Just("1"),
         Just("1.5"), Just("\"t\""), Just("s'r'"), Just("r'x'"), Just("t'2026-01-01T00:00:00Z'"), Just("string!"), Just("upcase"), Just("map_values"),
-        Just("filter"), Just("for_each"), Just("decimal_add!"), Just("parse_int!"), Just("slice!"), Just("abort"), Just("return"), Just("%"), Just("exists"),
+        Just("filter"), Just("decimal_sum!"), Just("decimal_add!"), Just("parse_int!"), Just("slice!"), Just("abort"), Just("return"), Just("%"), Just("exists"),
     ], 0..40)) {
         let source = tokens.join(" ");
         let rows = json!([{"canonical": "nick", "toCanonical": source}, {"canonical": "name", "native": "Name"}]);

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 /// Functions of VRL's library that an expression may call.
-const ALLOWED: [&str; 71] = [
+const ALLOWED: [&str; 70] = [
     // Text.
     "camelcase",
     "contains",
@@ -55,7 +55,6 @@ const ALLOWED: [&str; 71] = [
     "compact",
     "filter",
     "flatten",
-    "for_each",
     "from_entries",
     "get",
     "includes",
@@ -120,6 +119,7 @@ pub(crate) fn instead(name: &str) -> &'static str {
     match name {
         "to_float" | "float" | "parse_float" | "format_number" => "decimals are text: to_decimal!, decimal_round!",
         "round" | "ceil" | "floor" | "abs" => "decimals are text: decimal_round!",
+        "for_each" => "map_values and filter give a value; decimal_sum! adds up",
         "to_int" => "parse_int! reads a text, int! insists on a whole number",
         "to_bool" => "use a value table, or compare with ==",
         "now" | "uuid_v4" | "uuid_v7" => "a mapping gives the same result whenever it runs",
@@ -141,10 +141,11 @@ enum Operation {
     Div,
     Round,
     Compare,
+    Sum,
 }
 
 impl Operation {
-    const ALL: [Self; 7] = [Self::ToDecimal, Self::Add, Self::Sub, Self::Mul, Self::Div, Self::Round, Self::Compare];
+    const ALL: [Self; 8] = [Self::ToDecimal, Self::Add, Self::Sub, Self::Mul, Self::Div, Self::Round, Self::Compare, Self::Sum];
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -152,6 +153,7 @@ struct DecimalFunction(Operation);
 
 const NUMBER: u16 = kind::BYTES | kind::INTEGER;
 const VALUE: Parameter = Parameter::required("value", NUMBER, "A decimal as text, or a whole number.");
+const LIST: Parameter = Parameter::required("value", kind::ARRAY, "A list of decimals as text, or whole numbers.");
 const OTHER: Parameter = Parameter::required("other", NUMBER, "A decimal as text, or a whole number.");
 const SCALE: Parameter = Parameter::required("scale", kind::INTEGER, "Digits after the point, 0 to 64.");
 
@@ -165,6 +167,7 @@ impl Function for DecimalFunction {
             Operation::Div => "decimal_div",
             Operation::Round => "decimal_round",
             Operation::Compare => "decimal_compare",
+            Operation::Sum => "decimal_sum",
         }
     }
 
@@ -176,6 +179,7 @@ impl Function for DecimalFunction {
             Operation::Mul => "The exact product.",
             Operation::Div => "The quotient, rounded to `scale` digits after the point, half away from zero.",
             Operation::Round => "The decimal rounded to `scale` digits after the point, half away from zero.",
+            Operation::Sum => "The exact sum of a list of decimals; 0 for an empty one.",
             Operation::Compare => "-1, 0 or 1 as `value` is less than, equal to or more than `other`.",
         }
     }
@@ -195,6 +199,7 @@ impl Function for DecimalFunction {
     fn parameters(&self) -> &'static [Parameter] {
         match self.0 {
             Operation::ToDecimal => &[VALUE],
+            Operation::Sum => &[LIST],
             Operation::Add | Operation::Sub | Operation::Mul | Operation::Compare => &[VALUE, OTHER],
             Operation::Div => &[VALUE, OTHER, SCALE],
             Operation::Round => &[VALUE, SCALE],
@@ -222,7 +227,11 @@ struct DecimalCall {
 
 impl FunctionExpression for DecimalCall {
     fn resolve(&self, ctx: &mut Context<'_>) -> Resolved {
-        let value = read(&self.value.resolve(ctx)?)?;
+        let value = self.value.resolve(ctx)?;
+        let value = match self.operation {
+            Operation::Sum => value.try_array()?.iter().try_fold(BigDecimal::default(), |sum, item| read(item).map(|item| sum + item))?,
+            _ => read(&value)?,
+        };
         let other = self.other.as_ref().map(|other| other.resolve(ctx).and_then(|other| read(&other))).transpose()?.unwrap_or_default();
         let scale = match self.scale.as_ref().map(|scale| scale.resolve(ctx)).transpose()? {
             Some(scale) => scale.try_integer()?,
@@ -232,7 +241,7 @@ impl FunctionExpression for DecimalCall {
             return Err(format!("scale is from 0 to {MAX_SCALE}").into());
         }
         let result = match self.operation {
-            Operation::ToDecimal => value,
+            Operation::ToDecimal | Operation::Sum => value,
             Operation::Add => value + other,
             Operation::Sub => value - other,
             Operation::Mul => value * other,

@@ -262,7 +262,7 @@ impl<'d> Roots<'d> {
     fn mask(&self, message: &str) -> String {
         fn texts<'v>(value: &'v Value, found: &mut Vec<&'v str>) {
             match value {
-                Value::String(text) if text.len() > 1 => found.push(text),
+                Value::String(text) if !text.is_empty() => found.push(text),
                 Value::Array(items) => items.iter().for_each(|item| texts(item, found)),
                 Value::Object(fields) => fields.values().for_each(|value| texts(value, found)),
                 _ => {}
@@ -270,10 +270,11 @@ impl<'d> Roots<'d> {
         }
         let mut found = vec![];
         self.names.iter().filter_map(|name| self.document.get(name)).chain(self.item).for_each(|value| texts(value, &mut found));
-        // Longer ones first, so that no part of one is left when another lies in it. What VRL quotes is in quotes or the whole of it.
+        // Longer ones first, so that no part of one is left when another lies in it. Short ones only where they stand in quotes: they are
+        // parts of any sentence.
         found.sort_by_key(|text| std::cmp::Reverse(text.len()));
         let message = found.into_iter().fold(message.to_owned(), |message, text| {
-            message.replace(&format!("\"{text}\""), "\"...\"").replace(&format!("'{text}'"), "'...'")
+            if text.chars().count() > 3 { message.replace(text, "...") } else { message.replace(&format!("\"{text}\""), "\"...\"") }
         });
         message.replace('\n', " ")
     }
