@@ -1,0 +1,744 @@
+//! Planning of one Integration: everything it names is looked up, every row compiled against contract and definition, and what is right
+//! becomes a unit. What was compiled is thrown away: units are text.
+//!
+//! Findings name the place as the manifest has it. Rows that cannot even be read as paths are told once and left out of compilation, so
+//! that one slip is not told twice; all other rows are still judged.
+
+use crate::connector::PlannedConnector;
+use crate::contract::PlannedContract;
+use crate::finding::{Finding, Severity};
+use crate::merge::Orders;
+use crate::nearest;
+use crate::planned::{Memo, Verdict};
+use crate::references::{RefKind, Target};
+use crate::world::Index;
+use fairlead_api::{self as api, AllowedNamespaces, FieldRow, Integration, Kind, Participant, Phase, Reason, Validate};
+use fairlead_contract::{Contract, SchemaFinding};
+use fairlead_mapping as mapping;
+use fairlead_model::hash::Digest;
+use fairlead_model::schema::{CanonicalSchema, FieldType, NativeSchema};
+use fairlead_model::unit::{
+    ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, OnDelete, OnError, OnForeignEdit, OwnershipRule, ParticipantUnit,
+    ReadUnit, Reference, Retry, RowUnit, Tie, ValuePair, WriteUnit,
+};
+use fairlead_model::{FieldPath, ObjectRef};
+use fairlead_systems::{Definition, Entity};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// An Integration, judged.
+#[derive(Debug, Clone)]
+pub(crate) struct PlannedIntegration {
+    pub(crate) verdict: Verdict,
+    /// The unit, if it could be made; it counts only if the verdict is good.
+    pub(crate) unit: Option<IntegrationUnit>,
+    /// What it names.
+    pub(crate) names: Vec<Target>,
+    pub(crate) orders: Orders,
+}
+
+/// An Integration's plan and everything it was made from. While all of that is the same, so is the plan. Kept only where everything it
+/// names was found: what is missing also depends on what else there is.
+#[derive(Debug)]
+pub(crate) struct Remembered {
+    spec: api::IntegrationSpec,
+    generation: i64,
+    contract: ContractInput,
+    connectors: Vec<ConnectorInput>,
+    plan: PlannedIntegration,
+}
+
+/// What a plan takes from its contract.
+#[derive(Debug)]
+struct ContractInput {
+    compiled: Arc<Result<Contract, Vec<SchemaFinding>>>,
+    permitted: bool,
+    facts: (String, String, Phase),
+    verdict: Verdict,
+}
+
+/// What a plan takes from one of its connectors.
+#[derive(Debug)]
+struct ConnectorInput {
+    definition: Option<Arc<Result<Definition, Vec<Finding>>>>,
+    permitted: bool,
+    verdict: Verdict,
+}
+
+impl PartialEq for ContractInput {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.compiled, &other.compiled)
+            && (self.permitted, &self.facts, &self.verdict) == (other.permitted, &other.facts, &other.verdict)
+    }
+}
+
+impl PartialEq for ConnectorInput {
+    fn eq(&self, other: &Self) -> bool {
+        let same = match (&self.definition, &other.definition) {
+            (Some(one), Some(another)) => Arc::ptr_eq(one, another),
+            (None, None) => true,
+            _ => false,
+        };
+        same && (self.permitted, &self.verdict) == (other.permitted, &other.verdict)
+    }
+}
+
+/// Plans an Integration, or remembers what came out before.
+pub(crate) fn plan(
+    object: &ObjectRef,
+    resource: &Integration,
+    index: &Index<'_>,
+    contracts: &BTreeMap<ObjectRef, PlannedContract<'_>>,
+    connectors: &BTreeMap<ObjectRef, PlannedConnector<'_>>,
+    memo: &Memo,
+    fresh: &mut Memo,
+) -> PlannedIntegration {
+    let generation = resource.metadata.generation.unwrap_or_default();
+    let inputs = inputs(object, resource, contracts, connectors);
+    let remembered = memo.integrations.get(object).zip(inputs.as_ref()).filter(|(known, (contract, connectors))| {
+        known.generation == generation && known.spec == resource.spec && known.contract == *contract && known.connectors == *connectors
+    });
+    let plan = match remembered {
+        Some((known, _)) => known.plan.clone(),
+        None => compile(object, resource, index, contracts, connectors),
+    };
+    if let Some((contract, connectors)) = inputs {
+        let known = Remembered { spec: resource.spec.clone(), generation, contract, connectors, plan: plan.clone() };
+        fresh.integrations.insert(object.clone(), known);
+    }
+    plan
+}
+
+fn inputs(
+    object: &ObjectRef,
+    resource: &Integration,
+    contracts: &BTreeMap<ObjectRef, PlannedContract<'_>>,
+    connectors: &BTreeMap<ObjectRef, PlannedConnector<'_>>,
+) -> Option<(ContractInput, Vec<ConnectorInput>)> {
+    let reference = &resource.spec.contract;
+    let contract = contracts.get(&ObjectRef::new(reference.namespace_or(&object.namespace), &reference.name))?;
+    let permit =
+        |consent: Option<&AllowedNamespaces>, target: &ObjectRef| AllowedNamespaces::permit(consent, &target.namespace, &object.namespace);
+    let spec = &contract.resource.spec;
+    let contract = ContractInput {
+        compiled: contract.compiled.clone(),
+        permitted: permit(spec.allowed_namespaces.as_ref(), &contract.verdict.object),
+        facts: (spec.entity.clone(), spec.version.clone(), spec.lifecycle.phase),
+        verdict: contract.verdict.clone(),
+    };
+    let connectors = resource.spec.sync.participants.iter().map(|participant| {
+        let (namespace, name) = participant.connector_key(&object.namespace);
+        let connector = connectors.get(&ObjectRef::new(namespace, name))?;
+        Some(ConnectorInput {
+            definition: connector.definition.clone(),
+            permitted: permit(connector.resource.spec.allowed_namespaces.as_ref(), &connector.verdict.object),
+            verdict: connector.verdict.clone(),
+        })
+    });
+    Some((contract, connectors.collect::<Option<_>>()?))
+}
+
+/// What the participants' checks share.
+struct Context<'a> {
+    object: &'a ObjectRef,
+    index: &'a Index<'a>,
+    connectors: &'a BTreeMap<ObjectRef, PlannedConnector<'a>>,
+    /// The contract, where it is there and compiles.
+    contract: Option<(&'a PlannedContract<'a>, &'a Contract)>,
+}
+
+fn compile(
+    object: &ObjectRef,
+    resource: &Integration,
+    index: &Index<'_>,
+    contracts: &BTreeMap<ObjectRef, PlannedContract<'_>>,
+    connectors: &BTreeMap<ObjectRef, PlannedConnector<'_>>,
+) -> PlannedIntegration {
+    let spec = &resource.spec;
+    let mut findings: Vec<Finding> = spec.validate().into_iter().map(Finding::from).collect();
+    let mut names = Vec::new();
+
+    let contract_ref = ObjectRef::new(spec.contract.namespace_or(&object.namespace), &spec.contract.name);
+    names.push(Target::new(RefKind::ApiContract, contract_ref.clone()));
+    let contract = contract(object, &contract_ref, index, contracts, &mut findings);
+
+    let context = Context { object, index, connectors, contract };
+    let mut participants = Vec::new();
+    let mut facts = Vec::new();
+    for (number, participant) in spec.sync.participants.iter().enumerate() {
+        let place = format!("spec.sync.participants[{number}]");
+        let (namespace, name) = participant.connector_key(&object.namespace);
+        let connector = ObjectRef::new(namespace, name);
+        names.push(Target::new(RefKind::Connector, connector.clone()));
+        facts.push((participant.name.clone(), connector.clone()));
+        participants.push(context.participant(participant, connector, &place, &mut findings));
+    }
+    same_entity_twice(spec, object, &mut findings);
+
+    let (matching, ownership) = match context.contract {
+        Some((_, contract)) => {
+            let rules = Rules { spec, fields: contract.fields(), participants: &participants };
+            (rules.matching(&mut findings), rules.ownership(&mut findings))
+        }
+        None => (Vec::new(), Vec::new()),
+    };
+
+    let orders = Orders {
+        paused: spec.run_state() == api::RunState::Paused,
+        deletion_policy: match spec.deletion_policy() {
+            api::DeletionPolicy::Retain => DeletionPolicy::Retain,
+            api::DeletionPolicy::Delete => DeletionPolicy::Delete,
+        },
+    };
+    let generation = resource.metadata.generation.unwrap_or_default();
+    let participants: Option<Vec<ParticipantUnit>> = participants.into_iter().collect();
+    let unit = context.contract.zip(participants).map(|((planned, contract), participants)| {
+        let retry = spec.retry();
+        IntegrationUnit {
+            object: object.clone(),
+            generation,
+            digest: Digest::default(),
+            entity: planned.resource.spec.entity.clone(),
+            contract: ContractUnit {
+                object: contract_ref.clone(),
+                version: planned.resource.spec.version.clone(),
+                schema: planned.schema.clone(),
+                fields: contract.fields().clone(),
+            },
+            participants,
+            initial_load: match spec.sync.initial_load() {
+                api::InitialLoad::Preview => InitialLoad::Preview,
+                api::InitialLoad::MatchOnly => InitialLoad::MatchOnly,
+                api::InitialLoad::MatchOrCreate => InitialLoad::MatchOrCreate,
+            },
+            matching,
+            ownership,
+            tie: match spec.sync.tie() {
+                api::Tie::Home => Tie::Home,
+                api::Tie::Latest => Tie::Latest,
+            },
+            guard: Guard {
+                max_delete_percent: Some(spec.sync.max_delete_percent()),
+                max_change_percent: Some(spec.sync.max_change_percent()),
+                confirm: spec.sync.guard.as_ref().and_then(|guard| guard.confirm.clone()),
+            },
+            resync: spec.sync.resync.clone(),
+            retry: Retry { attempts: retry.attempts, initial: retry.initial, max: retry.max },
+            paused: orders.paused,
+            deletion_policy: orders.deletion_policy,
+        }
+        .sealed()
+    });
+    let mut verdict = Verdict::of(Kind::Integration, object.clone(), generation, findings);
+    verdict.participants = facts;
+    PlannedIntegration { verdict, unit, names, orders }
+}
+
+/// The contract, if it is there, may be used, is published and compiles.
+fn contract<'a>(
+    object: &ObjectRef,
+    contract_ref: &ObjectRef,
+    index: &Index<'_>,
+    contracts: &'a BTreeMap<ObjectRef, PlannedContract<'a>>,
+    findings: &mut Vec<Finding>,
+) -> Option<(&'a PlannedContract<'a>, &'a Contract)> {
+    const PLACE: &str = "spec.contract";
+    let Some(planned) = contracts.get(contract_ref) else {
+        findings.push(missing(
+            index,
+            Kind::ApiContract,
+            contract_ref,
+            PLACE,
+            Reason::ContractNotFound,
+            contracts.keys().filter(|key| key.namespace == contract_ref.namespace).map(|key| key.name.as_str()),
+        ));
+        return None;
+    };
+    let resource = planned.resource;
+    if !AllowedNamespaces::permit(resource.spec.allowed_namespaces.as_ref(), &contract_ref.namespace, &object.namespace) {
+        findings.push(not_permitted(PLACE, "ApiContract", contract_ref, object));
+        return None;
+    }
+    if let Some((reason, message)) = planned.verdict.fault() {
+        findings.push(dependency(PLACE, "ApiContract", contract_ref, reason, message));
+    } else if resource.spec.lifecycle.phase == Phase::Draft {
+        findings.push(Finding::reference(
+            Reason::DependencyNotReady,
+            PLACE,
+            format!("ApiContract {contract_ref} is a draft, which may change freely"),
+            "set its spec.lifecycle.phase to Published when others may build on it",
+        ));
+    }
+    planned.compiled.as_ref().as_ref().ok().map(|contract| (planned, contract))
+}
+
+fn not_permitted(place: &str, kind: &str, target: &ObjectRef, object: &ObjectRef) -> Finding {
+    Finding::reference(
+        Reason::RefNotPermitted,
+        place,
+        format!("{kind} {target} does not allow the namespace {}", object.namespace),
+        format!("ask its owner to add `{}` to its spec.allowedNamespaces.names", object.namespace),
+    )
+}
+
+fn dependency(place: &str, kind: &str, target: &ObjectRef, reason: Reason, message: &str) -> Finding {
+    Finding::reference(
+        Reason::DependencyNotReady,
+        place,
+        format!("{kind} {target} cannot be used: {reason}: {message}"),
+        "repair it; this resource follows by itself",
+    )
+}
+
+fn missing<'a>(
+    index: &Index<'_>,
+    kind: Kind,
+    target: &ObjectRef,
+    place: &str,
+    reason: Reason,
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> Finding {
+    if let Some(unreadable) = index.unreadable(kind, target) {
+        return dependency(place, kind.name(), target, Reason::InvalidSpec, &unreadable.message());
+    }
+    if !index.complete {
+        return Finding::reference(
+            reason,
+            place,
+            format!("{kind} {target} is not among the given files"),
+            "give its file too to have it checked",
+        )
+        .with_severity(Severity::Unknown);
+    }
+    let otherwise = format!("create it, or correct the name; in the namespace {} there is none yet", target.namespace);
+    Finding::reference(reason, place, format!("{kind} {target} does not exist"), nearest::hint(&target.name, names, &otherwise))
+}
+
+/// Two participants on one entity of one connector would be two names for one thing.
+fn same_entity_twice(spec: &api::IntegrationSpec, object: &ObjectRef, findings: &mut Vec<Finding>) {
+    let participants = &spec.sync.participants;
+    for (number, participant) in participants.iter().enumerate() {
+        let same = |other: &&Participant| {
+            other.entity == participant.entity && other.connector_key(&object.namespace) == participant.connector_key(&object.namespace)
+        };
+        if let Some(first) = participants.iter().take(number).find(same) {
+            findings.push(Finding::error(
+                Reason::InvalidSpec,
+                format!("spec.sync.participants[{number}].entity"),
+                format!("the participant `{}` already stands for {} of this connector", first.name, participant.entity),
+                "use another entity or connector, or merge the two participants",
+            ));
+        }
+    }
+}
+
+impl Context<'_> {
+    fn participant(
+        &self,
+        participant: &Participant,
+        connector: ObjectRef,
+        place: &str,
+        findings: &mut Vec<Finding>,
+    ) -> Option<ParticipantUnit> {
+        let (rows, numbers) = self.rows(participant, place, findings);
+        let definition = self.connector(&connector, &format!("{place}.connector"), findings)?;
+        let Some(entity) = definition.entity(&participant.entity) else {
+            let names: Vec<&str> = definition.entity_names().collect();
+            findings.push(Finding::error(
+                Reason::InvalidSpec,
+                format!("{place}.entity"),
+                format!("the system `{}` has no entity `{}`", definition.system(), participant.entity),
+                nearest::hint(
+                    &participant.entity,
+                    names.iter().copied(),
+                    "name an entity of the system, or declare it in a definition that extends it",
+                ),
+            ));
+            return None;
+        };
+        let native = entity.native_schema();
+        let rows = typed_constants(rows, native);
+        self.directions(participant, entity, definition.system(), place, findings);
+        if let Some(write) = &participant.write {
+            self.key(write, &participant.entity, entity, definition.system(), place, findings);
+        }
+        let table = self.table(participant, &rows, &numbers, native, place, findings);
+        let write = participant.write.as_ref().map(|write| WriteUnit {
+            key: write.key.as_ref().map(|key| key.native.clone()),
+            when: write.when.clone(),
+            on_delete: match write.on_delete() {
+                api::OnDelete::Keep => OnDelete::Keep,
+                api::OnDelete::Archive => OnDelete::Archive,
+                api::OnDelete::Delete => OnDelete::Delete,
+            },
+            on_foreign_edit: match write.on_foreign_edit() {
+                api::OnForeignEdit::Restore => OnForeignEdit::Restore,
+                api::OnForeignEdit::Keep => OnForeignEdit::Keep,
+            },
+        });
+        (table && numbers.len() == participant.fields.len()).then(|| ParticipantUnit {
+            name: participant.name.clone(),
+            role: participant.role.clone(),
+            connector,
+            entity: participant.entity.clone(),
+            native: native.clone(),
+            read: participant.poll_every().map(|every| ReadUnit { every }),
+            write,
+            rows,
+        })
+    }
+
+    /// The definition behind a connector that is there, may be used and is right.
+    fn connector(&self, connector: &ObjectRef, place: &str, findings: &mut Vec<Finding>) -> Option<&Definition> {
+        let Some(planned) = self.connectors.get(connector) else {
+            let names = self.connectors.keys().filter(|key| key.namespace == connector.namespace).map(|key| key.name.as_str());
+            findings.push(missing(self.index, Kind::Connector, connector, place, Reason::ConnectorNotFound, names));
+            return None;
+        };
+        if !AllowedNamespaces::permit(planned.resource.spec.allowed_namespaces.as_ref(), &connector.namespace, &self.object.namespace) {
+            findings.push(not_permitted(place, "Connector", connector, self.object));
+            return None;
+        }
+        if let Some((reason, message)) = planned.verdict.fault() {
+            findings.push(dependency(place, "Connector", connector, reason, message));
+        } else if !planned.verdict.is_good() {
+            findings.push(
+                Finding::reference(
+                    Reason::DependencyNotReady,
+                    place,
+                    format!("Connector {connector} needs something that is not among the given files"),
+                    "give its files too to have this participant checked",
+                )
+                .with_severity(Severity::Unknown),
+            );
+        }
+        planned.definition()
+    }
+
+    /// The rows as units, with their numbers in the manifest; those whose paths cannot be read are told and left out.
+    fn rows(&self, participant: &Participant, place: &str, findings: &mut Vec<Finding>) -> (Vec<RowUnit>, Vec<usize>) {
+        let mut rows = Vec::new();
+        let mut numbers = Vec::new();
+        for (number, row) in participant.fields.iter().enumerate() {
+            let place = format!("{place}.fields[{number}]");
+            let before = findings.len();
+            let mut path = |column: &str, text: &str| -> Option<FieldPath> {
+                if text.is_empty() {
+                    return None;
+                }
+                text.parse()
+                    .map_err(|error| {
+                        findings.push(
+                            Finding::error(
+                                Reason::MappingInvalid,
+                                format!("{place}.{column}"),
+                                format!("`{text}` is no field path: {error}"),
+                                "write it like address.country or contacts[].email",
+                            )
+                            .in_row(number),
+                        );
+                    })
+                    .ok()
+            };
+            let canonical = path("canonical", &row.canonical);
+            let native = path("native", &row.native);
+            let key = path("key", row.key.as_deref().unwrap_or_default());
+            if findings.len() > before {
+                continue;
+            }
+            rows.push(row_unit(row, canonical, native, key));
+            numbers.push(number);
+        }
+        (rows, numbers)
+    }
+
+    /// What is asked of the entity, it must be able to do.
+    fn directions(&self, participant: &Participant, entity: &Entity, system: &str, place: &str, findings: &mut Vec<Finding>) {
+        let name = &participant.entity;
+        let mut refuse = |place: String, what: &str, hint: &str| {
+            findings.push(Finding::error(
+                Reason::UnsupportedValue,
+                place,
+                format!("the definition of `{system}` cannot {what} {name}"),
+                hint,
+            ));
+        };
+        if participant.read.is_some() && !entity.readable() {
+            refuse(
+                format!("{place}.read"),
+                "read",
+                "remove the read block, or declare how it is read in a definition that extends the system",
+            );
+        }
+        if let Some(write) = &participant.write {
+            if !entity.writable() {
+                refuse(
+                    format!("{place}.write"),
+                    "write",
+                    "remove the write block, or declare how it is written in a definition that extends the system",
+                );
+            }
+            match write.on_delete() {
+                api::OnDelete::Archive if !entity.can_archive() => {
+                    refuse(
+                        format!("{place}.write.onDelete"),
+                        "archive",
+                        "use Keep or Delete, or declare `archive` in a definition that extends the system",
+                    );
+                }
+                api::OnDelete::Delete if !entity.can_delete() => {
+                    refuse(
+                        format!("{place}.write.onDelete"),
+                        "delete",
+                        "use Keep or Archive, or declare `delete` in a definition that extends the system",
+                    );
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The correlation field, as far as the system is concerned: it must be one on which records can be found and upserted. (That it is
+    /// there, takes text, is long enough and belongs to nobody else is judged with the field table.)
+    fn key(&self, write: &api::WriteSpec, name: &str, entity: &Entity, system: &str, place: &str, findings: &mut Vec<Finding>) {
+        let Some(key) = &write.key else {
+            if entity.creatable() {
+                findings.push(
+                    Finding::error(
+                        Reason::InvalidSpec,
+                        format!("{place}.write.key"),
+                        format!("without a field that holds Fairlead's id, a creation in {name} whose answer is lost must be searched for before it is tried again"),
+                        "name a field that the system keeps unique, such as an external id",
+                    )
+                    .with_severity(Severity::Warning),
+                );
+            }
+            return;
+        };
+        let path = key.native.parse::<FieldPath>().ok().filter(|path| entity.native_schema().contains_key(path));
+        if path.is_some_and(|path| !entity.key_fields().contains(&path)) {
+            findings.push(Finding::error(
+                Reason::InvalidSpec,
+                format!("{place}.write.key.native"),
+                format!("the definition of `{system}` does not say that {name} can be found and upserted by `{}`", key.native),
+                "declare the field with `correlation: true` in the definition if the system keeps it unique, or name another field",
+            ));
+        }
+    }
+
+    /// Whether the field table compiles, in the directions that are used.
+    fn table(
+        &self,
+        participant: &Participant,
+        rows: &[RowUnit],
+        numbers: &[usize],
+        native: &NativeSchema,
+        place: &str,
+        findings: &mut Vec<Finding>,
+    ) -> bool {
+        let Some((planned, contract)) = self.contract else { return false };
+        let write = participant.write.as_ref();
+        let compiled = mapping::Table::compile(&mapping::TableSource {
+            rows,
+            native,
+            canonical: contract.fields(),
+            entity: &planned.resource.spec.entity,
+            key: write.and_then(|write| write.key.as_ref()).map(|key| key.native.as_str()),
+            when: write.and_then(|write| write.when.as_deref()),
+            read: participant.read.is_some(),
+            write: write.is_some(),
+        });
+        let found = match &compiled {
+            Ok(table) => table.warnings(),
+            Err(found) => found.as_slice(),
+        };
+        findings.extend(found.iter().map(|finding| row_finding(finding, numbers, place)));
+        compiled.is_ok()
+    }
+}
+
+/// A finding of the mapping room, told in the manifest's places.
+fn row_finding(found: &mapping::Finding, numbers: &[usize], place: &str) -> Finding {
+    let row = found.row.and_then(|row| numbers.get(row).copied());
+    let place = match (row, found.column) {
+        (Some(row), mapping::Column::Row) => format!("{place}.fields[{row}]"),
+        (Some(row), column) => format!("{place}.fields[{row}].{column}"),
+        (None, mapping::Column::When) => format!("{place}.write.when"),
+        (None, mapping::Column::Key) => format!("{place}.write.key.native"),
+        (None, _) => format!("{place}.fields"),
+    };
+    let severity = match found.severity {
+        mapping::Severity::Error => Severity::Error,
+        mapping::Severity::Warning => Severity::Warning,
+    };
+    Finding {
+        row,
+        ..Finding::error(Reason::MappingInvalid, place, found.message.clone(), found.hint.clone().unwrap_or_default())
+            .with_severity(severity)
+    }
+}
+
+fn row_unit(row: &FieldRow, canonical: Option<FieldPath>, native: Option<FieldPath>, key: Option<FieldPath>) -> RowUnit {
+    RowUnit {
+        canonical,
+        native,
+        value: row.value.clone().map(Value::String),
+        values: row.values.iter().map(|pair| ValuePair { canonical: pair.canonical.clone(), native: pair.native.clone() }).collect(),
+        to_canonical: row.to_canonical.clone(),
+        from_canonical: row.from_canonical.clone(),
+        on_error: match row.on_error {
+            None | Some(api::OnError::DeadLetter) => OnError::DeadLetter,
+        },
+        reference: row.reference.as_ref().map(|reference| Reference { entity: reference.entity.clone() }),
+        key,
+    }
+}
+
+/// Constants are written as text; a field that holds a flag or a whole number gets one. What does not fit stays text, and the compiler says so.
+fn typed_constants(rows: Vec<RowUnit>, native: &NativeSchema) -> Vec<RowUnit> {
+    rows.into_iter()
+        .map(|mut row| {
+            let kind = row.native.as_ref().and_then(|path| native.get(path)).map(|field| field.kind);
+            if let Some(Value::String(text)) = &row.value {
+                row.value = match kind {
+                    Some(FieldType::Boolean) => text.parse::<bool>().map(Value::Bool).ok(),
+                    Some(FieldType::Integer) => text.parse::<i64>().map(Value::from).ok(),
+                    _ => None,
+                }
+                .or_else(|| row.value.take());
+            }
+            row
+        })
+        .collect()
+}
+
+/// The rules that speak of canonical fields.
+struct Rules<'a> {
+    spec: &'a api::IntegrationSpec,
+    fields: &'a CanonicalSchema,
+    participants: &'a [Option<ParticipantUnit>],
+}
+
+impl Rules<'_> {
+    fn unknown_field(&self, place: String, path: &str) -> Finding {
+        let names: Vec<String> = self.fields.keys().map(ToString::to_string).collect();
+        Finding::error(
+            Reason::ContractMismatch,
+            place,
+            format!("the contract has no field `{path}`"),
+            nearest::hint(path, names.iter().map(String::as_str), "name a field of the contract's schema"),
+        )
+    }
+
+    fn matching(&self, findings: &mut Vec<Finding>) -> Vec<Vec<FieldPath>> {
+        let mut rules = Vec::new();
+        for (number, rule) in self.spec.sync.match_rules.iter().enumerate() {
+            let mut paths = Vec::new();
+            for (step, text) in rule.iter().enumerate() {
+                let place = format!("spec.sync.match[{number}][{step}]");
+                let path = text.parse::<FieldPath>().ok().filter(|path| self.fields.contains_key(path));
+                let Some(path) = path else {
+                    findings.push(self.unknown_field(place, text));
+                    continue;
+                };
+                let kind = self.fields.get(&path).map(|field| field.kind);
+                if path.list_root().is_some() || matches!(kind, Some(FieldType::List | FieldType::Object)) {
+                    findings.push(Finding::error(
+                        Reason::ContractMismatch,
+                        place,
+                        format!("`{text}` holds more than one value, so records cannot be recognised by it"),
+                        "name a field that holds a single value",
+                    ));
+                    continue;
+                }
+                self.everybody_fills(&path, &place, findings);
+                paths.push(path);
+            }
+            rules.push(paths);
+        }
+        rules
+    }
+
+    /// A match field that one reading participant never fills can match nothing there.
+    fn everybody_fills(&self, path: &FieldPath, place: &str, findings: &mut Vec<Finding>) {
+        for participant in self.participants.iter().flatten().filter(|participant| participant.read.is_some()) {
+            if !participant.rows.iter().any(|row| row.canonical.as_ref() == Some(path)) {
+                findings.push(
+                    Finding::error(
+                        Reason::ContractMismatch,
+                        place,
+                        format!(
+                            "no row of the participant `{}` fills `{path}`, so none of its records is found by this rule",
+                            participant.name
+                        ),
+                        "add a row for it, or match by another field",
+                    )
+                    .with_severity(Severity::Warning),
+                );
+            }
+        }
+    }
+
+    /// Rules with objects spelled out: who owns `address` owns `address.city`.
+    fn ownership(&self, findings: &mut Vec<Finding>) -> Vec<OwnershipRule> {
+        let mut rules = Vec::new();
+        let mut named: Vec<String> = Vec::new();
+        for (number, rule) in self.spec.sync.ownership.iter().enumerate() {
+            let mut fields = Vec::new();
+            for (step, text) in rule.fields.iter().enumerate() {
+                let place = format!("spec.sync.ownership[{number}].fields[{step}]");
+                if named.contains(text) || named.iter().any(|name| name == "*") {
+                    findings.push(
+                        Finding::error(
+                            Reason::InvalidSpec,
+                            place.clone(),
+                            format!("an earlier rule already decides about `{text}`"),
+                            "the first rule that names a field counts; remove this entry or move it up",
+                        )
+                        .with_severity(Severity::Warning),
+                    );
+                }
+                named.push(text.clone());
+                if text == "*" {
+                    fields.push(text.clone());
+                    continue;
+                }
+                let path = text.parse::<FieldPath>().ok();
+                let inside: Vec<&FieldPath> =
+                    path.iter().flat_map(|path| self.fields.keys().filter(move |field| field.starts_with(path))).collect();
+                if inside.is_empty() {
+                    findings.push(self.unknown_field(place, text));
+                    continue;
+                }
+                fields.push(text.clone());
+                fields.extend(inside.into_iter().map(ToString::to_string).filter(|name| name != text));
+                if let Some(path) = path {
+                    self.somebody_gives(&path, &rule.role, &place, findings);
+                }
+            }
+            rules.push(OwnershipRule { fields, role: rule.role.clone() });
+        }
+        rules
+    }
+
+    /// A field whose owner is never read from has a value that nobody may change.
+    fn somebody_gives(&self, path: &FieldPath, role: &str, place: &str, findings: &mut Vec<Finding>) {
+        let mut owners = self.participants.iter().flatten().filter(|participant| participant.role == role).peekable();
+        let gives = |participant: &ParticipantUnit| {
+            participant.read.is_some()
+                && participant.rows.iter().any(|row| row.canonical.as_ref().is_some_and(|canonical| canonical.starts_with(path)))
+        };
+        if owners.peek().is_some() && !owners.any(gives) {
+            findings.push(
+                Finding::error(
+                    Reason::ContractMismatch,
+                    place,
+                    format!("no participant of the role `{role}` reads `{path}`, so its value can never change"),
+                    "add a row that reads it there, or give the field to another role",
+                )
+                .with_severity(Severity::Warning),
+            );
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Last good units: a broken edit must not stop what ran before it.
+//!
+//! Kept is what ran before, whose resource is still there, and which does not plan now. Not kept is what lost its ground: a contract or
+//! connector that the *running* unit uses and that was deleted, or no longer allows it. That is a decision of its owner, and use stops
+//! with it, whatever the Integration's own spec says by now. (A deleted ConfigMap is no such decision: its content lies in the unit.)
+//! A person who pauses an Integration is obeyed even while the rest of the spec is broken.
+
+use crate::planned::Planned;
+use fairlead_model::ObjectRef;
+use fairlead_model::unit::{DeletionPolicy, IntegrationUnit, ObjectKey, Units};
+use std::collections::BTreeMap;
+
+/// What stays true of objects whatever else is wrong with them. `None` is an object that is there and cannot be decoded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The namespaces that each Connector allows.
+    pub(crate) connectors: BTreeMap<ObjectRef, Option<Vec<String>>>,
+    /// The namespaces that each ApiContract allows.
+    pub(crate) contracts: BTreeMap<ObjectRef, Option<Vec<String>>>,
+    /// What each Integration orders.
+    pub(crate) integrations: BTreeMap<ObjectRef, Option<Orders>>,
+}
+
+/// What an Integration's spec orders that needs nothing else to be right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Orders {
+    pub(crate) paused: bool,
+    pub(crate) deletion_policy: DeletionPolicy,
+}
+
+/// What should run now: the planned units, the last good ones of resources that do not plan at the moment, and under `removed` the
+/// Integrations whose resource is gone (with those from before; the caller drops them from `previous` once runtimes have forgotten them).
+///
+/// `previous` is what this function gave last; after a restart of the operator, what the runtimes report to run, or nothing.
+#[must_use]
+pub fn merge_last_good(previous: &Units, planned: &Planned) -> Units {
+    let standing = &planned.standing;
+    let mut units = planned.units.clone();
+
+    for (key, unit) in &previous.connectors {
+        if !units.connectors.contains_key(key) && standing.connectors.contains_key(&unit.object) {
+            units.connectors.insert(key.clone(), unit.clone());
+        }
+    }
+    for (key, unit) in &previous.integrations {
+        if units.integrations.contains_key(key) {
+            continue;
+        }
+        match standing.integrations.get(&unit.object) {
+            Some(orders) if has_ground(unit, planned) => {
+                units.integrations.insert(key.clone(), obeying(unit, orders.as_ref()));
+            }
+            Some(_) => {}
+            None => {
+                units.removed.insert(key.clone(), unit.deletion_policy);
+            }
+        }
+    }
+    for (key, policy) in &previous.removed {
+        units.removed.entry(key.clone()).or_insert(*policy);
+    }
+    // A re-apply takes its records up again, even where it does not plan yet: nothing is removed under an object that is there.
+    let present: Vec<ObjectKey> = standing.integrations.keys().map(ObjectKey::from).collect();
+    units.removed.retain(|key, _| !present.contains(key));
+    units
+}
+
+/// Whether everything that a running unit uses is still there and still allows it.
+fn has_ground(unit: &IntegrationUnit, planned: &Planned) -> bool {
+    let allows = |consents: &BTreeMap<ObjectRef, Option<Vec<String>>>, target: &ObjectRef| match consents.get(target) {
+        None => false,
+        Some(None) => true,
+        Some(Some(names)) => target.namespace == unit.object.namespace || names.contains(&unit.object.namespace),
+    };
+    allows(&planned.standing.contracts, &unit.contract.object)
+        && unit.participants.iter().all(|participant| allows(&planned.standing.connectors, &participant.connector))
+}
+
+fn obeying(unit: &IntegrationUnit, orders: Option<&Orders>) -> IntegrationUnit {
+    match orders {
+        Some(orders) if orders.paused != unit.paused || orders.deletion_policy != unit.deletion_policy => {
+            IntegrationUnit { paused: orders.paused, deletion_policy: orders.deletion_policy, ..unit.clone() }.sealed()
+        }
+        _ => unit.clone(),
+    }
+}

@@ -1,0 +1,268 @@
+//! The compile step: a world becomes units, verdicts and the edges between objects.
+//!
+//! Order matters only inwards: contracts and connectors are judged first, then each Integration against them. One broken object yields a
+//! verdict of its own and harms nobody who does not need it. An Integration becomes a unit only if everything it needs is right; what
+//! happens to one that ran before and does not plan now is decided by [`crate::merge_last_good`].
+
+use crate::config::Config;
+use crate::connector::PlannedConnector;
+use crate::contract::PlannedContract;
+use crate::finding::{Aspect, Check, Finding};
+use crate::integration::{self, Remembered};
+use crate::merge::Standing;
+use crate::references::{RefKind, References, Target};
+use crate::world::{Index, World};
+use crate::{connector, contract};
+use fairlead_api::{Kind, Reason};
+use fairlead_contract::{Contract, SchemaFinding};
+use fairlead_model::hash::Digest;
+use fairlead_model::unit::{ObjectKey, Units};
+use fairlead_model::{ObjectRef, Timestamp};
+use fairlead_systems::{Catalog, Definition};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What the planner made of a world.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Planned {
+    /// What should run, as far as it is right.
+    pub units: Units,
+    /// What was found of each Connector.
+    pub connectors: BTreeMap<ObjectRef, Verdict>,
+    /// What was found of each ApiContract.
+    pub contracts: BTreeMap<ObjectRef, Verdict>,
+    /// What was found of each Integration.
+    pub integrations: BTreeMap<ObjectRef, Verdict>,
+    /// Who needs whom.
+    pub references: References,
+    /// When the answer would change by itself, if it would.
+    pub next_check: Option<Timestamp>,
+    /// What stays true of objects whatever else is wrong with them: that they are there, whom they allow, whether they are paused.
+    pub(crate) standing: Standing,
+}
+
+/// What was found of one resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Its kind.
+    pub kind: Kind,
+    /// The resource.
+    pub object: ObjectRef,
+    /// The generation that was judged.
+    pub generation: i64,
+    /// Whether it is valid, together with what it is compiled against.
+    pub accepted: Check,
+    /// Whether everything it refers to exists, may be used and is right.
+    pub resolved: Check,
+    /// Everything that was found, warnings included.
+    pub findings: Vec<Finding>,
+    /// The Integrations that use it and may.
+    pub used_by: Vec<ObjectRef>,
+    /// The digest of the unit made of it, if one was.
+    pub digest: Option<Digest>,
+    /// Of a Connector: the system behind it.
+    pub system: Option<SystemFacts>,
+    /// Of an Integration: its participants' names and connectors, in order.
+    pub participants: Vec<(String, ObjectRef)>,
+}
+
+/// The system behind a Connector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SystemFacts {
+    /// Its name.
+    pub name: String,
+    /// The vendor API version that is spoken.
+    pub version: String,
+    /// The day on which the vendor ends that version, if it is known.
+    pub end_of_life: Option<String>,
+}
+
+impl Verdict {
+    pub(crate) fn of(kind: Kind, object: ObjectRef, generation: i64, findings: Vec<Finding>) -> Self {
+        Self {
+            kind,
+            object,
+            generation,
+            accepted: Check::of(Aspect::Spec, &findings),
+            resolved: Check::of(Aspect::References, &findings),
+            findings,
+            used_by: Vec::new(),
+            digest: None,
+            system: None,
+            participants: Vec::new(),
+        }
+    }
+
+    /// Whether nothing stands in the way of running it.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.accepted.is_ok() && self.resolved.is_ok()
+    }
+
+    /// Its first fault: the reason and message that its dependants and its Ready condition give.
+    #[must_use]
+    pub fn fault(&self) -> Option<(Reason, &str)> {
+        [&self.accepted, &self.resolved].into_iter().find_map(|check| match check {
+            Check::Failed { reason, message } => Some((*reason, message.as_str())),
+            Check::Ok | Check::Unknown { .. } => None,
+        })
+    }
+}
+
+impl Planned {
+    /// The verdict of one resource.
+    #[must_use]
+    pub fn verdict(&self, kind: Kind, object: &ObjectRef) -> Option<&Verdict> {
+        match kind {
+            Kind::Connector => self.connectors.get(object),
+            Kind::ApiContract => self.contracts.get(object),
+            Kind::Integration => self.integrations.get(object),
+        }
+    }
+
+    /// All verdicts: contracts, connectors, integrations.
+    pub fn verdicts(&self) -> impl Iterator<Item = &Verdict> {
+        self.contracts.values().chain(self.connectors.values()).chain(self.integrations.values())
+    }
+
+    /// Whether no verdict holds an error.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.verdicts().all(|verdict| verdict.fault().is_none())
+    }
+}
+
+/// Plans a world. No I/O, no clock; `now` is used for nothing but what has a date.
+#[must_use]
+pub fn plan(world: &World, catalog: &Catalog, config: &Config, now: Timestamp) -> Planned {
+    Planner::default().plan(world, catalog, config, now)
+}
+
+/// The same, remembering what was compiled, so that one edit among a thousand objects costs one compilation. Its answers are those of
+/// [`plan`]; it only comes to them sooner.
+#[derive(Debug, Default)]
+pub struct Planner {
+    memo: Memo,
+}
+
+/// What was compiled, by content. Rebuilt at each pass from what the pass used, so it holds nothing of objects that are gone.
+#[derive(Debug, Default)]
+pub(crate) struct Memo {
+    pub(crate) contracts: BTreeMap<Digest, Arc<Result<Contract, Vec<SchemaFinding>>>>,
+    pub(crate) definitions: BTreeMap<String, Arc<Result<Definition, Vec<Finding>>>>,
+    pub(crate) integrations: BTreeMap<ObjectRef, Remembered>,
+}
+
+impl Planner {
+    /// Plans a world.
+    #[must_use]
+    pub fn plan(&mut self, world: &World, catalog: &Catalog, _config: &Config, now: Timestamp) -> Planned {
+        let index = Index::of(world);
+        let mut fresh = Memo::default();
+        let mut planned = Planned::default();
+
+        let mut contracts: BTreeMap<ObjectRef, PlannedContract<'_>> = BTreeMap::new();
+        for (object, resource) in &index.contracts {
+            let mut result = contract::plan(object, resource, &self.memo, &mut fresh);
+            double_check(&index, &mut result.verdict);
+            planned.standing.contracts.insert(object.clone(), Some(allowed(resource.spec.allowed_namespaces.as_ref())));
+            contracts.insert(object.clone(), result);
+        }
+
+        let mut connectors: BTreeMap<ObjectRef, PlannedConnector<'_>> = BTreeMap::new();
+        for (object, resource) in &index.connectors {
+            let mut result = connector::plan(object, resource, &index, catalog, now, &self.memo, &mut fresh);
+            double_check(&index, &mut result.verdict);
+            for (kind, name) in &result.names {
+                planned.references.add(Target::new(RefKind::Connector, object.clone()), Target::new(*kind, name.clone()));
+            }
+            if let Some(unit) = result.unit.take_if(|_| result.verdict.is_good()) {
+                result.verdict.digest = Some(unit.digest.clone());
+                planned.units.connectors.insert(ObjectKey::from(object), unit);
+            }
+            planned.next_check = [planned.next_check, result.next_check].into_iter().flatten().min();
+            planned.standing.connectors.insert(object.clone(), Some(allowed(resource.spec.allowed_namespaces.as_ref())));
+            connectors.insert(object.clone(), result);
+        }
+
+        for (object, resource) in &index.integrations {
+            let mut result = integration::plan(object, resource, &index, &contracts, &connectors, &self.memo, &mut fresh);
+            double_check(&index, &mut result.verdict);
+            for target in &result.names {
+                planned.references.add(Target::new(RefKind::Integration, object.clone()), target.clone());
+            }
+            if let Some(unit) = result.unit.take_if(|_| result.verdict.is_good()) {
+                result.verdict.digest = Some(unit.digest.clone());
+                planned.units.integrations.insert(ObjectKey::from(object), unit);
+            }
+            planned.standing.integrations.insert(object.clone(), Some(result.orders));
+            planned.integrations.insert(object.clone(), result.verdict);
+        }
+
+        for (object, mut result) in contracts {
+            result.verdict.used_by = users(&planned.references, &Target::new(RefKind::ApiContract, object.clone()), |user| {
+                fairlead_api::AllowedNamespaces::permit(
+                    result.resource.spec.allowed_namespaces.as_ref(),
+                    &object.namespace,
+                    &user.namespace,
+                )
+            });
+            planned.contracts.insert(object, result.verdict);
+        }
+        for (object, mut result) in connectors {
+            result.verdict.used_by = users(&planned.references, &Target::new(RefKind::Connector, object.clone()), |user| {
+                fairlead_api::AllowedNamespaces::permit(
+                    result.resource.spec.allowed_namespaces.as_ref(),
+                    &object.namespace,
+                    &user.namespace,
+                )
+            });
+            planned.connectors.insert(object, result.verdict);
+        }
+        for unreadable in index.undecodable.values() {
+            let object = unreadable.object.clone();
+            let verdict = Verdict::of(unreadable.kind, object.clone(), unreadable.generation, unreadable.findings());
+            match unreadable.kind {
+                Kind::Connector => {
+                    planned.standing.connectors.entry(object.clone()).or_insert(None);
+                    planned.connectors.entry(object).or_insert(verdict);
+                }
+                Kind::ApiContract => {
+                    planned.standing.contracts.entry(object.clone()).or_insert(None);
+                    planned.contracts.entry(object).or_insert(verdict);
+                }
+                Kind::Integration => {
+                    planned.standing.integrations.entry(object.clone()).or_insert(None);
+                    planned.integrations.entry(object).or_insert(verdict);
+                }
+            }
+        }
+        self.memo = fresh;
+        planned
+    }
+}
+
+fn allowed(consent: Option<&fairlead_api::AllowedNamespaces>) -> Vec<String> {
+    consent.map(|consent| consent.names.clone()).unwrap_or_default()
+}
+
+fn users(references: &References, target: &Target, may: impl Fn(&ObjectRef) -> bool) -> Vec<ObjectRef> {
+    references
+        .needed_by(target)
+        .filter(|user| user.kind == RefKind::Integration && may(&user.object))
+        .map(|user| user.object.clone())
+        .collect()
+}
+
+/// Files can hold an object twice; a cluster cannot.
+fn double_check(index: &Index<'_>, verdict: &mut Verdict) {
+    if index.is_doubled(verdict.kind, &verdict.object) {
+        verdict.findings.push(Finding::error(
+            Reason::Conflict,
+            "metadata.name",
+            format!("{} {} is given more than once; only the first was judged", verdict.kind, verdict.object),
+            "remove or rename one of them",
+        ));
+        verdict.accepted = Check::of(Aspect::Spec, &verdict.findings);
+    }
+}

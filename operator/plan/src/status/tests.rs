@@ -1,0 +1,649 @@
+//! The stories of OPERATOR.md and API.md as tables, and a property over arbitrary verdicts and reports: no status breaks the rules that
+//! Flux, kstatus and Argo CD conclude from, and time alone changes nothing before the moment that was announced.
+
+use super::*;
+use crate::finding::Check;
+use crate::planned::SystemFacts;
+use fairlead_api::conditions::{ConditionType, find, is_true, judge};
+use fairlead_api::{Kind, LagBucket, ParticipantState};
+use fairlead_model::ErrorClass as Class;
+use fairlead_model::hash::Digest;
+use fairlead_model::report::{
+    Circuit, ConnectorReport, GuardStop, IntegrationReport, Lag, ParticipantReport, ParticipantState as Reported, Phase, Preview, Quota,
+    RecordFailure,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use proptest::prelude::*;
+use std::time::Duration;
+
+const START: Timestamp = Timestamp(1_800_000_000_000);
+
+fn at(seconds: u64) -> Timestamp {
+    START.plus(Duration::from_secs(seconds))
+}
+
+fn moment(seconds: u64) -> Moment {
+    Moment { now: at(seconds), listening_since: START }
+}
+
+fn verdict(kind: Kind) -> Verdict {
+    let name = match kind {
+        Kind::Connector => "salesforce",
+        Kind::ApiContract => "customer-v1",
+        Kind::Integration => "customers",
+    };
+    let mut verdict = Verdict::of(kind, ObjectRef::new("na", name), 3, Vec::new());
+    verdict.digest = Some(Digest("sha256:now".into()));
+    match kind {
+        Kind::Connector => {
+            verdict.system = Some(SystemFacts { name: "salesforce".into(), version: "67.0".into(), end_of_life: None });
+        }
+        Kind::Integration => {
+            verdict.participants =
+                vec![("crm".into(), ObjectRef::new("na", "salesforce")), ("erp".into(), ObjectRef::new("na", "netsuite"))];
+        }
+        Kind::ApiContract => {}
+    }
+    verdict
+}
+
+use crate::planned::Verdict;
+
+fn failed(reason: Reason) -> Check {
+    Check::Failed { reason, message: "spec.x: is wrong (correct it)".into() }
+}
+
+fn connector_report() -> ConnectorReport {
+    ConnectorReport {
+        digest: Digest("sha256:now".into()),
+        probe: Some(Ok(at(100))),
+        circuit: Circuit::Closed,
+        quota: Quota::Ample,
+        throttled_until: None,
+        last_error: None,
+    }
+}
+
+fn integration_report() -> IntegrationReport {
+    let participant = |name: &str| ParticipantReport {
+        name: name.into(),
+        state: Reported::Live,
+        dead_letters: 0,
+        pending: 0,
+        last_read: None,
+        paused_by: None,
+    };
+    IntegrationReport {
+        digest: Digest("sha256:now".into()),
+        rejected: None,
+        phase: Phase::Live,
+        participants: vec![participant("crm"), participant("erp")],
+        lag: Some(Lag { age: Duration::from_secs(2), pending: 0 }),
+        last_delivered: Some(at(95)),
+        last_error: None,
+        balanced: true,
+        preview: None,
+        guard: None,
+        store_error: None,
+    }
+}
+
+fn failure(class: Class, reason: &str) -> Failure {
+    Failure { at: at(99), error: RemoteError::new(class, reason, "what happened, where and what to do") }
+}
+
+/// Type, status and reason of what is not simply good, and of Ready.
+fn story(conditions: &[Condition]) -> Vec<String> {
+    conditions
+        .iter()
+        .filter(|c| {
+            c.type_ == "Ready"
+                || c.status != "True"
+                || !["Accepted", "ResolvedRefs", "Reachable", "Programmed", "Healthy"].contains(&c.type_.as_str())
+        })
+        .map(|c| format!("{}={} {}", c.type_, c.status, c.reason))
+        .collect()
+}
+
+fn lawful(kind: Kind, conditions: &[Condition], observed: Option<i64>) {
+    let breaches = judge(kind, conditions, observed, 3);
+    assert!(breaches.is_empty(), "{breaches:?}\n{conditions:#?}");
+}
+
+fn connector(edit: impl Fn(&mut ConnectorReport)) -> ConnectorStatus {
+    let mut report = connector_report();
+    edit(&mut report);
+    let heard = Heard { report: Some(&report), at: Some(at(100)) };
+    let status = connector_status(&verdict(Kind::Connector), heard, None, moment(101), &Config::default()).status;
+    lawful(Kind::Connector, &status.conditions, status.observed_generation);
+    status
+}
+
+#[test]
+fn a_connector_says_whose_turn_it_is() {
+    let probe = |class, reason: &'static str| move |report: &mut ConnectorReport| report.probe = Some(Err(failure(class, reason)));
+    let cases: Vec<(ConnectorStatus, &[&str])> = vec![
+        (connector(|_| {}), &["Ready=True Succeeded"]),
+        (
+            connector(probe(Class::Configuration, "SecretNotFound")),
+            &[
+                "ResolvedRefs=False SecretNotFound",
+                "Reachable=False SecretNotFound",
+                "Ready=False SecretNotFound",
+                "Stalled=True SecretNotFound",
+            ],
+        ),
+        (
+            connector(probe(Class::Configuration, "SecretForbidden")),
+            &[
+                "ResolvedRefs=False SecretNotReadable",
+                "Reachable=False SecretNotReadable",
+                "Ready=False SecretNotReadable",
+                "Stalled=True SecretNotReadable",
+            ],
+        ),
+        (
+            connector(probe(Class::Auth, "AuthenticationFailed")),
+            &["Reachable=False AuthenticationFailed", "Ready=False AuthenticationFailed", "Stalled=True AuthenticationFailed"],
+        ),
+        (
+            connector(probe(Class::Configuration, "EndpointNotAllowed")),
+            &["Reachable=False EndpointNotAllowed", "Ready=False EndpointNotAllowed", "Stalled=True EndpointNotAllowed"],
+        ),
+        (
+            connector(probe(Class::Transient, "EndpointUnreachable")),
+            &["Reachable=False EndpointUnreachable", "Ready=False EndpointUnreachable", "Reconciling=True ProgressingWithRetry"],
+        ),
+        (
+            connector(probe(Class::Transient, "MaintenancePage")),
+            &["Reachable=False RemoteError", "Ready=False RemoteError", "Reconciling=True ProgressingWithRetry"],
+        ),
+        (
+            connector(|report| report.circuit = Circuit::HalfOpen),
+            &["Reachable=False CircuitOpen", "Ready=False CircuitOpen", "Reconciling=True ProgressingWithRetry"],
+        ),
+        (
+            connector(|report| report.probe = None),
+            &["Reachable=Unknown Progressing", "Ready=Unknown Progressing", "Reconciling=True Progressing"],
+        ),
+        (connector(|report| report.throttled_until = Some(at(110))), &["Ready=True Succeeded", "Throttled=True RateLimited"]),
+        (connector(|report| report.quota = Quota::Exhausted), &["Ready=True Succeeded", "Throttled=True QuotaExhausted"]),
+        (
+            connector(|report| report.digest = Digest("sha256:before".into())),
+            &["Reachable=Unknown Progressing", "Ready=Unknown Progressing", "Reconciling=True Progressing"],
+        ),
+    ];
+    for (status, wanted) in cases {
+        assert_eq!(story(&status.conditions), wanted);
+    }
+}
+
+#[test]
+fn an_invalid_connector_is_stalled_whatever_runs() {
+    let mut wrong = verdict(Kind::Connector);
+    (wrong.accepted, wrong.digest) = (failed(Reason::UnsupportedValue), None);
+    let report = connector_report();
+    let status = connector_status(&wrong, Heard { report: Some(&report), at: Some(at(100)) }, None, moment(101), &Config::default()).status;
+    lawful(Kind::Connector, &status.conditions, status.observed_generation);
+    assert_eq!(
+        story(&status.conditions),
+        [
+            "Accepted=False UnsupportedValue",
+            "Reachable=Unknown DependencyNotReady",
+            "Ready=False UnsupportedValue",
+            "Stalled=True UnsupportedValue"
+        ]
+    );
+}
+
+#[test]
+fn a_contract_is_ready_when_it_plans_and_names_its_users() {
+    let mut good = verdict(Kind::ApiContract);
+    good.used_by = vec![ObjectRef::new("na", "customers")];
+    let status = contract_status(&good, None, moment(0)).status;
+    assert_eq!((story(&status.conditions), &status.used_by[..]), (vec!["Ready=True Succeeded".into()], &["na/customers".to_owned()][..]));
+    good.accepted = failed(Reason::SchemaInvalid);
+    let status = contract_status(&good, Some(&status), moment(1)).status;
+    lawful(Kind::ApiContract, &status.conditions, status.observed_generation);
+    assert_eq!(story(&status.conditions), ["Accepted=False SchemaInvalid", "Ready=False SchemaInvalid", "Stalled=True SchemaInvalid"]);
+}
+
+fn good_connectors() -> BTreeMap<ObjectRef, ConnectorStatus> {
+    ["salesforce", "netsuite"].map(|name| (ObjectRef::new("na", name), connector(|_| {}))).into()
+}
+
+fn integration_with(edit: impl Fn(&mut IntegrationReport), connectors: &BTreeMap<ObjectRef, ConnectorStatus>) -> IntegrationStatus {
+    let mut report = integration_report();
+    edit(&mut report);
+    let heard = Heard { report: Some(&report), at: Some(at(100)) };
+    let status = integration_status(&verdict(Kind::Integration), heard, connectors, None, moment(101), &Config::default()).status;
+    lawful(Kind::Integration, &status.conditions, status.observed_generation);
+    status
+}
+
+fn integration(edit: impl Fn(&mut IntegrationReport)) -> IntegrationStatus {
+    integration_with(edit, &good_connectors())
+}
+
+#[test]
+fn an_integration_tells_where_it_stands() {
+    let lag = |seconds, delivered| {
+        move |report: &mut IntegrationReport| {
+            report.lag = Some(Lag { age: Duration::from_secs(seconds), pending: 7 });
+            report.last_delivered = delivered;
+        }
+    };
+    let cases: Vec<(IntegrationStatus, &[&str])> = vec![
+        (integration(|_| {}), &["Ready=True Succeeded"]),
+        (integration(|report| report.phase = Phase::Backfill), &["Ready=False Backfilling", "Reconciling=True Backfilling"]),
+        (integration(|report| report.phase = Phase::Paused), &["Ready=True Paused", "Paused=True Paused"]),
+        (integration(|report| report.phase = Phase::Previewed), &["Ready=True Preview"]),
+        (
+            integration(|report| {
+                report.phase = Phase::Guarded;
+                report.guard = Some(GuardStop { message: GUARD.into(), token: "k7".into() });
+            }),
+            &["Healthy=False ChangeThresholdExceeded", "Ready=False ChangeThresholdExceeded", "Stalled=True ChangeThresholdExceeded"],
+        ),
+        (
+            integration(|report| report.store_error = Some("the disk is full".into())),
+            &["Healthy=False StoreUnavailable", "Ready=False StoreUnavailable", "Stalled=True StoreUnavailable"],
+        ),
+        (integration(|report| report.participants[1].dead_letters = 2), &["Ready=True DeadLetters"]),
+        (
+            integration(|report| {
+                report.participants[1].state = Reported::Paused;
+                report.participants[1].paused_by =
+                    Some(RemoteError::new(Class::Permission, "EntityPermissionMissing", "no access to customer"));
+            }),
+            &[
+                "Healthy=False EntityPermissionMissing",
+                "Ready=False EntityPermissionMissing",
+                "Stalled=True EntityPermissionMissing",
+                "Degraded=True EntityPermissionMissing",
+            ],
+        ),
+        (
+            integration(|report| report.balanced = false),
+            &["Ready=False LedgerUnbalanced", "Stalled=True LedgerUnbalanced", "Degraded=True LedgerUnbalanced"],
+        ),
+        (
+            integration(|report| report.digest = Digest("sha256:before".into())),
+            &["Programmed=False Progressing", "Ready=False Progressing", "Reconciling=True Progressing"],
+        ),
+        (
+            integration(|report| report.rejected = Some("row 3 does not compile".into())),
+            &["Programmed=False InternalError", "Ready=False InternalError", "Stalled=True InternalError"],
+        ),
+        (integration(lag(300, Some(at(95)))), &["Ready=True Succeeded", "Lagging=True Lagging"]),
+        (
+            integration(lag(300, Some(at(20)))),
+            &["Healthy=False Lagging", "Ready=False Lagging", "Reconciling=True ProgressingWithRetry", "Lagging=True Lagging"],
+        ),
+    ];
+    for (status, wanted) in cases {
+        assert_eq!(story(&status.conditions), wanted);
+    }
+}
+
+#[test]
+fn an_integration_names_the_connector_it_waits_for_and_heals_with_it() {
+    let mut connectors = good_connectors();
+    let broken = connector(|report| report.probe = Some(Err(failure(Class::Auth, "AuthenticationFailed"))));
+    connectors.insert(ObjectRef::new("na", "netsuite"), broken);
+    let status = integration_with(|_| {}, &connectors);
+    assert_eq!(
+        story(&status.conditions),
+        [
+            "Healthy=False DependencyNotReady",
+            "Ready=False DependencyNotReady",
+            "Stalled=True DependencyNotReady",
+            "Degraded=True DependencyNotReady"
+        ]
+    );
+    let ready = find(&status.conditions, ConditionType::Ready).unwrap();
+    assert_eq!(
+        ready.message,
+        "the participant `erp` waits for Connector na/netsuite: AuthenticationFailed: what happened, where and what to do"
+    );
+    assert_eq!(status.participants.iter().map(|each| each.state).collect::<Vec<_>>(), [ParticipantState::Live, ParticipantState::Failing]);
+
+    let report = integration_report();
+    let heard = Heard { report: Some(&report), at: Some(at(110)) };
+    let healed =
+        integration_status(&verdict(Kind::Integration), heard, &good_connectors(), Some(&status), moment(111), &Config::default()).status;
+    assert_eq!(story(&healed.conditions), ["Ready=True Succeeded"]);
+}
+
+#[test]
+fn a_broken_edit_says_so_while_the_last_good_unit_keeps_its_health() {
+    let mut wrong = verdict(Kind::Integration);
+    (wrong.accepted, wrong.digest) = (failed(Reason::MappingInvalid), None);
+    let report = IntegrationReport { digest: Digest("sha256:before".into()), ..integration_report() };
+    let heard = Heard { report: Some(&report), at: Some(at(100)) };
+    let status = integration_status(&wrong, heard, &good_connectors(), None, moment(101), &Config::default()).status;
+    lawful(Kind::Integration, &status.conditions, status.observed_generation);
+    assert_eq!(
+        story(&status.conditions),
+        ["Accepted=False MappingInvalid", "Programmed=False MappingInvalid", "Ready=False MappingInvalid", "Stalled=True MappingInvalid"]
+    );
+}
+
+#[test]
+fn a_silent_runtime_is_unknown_first_and_lost_later_at_the_announced_moments() {
+    let (config, verdict, connectors) = (Config::default(), verdict(Kind::Integration), good_connectors());
+    let report = integration_report();
+    let heard = Heard { report: Some(&report), at: Some(at(100)) };
+    let judge_at = |now: Timestamp, previous: Option<&IntegrationStatus>| {
+        integration_status(&verdict, heard, &connectors, previous, Moment { now, listening_since: START }, &config)
+    };
+    let good = judge_at(at(101), None);
+    assert_eq!(story(&good.status.conditions), ["Ready=True Succeeded"]);
+    assert_eq!(good.next_check, Some(at(120)));
+
+    let before = judge_at(Timestamp(at(120).0 - 1), Some(&good.status));
+    assert_eq!(before.status, good.status, "nothing moves before the announced moment");
+
+    let silent = judge_at(at(120), Some(&good.status));
+    assert_eq!(
+        story(&silent.status.conditions),
+        [
+            "Programmed=Unknown WorkerNotReporting",
+            "Healthy=Unknown WorkerNotReporting",
+            "Ready=Unknown WorkerNotReporting",
+            "Reconciling=True WorkerNotReporting"
+        ]
+    );
+    assert_eq!(silent.status.lag.as_ref().map(|lag| lag.bucket), Some(LagBucket::Unknown));
+    assert_eq!(silent.next_check, Some(at(160)));
+
+    let lost = judge_at(at(160), Some(&silent.status));
+    assert_eq!(
+        story(&lost.status.conditions),
+        [
+            "Programmed=False WorkerNotReporting",
+            "Healthy=False WorkerNotReporting",
+            "Ready=False WorkerNotReporting",
+            "Stalled=True WorkerNotReporting"
+        ]
+    );
+    assert_eq!(judge_at(at(10_000), Some(&lost.status)), Judged { status: lost.status, next_check: None });
+}
+
+#[test]
+fn a_restart_moves_nothing_that_settles_again() {
+    let (config, verdict, connectors) = (Config::default(), verdict(Kind::Integration), good_connectors());
+    let settled = integration(|_| {});
+    let restarted = at(1_000);
+    let nothing: Heard<'_, IntegrationReport> = Heard { report: None, at: None };
+    let spoke = Heard { report: None, at: Some(at(1_003)) };
+    for (seconds, heard) in [(1_001, nothing), (1_004, spoke), (1_019, spoke)] {
+        let judged = integration_status(
+            &verdict,
+            heard,
+            &connectors,
+            Some(&settled),
+            Moment { now: at(seconds), listening_since: restarted },
+            &config,
+        );
+        assert_eq!(judged.status, settled, "after {seconds} s");
+        assert!(judged.next_check.is_some_and(|next| next <= at(1_023)));
+    }
+    // A runtime that speaks and still does not know of it after that: the truth is told.
+    let heard = Heard { report: None, at: Some(at(1_020)) };
+    let moment = Moment { now: at(1_021), listening_since: restarted };
+    let judged = integration_status(&verdict, heard, &connectors, Some(&settled), moment, &config);
+    assert!(!is_true(&judged.status.conditions, ConditionType::Ready));
+}
+
+#[test]
+fn numbers_ride_along_and_never_travel_alone() {
+    let (config, verdict, connectors) = (Config::default(), verdict(Kind::Integration), good_connectors());
+    let with = |report: &IntegrationReport, previous: &IntegrationStatus, now: u64| {
+        let heard = Heard { report: Some(report), at: Some(at(now)) };
+        integration_status(&verdict, heard, &connectors, Some(previous), moment(now), &config).status
+    };
+    let mut report = integration_report();
+    report.participants[0].dead_letters = 3;
+    let three = with(&report, &integration(|_| {}), 101);
+    assert_eq!(three.dead_letters, Some(3), "leaving zero is told");
+    report.participants[0].dead_letters = 4;
+    report.last_delivered = Some(at(200));
+    report.lag = Some(Lag { age: Duration::from_secs(6), pending: 900 });
+    assert_eq!(with(&report, &three, 201), three, "more of the same is not");
+    report.last_error = Some(RecordFailure {
+        at: at(210),
+        participant: "crm".into(),
+        external_id: Some("001".into()),
+        record: None,
+        error: RemoteError::new(Class::Data, "ValidationFailed", "bad\u{7} phone"),
+    });
+    let told = with(&report, &three, 211);
+    assert_eq!(told.dead_letters, Some(4), "but rides along with an error");
+    assert_eq!(told.last_error.unwrap().message, "bad  phone");
+    assert_eq!(told.last_sync_time, three.last_sync_time, "the last sync time moves in steps of ten minutes");
+    report.last_delivered = Some(at(95 + 600));
+    assert_eq!(with(&report, &three, 700).last_sync_time, Some(time(at(695))));
+}
+
+#[test]
+fn a_lag_near_a_boundary_does_not_flap() {
+    let (config, verdict, connectors) = (Config::default(), verdict(Kind::Integration), good_connectors());
+    let mut status = integration(|_| {});
+    let mut buckets = Vec::new();
+    for age in [9, 11, 9, 10, 8, 7] {
+        let report = IntegrationReport { lag: Some(Lag { age: Duration::from_secs(age), pending: 1 }), ..integration_report() };
+        let heard = Heard { report: Some(&report), at: Some(at(100)) };
+        status = integration_status(&verdict, heard, &connectors, Some(&status), moment(101), &config).status;
+        buckets.push(status.lag.clone().unwrap());
+    }
+    let shown: Vec<(LagBucket, bool)> = buckets.into_iter().map(|lag| (lag.bucket, lag.pending)).collect();
+    let (low, high) = ((LagBucket::Under10s, false), (LagBucket::Under1m, true));
+    assert_eq!(shown, [low, high, high, high, high, low]);
+}
+
+#[test]
+fn noise_is_paced_and_conditions_are_not() {
+    let config = Config::default();
+    let quiet = integration(|_| {});
+    let noisy = integration(|report| report.participants[0].pending = 0);
+    assert_eq!(pace(Some(&quiet), &noisy, Some(at(100)), at(101), &config), Pace::Never);
+    let mut error = quiet.clone();
+    error.last_error = Some(last_error(&failure(Class::Transient, "EndpointUnreachable")));
+    assert_eq!(pace(Some(&quiet), &error, Some(at(100)), at(101), &config), Pace::At(at(160)));
+    assert_eq!(pace(Some(&quiet), &error, Some(at(100)), at(160), &config), Pace::Now);
+    let paused = integration(|report| report.phase = Phase::Paused);
+    assert_eq!(pace(Some(&quiet), &paused, Some(at(100)), at(101), &config), Pace::Now);
+    assert_eq!(pace(None, &quiet, None, at(101), &config), Pace::Now);
+}
+
+#[test]
+fn the_preview_shows_its_counts() {
+    let status = integration(|report| {
+        report.phase = Phase::Previewed;
+        report.preview = Some(Preview { matched: 812, ambiguous: 3, would_create: 9185, would_change: 40 });
+    });
+    let preview = status.preview.unwrap();
+    assert_eq!((preview.matched, preview.ambiguous, preview.would_create, preview.would_change), (812, 3, 9185, 40));
+}
+
+const GUARD: &str = "812 deletes within 24h are more than 5 % of 5000 live records; if this is meant, set spec.sync.guard.confirm to the token, or raise the limit";
+
+#[test]
+fn a_held_wave_shows_its_token_and_numbers() {
+    let status = integration(|report| {
+        report.phase = Phase::Guarded;
+        report.guard = Some(GuardStop { message: GUARD.into(), token: "k7".into() });
+    });
+    let guard = status.guard.unwrap();
+    assert_eq!((guard.token.as_str(), guard.deletes, guard.live), ("k7", 812, 5000));
+    assert!(find(&status.conditions, ConditionType::Ready).unwrap().message.ends_with("or raise the limit (the token is k7)"));
+}
+
+#[test]
+fn the_runtimes_finer_words_all_mean_a_documented_one() {
+    for word in fairlead_systems::reason::ALL {
+        for class in [Class::Transient, Class::Configuration, Class::Data] {
+            let reason = reason_of(&RemoteError::new(class, word, ""));
+            assert_ne!(reason, Reason::InternalError, "{word}");
+        }
+    }
+    assert_eq!(reason_of(&RemoteError::new(Class::Auth, "SomethingNew", "")), Reason::AuthenticationFailed);
+}
+
+// Arbitrary worlds.
+
+fn any_check() -> impl Strategy<Value = Check> {
+    let reason =
+        prop::sample::select(vec![Reason::InvalidSpec, Reason::RefNotPermitted, Reason::DependencyNotReady, Reason::MappingInvalid]);
+    prop_oneof![
+        4 => Just(Check::Ok),
+        1 => reason.clone().prop_map(|reason| Check::Failed { reason, message: "is wrong".into() }),
+        1 => reason.prop_map(|reason| Check::Unknown { reason, message: "is not given".into() }),
+    ]
+}
+
+fn any_error() -> impl Strategy<Value = RemoteError> {
+    let classes =
+        vec![Class::Transient, Class::Throttled, Class::Auth, Class::Permission, Class::Data, Class::Configuration, Class::UnknownOutcome];
+    (prop::sample::select(classes), prop::sample::select(fairlead_systems::reason::ALL.to_vec()), prop::sample::select(vec!["", "text"]))
+        .prop_map(|(class, reason, message)| RemoteError::new(class, reason, message))
+}
+
+fn any_failure() -> impl Strategy<Value = Failure> {
+    (0u64..200, any_error()).prop_map(|(seconds, error)| Failure { at: at(seconds), error })
+}
+
+fn any_digest() -> impl Strategy<Value = Digest> {
+    prop::sample::select(vec!["sha256:now", "sha256:now", "sha256:before"]).prop_map(|text| Digest(text.into()))
+}
+
+fn any_verdict(kind: Kind) -> impl Strategy<Value = Verdict> {
+    (any_check(), any_check(), 1i64..4).prop_map(move |(accepted, resolved, generation)| {
+        let mut verdict = verdict(kind);
+        (verdict.accepted, verdict.resolved, verdict.generation) = (accepted, resolved, generation);
+        if !verdict.is_good() {
+            verdict.digest = None;
+        }
+        verdict
+    })
+}
+
+fn any_connector_report() -> impl Strategy<Value = ConnectorReport> {
+    let probe = prop::option::of(prop_oneof![(0u64..200).prop_map(|s| Ok(at(s))), any_failure().prop_map(Err)]);
+    let circuit = prop::sample::select(vec![Circuit::Closed, Circuit::Closed, Circuit::HalfOpen, Circuit::Open]);
+    let quota = prop::sample::select(vec![Quota::Ample, Quota::Low, Quota::Exhausted]);
+    (any_digest(), probe, circuit, quota, prop::option::of(0u64..400), prop::option::of(any_failure())).prop_map(
+        |(digest, probe, circuit, quota, until, last_error)| ConnectorReport {
+            digest,
+            probe,
+            circuit,
+            quota,
+            throttled_until: until.map(at),
+            last_error,
+        },
+    )
+}
+
+fn any_participant(name: &'static str) -> impl Strategy<Value = ParticipantReport> {
+    let state = prop::sample::select(vec![Reported::Live, Reported::Backfill, Reported::Paused, Reported::WriteOnly]);
+    (state, 0u64..3, 0u64..3, prop::option::of(any_error())).prop_map(move |(state, dead_letters, pending, paused_by)| ParticipantReport {
+        name: name.into(),
+        state,
+        dead_letters,
+        pending,
+        last_read: None,
+        paused_by,
+    })
+}
+
+fn any_integration_report() -> impl Strategy<Value = IntegrationReport> {
+    let phase = prop::sample::select(vec![Phase::Backfill, Phase::Previewed, Phase::Live, Phase::Live, Phase::Paused, Phase::Guarded]);
+    let lag = prop::option::of((0u64..5_000, 0u64..3).prop_map(|(age, pending)| Lag { age: Duration::from_secs(age), pending }));
+    let guard = prop::option::of(Just(GuardStop { message: "too many".into(), token: "k7".into() }));
+    let error = prop::option::of((0u64..200, any_error()).prop_map(|(seconds, error)| RecordFailure {
+        at: at(seconds),
+        participant: "crm".into(),
+        external_id: None,
+        record: None,
+        error,
+    }));
+    let trouble = (
+        prop::option::weighted(0.1, Just("no".to_owned())),
+        prop::option::weighted(0.1, Just("disk full".to_owned())),
+        prop::bool::weighted(0.9),
+    );
+    ((any_digest(), phase, any_participant("crm"), any_participant("erp")), (lag, prop::option::of(0u64..400), guard, error, trouble))
+        .prop_map(|((digest, phase, crm, erp), (lag, delivered, guard, last_error, (rejected, store_error, balanced)))| IntegrationReport {
+            digest,
+            rejected,
+            phase,
+            participants: vec![crm, erp],
+            lag,
+            last_delivered: delivered.map(at),
+            last_error,
+            balanced,
+            preview: None,
+            guard,
+            store_error,
+        })
+}
+
+/// When a runtime spoke last, and how long after that a status is judged.
+fn any_times() -> impl Strategy<Value = (Option<u64>, u64)> {
+    (prop::option::of(0u64..200), 0u64..300)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_connector_status_breaks_a_rule_and_time_moves_nothing_unannounced(
+        verdict in any_verdict(Kind::Connector),
+        history in prop::collection::vec((prop::option::of(any_connector_report()), any_times()), 1..4),
+        later in 0u64..500,
+    ) {
+        let config = Config::default();
+        let mut previous: Option<ConnectorStatus> = None;
+        for (report, (spoke, wait)) in &history {
+            let now = spoke.unwrap_or_default() + wait;
+            let heard = Heard { report: report.as_ref(), at: spoke.map(at) };
+            let judged = connector_status(&verdict, heard, previous.as_ref(), moment(now), &config);
+            let breaches = judge(Kind::Connector, &judged.status.conditions, judged.status.observed_generation, verdict.generation);
+            prop_assert!(breaches.is_empty(), "{breaches:?}");
+            let then = at(now + later);
+            if judged.next_check.is_none_or(|next| then < next) {
+                let again = connector_status(&verdict, heard, Some(&judged.status), Moment { now: then, listening_since: START }, &config);
+                prop_assert_eq!(&again.status, &judged.status);
+            }
+            previous = Some(judged.status);
+        }
+    }
+
+    #[test]
+    fn no_integration_status_breaks_a_rule_and_time_moves_nothing_unannounced(
+        verdict in any_verdict(Kind::Integration),
+        crm in (any_verdict(Kind::Connector), any_connector_report()),
+        history in prop::collection::vec((prop::option::of(any_integration_report()), any_times()), 1..4),
+        later in 0u64..500,
+    ) {
+        let config = Config::default();
+        let heard = Heard { report: Some(&crm.1), at: Some(at(100)) };
+        let broken = connector_status(&crm.0, heard, None, moment(101), &config).status;
+        let connectors = BTreeMap::from([(ObjectRef::new("na", "salesforce"), broken)]);
+        let mut previous: Option<IntegrationStatus> = None;
+        for (report, (spoke, wait)) in &history {
+            let now = spoke.unwrap_or_default() + wait;
+            let heard = Heard { report: report.as_ref(), at: spoke.map(at) };
+            let judged = integration_status(&verdict, heard, &connectors, previous.as_ref(), moment(now), &config);
+            let breaches = judge(Kind::Integration, &judged.status.conditions, judged.status.observed_generation, verdict.generation);
+            prop_assert!(breaches.is_empty(), "{breaches:?}");
+            let then = at(now + later);
+            if judged.next_check.is_none_or(|next| then < next) {
+                let again = integration_status(&verdict, heard, &connectors, Some(&judged.status), Moment { now: then, listening_since: START }, &config);
+                prop_assert_eq!(&again.status, &judged.status);
+            }
+            previous = Some(judged.status);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Plans as text: each `golden/*.yaml` is planned, and `golden/*.txt` holds what must come out, findings word for word.
+//!
+//! A first line `# with: FILE` lays the file's documents over those of another; a document of the same kind and name replaces, `absent: true`
+//! takes one away. A line `# incomplete` plans as a check of some files does. `UPDATE_GOLDEN=1` writes the texts anew; read the difference.
+
+use fairlead_model::Timestamp;
+use fairlead_plan::{Config, World, plan, plan_text};
+use fairlead_systems::Catalog;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+fn documents(text: &str) -> Vec<Value> {
+    fairlead_api::manifest::from_yaml(text).unwrap_or_else(|fault| panic!("{fault}"))
+}
+
+fn identity(document: &Value) -> [Option<&Value>; 3] {
+    [document.get("kind"), document.pointer("/metadata/namespace"), document.pointer("/metadata/name")]
+}
+
+fn load(path: &Path) -> (Vec<Value>, bool) {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let header = |mark: &str| text.lines().find_map(|line| line.strip_prefix(mark)).map(str::trim);
+    let mut all = header("# with:").map(|base| load(&golden().join(base)).0).unwrap_or_default();
+    for document in documents(&text) {
+        all.retain(|known| identity(known) != identity(&document));
+        if document.get("absent").is_none() {
+            all.push(document);
+        }
+    }
+    (all, header("# incomplete").is_none())
+}
+
+fn planned_text(documents: &[Value], complete: bool) -> String {
+    let world = World::of_manifests(documents, complete);
+    plan_text(&plan(&world, Catalog::builtin(), &Config::default(), Timestamp::parse("2026-11-23T00:00:00Z").unwrap()))
+}
+
+fn compare(path: &Path, text: &str) -> Option<String> {
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path, text).unwrap();
+        return None;
+    }
+    let wanted = std::fs::read_to_string(path).unwrap_or_default();
+    (wanted != text).then(|| format!("{} differs; now it would be:\n{text}", path.display()))
+}
+
+#[test]
+fn plans_come_out_as_written() {
+    let mut cases: Vec<PathBuf> = std::fs::read_dir(golden()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    cases.sort();
+    assert!(cases.len() > 8, "the golden files are not where they should be");
+    let wrong: Vec<String> = cases
+        .iter()
+        .filter_map(|case| {
+            let (documents, complete) = load(case);
+            compare(&case.with_extension("txt"), &planned_text(&documents, complete))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_quickstart_plans_without_a_finding() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/quickstart");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    files.sort();
+    let documents: Vec<Value> = files.iter().flat_map(|file| documents(&std::fs::read_to_string(file).unwrap())).collect();
+    let world = World::of_manifests(&documents, true);
+    let planned = plan(&world, Catalog::builtin(), &Config::default(), Timestamp(0));
+    let findings: Vec<String> = planned.verdicts().flat_map(|verdict| &verdict.findings).map(ToString::to_string).collect();
+    assert_eq!(findings, Vec::<String>::new());
+    assert_eq!((planned.units.connectors.len(), planned.units.integrations.len()), (2, 1));
+    let different = compare(&golden().join("quickstart.txt"), &planned_text(&documents, true));
+    assert!(different.is_none(), "{}", different.unwrap_or_default());
+}

@@ -1,0 +1,187 @@
+//! What surrounds a plan: last good units, references, lineage, remembered compilation.
+
+use fairlead_api::Kind;
+use fairlead_model::unit::{DeletionPolicy, ObjectKey, Units};
+use fairlead_model::{ObjectRef, Timestamp};
+use fairlead_plan::{Config, Direction, Planned, Planner, RefKind, Target, Undecodable, World, merge_last_good, plan};
+use fairlead_systems::Catalog;
+use serde_json::{Value, json};
+
+fn base() -> Vec<Value> {
+    fairlead_api::manifest::from_yaml(include_str!("golden/base.yaml")).unwrap()
+}
+
+/// The base world with edits; each finds a document by kind and name. An edit to null takes the document away.
+fn world(edits: &[(&str, &str, fn(&mut Value))]) -> World {
+    let mut documents = base();
+    for (kind, name, edit) in edits {
+        let found = documents.iter_mut().find(|d| d["kind"] == *kind && d["metadata"]["name"] == *name);
+        edit(found.unwrap_or_else(|| panic!("no {kind} {name}")));
+    }
+    documents.retain(|document| !document.is_null());
+    World::of_manifests(&documents, true)
+}
+
+fn planned(world: &World) -> Planned {
+    plan(world, Catalog::builtin(), &Config::default(), Timestamp(0))
+}
+
+fn customers() -> ObjectRef {
+    ObjectRef::new("north-america", "customers")
+}
+
+fn key(object: &ObjectRef) -> ObjectKey {
+    ObjectKey::from(object)
+}
+
+fn good() -> Units {
+    let planned = planned(&world(&[]));
+    assert!(planned.is_good(), "{:#?}", planned.verdicts().flat_map(|v| &v.findings).collect::<Vec<_>>());
+    merge_last_good(&Units::default(), &planned)
+}
+
+fn merged(edits: &[(&str, &str, fn(&mut Value))]) -> Units {
+    merge_last_good(&good(), &planned(&world(edits)))
+}
+
+const BREAK: (&str, &str, fn(&mut Value)) =
+    ("Integration", "customers", |d| d["spec"]["sync"]["participants"][0]["fields"][0]["native"] = json!("Nmae"));
+const GONE: fn(&mut Value) = |d| *d = Value::Null;
+
+#[test]
+fn a_broken_edit_keeps_the_last_good_unit() {
+    let units = merged(&[BREAK]);
+    assert_eq!(units.integrations, good().integrations);
+    assert!(units.removed.is_empty());
+}
+
+#[test]
+fn a_broken_connector_keeps_its_last_good_unit_and_its_integrations() {
+    let units = merged(&[("Connector", "netsuite", |d| d["spec"]["auth"]["method"] = json!("Guessing"))]);
+    assert_eq!(units, good());
+    let units = merged(&[("ConfigMap", "salesforce-acme", GONE)]);
+    assert_eq!(units, good(), "a definition that is gone for the moment is still in the unit");
+}
+
+#[test]
+fn withdrawn_permission_stops_the_use_even_of_a_broken_integration() {
+    let withdraw: (&str, &str, fn(&mut Value)) =
+        ("ApiContract", "customer-v1", |d| d["spec"]["allowedNamespaces"]["names"] = json!(["europe"]));
+    for edits in [vec![withdraw], vec![withdraw, BREAK]] {
+        let units = merged(&edits);
+        assert!(units.integrations.is_empty());
+        assert!(units.removed.is_empty(), "its records wait: the resource is still there");
+        assert_eq!(units.connectors.len(), 2);
+    }
+}
+
+#[test]
+fn a_deleted_contract_or_connector_stops_its_use() {
+    assert!(merged(&[("ApiContract", "customer-v1", GONE)]).integrations.is_empty());
+    let units = merged(&[("Connector", "netsuite", GONE)]);
+    assert!(units.integrations.is_empty());
+    assert_eq!(units.connectors.keys().map(ToString::to_string).collect::<Vec<_>>(), ["north-america/salesforce"]);
+}
+
+#[test]
+fn a_reference_to_something_forbidden_does_not_stop_what_ran_by_the_old_one() {
+    let units = merged(&[("Integration", "customers", |d| d["spec"]["contract"] = json!({"name": "secret-v1", "namespace": "contracts"}))]);
+    assert_eq!(units.integrations, good().integrations);
+}
+
+#[test]
+fn a_deleted_integration_is_removed_with_its_policy_until_it_is_back() {
+    let deleted = planned(&world(&[("Integration", "customers", GONE)]));
+    let units = merge_last_good(&good(), &deleted);
+    assert_eq!(units.removed.get(&key(&customers())), Some(&DeletionPolicy::Retain));
+    let later = merge_last_good(&units, &deleted);
+    assert_eq!(later.removed, units.removed, "until the runtimes have forgotten it");
+    assert!(merge_last_good(&later, &planned(&world(&[BREAK]))).removed.is_empty(), "nothing is removed under an object that is there");
+}
+
+#[test]
+fn a_person_who_pauses_a_broken_integration_is_obeyed() {
+    let units = merged(&[BREAK, ("Integration", "customers", |d| d["spec"]["state"] = json!("Paused"))]);
+    let unit = &units.integrations[&key(&customers())];
+    assert!(unit.paused);
+    assert_ne!(unit.digest, good().integrations[&key(&customers())].digest, "a runtime acknowledges what it runs");
+}
+
+#[test]
+fn an_object_on_its_way_out_is_gone() {
+    let units = merged(&[("Integration", "customers", |d| d["metadata"]["deletionTimestamp"] = json!("2026-11-23T00:00:00Z"))]);
+    assert!(units.integrations.is_empty() && units.removed.contains_key(&key(&customers())));
+}
+
+#[test]
+fn an_undecodable_object_harms_nobody_else() {
+    let mut world = world(&[]);
+    world.connectors.retain(|c| c.metadata.name.as_deref() != Some("netsuite"));
+    let netsuite = ObjectRef::new("north-america", "netsuite");
+    world.undecodable.push(Undecodable::new(Kind::Connector, netsuite.clone(), 7, "missing field `auth`"));
+    world.undecodable.push(Undecodable::new(Kind::ApiContract, ObjectRef::new("contracts", "junk"), 1, "missing field `spec`"));
+    let planned = planned(&world);
+    assert!(planned.units.connectors.contains_key(&key(&ObjectRef::new("north-america", "salesforce"))));
+    assert_eq!(planned.connectors[&netsuite].generation, 7);
+    let (_, message) = planned.integrations[&customers()].fault().unwrap();
+    assert!(message.contains("Connector north-america/netsuite cannot be used") && message.contains("missing field `auth`"), "{message}");
+    assert_eq!(merge_last_good(&good(), &planned), good(), "and what ran goes on");
+}
+
+#[test]
+fn an_edit_that_changes_nothing_makes_no_new_unit() {
+    let edited = planned(&world(&[("Integration", "customers", |d| {
+        d["metadata"]["generation"] = json!(9);
+        d["metadata"]["labels"] = json!({"a": "b"});
+    })]));
+    let unit = &edited.units.integrations[&key(&customers())];
+    assert_eq!((unit.generation, &unit.digest), (9, &good().integrations[&key(&customers())].digest));
+}
+
+#[test]
+fn a_change_concerns_whoever_needs_the_object() {
+    let planned = planned(&world(&[]));
+    let map = Target::new(RefKind::ConfigMap, ObjectRef::new("north-america", "salesforce-acme"));
+    let concerned: Vec<String> = planned.references.concerned(&map).iter().map(ToString::to_string).collect();
+    assert_eq!(concerned, ["Connector north-america/salesforce", "Integration north-america/customers"]);
+    assert_eq!(planned.contracts[&ObjectRef::new("contracts", "customer-v1")].used_by, [customers()]);
+}
+
+#[test]
+fn who_is_not_permitted_does_not_count_as_a_user() {
+    let planned = planned(&world(&[("ApiContract", "customer-v1", |d| d["spec"]["allowedNamespaces"]["names"] = json!([]))]));
+    assert!(planned.contracts[&ObjectRef::new("contracts", "customer-v1")].used_by.is_empty());
+}
+
+#[test]
+fn lineage_tells_where_a_field_comes_from_and_whose_value_wins() {
+    let lineage = planned(&world(&[])).lineage(&customers());
+    let told: Vec<String> = lineage[&"creditLimit".parse().unwrap()]
+        .iter()
+        .map(|p| format!("{} {:?} {} {:?}{}", p.participant, p.direction, p.native[0], p.how, if p.owns { " owns" } else { "" }))
+        .collect();
+    assert_eq!(
+        told,
+        ["crm In Credit_Limit__c Copy", "crm Out Credit_Limit__c Copy", "erp In creditLimit Copy owns", "erp Out creditLimit Copy owns"]
+    );
+    assert!(lineage[&"address.city".parse().unwrap()].iter().any(|p| p.direction == Direction::In && p.owns));
+}
+
+#[test]
+fn a_planner_that_remembers_says_what_a_fresh_one_says() {
+    let mut planner = Planner::default();
+    let (config, now) = (Config::default(), Timestamp(0));
+    let steps: [&[(&str, &str, fn(&mut Value))]; 6] = [
+        &[],
+        &[BREAK],
+        &[("ApiContract", "customer-v1", |d| d["spec"]["schema"]["properties"]["name"] = json!({"type": "integer"}))],
+        &[("ConfigMap", "salesforce-acme", |d| d["data"]["definition.yaml"] = json!("extends: salesforce"))],
+        &[("Connector", "netsuite", GONE)],
+        &[],
+    ];
+    for edits in steps {
+        let world = world(edits);
+        assert_eq!(planner.plan(&world, Catalog::builtin(), &config, now), planned(&world));
+        assert_eq!(planner.plan(&world, Catalog::builtin(), &config, now), planned(&world));
+    }
+}
