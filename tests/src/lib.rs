@@ -21,6 +21,7 @@
 
 mod audit;
 mod control_plane;
+pub mod history;
 mod launch;
 mod namespace;
 mod pki;

@@ -1,0 +1,267 @@
+//! The history checker, proven with histories made by hand: it passes a good one, and sees each fault in a wrong one.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use fairlead_tests::history::{self, Agreement, Found, Report, Told};
+use serde_json::{Value, json};
+
+/// Salesforce (left) and NetSuite (right) hold one company, `DE1`; Salesforce owns its phone, NetSuite its credit limit.
+struct Case {
+    left: Side,
+    right: Side,
+}
+
+#[derive(Default)]
+struct Side {
+    entity: &'static str,
+    before: Vec<Value>,
+    log: Vec<Value>,
+    after: Vec<Value>,
+}
+
+impl Side {
+    fn line(&mut self, origin: &str, outcome: &str, key: &str, values: Value) -> &mut Self {
+        let sequence = self.log.len() + 1;
+        self.log.push(json!({
+            "sequence": sequence, "time": format!("2026-01-01T00:00:{sequence:02}.000000Z"), "entity": self.entity, "key": key,
+            "operation": "edit", "values": values, "outcome": outcome, "answered": true, "origin": origin, "request": sequence,
+        }));
+        self
+    }
+
+    fn person(&mut self, key: &str, values: Value) -> &mut Self {
+        self.line("person", "updated", key, values)
+    }
+
+    fn api(&mut self, key: &str, values: Value) -> &mut Self {
+        self.line("api", "updated", key, values)
+    }
+
+    fn told(&self) -> Told {
+        let bytes = |values: &[Value]| serde_json::to_vec(values).unwrap();
+        Told {
+            before: Told::read_records(&bytes(&self.before)).unwrap(),
+            log: Told::read_log(&bytes(&self.log)).unwrap(),
+            after: Told::read_records(&bytes(&self.after)).unwrap(),
+        }
+    }
+}
+
+fn account(id: &str, tax: &str, phone: &str, limit: Value) -> Value {
+    json!({"Id": id, "Name": tax, "Tax_Number__c": tax, "Phone": phone, "Credit_Limit__c": limit})
+}
+
+fn customer(id: &str, tax: &str, phone: &str, limit: Value) -> Value {
+    json!({"id": id, "companyName": tax, "vatRegNumber": tax, "phone": phone, "creditLimit": limit})
+}
+
+/// The company is in both systems and in step; nothing has happened.
+fn quiet() -> Case {
+    let (a, c) = (vec![account("A1", "DE1", "1", json!(100))], vec![customer("7", "DE1", "1", json!(100.0))]);
+    Case {
+        left: Side { entity: "Account", before: a.clone(), after: a, ..Side::default() },
+        right: Side { entity: "customer", before: c.clone(), after: c, ..Side::default() },
+    }
+}
+
+/// Edits on both sides arrive, one is overtaken by the next, a foreign edit is put back, a new company is created.
+fn good() -> Case {
+    let mut case = quiet();
+    case.left.person("A1", json!({"Phone": "2"})).person("A1", json!({"Phone": "3"})).person("A1", json!({"Phone": "4"}));
+    case.right.api("7", json!({"phone": "2"})).api("7", json!({"phone": "4"})).person("7", json!({"phone": "9"}));
+    case.right.api("7", json!({"phone": "4"})).person("7", json!({"creditLimit": 250.5}));
+    case.left.api("A1", json!({"Credit_Limit__c": "250.50"}));
+    case.left.line("person", "created", "A2", json!({"Name": "New", "Phone": "5"}));
+    case.right.line("api", "rejected", "", json!(null));
+    case.right.line("api", "created", "8", json!({"companyName": "New", "phone": "5", "externalId": "k"}));
+    case.left.after = vec![account("A1", "DE1", "4", json!(250.5)), json!({"Id": "A2", "Name": "New", "Phone": "5"})];
+    case.right.after =
+        vec![customer("7", "DE1", "4", json!(250.5)), json!({"id": "8", "companyName": "New", "phone": "5", "externalId": "k"})];
+    case
+}
+
+fn judged(case: &Case) -> Report {
+    history::check(&Agreement::quickstart(), [&case.left.told(), &case.right.told()])
+}
+
+/// The names of the faults that were found.
+fn faults(report: &Report) -> Vec<&'static str> {
+    report.faults().into_iter().filter(|(_, found)| **found != Found::default()).map(|(name, _)| name).collect()
+}
+
+#[test]
+fn a_good_history_passes_and_is_counted() {
+    let report = judged(&good());
+    assert!(faults(&report).is_empty(), "{report}");
+    report.correct().unwrap();
+    assert_eq!((report.edits, report.foreign_edits, report.creations, report.writes, report.rejected), (4, 1, 1, 5, 1), "{report}");
+}
+
+#[test]
+fn an_edit_that_never_arrives_is_lost() {
+    let mut case = quiet();
+    case.left.person("A1", json!({"Phone": "2"}));
+    case.left.after = vec![account("A1", "DE1", "2", json!(100))];
+    let report = judged(&case);
+    assert_eq!(faults(&report), ["lost", "differences"], "{report}");
+    assert!(report.lost.examples[0].contains("phone of DE1 is \"1\" in NetSuite"), "{report}");
+    assert!(report.correct().is_err());
+}
+
+#[test]
+fn an_edit_that_was_taken_back_on_both_sides_is_lost_although_nothing_differs() {
+    let mut case = quiet();
+    case.left.person("A1", json!({"Phone": "2"}));
+    let report = judged(&case);
+    assert_eq!(faults(&report), ["lost"], "{report}");
+    assert_eq!(report.lost.count, 2, "{report}");
+}
+
+#[test]
+fn an_edit_that_a_later_one_replaced_is_not_lost() {
+    let mut case = quiet();
+    case.left.person("A1", json!({"Phone": "2"})).person("A1", json!({"Phone": "3"}));
+    case.right.api("7", json!({"phone": "3"}));
+    case.left.after = vec![account("A1", "DE1", "3", json!(100))];
+    case.right.after = vec![customer("7", "DE1", "3", json!(100))];
+    assert!(faults(&judged(&case)).is_empty());
+}
+
+#[test]
+fn a_new_record_that_never_arrives_is_lost() {
+    let mut case = quiet();
+    case.left.line("person", "created", "A2", json!({"Name": "New"}));
+    case.left.after.push(json!({"Id": "A2", "Name": "New"}));
+    let report = judged(&case);
+    assert_eq!(faults(&report), ["lost", "differences"], "{report}");
+}
+
+#[test]
+fn a_foreign_edit_that_stays_is_a_difference_and_no_loss() {
+    let mut case = quiet();
+    case.right.person("7", json!({"phone": "9"}));
+    case.right.after = vec![customer("7", "DE1", "9", json!(100))];
+    assert_eq!(faults(&judged(&case)), ["differences"]);
+}
+
+#[test]
+fn two_records_with_one_business_key_are_duplicates() {
+    let mut case = quiet();
+    case.right.line("api", "created", "8", json!({"companyName": "DE1", "vatRegNumber": "DE1", "phone": "1", "creditLimit": 100}));
+    case.right.after.push(customer("8", "DE1", "1", json!(100)));
+    let report = judged(&case);
+    assert_eq!(faults(&report), ["duplicates"], "{report}");
+    assert_eq!(report.duplicates.examples, ["NetSuite holds DE1 2 times: 7, 8"]);
+}
+
+#[test]
+fn two_records_with_one_correlation_key_are_duplicates() {
+    let mut case = quiet();
+    for (left, right, name) in [("A2", "8", "B"), ("A3", "9", "C")] {
+        case.left.after.push(json!({"Id": left, "Name": name}));
+        case.right.after.push(json!({"id": right, "companyName": name, "externalId": "same"}));
+    }
+    assert_eq!(faults(&judged(&case)), ["duplicates"]);
+}
+
+#[test]
+fn a_record_that_was_created_twice_and_removed_once_is_a_duplicate_too() {
+    let mut case = quiet();
+    case.left.line("person", "created", "A2", json!({"Name": "New"}));
+    case.left.after.push(json!({"Id": "A2", "Name": "New"}));
+    case.right.line("api", "created", "8", json!({"companyName": "New"})).line("api", "created", "9", json!({"companyName": "New"}));
+    case.right.after.push(json!({"id": "9", "companyName": "New"}));
+    assert_eq!(faults(&judged(&case)), ["duplicates"]);
+}
+
+#[test]
+fn an_older_value_after_a_newer_one_is_an_inversion() {
+    let mut case = quiet();
+    case.left.person("A1", json!({"Phone": "2"})).person("A1", json!({"Phone": "3"}));
+    case.right.api("7", json!({"phone": "3"})).api("7", json!({"phone": "2"})).api("7", json!({"phone": "3"}));
+    case.left.after = vec![account("A1", "DE1", "3", json!(100))];
+    case.right.after = vec![customer("7", "DE1", "3", json!(100))];
+    let report = judged(&case);
+    assert_eq!(faults(&report), ["inversions"], "{report}");
+    assert_eq!(report.inversions.count, 1, "{report}");
+}
+
+#[test]
+fn the_first_value_after_a_newer_one_is_an_inversion() {
+    let mut case = quiet();
+    case.left.person("A1", json!({"Phone": "2"}));
+    case.right.api("7", json!({"phone": "2"})).api("7", json!({"phone": "1"})).api("7", json!({"phone": "2"}));
+    case.left.after = vec![account("A1", "DE1", "2", json!(100))];
+    case.right.after = vec![customer("7", "DE1", "2", json!(100))];
+    assert_eq!(faults(&judged(&case)), ["inversions"]);
+}
+
+#[test]
+fn an_owners_newer_value_that_is_overwritten_is_an_inversion() {
+    let mut case = quiet();
+    case.right.person("7", json!({"creditLimit": 200})).api("7", json!({"creditLimit": 100})).person("7", json!({"creditLimit": 300}));
+    case.left.api("A1", json!({"Credit_Limit__c": 300}));
+    case.left.after = vec![account("A1", "DE1", "1", json!(300))];
+    case.right.after = vec![customer("7", "DE1", "1", json!(300))];
+    assert_eq!(faults(&judged(&case)), ["inversions"]);
+}
+
+#[test]
+fn a_value_that_nobody_ever_gave_is_invented() {
+    let mut case = quiet();
+    case.right.api("7", json!({"phone": "x"})).api("7", json!({"phone": "x"})).api("7", json!({"phone": "1"}));
+    let report = judged(&case);
+    assert_eq!(faults(&report), ["invented"], "{report}");
+    assert_eq!(report.invented.count, 2, "{report}");
+}
+
+#[test]
+fn a_record_that_only_the_api_deleted_has_vanished() {
+    let mut case = quiet();
+    case.right.line("api", "deleted", "7", json!(null));
+    case.right.after.clear();
+    assert_eq!(faults(&judged(&case)), ["vanished", "differences"]);
+}
+
+#[test]
+fn a_deletion_that_follows_a_persons_has_not_vanished() {
+    let mut case = quiet();
+    case.left.line("person", "deleted", "A1", json!(null));
+    case.right.line("api", "deleted", "7", json!(null));
+    (case.left.after, case.right.after) = (Vec::new(), Vec::new());
+    assert!(faults(&judged(&case)).is_empty());
+}
+
+#[test]
+fn a_write_that_changes_nothing_is_idle_but_no_wrong_state() {
+    let mut case = quiet();
+    case.right.line("api", "unchanged", "7", json!({"phone": "1"}));
+    let report = judged(&case);
+    assert_eq!(faults(&report), ["idle"], "{report}");
+    report.correct().unwrap();
+}
+
+#[test]
+fn capitals_of_mail_addresses_and_zeros_of_amounts_are_no_difference_but_other_capitals_are() {
+    let mut case = quiet();
+    case.left.after = vec![json!({"Id": "A1", "Tax_Number__c": "DE1", "Name": "n", "Email__c": "A@B.example", "Credit_Limit__c": "1.50"})];
+    case.right.after = vec![json!({"id": "7", "vatRegNumber": "DE1", "companyName": "N", "email": "a@b.example", "creditLimit": 1.5})];
+    let report = judged(&case);
+    assert_eq!(report.differences.examples, ["name of DE1 (owned by Salesforce): \"n\" and \"N\""]);
+}
+
+#[test]
+fn a_reference_is_compared_by_the_record_it_means() {
+    let mut case = quiet();
+    case.left.after.push(json!({"Id": "A2", "Name": "child", "ParentId": "A1"}));
+    case.right.after.push(json!({"id": "8", "companyName": "child", "parent": {"id": "7", "refName": "DE1"}}));
+    assert!(faults(&judged(&case)).is_empty());
+    case.right.after.push(json!({"id": "9", "companyName": "other"}));
+    case.left.after.push(json!({"Id": "A3", "Name": "other", "ParentId": "A2"}));
+    assert_eq!(judged(&case).differences.examples, ["parent of other (owned by Salesforce): \"child\" and \"\""]);
+}
+
+#[test]
+fn what_is_no_log_is_refused() {
+    assert!(Told::read_log(br#"[{"sequence": 1}]"#).unwrap_err().to_string().contains("no simulator's log"));
+}
