@@ -57,7 +57,7 @@ CREATE TABLE lane (
   record    INTEGER NOT NULL,
   target    INTEGER NOT NULL,
   realm     INTEGER NOT NULL,
-  phase     INTEGER NOT NULL,            -- 0 waits and would be created, 1 waits, 2 waits for another record, 3 claimed
+  phase     INTEGER NOT NULL,            -- 0 waits and would be created, 1 waits, 2 waits for another record, 3 claimed, 4 only an intent
   due       INTEGER NOT NULL,            -- in phase 3: when it was claimed
   held      INTEGER NOT NULL,            -- the target has an id for it, or the record is deleted
   attempts  INTEGER NOT NULL,

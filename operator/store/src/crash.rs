@@ -1,9 +1,10 @@
 //! Named places at which a test may have the process die, so that every boundary inside and between the commands is proven.
 //!
-//! The environment variable `FAIRLEAD_STORE_CRASH=<command>/<step>` (say `absorb/records`) aborts the process there; without it a place
-//! costs one load and a comparison. [`points`] lists every place, so that a test can walk all of them and fail when one is never reached.
+//! The environment variable `FAIRLEAD_STORE_CRASH=<command>/<step>:<nth pass>` (say `absorb/rows:2`) aborts the process there; without it
+//! a place costs one load and a comparison. [`points`] lists every place, so that a test can walk all of them and fail when one is never reached.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The environment variable.
 pub const VARIABLE: &str = "FAIRLEAD_STORE_CRASH";
@@ -125,17 +126,24 @@ pub fn points() -> Vec<String> {
     Command::ALL.into_iter().flat_map(steps).collect()
 }
 
-/// Dies if the environment names this place.
+/// Dies if the environment names this place and it is passed for the named time.
 pub(crate) fn reach(command: Command, step: Step) {
-    static CHOSEN: OnceLock<Option<(String, String)>> = OnceLock::new();
+    static CHOSEN: OnceLock<Option<Chosen>> = OnceLock::new();
     let chosen = CHOSEN.get_or_init(|| {
         let text = std::env::var(VARIABLE).ok()?;
-        text.split_once('/').map(|(command, step)| (command.to_owned(), step.to_owned()))
+        let (place, pass) = text.split_once(':').unwrap_or((&text, "1"));
+        Some(Chosen { place: place.to_owned(), left: AtomicU64::new(pass.parse().unwrap_or(1)) })
     });
-    if let Some((at_command, at_step)) = chosen
-        && at_command == command.name()
-        && at_step == step.name()
+    if let Some(Chosen { place, left }) = chosen
+        && place.split_once('/') == Some((command.name(), step.name()))
+        && left.fetch_sub(1, Ordering::SeqCst) == 1
     {
         std::process::abort();
     }
+}
+
+/// Where the process is to die, and how many passes are left until then.
+struct Chosen {
+    place: String,
+    left: AtomicU64,
 }

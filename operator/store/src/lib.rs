@@ -115,6 +115,10 @@ pub trait Store: Send + Sync + 'static {
     /// Dead letters by filter, newest first.
     async fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, StoreError>;
 
+    /// Whether an inbound or identity letter is open of each external id, positionally. A record that is read well and unchanged closes its
+    /// letter only if it is absorbed (`Keep`), and this tells which ones need that.
+    async fn dead_lettered(&self, realm: &str, participant: &str, ids: &[ExternalId]) -> Result<Vec<bool>, StoreError>;
+
     /// A page of records in id order, after `after`; for previews, resync, and the API.
     async fn records(&self, realm: &str, after: Option<RecordId>, max: usize) -> Result<Vec<Known>, StoreError>;
 

@@ -204,7 +204,7 @@ pub enum RecordChange {
         /// The version that was looked up.
         version: u64,
     },
-    /// It is new.
+    /// It is new. A conflict if a live record carries one of its match keys by now: another reader found the same record first.
     Insert {
         /// The record, version 1.
         record: Record,
@@ -359,7 +359,8 @@ pub enum Outcome {
         /// That record.
         record: RecordId,
     },
-    /// It cannot be delivered as it is.
+    /// It cannot be delivered as it is. With the class `UnknownOutcome` an open intent outlives the letter: whatever enters the lane next is
+    /// looked up before it is written.
     DeadLetter(Box<NewDeadLetter>),
 }
 

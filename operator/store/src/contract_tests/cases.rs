@@ -5,11 +5,11 @@ use super::world::{
 };
 use super::{Case, books};
 use crate::{
-    Absorb, AbsorbRecord, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Keys, LaneEntry, MatchKey, Origin,
-    Outcome, Pending, RecordChange, SourceLedger, Stage, Store, StoreError,
+    Absorb, AbsorbRecord, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Keys, LaneEntry, MatchKey,
+    NewDeadLetter, Origin, Outcome, Pending, RecordChange, SourceLedger, Stage, Store, StoreError,
 };
-use fairlead_model::RecordId;
 use fairlead_model::state::ParticipantState;
+use fairlead_model::{ErrorClass, RecordId};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -42,6 +42,7 @@ cases![
     keys_left_in_flight_come_back_under_a_newer_epoch,
     an_intent_outlives_the_epoch_and_ends_with_a_known_outcome,
     an_intent_needs_a_claim,
+    an_outcome_that_was_never_found_out_is_looked_up_by_the_next_entry,
     a_retry_waits_for_its_time_and_counts_attempts,
     newer_entries_overtake_waiting_ones_and_leave_their_age,
     an_entry_beside_one_in_flight_stays_when_that_is_settled,
@@ -353,6 +354,24 @@ async fn an_intent_needs_a_claim(store: Arc<dyn Store>) {
     assert!(heir.claim(at(4)).await.iter().all(|key| key.intent.is_none()));
 }
 
+async fn an_outcome_that_was_never_found_out_is_looked_up_by_the_next_entry(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb(vec![inserted(1)], at(1)).await;
+    world.claim(at(2)).await;
+    world.intend(&[id(1)], at(3)).await.unwrap();
+    let lost = NewDeadLetter { class: ErrorClass::UnknownOutcome, reason: "OutcomeUnknown".into(), ..letter(1, Stage::Delivery) };
+    world.settle(1, 1, Outcome::DeadLetter(Box::new(lost)), at(4)).await;
+    assert!(world.known(1).await.unwrap().lanes.is_empty());
+    assert_eq!(world.snapshot(at(5)).await.pending.get(ERP), None);
+    assert!(world.claim(at(5)).await.is_empty());
+    world.absorb(vec![updated(1, 2)], at(6)).await;
+    let claimed = world.claim(at(6)).await.remove(0);
+    assert_eq!(claimed.intent.map(|intent| (intent.at, intent.version)), Some((at(3), 1)));
+    world.settle(1, 2, delivered(1, 2), at(7)).await;
+    world.enqueue(Keys::All, Origin::Resync, at(8)).await;
+    assert_eq!(world.claim(at(8)).await.remove(0).intent, None);
+}
+
 async fn a_retry_waits_for_its_time_and_counts_attempts(store: Arc<dyn Store>) {
     let world = World::new(store, "a").await;
     world.absorb(vec![inserted(1)], at(1)).await;
@@ -554,7 +573,10 @@ async fn a_good_version_closes_dead_letters_by_itself(store: Arc<dyn Store>) {
     let world = World::new(store, "a").await;
     let batch = Absorb { dead_letters: vec![letter(1, Stage::Inbound), letter(2, Stage::Inbound)], ..world.batch(at(1)) };
     world.store.absorb(&batch).await.unwrap();
+    let ids = [crm_id(1), crm_id(3)];
+    assert_eq!(world.store.dead_lettered(REALM, CRM, &ids).await.unwrap(), [true, false]);
     world.absorb(vec![inserted(1)], at(2)).await;
+    assert_eq!(world.store.dead_lettered(REALM, CRM, &ids).await.unwrap(), [false, false]);
     assert_eq!(world.snapshot(at(3)).await.dead_letters[CRM], 1);
     world.claim(at(3)).await;
     world.settle(1, 1, Outcome::DeadLetter(Box::new(letter(1, Stage::Outbound))), at(3)).await;

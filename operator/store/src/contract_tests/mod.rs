@@ -14,11 +14,13 @@ use crate::Store;
 use std::pin::Pin;
 use std::sync::Arc;
 
+type Run = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// One property: its name, and the test of it on an empty store.
 pub struct Case {
     /// A sentence.
     pub name: &'static str,
-    run: fn(Arc<dyn Store>) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+    run: fn(Arc<dyn Store>) -> Run,
 }
 
 impl Case {

@@ -159,6 +159,8 @@ impl Work<'_> {
         let is_new = stored.is_none();
         let (row, version, lived, lives) = match (&item.change, stored) {
             (Change::Keep(version), Some(stored)) if stored.version == *version => (stored.row, *version, stored.lives, stored.lives),
+            // Two readers may decide at the same time that a record is new. The second one to commit must look again, and will match.
+            (Change::Insert(body), None) if records::is_matched(connection, realm, body)? => return Ok(false),
             (Change::Insert(body), None) => {
                 let row = records::insert(connection, &self.names, realm, &id, body)?;
                 (row, body.version, false, body.lives())

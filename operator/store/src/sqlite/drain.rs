@@ -10,7 +10,7 @@ use super::{leases, letters, reads};
 use crate::crash::{Command, Step, reach};
 use crate::{Claim, Claimed, Enqueue, Fence, Intend, Intent, Keys, NewDeadLetter, Outcome, Settle, StoreError};
 use fairlead_model::state::ParticipantState;
-use fairlead_model::{ExternalId, RecordId, Timestamp};
+use fairlead_model::{ErrorClass, ExternalId, RecordId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
 // ---- claim ------------------------------------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ impl Settling<'_> {
                 }
                 self.books.delivered(key, now);
                 self.arrived(id)?;
-                lane.finish(now.0);
+                lane.finish(now.0, false);
                 None
             }
             Ending::Unchanged(learnt) => {
@@ -227,12 +227,12 @@ impl Settling<'_> {
                 }
                 self.books.unchanged(key);
                 self.arrived(id)?;
-                lane.finish(now.0);
+                lane.finish(now.0, false);
                 None
             }
             Ending::Filtered(reason) => {
                 self.books.filtered(key, reason);
-                lane.finish(now.0);
+                lane.finish(now.0, false);
                 None
             }
             Ending::Retry { at, attempt, unknown } => lane.retry(*at, *attempt, *unknown),
@@ -240,7 +240,7 @@ impl Settling<'_> {
             Ending::DeadLetter(letter) => {
                 letters::add(connection, &self.names, &mut self.books, realm, letter, Some((target, flight.entry.origin)), now)?;
                 self.letters_open = true;
-                lane.finish(now.0);
+                lane.finish(now.0, letter.class == ErrorClass::UnknownOutcome);
                 None
             }
         };

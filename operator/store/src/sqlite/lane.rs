@@ -49,6 +49,8 @@ pub(super) enum Phase {
     Waits = 2,
     /// Claimed.
     Claimed = 3,
+    /// Nothing is to be done, but the outcome of an earlier write was never found out; the next entry has to.
+    Unsure = 4,
 }
 
 /// A record's place in a target's lane.
@@ -104,10 +106,13 @@ impl Lane {
         Some(entry)
     }
 
-    /// The entry in flight came to an end that is known. A newer one beside it is due at once.
-    pub(super) fn finish(&mut self, now: i64) -> Option<i64> {
+    /// The entry in flight came to its end. A newer one beside it is due at once. What was sent is known to have arrived, or not; when it
+    /// is not (`unsure`), the intent stays for the next entry to look up.
+    pub(super) fn finish(&mut self, now: i64, unsure: bool) -> Option<i64> {
         let flight = self.claimed.take()?;
-        self.intent = None;
+        if !unsure {
+            self.intent = None;
+        }
         self.attempts = 0;
         self.make_due(now);
         Some(flight.entry.origin)
@@ -158,6 +163,8 @@ impl Lane {
     pub(super) const fn phase(&self) -> Phase {
         if self.claimed.is_some() {
             Phase::Claimed
+        } else if self.pending.is_none() {
+            Phase::Unsure
         } else if self.waits_for.is_some() {
             Phase::Waits
         } else if self.held || self.intent.is_some() {
@@ -168,7 +175,7 @@ impl Lane {
     }
 
     const fn is_empty(&self) -> bool {
-        self.pending.is_none() && self.claimed.is_none()
+        self.pending.is_none() && self.claimed.is_none() && self.intent.is_none()
     }
 
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {

@@ -323,6 +323,11 @@ impl Store for SqliteStore {
         self.read(move |connection| query::dead_letters(connection, &filter)).await
     }
 
+    async fn dead_lettered(&self, realm: &str, participant: &str, ids: &[ExternalId]) -> Result<Vec<bool>, StoreError> {
+        let (realm, participant, ids) = (realm.to_owned(), participant.to_owned(), ids.to_vec());
+        self.read(move |connection| query::dead_lettered(connection, &realm, &participant, &ids)).await
+    }
+
     async fn records(&self, realm: &str, after: Option<RecordId>, max: usize) -> Result<Vec<Known>, StoreError> {
         let realm = realm.to_owned();
         self.read(move |connection| query::all_records(connection, &realm, after, max)).await
@@ -346,5 +351,82 @@ impl Store for SqliteStore {
 
     async fn realms(&self) -> Result<Vec<String>, StoreError> {
         self.read(query::realms).await
+    }
+}
+
+#[cfg(all(test, feature = "contract-tests"))]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+mod tests {
+    use super::*;
+    use crate::contract_tests::world::{REALM, World, at, inserted};
+
+    fn on(store: &SqliteStore, statement: &str) {
+        let Mode::Inline(connection) = &store.mode else { panic!("an inline store was expected") };
+        lock(connection).query_row(statement, [], |_| Ok(())).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_has_a_name_and_ends_when_there_is_room_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteStore::open_inline(&folder.path().join("store.db")).unwrap());
+        let world = World::new(store.clone(), "a").await;
+        world.absorb((0..20).map(inserted).collect(), at(1)).await;
+        let before = world.snapshot(at(1)).await;
+        on(&store, "PRAGMA max_page_count = 1");
+        let full = world.try_absorb((100..300).map(inserted).collect(), at(2)).await;
+        assert!(matches!(full, Err(StoreError::Full(_))), "{full:?}");
+        assert_eq!(world.snapshot(at(1)).await, before);
+        on(&store, "PRAGMA max_page_count = 100000");
+        world.absorb((100..300).map(inserted).collect(), at(3)).await;
+        assert_eq!(world.snapshot(at(3)).await.live, 220);
+    }
+
+    #[tokio::test]
+    async fn a_read_only_store_has_a_name() {
+        let store = Arc::new(SqliteStore::open_in_memory().unwrap());
+        let world = World::new(store.clone(), "a").await;
+        let Mode::Inline(connection) = &store.mode else { panic!("an inline store was expected") };
+        lock(connection).pragma_update(None, "query_only", true).unwrap();
+        let refused = world.try_absorb(vec![inserted(1)], at(1)).await;
+        assert!(matches!(refused, Err(StoreError::ReadOnly(_))), "{refused:?}");
+    }
+
+    #[test]
+    fn a_command_that_fails_in_a_group_is_undone_alone() {
+        let connection = schema::open_writer(None).unwrap();
+        let note = |name: &'static str, fails: bool| {
+            job(Command::PutNote, move |connection: &Connection, sequence| {
+                let realm = names::Names::new(connection).intern(REALM)?;
+                connection.execute("INSERT INTO note VALUES (?1, ?2, '1')", params![realm, name])?;
+                if fails { Err(StoreError::Conflict(Vec::new())) } else { Ok(sequence) }
+            })
+        };
+        let ((one, mut first), (two, mut second), (three, mut third)) = (note("a", false), note("b", true), note("c", false));
+        run_group(&connection, None, vec![one, two, three]);
+        assert_eq!(first.try_recv().unwrap(), Ok(1));
+        assert_eq!(second.try_recv().unwrap(), Err(StoreError::Conflict(Vec::new())));
+        assert_eq!(third.try_recv().unwrap(), Ok(2));
+        let names: String = connection.query_row("SELECT group_concat(name) FROM note", [], |row| row.get(0)).unwrap();
+        assert_eq!(names, "a,c");
+    }
+
+    #[test]
+    fn a_commit_that_fails_fails_every_command_in_it() {
+        let connection = schema::open_writer(None).unwrap();
+        connection
+            .execute_batch("PRAGMA foreign_keys = ON; CREATE TABLE parent (x PRIMARY KEY); CREATE TABLE child (x REFERENCES parent DEFERRABLE INITIALLY DEFERRED);")
+            .unwrap();
+        let (good, mut first) = job(Command::PutNote, |connection: &Connection, _| {
+            connection.execute("INSERT INTO name (text) VALUES ('lost')", [])?;
+            Ok(())
+        });
+        let (bad, mut second) = job(Command::PutNote, |connection: &Connection, _| {
+            connection.execute("INSERT INTO child VALUES (1)", [])?;
+            Ok(())
+        });
+        run_group(&connection, None, vec![good, bad]);
+        assert!(first.try_recv().unwrap().is_err() && second.try_recv().unwrap().is_err());
+        let left: i64 = connection.query_row("SELECT count(*) FROM name", [], |row| row.get(0)).unwrap();
+        assert_eq!((left, connection.is_autocommit()), (0, true));
     }
 }

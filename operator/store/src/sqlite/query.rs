@@ -3,6 +3,7 @@
 use super::books::hour_of;
 use super::codec::{IdBytes, decode, decode_word, encode_word, id_bytes, record_id, special_origin, stage_of};
 use super::lane::limit;
+use super::letters;
 use super::names::Names;
 use super::records;
 use crate::{
@@ -197,6 +198,20 @@ pub(super) fn realms(connection: &Connection) -> Result<Vec<String>, StoreError>
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+pub(super) fn dead_lettered(connection: &Connection, realm: &str, participant: &str, ids: &[ExternalId]) -> Result<Vec<bool>, StoreError> {
+    let names = Names::new(connection);
+    let (Some(realm), Some(participant)) = (names.find(realm)?, names.find(participant)?) else { return Ok(vec![false; ids.len()]) };
+    if !letters::any_read(connection, realm, participant)? {
+        return Ok(vec![false; ids.len()]);
+    }
+    let mut statement = connection.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM dead_letter
+           WHERE realm = ?1 AND participant = ?2 AND external_id = ?3 AND stage <= 1 AND closed_at IS NULL)",
+    )?;
+    let mut open = |id: &ExternalId| statement.query_row(params![realm, participant, id.as_str()], |row| row.get(0));
+    Ok(ids.iter().map(&mut open).collect::<Result<_, _>>()?)
+}
+
 // ---- dead letters -----------------------------------------------------------------------------------------------------------------------
 
 pub(super) fn dead_letters(connection: &Connection, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, StoreError> {
@@ -276,7 +291,7 @@ pub(super) fn snapshot(connection: &Connection, realm: &str, now: Timestamp) -> 
 
     let mut statement = connection.prepare_cached(
         "SELECT target, count(*), min(CASE WHEN phase = 3 OR (phase < 2 AND due <= ?2) THEN min(ifnull(since, c_since), ifnull(c_since, since)) END)
-         FROM lane WHERE realm = ?1 GROUP BY target",
+         FROM lane WHERE realm = ?1 AND phase < 4 GROUP BY target",
     )?;
     let mut rows = statement.query(params![realm, now.0])?;
     while let Some(row) = rows.next()? {

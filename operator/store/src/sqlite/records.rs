@@ -94,6 +94,20 @@ pub(super) fn update(connection: &Connection, names: &Names<'_>, realm: i64, sto
     replace_keys(connection, realm, stored.row, &stored.keys, &body.keys)
 }
 
+/// Whether a live record carries one of the match keys already.
+pub(super) fn is_matched(connection: &Connection, realm: i64, body: &Body) -> Result<bool, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM match_key JOIN record ON record.row = match_key.record
+         WHERE match_key.realm = ?1 AND match_key.hash = ?2 AND record.deleted_at IS NULL)",
+    )?;
+    for key in &body.keys {
+        if statement.query_row(params![realm, key], |row| row.get(0))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Both lists are sorted. Keys that stay are not touched: they lie at random places.
 fn replace_keys(connection: &Connection, realm: i64, row: i64, old: &[i64], new: &[i64]) -> Result<(), StoreError> {
     for key in old.iter().filter(|key| new.binary_search(key).is_err()) {
@@ -219,7 +233,7 @@ pub(super) fn known(connection: &Connection, names: &Names<'_>, row: i64) -> Res
             state: decode_state(found.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?, found.get(2)?)?,
         });
     }
-    let mut statement = connection.prepare_cached("SELECT target, c_origin IS NOT NULL FROM lane WHERE record = ?1")?;
+    let mut statement = connection.prepare_cached("SELECT target, c_origin IS NOT NULL FROM lane WHERE record = ?1 AND phase < 4")?;
     let mut rows = statement.query(params![row])?;
     let mut lanes = Vec::new();
     while let Some(found) = rows.next()? {

@@ -1,0 +1,225 @@
+//! The process is killed at every named place inside and between the commands, at every pass of it, and what is found afterwards is what
+//! stood before the command or what stands after it, never anything between.
+//!
+//! This executable starts itself again as the one to be killed ([`victim`]); the reference is the same script on a store in memory.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+
+use fairlead_store::contract_tests::world::{
+    CRM, ERP, REALM, World, at, crm_id, deleted, delivered, id, inserted, lease, letter, retry, updated,
+};
+use fairlead_store::crash::{VARIABLE, points};
+use fairlead_store::{
+    Absorb, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Keys, Origin, Outcome, SqliteStore, Stage, Store,
+};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+/// Where the victim finds its folder. Unset, the victim's test does nothing.
+const FOLDER: &str = "FAIRLEAD_STORE_TEST_FOLDER";
+
+/// How many commands the script has.
+const COMMANDS: usize = 24;
+
+/// What is known of the leases before they are asked for again.
+struct Actor {
+    store: Arc<dyn Store>,
+    world: Option<World>,
+}
+
+impl Actor {
+    fn world(&self) -> &World {
+        self.world.as_ref().expect("the leases come first")
+    }
+
+    /// The `n`th command of the script. Each is one command of the store.
+    async fn act(&mut self, n: usize) {
+        let now = at(n as i64);
+        let letters = DeadLetterFilter { max: 100, ..DeadLetterFilter::default() };
+        match n {
+            0 => {
+                let reader = lease(&*self.store, &format!("reader/{REALM}/{CRM}"), "victim", at(0)).await.unwrap();
+                self.world = Some(World { store: Arc::clone(&self.store), lane: reader.clone(), reader });
+            }
+            1 => {
+                let lane = lease(&*self.store, &format!("lane/{REALM}/{ERP}"), "victim", at(0)).await.unwrap();
+                self.world.as_mut().unwrap().lane = lane;
+            }
+            2 => drop(self.world().absorb(vec![inserted(1), inserted(2), inserted(3)], now).await),
+            3 => drop(self.world().claim(now).await),
+            4 => self.world().intend(&[id(1), id(2)], now).await.unwrap(),
+            5 => {
+                let results = vec![(id(1), 1, delivered(1, 1)), (id(2), 1, retry(now)), (id(3), 1, Outcome::WaitFor { record: id(2) })];
+                self.world().try_settle(results, now).await.unwrap();
+            }
+            6 => {
+                let batch = Absorb {
+                    records: vec![updated(1, 2), inserted(4)],
+                    dead_letters: vec![letter(9, Stage::Inbound), letter(8, Stage::Identity)],
+                    rereads: vec![(crm_id(5), None), (crm_id(6), Some(crm_id(7)))],
+                    reread_done: vec![crm_id(4)],
+                    checkpoint: Some(Checkpoint { slice: "main".into(), cursor: json!({"n": n}), complete: false }),
+                    unchanged: 3,
+                    guard: GuardCounts { changes: 2, deletes: 1 },
+                    conflicts: 1,
+                    ..self.world().batch(now)
+                };
+                self.store.absorb(&batch).await.unwrap();
+            }
+            7 => drop(self.world().claim(now).await),
+            8 => self.world().intend(&[id(2), id(4)], now).await.unwrap(),
+            9 => {
+                let lost = Outcome::DeadLetter(Box::new(letter(4, Stage::Delivery)));
+                let results = vec![(id(2), 1, delivered(2, 1)), (id(1), 2, delivered(1, 2)), (id(4), 1, lost)];
+                self.world().try_settle(results, now).await.unwrap();
+            }
+            10 => self.store.request_reads(REALM, CRM, &[crm_id(1), crm_id(2)], now).await.unwrap(),
+            11 => self.store.put_note(REALM, "resync", &json!({"n": n})).await.unwrap(),
+            12 => assert_eq!(self.world().enqueue(Keys::All, Origin::Resync, now).await, 4),
+            13 => assert_eq!(self.world().enqueue(Keys::DeadLetters, Origin::Replay, now).await, 1),
+            14 => drop(self.world().absorb(vec![deleted(1, 3, now), updated(2, 2)], now).await),
+            15 => drop(self.world().try_claim(2, true, now).await.unwrap()),
+            16 => {
+                let ids = self.store.dead_letters(&letters).await.unwrap().iter().map(|letter| letter.id).collect();
+                let close = CloseDeadLetters { ids, reason: CloseReason::Discarded, author: "kim".into(), now };
+                assert_eq!(self.store.close_dead_letters(&close).await.unwrap(), 2);
+            }
+            17 => self.store.release(&self.world().lane.clone()).await.unwrap(),
+            18 => {
+                let lane = lease(&*self.store, &self.world().lane.key, "victim", now).await.unwrap();
+                assert_eq!(lane.epoch, 2);
+                self.world.as_mut().unwrap().lane = lane;
+            }
+            19 => drop(self.world().claim(now).await),
+            20 => {
+                let lost = Outcome::DeadLetter(Box::new(letter(3, Stage::Outbound)));
+                self.world().try_settle(vec![(id(3), 1, lost), (id(2), 2, delivered(2, 2))], now).await.unwrap();
+            }
+            21 => self.store.put_note("sales/other", "resync", &json!(1)).await.unwrap(),
+            22 => self.store.forget("sales/other").await.unwrap(),
+            23 => drop(self.world().absorb(vec![updated(4, 2)], now).await),
+            _ => unreachable!("the script has {COMMANDS} commands"),
+        }
+    }
+}
+
+/// Everything that can be asked of the store, as one value.
+async fn contents(store: &dyn Store) -> Value {
+    let letters = DeadLetterFilter { closed: true, max: 100, ..DeadLetterFilter::default() };
+    let snapshot = store.snapshot(REALM, at(1000)).await.unwrap();
+    assert!(snapshot.balanced(), "{snapshot:#?}");
+    json!({
+        "sequence": store.sequence().await.unwrap(),
+        "snapshot": format!("{snapshot:?}"),
+        "records": format!("{:?}", store.records(REALM, None, 100).await.unwrap()),
+        "letters": format!("{:?}", store.dead_letters(&letters).await.unwrap()),
+        "checkpoint": store.checkpoint(REALM, CRM, "main").await.unwrap(),
+        "reads": store.pending_reads(REALM, CRM, 100).await.unwrap(),
+        "guard": format!("{:?}", store.changes_since(REALM, at(0)).await.unwrap()),
+        "note": store.note(REALM, "resync").await.unwrap(),
+        "other": store.note("sales/other", "resync").await.unwrap(),
+        "realms": store.realms().await.unwrap(),
+        "matches": format!("{:?}", store.match_records(REALM, &[fairlead_store::MatchKey { hash: u64::MAX - 1 }]).await.unwrap()),
+    })
+}
+
+/// What an heir finds and does: both leases under higher epochs, every key of the lane with its intent, and in the end nothing waits.
+async fn inherit(store: Arc<dyn Store>) -> Value {
+    let world = World {
+        reader: lease(&*store, &format!("reader/{REALM}/{CRM}"), "heir", at(2000)).await.unwrap(),
+        lane: lease(&*store, &format!("lane/{REALM}/{ERP}"), "heir", at(2000)).await.unwrap(),
+        store,
+    };
+    let mut seen = Vec::new();
+    loop {
+        let claimed = world.claim(at(2000)).await;
+        if claimed.is_empty() {
+            break;
+        }
+        for key in claimed {
+            let n = (1..10).find(|n| id(*n) == key.known.record.id).unwrap();
+            let version = key.known.record.version;
+            seen.push(json!([n, version, key.attempts, key.since, key.intent.map(|intent| (intent.at, intent.version, intent.sent))]));
+            world.settle(n, version, delivered(n, version), at(2000)).await;
+        }
+    }
+    let snapshot = world.snapshot(at(2000)).await;
+    assert!(snapshot.pending.is_empty(), "{snapshot:#?}");
+    json!({ "epochs": [world.reader.epoch, world.lane.epoch], "keys": seen, "books": format!("{:?}", snapshot.lanes) })
+}
+
+/// What must be found after the first `n` commands: the contents, and what an heir sees.
+async fn reference(n: usize) -> (Value, Value) {
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open_in_memory().unwrap());
+    let mut actor = Actor { store: Arc::clone(&store), world: None };
+    for command in 0..n {
+        actor.act(command).await;
+    }
+    (contents(&*store).await, inherit(store).await)
+}
+
+#[tokio::test]
+async fn victim() {
+    let Ok(folder) = std::env::var(FOLDER) else { return };
+    let folder = Path::new(&folder);
+    let mut answered = std::fs::File::create(folder.join("answered")).unwrap();
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.join("store.db")).unwrap());
+    let mut actor = Actor { store, world: None };
+    for command in 0..COMMANDS {
+        actor.act(command).await;
+        answered.write_all(b".").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_kill_at_any_place_leaves_whole_commands() {
+    let mut expected = Vec::new();
+    for n in 0..=COMMANDS {
+        expected.push(reference(n).await);
+    }
+    let mut kills = 0;
+    for point in points() {
+        let mut pass = 1;
+        loop {
+            let folder = tempfile::tempdir().unwrap();
+            let status = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "victim", "--nocapture"])
+                .env(FOLDER, folder.path())
+                .env(VARIABLE, format!("{point}:{pass}"))
+                .env_remove("NEXTEST_EXECUTION_MODE")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .unwrap();
+            let answered = std::fs::read(folder.path().join("answered")).unwrap().len();
+            if status.success() {
+                assert_eq!(answered, COMMANDS, "{point}:{pass}");
+                assert!(pass > 1, "{point} was never reached: the script has a hole");
+                break;
+            }
+            kills += 1;
+            let store: Arc<dyn Store> = Arc::new(SqliteStore::open_inline(&folder.path().join("store.db")).unwrap());
+            let found = contents(&*store).await;
+            // The caller may have been answered and not have written it down.
+            let committed = match point.split_once('/').unwrap().1 {
+                "committed" => answered + 1..=answered + 1,
+                "answered" => answered..=answered + 1,
+                _ => answered..=answered,
+            };
+            let whole = committed.clone().find(|n| expected.get(*n).is_some_and(|(contents, _)| *contents == found));
+            let Some(n) = whole else {
+                panic!(
+                    "{point}:{pass}: after {answered} answers the store holds\n{found:#}\nand not, as after {committed:?} commands,\n{:#}",
+                    expected[answered].0
+                )
+            };
+            assert_eq!(inherit(store).await, expected[n].1, "{point}:{pass}: what the heir sees");
+            pass += 1;
+        }
+    }
+    println!("{kills} kills");
+    assert!(kills >= points().len());
+}
