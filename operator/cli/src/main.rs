@@ -1,3 +1,88 @@
-//! The fairlead binary.
+//! The `fairlead` binary: one program for the operator, the cluster-less mode, the checks and the simulators.
 
-fn main() {}
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+mod check;
+mod crds;
+mod dead_letters;
+mod demo;
+mod files;
+mod home;
+// mod operator;
+mod preview;
+mod run;
+mod signal;
+mod simulate;
+mod state;
+
+/// Keeps business records in step between CRMs and ERPs, declared as Kubernetes resources.
+#[derive(Debug, Parser)]
+#[command(name = "fairlead", version, max_term_width = 120)]
+struct Fairlead {
+    /// How much is told on standard error: error, warn, info, debug, trace, or per target as in RUST_LOG.
+    #[arg(long, env = "FAIRLEAD_LOG", default_value = "info", global = true)]
+    log: String,
+    /// Logs as JSON lines.
+    #[arg(long, env = "FAIRLEAD_LOG_JSON", global = true)]
+    log_json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    // Operator(operator::Operator),
+    Run(run::Run),
+    Check(check::Check),
+    Preview(preview::Preview),
+    Crds(crds::Crds),
+    Simulate(simulate::Simulate),
+    DeadLetters(dead_letters::DeadLetters),
+    Demo(demo::Demo),
+}
+
+fn main() -> ExitCode {
+    let fairlead = Fairlead::parse();
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        tracing::debug!("a TLS provider was installed before");
+    }
+    let quiet = matches!(fairlead.command, Command::Demo(_)) && std::env::var_os("FAIRLEAD_LOG").is_none() && fairlead.log == "info";
+    start_logging(if quiet { "error" } else { &fairlead.log }, fairlead.log_json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "the runtime cannot start");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(async {
+        match fairlead.command {
+            // Command::Operator(command) => command.run().await,
+            Command::Run(command) => command.run().await,
+            Command::Check(command) => command.run(),
+            Command::Preview(command) => command.run().await,
+            Command::Crds(command) => Ok(command.run()),
+            Command::Simulate(command) => command.run().await,
+            Command::DeadLetters(command) => command.run().await,
+            Command::Demo(command) => command.run().await,
+        }
+    });
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_logging(filter: &str, json: bool) {
+    use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::fmt::writer::BoxMakeWriter;
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(BoxMakeWriter::new(std::io::stderr)).with_ansi(ansi);
+    if json { builder.json().init() } else { builder.init() }
+}

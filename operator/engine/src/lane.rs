@@ -96,8 +96,7 @@ impl Lane {
         }
         let Some(fence) = self.lease.ensure().await? else { return Ok(0) };
         let target = &shared.program.participants[self.index];
-        let batch_max =
-            connection.entity(&target.unit.entity).map_or(BATCH, |entity| entity.batch_max().max(1));
+        let batch_max = connection.entity(&target.unit.entity).map_or(BATCH, |entity| entity.batch_max().max(1));
         let claim = Claim {
             realm: shared.realm.clone(),
             target: target.unit.name.clone(),

@@ -337,6 +337,10 @@ impl Source {
         }
         batch.reread_done = done.into_iter().collect();
         self.guard(&batch.guard, now).await?;
+        if !shared.loaded() {
+            // The first load changes everything, and must not weigh on the day after it.
+            batch.guard.changes = 0;
+        }
         let counts = (batch.records.len() as u64, batch.unchanged, batch.dead_letters.len() as u64);
         let stale = !batch.rereads.is_empty();
         let result = store.absorb(&batch).await;

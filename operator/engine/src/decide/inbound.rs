@@ -60,7 +60,7 @@ pub struct Absorbed {
     pub record: AbsorbRecord,
     /// Foreign edits in it.
     pub conflicts: u64,
-    /// It changes the canonical record (for the guard).
+    /// It replaces values of the canonical record (for the guard; what a system adds when it is seen first is no replacement).
     pub changes: bool,
     /// It deletes it.
     pub deletes: bool,
@@ -78,7 +78,7 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     state.deleted = false;
     let mut canonical = known.map(|known| known.record.document.clone()).unwrap_or_default();
     let mut provenance = known.map(|known| known.record.provenance.clone()).unwrap_or_default();
-    let (mut changed, mut seen_change, mut conflicts) = (false, false, 0);
+    let (mut changed, mut seen_change, mut replaced, mut conflicts) = (false, false, false, 0);
 
     for (unit, value) in &read.fields {
         let shown = ValueHash::of(Some(value));
@@ -99,6 +99,7 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
             Verdict::Accept => {
                 put(&mut canonical, unit, value);
                 changed = true;
+                replaced |= sight == Sight::Changed;
                 if let Some(at) = read.modified {
                     provenance.insert(unit.to_string(), Provenance { participant: source.unit.name.clone(), at });
                 }
@@ -153,7 +154,7 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     };
     Decision::Absorb(Box::new(Absorbed {
         conflicts,
-        changes: changed && known.is_some(),
+        changes: replaced && known.is_some(),
         deletes: false,
         record: AbsorbRecord {
             id,

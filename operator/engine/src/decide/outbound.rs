@@ -50,6 +50,14 @@ pub struct PlannedRow {
     pub unit: Option<(FieldPath, ValueHash)>,
 }
 
+impl PlannedRow {
+    /// The unit whose value the system is told by this row. A creation tells nothing by leaving a field out: what the system puts there
+    /// by itself is seen for the first time when it is read.
+    fn told(&self, operation: &WriteOperation) -> Option<&(FieldPath, ValueHash)> {
+        self.unit.as_ref().filter(|(_, value)| *value != ValueHash::ABSENT || !matches!(operation, WriteOperation::Create))
+    }
+}
+
 /// Decides about one claimed key. `mapped` is what the field table made of its document (see [`fairlead_mapping::Table::to_native`]).
 #[must_use]
 pub fn decide(
@@ -174,7 +182,7 @@ pub fn delivered(
     }
     for row in &planned.rows {
         state.rows.insert(ValueHash::of_text(&row.native.to_string()).0, RowState { digest: row.digest, native: row.value });
-        if let Some((unit, wanted)) = &row.unit {
+        if let Some((unit, wanted)) = row.told(&planned.item.operation) {
             let answer = answered.iter().find(|(path, _)| path == unit).map(|(_, value)| ValueHash::of(Some(value)));
             difference::wrote(state.fields.entry(unit.to_string()).or_default(), *wanted, answer);
         }
@@ -279,7 +287,12 @@ impl Sent {
     pub fn of(planned: &Planned) -> Self {
         Self {
             rows: planned.rows.iter().map(|row| (ValueHash::of_text(&row.native.to_string()).0, row.digest, row.value)).collect(),
-            units: planned.rows.iter().filter_map(|row| row.unit.as_ref()).map(|(unit, hash)| (unit.to_string(), *hash)).collect(),
+            units: planned
+                .rows
+                .iter()
+                .filter_map(|row| row.told(&planned.item.operation))
+                .map(|(unit, hash)| (unit.to_string(), *hash))
+                .collect(),
             removal: matches!(planned.item.operation, WriteOperation::Archive | WriteOperation::Delete),
         }
     }

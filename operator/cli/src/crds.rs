@@ -1,0 +1,19 @@
+//! `fairlead crds`: the CustomResourceDefinitions, for `kubectl apply -f -`.
+
+use clap::Args;
+use std::process::ExitCode;
+
+/// Print the CustomResourceDefinitions.
+#[derive(Debug, Args)]
+pub struct Crds {}
+
+impl Crds {
+    /// Prints them as one YAML stream.
+    #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
+    pub fn run(self) -> ExitCode {
+        for (_, yaml) in fairlead_api::crds_yaml() {
+            println!("---\n{}", yaml.trim_start_matches("---\n").trim_end());
+        }
+        ExitCode::SUCCESS
+    }
+}

@@ -1,0 +1,193 @@
+//! `fairlead dead-letters`: look at what could not be delivered, try it again, or give it up.
+//!
+//! Works on the state folder beside a running process (both may have it open): a replay is picked up by the process that runs.
+
+use crate::state;
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use fairlead_model::{Clock, SystemClock};
+use fairlead_store::{CloseDeadLetters, CloseReason, DeadLetter, DeadLetterFilter, Enqueue, Keys, Origin, Stage, Store};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// The most letters listed at once.
+const MAX: usize = 1000;
+
+/// Look at dead letters, replay them, or give them up.
+#[derive(Debug, Args)]
+pub struct DeadLetters {
+    /// The state folder of `run` or `operator`.
+    #[arg(long, default_value = ".fairlead", global = true)]
+    state: PathBuf,
+    /// How they are printed.
+    #[arg(short, long, default_value = "table", global = true)]
+    output: Output,
+    #[command(subcommand)]
+    action: Action,
+}
+
+/// How letters are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Table,
+    /// For scripts.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List them, newest first.
+    List {
+        /// Only of this Integration, as namespace/name.
+        #[arg(long)]
+        integration: Option<String>,
+        /// Only of this participant.
+        #[arg(long)]
+        participant: Option<String>,
+        /// Closed ones too.
+        #[arg(long)]
+        closed: bool,
+    },
+    /// Show one, with its original and payload.
+    Show {
+        /// Its number.
+        id: i64,
+    },
+    /// Try some again: the source's record is read again, or the target's key put in its lane again.
+    Replay {
+        /// Their numbers.
+        #[arg(required = true)]
+        ids: Vec<i64>,
+    },
+    /// Give some up.
+    Discard {
+        /// Their numbers.
+        #[arg(required = true)]
+        ids: Vec<i64>,
+        /// Who decides so; recorded.
+        #[arg(long, env = "USER", default_value = "unknown")]
+        author: String,
+    },
+}
+
+impl DeadLetters {
+    /// Does it.
+    #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        let store = state::open_existing(&self.state)?;
+        match self.action {
+            Action::List { integration, participant, closed } => {
+                let filter = DeadLetterFilter { realm: integration, participant, closed, max: MAX, ..DeadLetterFilter::default() };
+                let letters = store.dead_letters(&filter).await?;
+                match self.output {
+                    Output::Json => println!("{}", serde_json::to_string_pretty(&letters.iter().map(to_json).collect::<Vec<_>>())?),
+                    Output::Table => {
+                        println!(
+                            "{:<6} {:<28} {:<12} {:<10} {:<22} {:<20} MESSAGE",
+                            "ID", "INTEGRATION", "PARTICIPANT", "STAGE", "REASON", "EXTERNAL ID"
+                        );
+                        for each in &letters {
+                            let letter = &each.letter;
+                            println!(
+                                "{:<6} {:<28} {:<12} {:<10} {:<22} {:<20} {}",
+                                each.id,
+                                each.realm,
+                                letter.participant,
+                                format!("{:?}", letter.stage),
+                                letter.reason,
+                                letter.external_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+                                letter.message
+                            );
+                        }
+                    }
+                }
+            }
+            Action::Show { id } => {
+                let letters = fetch(&store, &[id], true).await?;
+                let Some(letter) = letters.first() else {
+                    bail!("there is no dead letter {id}; see `fairlead dead-letters list --closed`")
+                };
+                println!("{}", serde_json::to_string_pretty(&to_json(letter))?);
+            }
+            Action::Replay { ids } => {
+                for letter in open(&store, &ids).await? {
+                    replay(&store, &letter).await?;
+                    println!("dead letter {} is tried again", letter.id);
+                }
+            }
+            Action::Discard { ids, author } => {
+                open(&store, &ids).await?;
+                let close = CloseDeadLetters { ids, reason: CloseReason::Discarded, author, now: SystemClock.now() };
+                println!("{} discarded", store.close_dead_letters(&close).await?);
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn fetch(store: &Arc<dyn Store>, ids: &[i64], closed: bool) -> anyhow::Result<Vec<DeadLetter>> {
+    let filter = DeadLetterFilter { ids: ids.to_vec(), closed, max: MAX, ..DeadLetterFilter::default() };
+    Ok(store.dead_letters(&filter).await?)
+}
+
+/// The open letters with these numbers; all of them must be there.
+async fn open(store: &Arc<dyn Store>, ids: &[i64]) -> anyhow::Result<Vec<DeadLetter>> {
+    let letters = fetch(store, ids, false).await?;
+    for id in ids {
+        if !letters.iter().any(|letter| letter.id == *id) {
+            bail!("there is no open dead letter {id}; see `fairlead dead-letters list`");
+        }
+    }
+    Ok(letters)
+}
+
+async fn replay(store: &Arc<dyn Store>, dead: &DeadLetter) -> anyhow::Result<()> {
+    let letter = &dead.letter;
+    let now = SystemClock.now();
+    match letter.stage {
+        Stage::Inbound | Stage::Identity => {
+            let id = letter.external_id.clone().context("this dead letter names no external id, so its record cannot be read again")?;
+            store.request_reads(&dead.realm, &letter.participant, &[id], now).await?;
+        }
+        Stage::Outbound | Stage::Delivery => {
+            let id = letter.record.context("this dead letter names no record, so it cannot be put in a lane again")?;
+            let enqueue = Enqueue {
+                realm: dead.realm.clone(),
+                target: letter.participant.clone(),
+                keys: Keys::Records(vec![id]),
+                origin: Origin::Replay,
+                now,
+            };
+            store.enqueue(&enqueue).await?;
+        }
+    }
+    let close = CloseDeadLetters { ids: vec![dead.id], reason: CloseReason::Replayed, author: "replay".into(), now };
+    store.close_dead_letters(&close).await?;
+    Ok(())
+}
+
+fn to_json(dead: &DeadLetter) -> Value {
+    let letter = &dead.letter;
+    let parse = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
+    json!({
+        "id": dead.id,
+        "integration": dead.realm,
+        "at": dead.at.to_rfc3339(),
+        "participant": letter.participant,
+        "stage": letter.stage,
+        "externalId": letter.external_id,
+        "record": letter.record,
+        "class": letter.class,
+        "reason": letter.reason,
+        "field": letter.field,
+        "message": letter.message,
+        "attempts": letter.attempts,
+        "original": parse(&letter.original),
+        "payload": letter.payload.as_deref().map(parse),
+        "closed": dead.closed.as_ref().map(|(reason, at, author)| json!({"reason": reason, "at": at.to_rfc3339(), "author": author})),
+    })
+}

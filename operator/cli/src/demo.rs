@@ -1,0 +1,293 @@
+//! `fairlead demo`: two simulated systems and the quickstart's manifests, one command, nothing else needed.
+//!
+//! It tells what it does in plain lines, breaks something on purpose and shows that it heals, and ends with facts. The facts are checked by
+//! a comparer that looks only at what the two systems hold and at their own logs, never at Fairlead's state.
+
+mod compare;
+mod manifests;
+
+use crate::home::{Home, Standing};
+use crate::state;
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use compare::{Facts, Side};
+use fairlead_engine::metrics::Metrics;
+use fairlead_simulators::{Options, Simulator, System};
+use fairlead_systems::EndpointPolicy;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Two simulated systems kept in step; shows a fault and its healing, and checks what it shows.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// How many Salesforce accounts.
+    #[arg(long, default_value_t = 10_000)]
+    accounts: u64,
+    /// How many NetSuite customers.
+    #[arg(long, default_value_t = 6_000)]
+    customers: u64,
+    /// How many records both systems hold from the start, with differences.
+    #[arg(long, default_value_t = 5_000)]
+    shared: u64,
+    /// How many records are edited on each side afterwards.
+    #[arg(long, default_value_t = 500)]
+    edits: u64,
+    /// The same seed makes the same records.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Keep manifests and state in this folder; a temporary one otherwise.
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// `json` adds a summary as the last line.
+    #[arg(short, long, default_value = "plain")]
+    output: Output,
+}
+
+/// How the demo ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// Plain lines.
+    Plain,
+    /// Plain lines, and a summary as the last one.
+    Json,
+}
+
+/// Longest wait for any one step.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+#[allow(clippy::print_stdout, reason = "the demo's lines")]
+fn say(line: &str) {
+    println!("{line}");
+}
+
+impl Demo {
+    /// Shows everything; succeeds only if all it showed was so.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        let temporary = TemporaryFolder::new(self.folder.clone())?;
+        let started = Instant::now();
+        if self.shared > self.accounts || self.shared > self.customers {
+            bail!("--shared cannot be more than --accounts or --customers");
+        }
+
+        say("1/6 starting two simulated business systems");
+        let salesforce =
+            Simulator::start(Options { seed: self.seed, records: self.accounts, first: 0, ..Options::new(System::Salesforce) }).await?;
+        let first = self.accounts - self.shared;
+        let netsuite =
+            Simulator::start(Options { seed: self.seed, records: self.customers, first, ..Options::new(System::Netsuite) }).await?;
+        say(&format!("    Salesforce with {} accounts at {}", self.accounts, salesforce.endpoint()));
+        say(&format!(
+            "    NetSuite with {} customers at {}; {} of them are in both, with differences",
+            self.customers,
+            netsuite.endpoint(),
+            self.shared
+        ));
+
+        let (crm, erp) = (Side::salesforce(&salesforce)?, Side::netsuite(&netsuite)?);
+        let matching = compare::count_matching(&crm, &erp).await?;
+        let expected = (self.customers - matching, self.accounts - matching);
+
+        let folder = temporary.path.join("manifests");
+        manifests::write(&folder, &salesforce, &netsuite)?;
+        say(&format!("2/6 running the quickstart's manifests from {}", folder.display()));
+        let store = state::open(&temporary.path.join("state"))?;
+        let loopback = ["127.0.0.0/8", "::1/128"].iter().filter_map(|net| net.parse().ok()).collect();
+        let mut home = Home::new(vec![folder.clone()], store, EndpointPolicy { allow: loopback }, Arc::new(Metrics::default()));
+
+        let first_load = Instant::now();
+        settle(&mut home, "first load").await?;
+        let seconds = first_load.elapsed();
+        let loaded = compare::compare(&crm, &erp).await?;
+        say(&format!("3/6 first load settled after {:.1} s", seconds.as_secs_f32()));
+        tell(&loaded);
+
+        say(&format!("4/6 people edit {} records in each system", self.edits));
+        let edits = Instant::now();
+        let edited = compare::edit_both(&crm, &erp, self.edits).await?;
+        settle_edits(&mut home, &crm, &erp, &edited).await?;
+        let after_edits = compare::compare(&crm, &erp).await?;
+        say(&format!("    settled after {:.1} s; {} records differ", edits.elapsed().as_secs_f32(), after_edits.differences.len()));
+
+        say("5/6 somebody edits a field that the other system owns: it is put back");
+        let foreign = compare::edit_foreign(&erp).await?;
+        let restored = wait_for(&mut home, "the foreign edit to be put back", || compare::is_put_back(&erp, &foreign)).await?;
+        say(&format!("    {} was put back after {:.1} s", foreign.field, restored.as_secs_f32()));
+
+        say("6/6 NetSuite goes into maintenance for a while: reported, and healed when it is over");
+        let fault = self.fault(&mut home, &crm, &erp).await?;
+        say(&format!("    reported after {:.1} s: {}", fault.reported.as_secs_f32(), fault.words));
+        say(&format!("    healed {:.1} s after the maintenance ended; the edit made meanwhile arrived", fault.healed.as_secs_f32()));
+
+        settle(&mut home, "the end").await?;
+        let end = compare::compare(&crm, &erp).await?;
+        let standing = home.standing();
+        let conditions_good = home.not_ready();
+        let checks = [
+            ("records that differ between the systems", end.differences.len() as u64, 0),
+            ("accounts created in Salesforce", loaded.created_left, expected.0),
+            ("customers created in NetSuite", loaded.created_right, expected.1),
+            ("records that exist twice", end.duplicates, 0),
+            ("writes that left a record unchanged", end.idle_writes, 0),
+            ("open dead letters", standing.dead_letters, 0),
+            ("entries left in the lanes", standing.pending, 0),
+            ("resources that are not Ready", conditions_good.len() as u64, 0),
+            ("ledgers that do not add up", u64::from(!home.reports().integrations.values().all(|report| report.balanced)), 0),
+        ];
+        say("\nwhat was checked, by looking at the two systems only (and at the status for the last four):");
+        let mut good = true;
+        for (what, found, wanted) in checks {
+            let mark = if found == wanted { "ok" } else { "NOT OK" };
+            good &= found == wanted;
+            say(&format!("  {mark:<6} {what}: {found} (expected {wanted})"));
+        }
+        for line in end.differences.iter().take(5).chain(conditions_good.iter().take(5)).chain(end.idle_examples.iter().take(5)) {
+            say(&format!("         {line}"));
+        }
+        say("\nwhat to try next:");
+        say("  fairlead demo --folder demo        keeps manifests and state, to look at and to change");
+        say("  fairlead check examples/quickstart what the operator would say of the manifests");
+        say("  make cluster                       a local Kubernetes API server to apply them to");
+        if self.output == Output::Json {
+            let summary = json!({
+                "ok": good,
+                "accounts": self.accounts, "customers": self.customers, "shared": self.shared,
+                "createdInSalesforce": loaded.created_left, "createdInNetSuite": loaded.created_right,
+                "differences": end.differences.len(), "duplicates": end.duplicates, "idleWrites": end.idle_writes,
+                "deadLetters": standing.dead_letters, "pending": standing.pending,
+                "firstLoadSeconds": format!("{:.1}", seconds.as_secs_f32()),
+                "totalSeconds": format!("{:.1}", started.elapsed().as_secs_f32()),
+            });
+            say(&summary.to_string());
+        }
+        home.stop().await;
+        salesforce.stop().await;
+        netsuite.stop().await;
+        Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// Puts NetSuite into maintenance, edits an account meanwhile, ends the maintenance.
+    async fn fault(&self, home: &mut Home, crm: &Side, erp: &Side) -> anyhow::Result<FaultShown> {
+        erp.faults(&json!({"rules": [{"fault": "maintenancePage", "times": "forever"}]})).await?;
+        let began = Instant::now();
+        let edit = compare::edit_one(crm).await?;
+        let words = loop {
+            home.tick().await?;
+            if let Some(words) = connector_trouble(&home.listing()) {
+                break words;
+            }
+            if began.elapsed() > PATIENCE {
+                bail!("the maintenance was never reported; the status is\n{:#}", home.listing());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        };
+        let reported = began.elapsed();
+        erp.faults(&json!({"rules": []})).await?;
+        let healed = wait_for(home, "the edit to arrive after the maintenance", || compare::has_arrived(erp, &edit)).await?;
+        Ok(FaultShown { reported, words, healed })
+    }
+}
+
+struct FaultShown {
+    reported: Duration,
+    words: String,
+    healed: Duration,
+}
+
+/// What the NetSuite connector says while it is not Ready.
+fn connector_trouble(listing: &Value) -> Option<String> {
+    let items = listing["items"].as_array()?;
+    let netsuite = items.iter().find(|item| item["kind"] == "Connector" && item["spec"]["system"] != "salesforce" && is_erp(item))?;
+    let ready = crate::home::condition(netsuite, "Ready")?;
+    (ready["status"] != "True").then(|| {
+        format!(
+            "Connector {} is not Ready: {} ({})",
+            netsuite["metadata"]["name"].as_str().unwrap_or_default(),
+            ready["message"].as_str().unwrap_or_default(),
+            ready["reason"].as_str().unwrap_or_default()
+        )
+    })
+}
+
+fn is_erp(item: &Value) -> bool {
+    item["metadata"]["name"].as_str().is_some_and(|name| name.contains("netsuite"))
+}
+
+/// Waits until nothing moves any more.
+async fn settle(home: &mut Home, what: &str) -> anyhow::Result<Standing> {
+    let began = Instant::now();
+    let mut told = Instant::now();
+    let mut rest: Option<(fairlead_model::Timestamp, Instant)> = None;
+    loop {
+        home.tick().await?;
+        let standing = home.standing();
+        match rest {
+            _ if !(standing.resting && standing.well) => rest = None,
+            None => rest = Some((standing.at, Instant::now())),
+            Some((at, since)) if standing.at > at && since.elapsed() >= Duration::from_secs(2) => return Ok(standing),
+            Some(_) => {}
+        }
+        if told.elapsed() > Duration::from_secs(3) {
+            told = Instant::now();
+            say(&format!("    {what}: {} entries wait in the lanes, {} dead letters", standing.pending, standing.dead_letters));
+        }
+        if began.elapsed() > PATIENCE {
+            bail!("{what} did not settle within {} s:\n{}", PATIENCE.as_secs(), home.findings().join("\n"));
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+/// Waits until every edit is in both systems.
+async fn settle_edits(home: &mut Home, crm: &Side, erp: &Side, edited: &[compare::Edit]) -> anyhow::Result<()> {
+    wait_for(home, "the edits to arrive", || compare::all_arrived(crm, erp, edited)).await.map(|_| ())
+}
+
+async fn wait_for<F: Future<Output = anyhow::Result<bool>>>(
+    home: &mut Home,
+    what: &str,
+    mut is_so: impl FnMut() -> F,
+) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    while !is_so().await? {
+        home.tick().await?;
+        if began.elapsed() > PATIENCE {
+            bail!("waited {} s for {what}:\n{}", PATIENCE.as_secs(), home.findings().join("\n"));
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    Ok(began.elapsed())
+}
+
+/// Says what the comparer found after the first load.
+fn tell(facts: &Facts) {
+    say(&format!("    {} accounts and {} customers now; {} differ", facts.left, facts.right, facts.differences.len()));
+    say(&format!("    created: {} accounts in Salesforce, {} customers in NetSuite", facts.created_left, facts.created_right));
+}
+
+/// A folder that goes away with the demo unless the user named it.
+struct TemporaryFolder {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl TemporaryFolder {
+    fn new(named: Option<PathBuf>) -> anyhow::Result<Self> {
+        let keep = named.is_some();
+        let path = named.unwrap_or_else(|| std::env::temp_dir().join(format!("fairlead-demo-{}", std::process::id())));
+        std::fs::create_dir_all(&path).with_context(|| format!("cannot make the folder {}", path.display()))?;
+        Ok(Self { path, keep })
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(error) = std::fs::remove_dir_all(&self.path)
+        {
+            tracing::debug!(%error, "the demo's folder stays");
+        }
+    }
+}
