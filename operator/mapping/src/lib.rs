@@ -20,6 +20,28 @@
 //!
 //! This room is pure: no I/O, no clock, nothing of Kubernetes, of vendors' wire formats or of stores. Plain copies never pay for the expression
 //! language. No value that comes out holds a binary float.
+//!
+//! ```
+//! use fairlead_mapping::{Table, TableSource};
+//! use serde_json::{from_value, json};
+//!
+//! let native = from_value(json!({"Name": {"type": "String"}, "Revenue": {"type": "Decimal"}}))?;
+//! let canonical = from_value(json!({
+//!     "name": {"type": "String", "nullable": false, "required": false},
+//!     "revenue": {"type": "Decimal", "nullable": true, "required": false},
+//! }))?;
+//! let rows: Vec<_> = from_value(json!([
+//!     {"canonical": "name", "native": "Name"},
+//!     {"canonical": "revenue", "native": "Revenue", "toCanonical": "decimal_mul!(.record.Revenue, 1000)"},
+//! ]))?;
+//! let source =
+//!     TableSource { rows: &rows, native: &native, canonical: &canonical, entity: "customer", key: None, when: None, read: true, write: true };
+//! let table = Table::compile(&source).map_err(|findings| findings[0].to_string())?;
+//! let record = json!({"Name": "ACME", "Revenue": "9007199254740.99301"});
+//! let inbound = table.to_canonical(record.as_object().ok_or("no object")?)?;
+//! assert_eq!(inbound.fields[1].1, json!("9007199254740993.01"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod compile;
 mod convert;

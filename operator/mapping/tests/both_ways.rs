@@ -264,6 +264,25 @@ fn skip_leaves_the_field_as_it_is() {
 }
 
 #[test]
+fn steps_and_results_are_bounded_whatever_the_record_holds() {
+    let rows = table(json!([
+        {"canonical": "name", "native": "Name"},
+        {"canonical": "employees", "toCanonical": "length(map_values(array!(.record.Contacts.records)) -> |_| { length(map_values(array!(.record.Contacts.records)) -> |_| { 1 }) })"},
+    ]));
+    let record = |count: usize| json!({"Name": "A", "Contacts": {"records": vec![json!({"Id": "1"}); count]}});
+    assert_eq!(inbound(&rows, record(10)), json!({"name": "A", "employees": 10}));
+    assert_eq!(refused_in(&rows, record(1000)), "row 1 (employees): took more than 100000 steps");
+
+    let rows = table(json!([
+        {"canonical": "name", "native": "Name"},
+        {"canonical": "nick", "toCanonical": "a = string!(.record.Nick); b = a + a + a + a; b + b + b + b"},
+    ]));
+    let record = |length: usize| json!({"Name": "A", "Nick": "x".repeat(length)});
+    assert_eq!(inbound(&rows, record(1))["nick"], json!("x".repeat(16)));
+    assert_eq!(refused_in(&rows, record(100_000)), "row 1 (nick): gives more than 1048576 bytes");
+}
+
+#[test]
 fn a_table_is_shared_between_threads() {
     fn shared<T: Send + Sync>(_: &T) {}
     shared(&contacts());
