@@ -37,9 +37,10 @@ pub trait Store: Send + Sync + 'static {
     /// the checkpoint, lane entries, dead letters, ledger. All or nothing: on [`StoreError::Conflict`] the caller looks the records up
     /// again and decides again. When it returns, the source counts as acknowledged.
     ///
-    /// A conflict is: another version than the one looked up; an id that is there already (Insert) or not (Keep, Update); an external id
-    /// that stands for another record; a second external id of this participant for one record; and a state that does not know of a write
-    /// which was settled since it was looked up (`state.settled` below the stored one: a state is changed, never made anew).
+    /// A conflict is: another version than the one looked up; an id that is there already (Insert) or not (Keep, Update); a live record
+    /// with one of the match keys (Insert); an external id that stands for another record; a second external id of this participant for one
+    /// record; and a state that does not know of a write which was settled since it was looked up (`state.settled` below the stored one: a
+    /// state is changed, never made anew).
     ///
     /// Open inbound and identity letters of an external id that is absorbed close as superseded. Lanes and reads that waited for a newly
     /// named record are due at once.

@@ -33,6 +33,7 @@ cases![
     a_record_that_changed_meanwhile_is_a_conflict_and_nothing_of_the_batch_stays,
     an_external_id_stands_for_one_record_and_a_record_has_one_per_participant,
     a_state_that_does_not_know_of_a_settled_write_is_a_conflict,
+    a_record_that_another_reader_found_first_is_not_inserted_again,
     one_batch_may_hold_a_record_twice,
     every_command_raises_the_sequence_and_a_delivery_keeps_it,
     only_live_records_match_and_their_keys_are_replaced_as_a_whole,
@@ -223,6 +224,17 @@ async fn a_state_that_does_not_know_of_a_settled_write_is_a_conflict(store: Arc<
     assert_eq!((stored.settled, stored.vendor_version.as_deref()), (present.settled, Some("2")));
 }
 
+async fn a_record_that_another_reader_found_first_is_not_inserted_again(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb(vec![inserted(1)], at(1)).await;
+    let same = RecordChange::Insert { record: record(2, 1), match_keys: vec![MatchKey { hash: 5 }, MatchKey { hash: u64::MAX - 1 }] };
+    let twin = AbsorbRecord { change: same, ..inserted(2) };
+    assert_eq!(world.try_absorb(vec![twin.clone()], at(2)).await.unwrap_err(), StoreError::Conflict(vec![id(2)]));
+    // What is deleted matches nothing.
+    world.absorb(vec![deleted(1, 2, at(3))], at(3)).await;
+    world.absorb(vec![twin], at(4)).await;
+}
+
 async fn one_batch_may_hold_a_record_twice(store: Arc<dyn Store>) {
     let world = World::new(store, "a").await;
     world.absorb(vec![inserted(1), updated(1, 2)], at(1)).await;
@@ -252,10 +264,11 @@ async fn only_live_records_match_and_their_keys_are_replaced_as_a_whole(store: A
         let change = if version == 1 { RecordChange::Insert { record, match_keys } } else { RecordChange::Update { record, match_keys } };
         AbsorbRecord { change, state: state(version), ..inserted(n) }
     };
-    world.absorb(vec![with(1, 1, &[10, 11]), with(2, 1, &[10, 10]), with(3, 1, &[10]), with(4, 1, &[10])], at(1)).await;
-    let found = world.store.match_records(REALM, &[key(11), key(10), key(99)]).await.unwrap();
+    world.absorb((1..=4).map(|n| with(n, 1, &[n])).collect(), at(1)).await;
+    world.absorb(vec![with(1, 2, &[10, 11]), with(2, 2, &[10, 10]), with(3, 2, &[10]), with(4, 2, &[10])], at(1)).await;
+    let found = world.store.match_records(REALM, &[key(11), key(10), key(1)]).await.unwrap();
     assert_eq!((found[0].clone(), found[1].len(), found[2].len()), (vec![id(1)], 3, 0));
-    world.absorb(vec![with(1, 2, &[11, 12]), deleted(3, 2, at(2)), deleted(4, 2, at(2))], at(2)).await;
+    world.absorb(vec![with(1, 3, &[11, 12]), deleted(3, 3, at(2)), deleted(4, 3, at(2))], at(2)).await;
     let found = world.store.match_records(REALM, &[key(10), key(11), key(12)]).await.unwrap();
     assert_eq!(found, [vec![id(2)], vec![id(1)], vec![id(1)]]);
 }

@@ -5,7 +5,7 @@
 
 use super::books::{Books, SourceDelta, write_guard, write_source};
 use super::codec::{IdBytes, encode, encode_state, id_bytes};
-use super::lane::{Lane, free_waiting, mark_held, mark_life};
+use super::lane::{Lane, any_waiting, free_waiting, mark_held, mark_life};
 use super::names::Names;
 use super::records::{self, Body, Named, Naming};
 use super::{leases, letters, reads};
@@ -79,8 +79,17 @@ impl Batch {
         let names = Names::new(connection);
         let realm = names.intern(&self.realm)?;
         let participant = names.intern(&self.participant)?;
-        let letters_open = letters::any_read(connection, realm, participant)?;
-        let mut work = Work { connection, names, realm, participant, letters_open, books: Books::default(), now: self.now };
+        let mut work = Work {
+            letters_open: letters::any_read(connection, realm, participant)?,
+            lanes_wait: any_waiting(connection, realm, participant)?,
+            reads_wait: reads::any_waiting(connection, realm, participant)?,
+            connection,
+            names,
+            realm,
+            participant,
+            books: Books::default(),
+            now: self.now,
+        };
         let mut conflicts = Vec::new();
         for (place, item) in self.records.iter().enumerate() {
             if !work.item(item)? {
@@ -146,6 +155,8 @@ struct Work<'c> {
     realm: i64,
     participant: i64,
     letters_open: bool,
+    lanes_wait: bool,
+    reads_wait: bool,
     books: Books,
     now: Timestamp,
 }
@@ -189,8 +200,12 @@ impl Work<'_> {
             if !is_new {
                 mark_held(connection, row, participant)?;
             }
-            free_waiting(connection, realm, participant, &id, now.0)?;
-            reads::free(connection, realm, participant, &item.external_id)?;
+            if self.lanes_wait {
+                free_waiting(connection, realm, participant, &id, now.0)?;
+            }
+            if self.reads_wait {
+                reads::free(connection, realm, participant, &item.external_id)?;
+            }
         }
         records::count(connection, &mut self.books, row, (lived, lives), added)?;
         if !is_new && lived != lives {

@@ -3,7 +3,7 @@
 use super::absorb::enter;
 use super::books::Books;
 use super::codec::{IdBytes, decode, encode, encode_state, id_bytes, record_id};
-use super::lane::{Lane, Phase, Sent, free_waiting};
+use super::lane::{Lane, Phase, Sent, any_waiting, free_waiting};
 use super::names::Names;
 use super::records::{self, Named, Naming};
 use super::{leases, letters, reads};
@@ -156,7 +156,6 @@ impl Results {
         let names = Names::new(connection);
         let realm = names.intern(&self.realm)?;
         let target = names.intern(&self.target)?;
-        let letters_open = letters::any_written(connection, realm, target)?;
         let mut settling = Settling {
             connection,
             names,
@@ -164,7 +163,9 @@ impl Results {
             target,
             epoch: self.fence.epoch.cast_signed(),
             sequence,
-            letters_open,
+            letters_open: letters::any_written(connection, realm, target)?,
+            lanes_wait: any_waiting(connection, realm, target)?,
+            reads_wait: reads::any_waiting(connection, realm, target)?,
             books: Books::default(),
             now: self.now,
         };
@@ -194,6 +195,8 @@ struct Settling<'c> {
     epoch: i64,
     sequence: i64,
     letters_open: bool,
+    lanes_wait: bool,
+    reads_wait: bool,
     books: Books,
     now: Timestamp,
 }
@@ -236,7 +239,10 @@ impl Settling<'_> {
                 None
             }
             Ending::Retry { at, attempt, unknown } => lane.retry(*at, *attempt, *unknown),
-            Ending::WaitFor(record) => self.wait(&mut lane, record)?,
+            Ending::WaitFor(record) => {
+                self.lanes_wait = true;
+                self.wait(&mut lane, record)?
+            }
             Ending::DeadLetter(letter) => {
                 letters::add(connection, &self.names, &mut self.books, realm, letter, Some((target, flight.entry.origin)), now)?;
                 self.letters_open = true;
@@ -275,8 +281,12 @@ impl Settling<'_> {
         };
         if added {
             lane.held = true;
-            free_waiting(connection, realm, target, id, now.0)?;
-            reads::free(connection, realm, target, external_id)?;
+            if self.lanes_wait {
+                free_waiting(connection, realm, target, id, now.0)?;
+            }
+            if self.reads_wait {
+                reads::free(connection, realm, target, external_id)?;
+            }
             records::count(connection, &mut self.books, row, (lives, lives), true)?;
         }
         Ok(true)

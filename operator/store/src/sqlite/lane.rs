@@ -305,6 +305,13 @@ pub(super) fn mark_life(connection: &Connection, record: i64, lives: bool) -> Re
     Ok(())
 }
 
+/// Whether anything in a lane waits for another record; the usual answer spares a look-up per newly named record.
+pub(super) fn any_waiting(connection: &Connection, realm: i64, target: i64) -> Result<bool, StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM lane WHERE realm = ?1 AND target = ?2 AND waits_for IS NOT NULL)")?;
+    Ok(statement.query_row(params![realm, target], |row| row.get(0))?)
+}
+
 /// The target has an id for `id` now: what waited for it is due at once.
 pub(super) fn free_waiting(connection: &Connection, realm: i64, target: i64, id: &IdBytes, now: i64) -> Result<(), StoreError> {
     connection

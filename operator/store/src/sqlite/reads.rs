@@ -36,6 +36,13 @@ pub(super) fn done(connection: &Connection, realm: i64, participant: i64, id: &s
     Ok(())
 }
 
+/// Whether any read waits for another id; the usual answer spares a look-up per newly named record.
+pub(super) fn any_waiting(connection: &Connection, realm: i64, participant: i64) -> Result<bool, StoreError> {
+    let mut statement = connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM reread WHERE realm = ?1 AND participant = ?2 AND waits_for IS NOT NULL)")?;
+    Ok(statement.query_row(params![realm, participant], |row| row.get(0))?)
+}
+
 /// `id` stands for a record now: what waited for it is due.
 pub(super) fn free(connection: &Connection, realm: i64, participant: i64, id: &str) -> Result<(), StoreError> {
     connection
