@@ -64,7 +64,8 @@ fn plain(value: &sonic_rs::Value) -> Value {
         JsonType::Number => value.as_raw_number().map_or(Value::Null, |number| number_value(number.as_str())),
         JsonType::Array => Value::Array(value.as_array().map(|items| items.iter().map(plain).collect()).unwrap_or_default()),
         JsonType::Object => {
-            let fields = value.as_object().map(|fields| fields.iter().map(|(name, value)| (name.to_owned(), plain(value))).collect::<Map<_, _>>());
+            let fields =
+                value.as_object().map(|fields| fields.iter().map(|(name, value)| (name.to_owned(), plain(value))).collect::<Map<_, _>>());
             Value::Object(fields.unwrap_or_default())
         }
     }
@@ -82,9 +83,7 @@ fn number_value(text: &str) -> Value {
 pub(crate) fn typed(kind: FieldType, value: Value) -> Value {
     match (kind, value) {
         (FieldType::Decimal | FieldType::Float | FieldType::Integer, Value::String(text)) if text.is_empty() => Value::Null,
-        (FieldType::Decimal | FieldType::Float, Value::String(text)) => {
-            Value::String(text.parse::<Decimal>().map_or(text, String::from))
-        }
+        (FieldType::Decimal | FieldType::Float, Value::String(text)) => Value::String(text.parse::<Decimal>().map_or(text, String::from)),
         (FieldType::Decimal | FieldType::Float, Value::Number(number)) => Value::String(number.to_string()),
         (FieldType::Integer, Value::String(text)) => {
             let whole = text.parse::<Decimal>().ok().and_then(|decimal| decimal.as_str().parse::<i64>().ok());

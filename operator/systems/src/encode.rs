@@ -132,9 +132,13 @@ entities:
     #[test]
     fn decimals_become_number_tokens_and_texts_of_digits_stay_texts() {
         let definition = definition();
-        let body = json!({"amount": "9007199254740993.01", "text": "12.5", "exact": "1.5", "lines": [{"price": "0.1"}, {"price": null}], "n": 7});
+        let body =
+            json!({"amount": "9007199254740993.01", "text": "12.5", "exact": "1.5", "lines": [{"price": "0.1"}, {"price": null}], "n": 7});
         let text = record(definition.entity("e").unwrap(), body.as_object().unwrap(), &[("id", json!("x"))]);
-        assert_eq!(text, r#"{"id":"x","amount":9007199254740993.01,"exact":"1.5","lines":[{"price":0.1},{"price":null}],"n":7,"text":"12.5"}"#);
+        assert_eq!(
+            text,
+            r#"{"id":"x","amount":9007199254740993.01,"exact":"1.5","lines":[{"price":0.1},{"price":null}],"n":7,"text":"12.5"}"#
+        );
     }
 
     #[test]

@@ -1,14 +1,15 @@
-//! The reason words of this room: each error carries one of them, and each has a page under `docs/reasons/`.
+//! The reason words of this room: each error carries one of them, the general ones with a page under
+//! `docs/reasons/`, the finer ones (`ServerError`, `MaintenancePage`, ...) summed up there under a general one.
 
 /// The Secret is not there.
 pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
-/// The Secret may not be read.
-pub const SECRET_FORBIDDEN: &str = "SecretForbidden";
-/// The Secret cannot be read at the moment.
-pub const SECRET_UNAVAILABLE: &str = "SecretUnavailable";
+/// The Secret may not be read, or cannot be read at the moment.
+pub const SECRET_NOT_READABLE: &str = "SecretNotReadable";
 /// The Secret lacks a key that the authentication method needs, or holds something unusable under it.
 pub const SECRET_KEY_MISSING: &str = "SecretKeyMissing";
-/// The address is refused: by the operator's configuration, or because the Secret does not allow the host.
+/// The Secret does not say that it may be used for the host.
+pub const SECRET_HOST_NOT_ALLOWED: &str = "SecretHostNotAllowed";
+/// The operator's configuration does not allow the address.
 pub const ENDPOINT_NOT_ALLOWED: &str = "EndpointNotAllowed";
 /// No connection, no answer, or half an answer.
 pub const ENDPOINT_UNREACHABLE: &str = "EndpointUnreachable";
@@ -22,6 +23,8 @@ pub const RATE_LIMITED: &str = "RateLimited";
 pub const CIRCUIT_OPEN: &str = "CircuitOpen";
 /// No turn came before the deadline: too many requests of our own are under way.
 pub const BUSY: &str = "Busy";
+/// The vendor does not know a field or record type that the definition names.
+pub const SCHEMA_DRIFT: &str = "SchemaDrift";
 /// The vendor refuses the record.
 pub const VALIDATION_FAILED: &str = "ValidationFailed";
 /// The account may not touch this record type.
@@ -44,11 +47,11 @@ pub const VERSION_RETIRED: &str = "VersionRetired";
 pub const DEFINITION_INVALID: &str = "DefinitionInvalid";
 
 /// All of them, for documentation and tests.
-pub const ALL: [&str; 21] = [
+pub const ALL: [&str; 22] = [
     SECRET_NOT_FOUND,
-    SECRET_FORBIDDEN,
-    SECRET_UNAVAILABLE,
+    SECRET_NOT_READABLE,
     SECRET_KEY_MISSING,
+    SECRET_HOST_NOT_ALLOWED,
     ENDPOINT_NOT_ALLOWED,
     ENDPOINT_UNREACHABLE,
     CERTIFICATE_INVALID,
@@ -56,6 +59,7 @@ pub const ALL: [&str; 21] = [
     RATE_LIMITED,
     CIRCUIT_OPEN,
     BUSY,
+    SCHEMA_DRIFT,
     VALIDATION_FAILED,
     ENTITY_PERMISSION_MISSING,
     RECORD_CONFLICT,

@@ -86,7 +86,10 @@ pub(crate) fn judge_item(format: &Format, tried: Tried<'_>, told: &Told) -> Remo
 pub(crate) fn no_data(tried: Tried<'_>, answer: &Answer) -> Judged {
     let Tried { system, what, write } = tried;
     let (word, text) = if answer.is_page() {
-        (reason::MAINTENANCE_PAGE, format!("{system} answered {what} with a web page where data was expected: maintenance, or the endpoint is not its API"))
+        (
+            reason::MAINTENANCE_PAGE,
+            format!("{system} answered {what} with a web page where data was expected: maintenance, or the endpoint is not its API"),
+        )
     } else {
         (reason::UNEXPECTED_RESPONSE, format!("{system} answered {what} with something that is not JSON"))
     };
@@ -207,7 +210,7 @@ mod tests {
 
     #[test]
     fn salesforce_errors_are_known_by_their_codes() {
-        use ErrorClass::{Auth, Conflict, Configuration, Data, NotFound, Permission, Throttled, Transient, UnknownOutcome};
+        use ErrorClass::{Auth, Configuration, Conflict, Data, NotFound, Permission, Throttled, Transient, UnknownOutcome};
         for (status, code, class, word) in [
             (400, "REQUIRED_FIELD_MISSING", Data, "ValidationFailed"),
             (400, "DUPLICATE_VALUE", Conflict, "RecordConflict"),
@@ -221,7 +224,11 @@ mod tests {
             (500, "UNKNOWN_EXCEPTION", UnknownOutcome, "OutcomeUnknown"),
             (503, "SERVER_UNAVAILABLE", Transient, "ServerError"),
         ] {
-            let judged = judged("salesforce", true, &answer(status, &[], &format!(r#"[{{"errorCode":"{code}","message":"it <failed>\u001b[2J"}}]"#)));
+            let judged = judged(
+                "salesforce",
+                true,
+                &answer(status, &[], &format!(r#"[{{"errorCode":"{code}","message":"it <failed>\u001b[2J"}}]"#)),
+            );
             assert_eq!((judged.error.class, judged.error.reason.as_str()), (class, word), "{code}");
             assert!(judged.error.message.ends_with(&format!("with {status} {code}: it ‹failed› [2J")), "{}", judged.error.message);
         }
@@ -249,12 +256,18 @@ mod tests {
 
     #[test]
     fn a_failing_server_is_an_outage_and_a_refused_record_is_not() {
-        assert_eq!(judged("salesforce", false, &answer(502, &[("content-type", "text/html")], "<h1>down</h1>")).error.reason, "MaintenancePage");
+        assert_eq!(
+            judged("salesforce", false, &answer(502, &[("content-type", "text/html")], "<h1>down</h1>")).error.reason,
+            "MaintenancePage"
+        );
         assert_eq!(judged("salesforce", false, &answer(502, &[], "")).showed, Showed::Outage);
         assert_eq!(judged("salesforce", false, &answer(404, &[], "[]")).showed, Showed::Alive);
         assert_eq!(judged("netsuite", true, &answer(503, &[], "")).error.class, ErrorClass::UnknownOutcome);
         assert_eq!(judged("netsuite", false, &answer(503, &[], "")).error.class, ErrorClass::Transient);
-        assert_eq!(judged("netsuite", false, &answer(302, &[("location", "https://evil.example")], "")).error.class, ErrorClass::Configuration);
+        assert_eq!(
+            judged("netsuite", false, &answer(302, &[("location", "https://evil.example")], "")).error.class,
+            ErrorClass::Configuration
+        );
     }
 
     #[test]

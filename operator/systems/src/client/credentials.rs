@@ -28,8 +28,9 @@ use url::Url;
 /// How old the Secret's content may become before it is read again.
 const SECRET_AGE: Duration = Duration::from_secs(600);
 
-/// First and longest wait between re-checks of refused credentials.
+/// First and longest wait between re-checks of refused credentials; the first holds for [`RECHECK_FAST`], then it doubles.
 const RECHECK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+const RECHECK_FAST: Duration = Duration::from_secs(60);
 
 /// A failure on the way to an authorisation, and what it showed of the vendor.
 pub(crate) struct AuthFailure {
@@ -72,6 +73,9 @@ pub(crate) struct Credentials {
     known: Mutex<Vec<SecretString>>,
 }
 
+/// A token endpoint, and the form fields that go there besides the grant's own.
+type TokenPlace = (Option<Url>, Vec<(String, String)>);
+
 #[derive(Default)]
 struct Rendered {
     token_url: Option<Url>,
@@ -113,7 +117,7 @@ impl Credentials {
             let text = format!("{} offers no authentication method {method:?}; it offers {}", definition.system(), offered.join(", "));
             RemoteError::new(ErrorClass::Configuration, reason::DEFINITION_INVALID, text)
         })?;
-        let token = |token: &TokenFormat| -> Result<(Option<Url>, Vec<(String, String)>), RemoteError> {
+        let token = |token: &TokenFormat| -> Result<TokenPlace, RemoteError> {
             let text = render(&token.url)?;
             let url = Url::parse(&text).map_err(|_| invalid(format!("{text:?} is not a token endpoint")))?;
             let form = token.form.iter().map(|(name, value)| Ok((name.clone(), render(value)?))).collect::<Result<_, RemoteError>>()?;
@@ -156,7 +160,9 @@ impl Credentials {
             if now < pause.next {
                 return Err(pause.failure.error.clone().retry_after(Some(pause.next.since(now))));
             }
-            pause.wait = pause.wait.saturating_mul(2).min(RECHECK.1);
+            if now.since(pause.failure.at) >= RECHECK_FAST {
+                pause.wait = pause.wait.saturating_mul(2).min(RECHECK.1);
+            }
             pause.next = now.plus(pause.wait);
         }
         let mut state = self.state.lock().await;
@@ -244,13 +250,17 @@ impl Credentials {
             }
             Err(error) => {
                 let (class, word, hint) = match &error {
-                    SecretError::NotFound => (ErrorClass::Configuration, reason::SECRET_NOT_FOUND, "create it, or name another under auth.secretRef"),
-                    SecretError::Forbidden => (ErrorClass::Configuration, reason::SECRET_FORBIDDEN, "grant the worker's account `get` on it"),
+                    SecretError::NotFound => {
+                        (ErrorClass::Configuration, reason::SECRET_NOT_FOUND, "create it, or name another under auth.secretRef")
+                    }
+                    SecretError::Forbidden => {
+                        (ErrorClass::Configuration, reason::SECRET_NOT_READABLE, "grant the worker's account `get` on it")
+                    }
                     SecretError::Unavailable(_) => {
                         if let Some((secret, _)) = &state.secret {
                             return Ok(Arc::clone(secret));
                         }
-                        (ErrorClass::Transient, reason::SECRET_UNAVAILABLE, "it is read again shortly")
+                        (ErrorClass::Transient, reason::SECRET_NOT_READABLE, "it is read again shortly")
                     }
                 };
                 let text = format!("Secret {}: {}; {hint}", self.object, message::clean(&error.to_string(), 200));
@@ -278,11 +288,16 @@ impl Credentials {
             message::clean(host, 120),
             crate::secret::ALLOWED_HOSTS
         );
-        Err(RemoteError::new(ErrorClass::Configuration, reason::ENDPOINT_NOT_ALLOWED, text))
+        Err(RemoteError::new(ErrorClass::Configuration, reason::SECRET_HOST_NOT_ALLOWED, text))
     }
 
     /// What the next call is authorised with.
-    pub(crate) async fn authorize(&self, definition: &Definition, transport: &Transport, deadline: Instant) -> Result<Authorization, AuthFailure> {
+    pub(crate) async fn authorize(
+        &self,
+        definition: &Definition,
+        transport: &Transport,
+        deadline: Instant,
+    ) -> Result<Authorization, AuthFailure> {
         let mut state = self.state.lock().await;
         let secret = self.secret(&mut state).await.map_err(AuthFailure::own)?;
         let header = |name: &str, value: String| {
@@ -291,7 +306,9 @@ impl Credentials {
         };
         let value = |key: &str| self.value(&secret, key).map(SecretString::expose).map_err(AuthFailure::own);
         let (kind, instance) = match &self.auth {
-            AuthFormat::ApiKey { header: name, prefix, secret_key, .. } => (header(name, format!("{prefix}{}", value(secret_key)?.trim()))?, None),
+            AuthFormat::ApiKey { header: name, prefix, secret_key, .. } => {
+                (header(name, format!("{prefix}{}", value(secret_key)?.trim()))?, None)
+            }
             AuthFormat::Basic { .. } => {
                 let pair = STANDARD.encode(format!("{}:{}", value("username")?.trim(), value("password")?.trim()));
                 (header("authorization", format!("Basic {pair}"))?, None)
@@ -302,7 +319,9 @@ impl Credentials {
                 }
                 (Kind::OAuth1 { realm: self.rendered.realm.clone() }, None)
             }
-            AuthFormat::ClientCredentials { token, .. } | AuthFormat::JwtBearer { token, .. } | AuthFormat::ClientAssertion { token, .. } => {
+            AuthFormat::ClientCredentials { token, .. }
+            | AuthFormat::JwtBearer { token, .. }
+            | AuthFormat::ClientAssertion { token, .. } => {
                 let now = self.clock.now();
                 let fresh = state.token.as_ref().is_some_and(|token| token.renew_at.is_none_or(|renew| now < renew));
                 if !fresh {
@@ -340,12 +359,14 @@ impl Credentials {
                     nonce: &nonce,
                     timestamp: self.clock.now().0 / 1000,
                 };
-                let header = oauth.header(outgoing.method.as_str(), &outgoing.url).ok_or_else(|| invalid("the request cannot be signed"))?;
+                let header =
+                    oauth.header(outgoing.method.as_str(), &outgoing.url).ok_or_else(|| invalid("the request cannot be signed"))?;
                 (http::header::AUTHORIZATION, header)
             }
         };
         let mut value = HeaderValue::from_str(value.expose()).map_err(|_| {
-            let text = format!("Secret {} holds characters that cannot stand in a header; remove line breaks and control characters", self.object);
+            let text =
+                format!("Secret {} holds characters that cannot stand in a header; remove line breaks and control characters", self.object);
             RemoteError::new(ErrorClass::Configuration, reason::SECRET_KEY_MISSING, text)
         })?;
         value.set_sensitive(true);
@@ -427,7 +448,8 @@ impl Credentials {
                     ClientPlace::Basic => {
                         // RFC 6749 section 2.3.1 wants both form-encoded first; vendors differ where that matters, and ids without such characters are the rule.
                         let pair = STANDARD.encode(format!("{id}:{secret}"));
-                        let mut header = HeaderValue::from_str(&format!("Basic {pair}")).map_err(|_| invalid("the client's id cannot stand in a header"))?;
+                        let mut header = HeaderValue::from_str(&format!("Basic {pair}"))
+                            .map_err(|_| invalid("the client's id cannot stand in a header"))?;
                         header.set_sensitive(true);
                         headers.insert(http::header::AUTHORIZATION, header);
                     }
@@ -455,7 +477,8 @@ impl Credentials {
         for (name, value) in &self.rendered.form {
             put(name, value.clone());
         }
-        let body: Vec<String> = form.iter().map(|(name, value)| format!("{}={}", template::encode(name), template::encode(value))).collect();
+        let body: Vec<String> =
+            form.iter().map(|(name, value)| format!("{}={}", template::encode(name), template::encode(value))).collect();
         headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
         Ok(Outgoing { method: Method::POST, url, headers, body: Some(Bytes::from(body.join("&"))) })

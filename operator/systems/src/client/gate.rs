@@ -91,7 +91,13 @@ impl Gate {
     /// Waits for a turn until `deadline`, or says why there is none.
     pub(crate) async fn enter(&self, deadline: Instant) -> Result<Pass<'_>, RemoteError> {
         self.open(false)?;
-        let busy = || RemoteError::new(ErrorClass::Transient, reason::BUSY, "no turn came before the deadline: the connector's limits are used up by other requests");
+        let busy = || {
+            RemoteError::new(
+                ErrorClass::Transient,
+                reason::BUSY,
+                "no turn came before the deadline: the connector's limits are used up by other requests",
+            )
+        };
         let place = match tokio::time::timeout_at(deadline, Arc::clone(&self.places).acquire_owned()).await {
             Ok(Ok(place)) => place,
             Ok(Err(_)) | Err(_) => return Err(busy()),
@@ -125,7 +131,10 @@ impl Gate {
         }
         let wait = if state.probing { Duration::from_secs(1) } else { state.open_until.since(now) };
         if state.probing || now < state.open_until {
-            let text = format!("the circuit is open after {} failures in a row; one request tries again at {}", self.breaker.failures, state.open_until);
+            let text = format!(
+                "the circuit is open after {} failures in a row; one request tries again at {}",
+                self.breaker.failures, state.open_until
+            );
             return Err(RemoteError::new(ErrorClass::Transient, reason::CIRCUIT_OPEN, text).retry_after(Some(wait)));
         }
         if claim {
@@ -173,7 +182,11 @@ impl Gate {
                 let wait = wait.map(|wait| wait.min(MAX_WAIT)).unwrap_or_else(|| match waiting {
                     Some(until) => until.since(now),
                     None => {
-                        state.wait = if state.wait.is_zero() { self.throttle.initial.0 } else { state.wait.saturating_mul(2).min(self.throttle.max.0) };
+                        state.wait = if state.wait.is_zero() {
+                            self.throttle.initial.0
+                        } else {
+                            state.wait.saturating_mul(2).min(self.throttle.max.0)
+                        };
                         jittered(state.wait)
                     }
                 });
@@ -362,7 +375,9 @@ mod tests {
     #[test]
     fn quota_is_low_below_a_fifth() {
         let (gate, _) = gate(None, 1);
-        for (used, quota) in [(0, Quota::Ample), (4000, Quota::Ample), (4001, Quota::Low), (5000, Quota::Exhausted), (5001, Quota::Exhausted)] {
+        for (used, quota) in
+            [(0, Quota::Ample), (4000, Quota::Ample), (4001, Quota::Low), (5000, Quota::Exhausted), (5001, Quota::Exhausted)]
+        {
             gate.quota_left(used, 5000);
             assert_eq!(gate.quota(), quota, "{used}");
         }

@@ -94,10 +94,10 @@ impl Memory {
     }
 }
 
-/// Reads one page.
+/// Reads one page. Without a memory, every row of the lag window comes again.
 pub(crate) async fn read(
     line: &Line,
-    memory: &Memory,
+    memory: Option<&Memory>,
     language: &Language<'_>,
     fields: &[FieldPath],
     cursor: Option<&serde_json::Value>,
@@ -141,7 +141,9 @@ pub(crate) async fn read(
     // Only rows that a later pass can show again need remembering.
     let window = next.from.clone().filter(|_| complete);
     let mut records = rows.records;
-    next.turn = memory.sift(&position, fields, &mut records, window.as_deref());
+    if let Some(memory) = memory {
+        next.turn = memory.sift(&position, fields, &mut records, window.as_deref());
+    }
     let cursor = serde_json::to_value(&next).map_err(|_| unexpected("the cursor cannot be written"))?;
     Ok(Page { records: records.into_iter().map(|(_, record)| record).collect(), cursor, caught_up: complete })
 }

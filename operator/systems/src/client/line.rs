@@ -11,7 +11,7 @@ use crate::definition::format::RequestFormat;
 use crate::definition::template;
 use crate::egress::{EndpointPolicy, Lookup};
 use crate::secret::SecretSource;
-use crate::{decode, message};
+use crate::{decode, message, reason};
 use bytes::Bytes;
 use fairlead_model::report::Failure;
 use fairlead_model::unit::ConnectorUnit;
@@ -77,11 +77,16 @@ impl Line {
         let mut parameters = BTreeMap::new();
         for parameter in definition.parameters() {
             if let Some(value) = unit.parameters.get(&parameter.name).cloned().or(parameter.default) {
-                let fits = parameter.pattern.as_ref().is_none_or(|pattern| {
-                    regex::Regex::new(&format!("^(?:{pattern})$")).is_ok_and(|pattern| pattern.is_match(&value))
-                });
+                let fits = parameter
+                    .pattern
+                    .as_ref()
+                    .is_none_or(|pattern| regex::Regex::new(&format!("^(?:{pattern})$")).is_ok_and(|pattern| pattern.is_match(&value)));
                 if !fits {
-                    return Err(invalid(format!("parameter {:?} does not have the form that {} wants", parameter.name, definition.system())));
+                    return Err(invalid(format!(
+                        "parameter {:?} does not have the form that {} wants",
+                        parameter.name,
+                        definition.system()
+                    )));
                 }
                 parameters.insert(parameter.name, value);
             } else if parameter.required {
@@ -158,25 +163,15 @@ impl Line {
         Ok(Call { what, method, path: Path::Base(path), query, headers, body: None, write, deadline: self.soon() })
     }
 
-    /// Sends a call and returns its answer, whatever the body.
+    /// Sends a call and returns its answer, whatever the body (but a web page is none).
     pub(crate) async fn send(&self, call: &Call) -> Result<Answer, RemoteError> {
-        let result = Box::pin(self.exchange(call)).await;
-        self.told(result)
+        let result = Box::pin(self.exchange(call, false)).await;
+        self.told(result).map(|(answer, _)| answer)
     }
 
     /// Sends a call whose answer must be JSON.
     pub(crate) async fn json(&self, call: &Call) -> Result<(Answer, Value), RemoteError> {
-        let result = match Box::pin(self.exchange(call)).await {
-            Ok(answer) => match decode::json(&answer.body) {
-                Ok(body) => Ok((answer, body)),
-                Err(_) => {
-                    let judged = classify::no_data(self.tried(call), &answer);
-                    self.gate.learn(&judged.showed);
-                    Err(judged.error)
-                }
-            },
-            Err(error) => Err(error),
-        };
+        let result = Box::pin(self.exchange(call, true)).await;
         self.told(result)
     }
 
@@ -218,14 +213,17 @@ impl Line {
         result
     }
 
-    async fn exchange(&self, call: &Call) -> Result<Answer, RemoteError> {
-        self.held_back(self.credentials.admit().await)?;
+    async fn exchange(&self, call: &Call, data: bool) -> Result<(Answer, Value), RemoteError> {
+        self.held_back(self.in_time(call, self.credentials.admit()).await.and_then(|admitted| admitted))?;
         let pass = self.held_back(self.gate.enter(call.deadline).await)?;
         let mut again = true;
         let result = loop {
-            let authorization = match self.credentials.authorize(&self.definition, &self.transport, call.deadline).await {
-                Ok(authorization) => authorization,
-                Err(failure) => {
+            // Another caller may be fetching the token, by a longer deadline than ours.
+            let authorized = self.in_time(call, self.credentials.authorize(&self.definition, &self.transport, call.deadline)).await;
+            let authorization = match authorized {
+                Err(error) => break Err(error),
+                Ok(Ok(authorization)) => authorization,
+                Ok(Err(failure)) => {
                     let wait = self.gate.learn(&failure.showed);
                     let error = if wait.is_some() { failure.error.retry_after(wait) } else { failure.error };
                     if matches!(error.class, ErrorClass::Auth | ErrorClass::Configuration) {
@@ -239,7 +237,7 @@ impl Line {
                 self.credentials.refused(&error);
                 break Err(error);
             }
-            match self.once(call, outgoing).await {
+            match self.once(call, outgoing, data).await {
                 Err(error) if error.class == ErrorClass::Auth => {
                     // The vendor did nothing with a request it did not let in: sending it again is safe.
                     if again && self.credentials.renew(authorization.generation).await {
@@ -261,8 +259,17 @@ impl Line {
         result
     }
 
-    /// One exchange, judged.
-    async fn once(&self, call: &Call, outgoing: Outgoing) -> Result<Answer, RemoteError> {
+    /// Waits for credentials no longer than the call may take.
+    async fn in_time<T>(&self, call: &Call, future: impl Future<Output = T>) -> Result<T, RemoteError> {
+        let late = |_| {
+            let text = format!("{} could not be sent: its credentials were not ready before the deadline", call.what);
+            RemoteError::new(ErrorClass::Transient, reason::ENDPOINT_UNREACHABLE, text)
+        };
+        tokio::time::timeout_at(call.deadline, Box::pin(future)).await.map_err(late)
+    }
+
+    /// One exchange, judged. With `data`, an answer that is not JSON is a failure.
+    async fn once(&self, call: &Call, outgoing: Outgoing, data: bool) -> Result<(Answer, Value), RemoteError> {
         let answer = match self.transport.send(outgoing, call.deadline).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -282,8 +289,18 @@ impl Line {
                 Err(if wait.is_some() { error.retry_after(wait) } else { error })
             }
             None => {
+                let body = match decode::json(&answer.body) {
+                    Ok(body) => Some(body),
+                    Err(_) if data || answer.is_page() => None,
+                    Err(_) => Some(Value::Null),
+                };
+                let Some(body) = body else {
+                    let judged = classify::no_data(self.tried(call), &answer);
+                    self.gate.learn(&judged.showed);
+                    return Err(judged.error);
+                };
                 self.gate.learn(&Showed::Alive);
-                Ok(answer)
+                Ok((answer, body))
             }
         }
     }
@@ -321,13 +338,15 @@ impl Line {
             Path::Root(path) => format!("{}{path}", host.origin().ascii_serialization()),
         };
         let mut url = Url::parse(&text).map_err(|_| invalid("the definition's base and path make no URL"))?;
-        let same = url.host() == host.host() && url.port_or_known_default() == host.port_or_known_default() && url.scheme() == host.scheme();
+        let same =
+            url.host() == host.host() && url.port_or_known_default() == host.port_or_known_default() && url.scheme() == host.scheme();
         if !same {
             return Err(invalid("a path of the definition leads away from the endpoint's host"));
         }
         self.policy.judge_url(&url).map_err(|refused| crate::egress::not_allowed(&refused))?;
         if !call.query.is_empty() {
-            let query: Vec<String> = call.query.iter().map(|(name, value)| format!("{}={}", template::encode(name), template::encode(value))).collect();
+            let query: Vec<String> =
+                call.query.iter().map(|(name, value)| format!("{}={}", template::encode(name), template::encode(value))).collect();
             let before = url.query().map(|query| format!("{query}&")).unwrap_or_default();
             url.set_query(Some(&format!("{before}{}", query.join("&"))));
         }

@@ -8,7 +8,7 @@ use super::line::{Call, Line, Path};
 use super::types::NativeRecord;
 use crate::decode::{self, Types};
 use crate::definition::Entity;
-use crate::definition::format::{DeletesFormat, FieldFormat, SoqlFormat, SuiteqlFormat};
+use crate::definition::format::{ChildFormat, DeletesFormat, FieldFormat, SoqlFormat, SuiteqlFormat};
 use crate::reason;
 use fairlead_model::path::Segment;
 use fairlead_model::schema::FieldType;
@@ -22,6 +22,9 @@ const MOMENT: &str = "YYYY-MM-DD\"T\"HH24:MI:SS";
 
 /// The most follow-up pages of one answer (records that the vendor cut off, child rows).
 const MAX_FOLLOW_UPS: usize = 50;
+
+/// Where a child row's record holds its parent's id.
+pub(crate) const PARENT: &str = "parent";
 
 /// A place in the order of changes: stamp and id.
 pub(crate) type Place = (String, String);
@@ -52,9 +55,25 @@ pub(crate) struct Rows {
 
 /// How one slice of an entity is queried.
 pub(crate) enum Language<'a> {
-    Soql { entity: &'a Entity, soql: &'a SoqlFormat },
-    Suiteql { entity: &'a Entity, suiteql: &'a SuiteqlFormat },
-    Deletes { entity: &'a Entity, suiteql: &'a SuiteqlFormat, deletes: &'a DeletesFormat },
+    Soql {
+        entity: &'a Entity,
+        soql: &'a SoqlFormat,
+    },
+    /// Child rows; a record's body holds the parent's id under `parent`.
+    Children {
+        entity: &'a Entity,
+        soql: &'a SoqlFormat,
+        child: &'a ChildFormat,
+    },
+    Suiteql {
+        entity: &'a Entity,
+        suiteql: &'a SuiteqlFormat,
+    },
+    Deletes {
+        entity: &'a Entity,
+        suiteql: &'a SuiteqlFormat,
+        deletes: &'a DeletesFormat,
+    },
 }
 
 impl<'a> Language<'a> {
@@ -63,6 +82,9 @@ impl<'a> Language<'a> {
         let read = entity.format.read.as_ref()?;
         match (&read.soql, &read.suiteql, slice) {
             (Some(soql), _, crate::definition::MAIN) => Some(Self::Soql { entity, soql }),
+            (Some(soql), _, relation) => {
+                Some(Self::Children { entity, soql, child: soql.children.iter().find(|child| child.name == relation)? })
+            }
             (_, Some(suiteql), crate::definition::MAIN) => Some(Self::Suiteql { entity, suiteql }),
             (_, Some(suiteql), crate::definition::DELETES) => Some(Self::Deletes { entity, suiteql, deletes: suiteql.deletes.as_ref()? }),
             _ => None,
@@ -72,7 +94,7 @@ impl<'a> Language<'a> {
     /// The most rows of one page.
     pub(crate) fn page(&self) -> u32 {
         match self {
-            Self::Soql { soql, .. } => soql.page,
+            Self::Soql { soql, .. } | Self::Children { soql, .. } => soql.page,
             Self::Suiteql { suiteql, .. } | Self::Deletes { suiteql, .. } => suiteql.page,
         }
     }
@@ -80,7 +102,7 @@ impl<'a> Language<'a> {
     /// How long after its stamp a record may become visible.
     pub(crate) fn lag(&self) -> std::time::Duration {
         match self {
-            Self::Soql { soql, .. } => soql.lag.0,
+            Self::Soql { soql, .. } | Self::Children { soql, .. } => soql.lag.0,
             Self::Suiteql { suiteql, .. } | Self::Deletes { suiteql, .. } => suiteql.lag.0,
         }
     }
@@ -89,7 +111,7 @@ impl<'a> Language<'a> {
     pub(crate) fn most_ids(&self) -> usize {
         match self {
             // 18 characters with quotes and comma, percent-encoded, within a URL of 16 KiB.
-            Self::Soql { .. } => 200,
+            Self::Soql { .. } | Self::Children { .. } => 200,
             Self::Suiteql { .. } | Self::Deletes { .. } => 500,
         }
     }
@@ -97,7 +119,7 @@ impl<'a> Language<'a> {
     /// Whether `id` can be an id here; others are not asked for.
     pub(crate) fn is_id(&self, id: &str) -> bool {
         match self {
-            Self::Soql { .. } => matches!(id.len(), 15 | 18) && id.bytes().all(|b| b.is_ascii_alphanumeric()),
+            Self::Soql { .. } | Self::Children { .. } => matches!(id.len(), 15 | 18) && id.bytes().all(|b| b.is_ascii_alphanumeric()),
             Self::Suiteql { .. } | Self::Deletes { .. } => is_number(id),
         }
     }
@@ -113,24 +135,33 @@ impl<'a> Language<'a> {
     pub(crate) fn spell(&self, moment: Timestamp) -> String {
         let text = moment.to_rfc3339();
         match self {
-            Self::Soql { .. } => text,
+            Self::Soql { .. } | Self::Children { .. } => text,
             Self::Suiteql { .. } | Self::Deletes { .. } => text.get(..19).unwrap_or(&text).to_owned(),
         }
     }
 
     /// Whether the vendor's own clock may be compared with its stamps.
     pub(crate) fn trusts_server_time(&self) -> bool {
-        matches!(self, Self::Soql { .. })
+        matches!(self, Self::Soql { .. } | Self::Children { .. })
     }
 
     fn entity(&self) -> &'a Entity {
         match self {
-            Self::Soql { entity, .. } | Self::Suiteql { entity, .. } | Self::Deletes { entity, .. } => entity,
+            Self::Soql { entity, .. } | Self::Children { entity, .. } | Self::Suiteql { entity, .. } | Self::Deletes { entity, .. } => {
+                entity
+            }
         }
     }
 
     /// Asks.
-    pub(crate) async fn rows(&self, line: &Line, fields: &[FieldPath], which: &Which<'_>, limit: u32, deadline: Instant) -> Result<Rows, RemoteError> {
+    pub(crate) async fn rows(
+        &self,
+        line: &Line,
+        fields: &[FieldPath],
+        which: &Which<'_>,
+        limit: u32,
+        deadline: Instant,
+    ) -> Result<Rows, RemoteError> {
         for field in fields {
             if self.entity().field(field).is_none() {
                 return Err(invalid(format!("{} has no field {field} in its definition", self.entity().name())));
@@ -138,6 +169,7 @@ impl<'a> Language<'a> {
         }
         match self {
             Self::Soql { entity, soql } => soql_rows(line, entity, soql, fields, which, limit, deadline).await,
+            Self::Children { soql, child, .. } => child_rows(line, soql, child, which, limit, deadline).await,
             Self::Suiteql { entity, suiteql } => {
                 let columns = columns(entity, suiteql, fields);
                 let text = suiteql_text(entity, suiteql, &columns, which)?;
@@ -160,14 +192,21 @@ impl<'a> Language<'a> {
     /// The newest stamp there is, if there is any record.
     pub(crate) async fn newest(&self, line: &Line, deadline: Instant) -> Result<Option<String>, RemoteError> {
         let (suiteql, text) = match self {
-            Self::Soql { .. } => return Ok(None),
+            Self::Soql { .. } | Self::Children { .. } => return Ok(None),
             Self::Suiteql { suiteql, .. } => {
                 let condition = suiteql.condition.as_ref().map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
-                (suiteql, format!("SELECT TO_CHAR(MAX({0}.{1}), '{MOMENT}') AS cursor_stamp FROM {0}{condition}", suiteql.from, suiteql.stamp))
+                (
+                    suiteql,
+                    format!("SELECT TO_CHAR(MAX({0}.{1}), '{MOMENT}') AS cursor_stamp FROM {0}{condition}", suiteql.from, suiteql.stamp),
+                )
             }
-            Self::Deletes { suiteql, deletes, .. } => {
-                (suiteql, format!("SELECT TO_CHAR(MAX({}), '{MOMENT}') AS cursor_stamp FROM {} WHERE {}", deletes.stamp, deletes.from, deletes.condition))
-            }
+            Self::Deletes { suiteql, deletes, .. } => (
+                suiteql,
+                format!(
+                    "SELECT TO_CHAR(MAX({}), '{MOMENT}') AS cursor_stamp FROM {} WHERE {}",
+                    deletes.stamp, deletes.from, deletes.condition
+                ),
+            ),
         };
         let (items, ..) = suiteql_items(line, suiteql, &text, 1, deadline, self.entity().name()).await?;
         Ok(items.first().and_then(|item| item.get("cursor_stamp")).and_then(Value::as_str).map(str::to_owned))
@@ -217,7 +256,7 @@ async fn soql_rows(
         deadline,
     };
     let (answer, mut body) = line.json(&call).await?;
-    let mut items = take_records(&mut body, entity)?;
+    let mut items = take_records(&mut body, entity.name())?;
     // A page of a pass goes on by its own order; other questions want their whole answer.
     let paging = matches!(which, Which::After(_) | Which::From(_) | Which::All);
     let mut more = next_link(&body);
@@ -229,7 +268,7 @@ async fn soql_rows(
             return Err(unexpected(format!("the query of {} does not end", entity.name())));
         }
         let mut page = follow(line, &call, &link).await?;
-        items.extend(take_records(&mut page, entity)?);
+        items.extend(take_records(&mut page, entity.name())?);
         more = next_link(&page).filter(|next| *next != link);
     }
     for item in &mut items {
@@ -241,10 +280,49 @@ async fn soql_rows(
     Ok(Rows { records, cut: cut && paging, server_time: answer.date() })
 }
 
-fn take_records(body: &mut Value, entity: &Entity) -> Result<Vec<Value>, RemoteError> {
+/// Which child rows changed, and whose they are. `queryAll`: a child that is deleted is a change of its parent.
+async fn child_rows(
+    line: &Line,
+    soql: &SoqlFormat,
+    child: &ChildFormat,
+    which: &Which<'_>,
+    limit: u32,
+    deadline: Instant,
+) -> Result<Rows, RemoteError> {
+    let stamp = &soql.stamp;
+    let conditions = soql_which(soql, which)?.map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
+    let text = format!("SELECT Id, {stamp}, {} FROM {}{conditions} ORDER BY {stamp}, Id LIMIT {limit}", child.parent, child.from);
+    let call = Call {
+        what: format!("the query of {}", child.from),
+        method: Method::GET,
+        path: Path::Base("/queryAll".into()),
+        query: vec![("q".into(), text)],
+        headers: Vec::new(),
+        body: None,
+        write: false,
+        deadline,
+    };
+    let (answer, mut body) = line.json(&call).await?;
+    let cut = next_link(&body).is_some();
+    let record = |item: Value| {
+        let id = item.get("Id").and_then(scalar)?;
+        let stamp = item.get(stamp)?.as_str()?.to_owned();
+        let modified = moment(&stamp)?;
+        let raw = item.to_string();
+        let parent = item.get(&child.parent).filter(|parent| parent.is_string()).cloned();
+        let body = parent.map(|parent| Document::from_iter([(PARENT.to_owned(), parent)])).unwrap_or_default();
+        let record = NativeRecord { id: ExternalId(id), version: Some(stamp), modified: Some(modified), deleted: false, body, raw };
+        Some((modified.to_rfc3339(), record))
+    };
+    let records = take_records(&mut body, &child.from)?.into_iter().map(record).collect::<Option<Vec<_>>>();
+    let records = records.ok_or_else(|| unexpected(format!("a row of {} lacks its id or stamp", child.from)))?;
+    Ok(Rows { records, cut, server_time: answer.date() })
+}
+
+fn take_records(body: &mut Value, what: &str) -> Result<Vec<Value>, RemoteError> {
     match body.get_mut("records").map(Value::take) {
         Some(Value::Array(items)) => Ok(items),
-        _ => Err(unexpected(format!("the answer to the query of {} holds no records", entity.name()))),
+        _ => Err(unexpected(format!("the answer to the query of {what} holds no records"))),
     }
 }
 
@@ -320,25 +398,31 @@ fn soql_text(entity: &Entity, soql: &SoqlFormat, fields: &[FieldPath], which: &W
     }
     let stamp = &soql.stamp;
     let mut conditions: Vec<String> = soql.condition.iter().map(|condition| format!("({condition})")).collect();
-    match which {
-        Which::All => {}
-        Which::From(from) => conditions.push(format!("{stamp} >= {}", soql_moment(from)?)),
-        Which::After((at, id)) => {
-            let at = soql_moment(at)?;
-            conditions.push(format!("(({stamp} = {at} AND Id > {}) OR {stamp} > {at})", soql_string(id)));
-        }
-        Which::Ids(ids) => {
-            let ids: Vec<String> = ids.iter().map(|id| soql_string(id)).collect();
-            conditions.push(format!("Id IN ({})", ids.join(", ")));
-        }
-        Which::Equal(criteria) => {
-            for (field, value) in *criteria {
-                conditions.push(format!("{} = {}", filterable(entity, field)?, soql_literal(entity, field, value)?));
-            }
+    conditions.extend(soql_which(soql, which)?);
+    if let Which::Equal(criteria) = which {
+        for (field, value) in *criteria {
+            conditions.push(format!("{} = {}", filterable(entity, field)?, soql_literal(entity, field, value)?));
         }
     }
     let conditions = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
     Ok(format!("SELECT {} FROM {}{conditions} ORDER BY {stamp}, Id LIMIT {limit}", select.join(", "), soql.from))
+}
+
+/// The condition of a page or of ids.
+fn soql_which(soql: &SoqlFormat, which: &Which<'_>) -> Result<Option<String>, RemoteError> {
+    let stamp = &soql.stamp;
+    Ok(match which {
+        Which::All | Which::Equal(_) => None,
+        Which::From(from) => Some(format!("{stamp} >= {}", soql_moment(from)?)),
+        Which::After((at, id)) => {
+            let at = soql_moment(at)?;
+            Some(format!("(({stamp} = {at} AND Id > {}) OR {stamp} > {at})", soql_string(id)))
+        }
+        Which::Ids(ids) => {
+            let ids: Vec<String> = ids.iter().map(|id| soql_string(id)).collect();
+            Some(format!("Id IN ({})", ids.join(", ")))
+        }
+    })
 }
 
 /// The name by which a field can be compared.
@@ -427,7 +511,10 @@ struct Column<'a> {
 }
 
 fn columns<'a>(entity: &'a Entity, suiteql: &SuiteqlFormat, fields: &[FieldPath]) -> Vec<Column<'a>> {
-    let known = fields.iter().filter_map(|path| entity.field(path)).filter(|field| field.kind != FieldType::List && field.name.list_root().is_none());
+    let known = fields
+        .iter()
+        .filter_map(|path| entity.field(path))
+        .filter(|field| field.kind != FieldType::List && field.name.list_root().is_none());
     let mut columns: Vec<Column<'a>> = Vec::new();
     for field in known {
         if !columns.iter().any(|column| column.field.name == field.name) {
@@ -470,12 +557,8 @@ fn suiteql_text(entity: &Entity, suiteql: &SuiteqlFormat, columns: &[Column<'_>]
         }
     }
     conditions.extend(suiteql_which(which, &id, &stamp)?);
-    let joins: String = suiteql
-        .joins
-        .iter()
-        .filter(|join| named.contains(&format!("{}.", join.alias)))
-        .map(|join| format!(" {}", join.join))
-        .collect();
+    let joins: String =
+        suiteql.joins.iter().filter(|join| named.contains(&format!("{}.", join.alias))).map(|join| format!(" {}", join.join)).collect();
     let conditions = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
     Ok(format!("SELECT {} FROM {table}{joins}{conditions} ORDER BY {stamp}, {id}", select.join(", ")))
 }
@@ -520,7 +603,9 @@ fn suiteql_literal(entity: &Entity, field: &FieldPath, value: &Value) -> Result<
     }
     let text = literal(entity, field, value, quote, |kind, text| match kind {
         FieldType::Date if is_date(text) => Some(format!("TO_DATE('{text}', 'YYYY-MM-DD')")),
-        FieldType::DateTime => moment(text).map(|moment| format!("TO_DATE('{}', '{MOMENT}')", moment.to_rfc3339().get(..19).unwrap_or_default())),
+        FieldType::DateTime => {
+            moment(text).map(|moment| format!("TO_DATE('{}', '{MOMENT}')", moment.to_rfc3339().get(..19).unwrap_or_default()))
+        }
         _ => None,
     })?;
     // References are numbers there.

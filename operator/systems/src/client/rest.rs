@@ -109,7 +109,9 @@ pub(crate) async fn get(line: &Line, entity: &Entity, get: &GetFormat, id: &str)
         Err(error) => return Err(error),
     };
     let item = get.record.get(&body).ok_or_else(|| unexpected(format!("the answer to {} holds no record", call.what)))?;
-    record(entity, &Types::of(&entity.format.fields), item).map(Some).ok_or_else(|| unexpected(format!("a record of {} has no id", entity.name())))
+    record(entity, &Types::of(&entity.format.fields), item)
+        .map(Some)
+        .ok_or_else(|| unexpected(format!("a record of {} has no id", entity.name())))
 }
 
 /// Records by the value of a field; further criteria are compared here.

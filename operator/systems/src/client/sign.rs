@@ -74,18 +74,29 @@ pub(crate) enum Keys {
 }
 
 /// Signs `claims`. The error says what the private key must be, and nothing of the key.
-pub(crate) fn assertion(claims: &Value, key_id: Option<&str>, private_key: &SecretString, keys: Keys) -> Result<SecretString, &'static str> {
+pub(crate) fn assertion(
+    claims: &Value,
+    key_id: Option<&str>,
+    private_key: &SecretString,
+    keys: Keys,
+) -> Result<SecretString, &'static str> {
     let pem = private_key.expose().as_bytes();
     let (algorithm, key) = match keys {
         Keys::Rs256 => (Algorithm::RS256, EncodingKey::from_rsa_pem(pem).map_err(|_| "an RSA private key in PEM form")?),
         Keys::Es256OrPs256 => match EncodingKey::from_ec_pem(pem) {
             Ok(key) => (Algorithm::ES256, key),
-            Err(_) => (Algorithm::PS256, EncodingKey::from_rsa_pem(pem).map_err(|_| "an EC P-256 or RSA private key in PEM form (PKCS#8)")?),
+            Err(_) => {
+                (Algorithm::PS256, EncodingKey::from_rsa_pem(pem).map_err(|_| "an EC P-256 or RSA private key in PEM form (PKCS#8)")?)
+            }
         },
     };
     let mut header = Header::new(algorithm);
     header.kid = key_id.map(str::to_owned);
-    let wanted = if algorithm == Algorithm::ES256 { "an EC P-256 private key in PEM form (PKCS#8)" } else { "an RSA private key of at least 2048 bits in PEM form" };
+    let wanted = if algorithm == Algorithm::ES256 {
+        "an EC P-256 private key in PEM form (PKCS#8)"
+    } else {
+        "an RSA private key of at least 2048 bits in PEM form"
+    };
     jsonwebtoken::encode(&header, claims, &key).map(SecretString::new).map_err(|_| wanted)
 }
 
@@ -107,7 +118,9 @@ mod tests {
             timestamp: 1_700_000_000,
         };
         let url = Url::parse(url).unwrap();
-        assert!(oauth.header(method, &url).unwrap().expose().starts_with("OAuth realm=\"1234567_SB1\", oauth_consumer_key=\"ck-demo-0001\""));
+        assert!(
+            oauth.header(method, &url).unwrap().expose().starts_with("OAuth realm=\"1234567_SB1\", oauth_consumer_key=\"ck-demo-0001\"")
+        );
         oauth.signature(method, &url).unwrap()
     }
 
@@ -125,7 +138,8 @@ mod tests {
         let algorithm = |token: SecretString| jsonwebtoken::decode_header(token.expose()).unwrap();
         let claims = serde_json::json!({"iss": "client"});
         let ec = SecretString::new(rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem());
-        let rsa = SecretString::new(rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap().serialize_pem());
+        let rsa =
+            SecretString::new(rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap().serialize_pem());
         let header = algorithm(assertion(&claims, Some("cert-1"), &ec, Keys::Es256OrPs256).unwrap_or_else(|e| panic!("{e}")));
         assert_eq!((header.alg, header.kid.as_deref()), (Algorithm::ES256, Some("cert-1")));
         assert_eq!(algorithm(assertion(&claims, None, &rsa, Keys::Es256OrPs256).unwrap_or_else(|e| panic!("{e}"))).alg, Algorithm::PS256);

@@ -50,7 +50,8 @@ impl Answer {
     /// A page for people rather than data.
     pub(crate) fn is_page(&self) -> bool {
         let told = self.header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().contains("html"));
-        told || self.body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'<')
+        let first = self.body.iter().find(|byte| !byte.is_ascii_whitespace());
+        first.is_some_and(|first| told || *first == b'<')
     }
 }
 
@@ -71,16 +72,25 @@ impl SendError {
     /// The error that a caller sees. `write` tells that the request may have had an effect.
     pub(crate) fn into_remote(self, what: &str, write: bool) -> RemoteError {
         let unknown = |why: &str| {
-            RemoteError::new(ErrorClass::UnknownOutcome, reason::OUTCOME_UNKNOWN, format!("{what} was sent, but {why}; it is looked up before it is sent again"))
+            RemoteError::new(
+                ErrorClass::UnknownOutcome,
+                reason::OUTCOME_UNKNOWN,
+                format!("{what} was sent, but {why}; it is looked up before it is sent again"),
+            )
         };
         match self {
             Self::Refused(refused) => not_allowed(&refused),
-            Self::NotSent(why) => RemoteError::new(ErrorClass::Transient, reason::ENDPOINT_UNREACHABLE, format!("{what} could not be sent: {why}")),
+            Self::NotSent(why) => {
+                RemoteError::new(ErrorClass::Transient, reason::ENDPOINT_UNREACHABLE, format!("{what} could not be sent: {why}"))
+            }
             Self::Cut(why) if write => unknown(&why),
-            Self::Cut(why) => RemoteError::new(ErrorClass::Transient, reason::ENDPOINT_UNREACHABLE, format!("{what} got no whole answer: {why}")),
+            Self::Cut(why) => {
+                RemoteError::new(ErrorClass::Transient, reason::ENDPOINT_UNREACHABLE, format!("{what} got no whole answer: {why}"))
+            }
             Self::TooLarge if write => unknown("the answer is too large to be read"),
             Self::TooLarge => {
-                let text = format!("the answer to {what} is larger than {} MiB; ask for fewer fields or smaller pages", MAX_BODY / 1024 / 1024);
+                let text =
+                    format!("the answer to {what} is larger than {} MiB; ask for fewer fields or smaller pages", MAX_BODY / 1024 / 1024);
                 RemoteError::new(ErrorClass::Transient, reason::UNEXPECTED_RESPONSE, text)
             }
         }
@@ -139,7 +149,9 @@ impl Transport {
             let status = response.status().as_u16();
             let headers = std::mem::take(response.headers_mut());
             let mut body = Vec::new();
-            while let Some(piece) = response.chunk().await.map_err(|_| SendError::Cut("the connection was cut in the middle of the answer".into()))? {
+            while let Some(piece) =
+                response.chunk().await.map_err(|_| SendError::Cut("the connection was cut in the middle of the answer".into()))?
+            {
                 if body.len() + piece.len() > MAX_BODY {
                     return Err(SendError::TooLarge);
                 }

@@ -160,7 +160,23 @@ async fn collection(line: &Line, entity: &Entity, group: Group, chunk: Vec<Prepa
         return all(&chunk, &unknown(line, &call.what, "not with one result for each record"));
     }
     let results = chunk.iter().zip(answer).map(|(prepared, answer)| (prepared.at, collection_item(line, entity, prepared, &answer)));
-    results.collect()
+    own_trouble(results.collect())
+}
+
+/// A permission that is missing for some records of a request and not for others is about those records, not about their type.
+fn own_trouble(mut results: Results) -> Results {
+    let missing = |result: &Result<Written, RemoteError>| result.as_ref().is_err_and(|error| error.class == ErrorClass::Permission);
+    if results.iter().all(|(_, result)| missing(result)) {
+        return results;
+    }
+    for (_, result) in &mut results {
+        if let Err(error) = result
+            && error.class == ErrorClass::Permission
+        {
+            error.class = ErrorClass::Data;
+        }
+    }
+    results
 }
 
 fn collection_item(line: &Line, entity: &Entity, prepared: &Prepared<'_>, answer: &Value) -> Result<Written, RemoteError> {
@@ -193,7 +209,8 @@ fn singles<'a>(line: &'a Line, entity: &'a Entity, items: Vec<Prepared<'a>>) -> 
     let mut batched = Vec::new();
     for prepared in items {
         // A batch makes or changes records by their own ids; anything else goes alone.
-        let fits = entity.format.batch.is_some() && matches!(prepared.item.operation, WriteOperation::Create | WriteOperation::Update | WriteOperation::Archive);
+        let fits = entity.format.batch.is_some()
+            && matches!(prepared.item.operation, WriteOperation::Create | WriteOperation::Update | WriteOperation::Archive);
         if fits {
             batched.push(prepared);
         } else {
@@ -244,7 +261,11 @@ async fn single_item(line: &Line, entity: &Entity, prepared: &Prepared<'_>) -> R
     let answer = line.send(&call).await?;
     let written = single_result(entity, &format.result, item, &answer);
     written.map_err(|why| {
-        if item.operation == WriteOperation::Create { unknown(line, &call.what, why) } else { unknown(line, &call.what, "with something unreadable") }
+        if item.operation == WriteOperation::Create {
+            unknown(line, &call.what, why)
+        } else {
+            unknown(line, &call.what, "with something unreadable")
+        }
     })
 }
 
@@ -313,7 +334,8 @@ async fn batch_request(line: &Line, entity: &Entity, batch: &BatchFormat, chunk:
             let first = |paths: &[crate::definition::path::AnswerPath]| paths.iter().find_map(|path| path.text(answer));
             let told = Told { code: first(&places.code).or(status), message: first(&places.message), field: first(&places.field) };
             let what = format!("the {} of {}", prepared.item.operation.word(), entity.name());
-            let mut error = classify::judge_item(&line.definition.format, Tried { system: line.definition.system(), what: &what, write: true }, &told);
+            let mut error =
+                classify::judge_item(&line.definition.format, Tried { system: line.definition.system(), what: &what, write: true }, &told);
             error.message = line.credentials.redact(&error.message);
             return (prepared.at, Err(error));
         }

@@ -50,6 +50,14 @@ pub(super) fn check(format: &Format) -> Vec<DefinitionFinding> {
         if rule.status.is_none() && rule.code.is_empty() {
             f.add(format!("errors[{index}]"), "a rule needs a status or a code", "say which answers it is about");
         }
+        if let Some(word) = rule.reason.as_deref().filter(|word| !crate::reason::ALL.contains(word)) {
+            let known = crate::reason::ALL.join(", ");
+            f.add(
+                format!("errors[{index}].reason"),
+                format!("{:?} is not a documented reason", message::clean(word, 80)),
+                format!("use one of {known}"),
+            );
+        }
     }
     if format.throttle.initial.0.is_zero() || format.throttle.max < format.throttle.initial {
         f.add("throttle", "the first wait must be longer than nothing and no longer than the longest", "give `initial` and `max`");
@@ -129,7 +137,11 @@ fn auth(format: &Format, known: &BTreeSet<&str>, f: &mut Findings) {
 
 fn request(place: &str, request: &RequestFormat, known: &BTreeSet<&str>, local: &[&str], f: &mut Findings) {
     if http::Method::try_from(request.method.as_str()).is_err() || !request.method.bytes().all(|b| b.is_ascii_uppercase()) {
-        f.add(format!("{place}.method"), format!("{:?} is not a method", message::clean(&request.method, 20)), "write GET, POST, PUT, PATCH or DELETE");
+        f.add(
+            format!("{place}.method"),
+            format!("{:?} is not a method", message::clean(&request.method, 20)),
+            "write GET, POST, PUT, PATCH or DELETE",
+        );
     }
     if !request.path.starts_with('/') {
         f.add(format!("{place}.path"), "a path begins with '/'", "hosts are named by the connector's endpoint only");
@@ -211,7 +223,12 @@ fn entity(entity: &EntityFormat, known: &BTreeSet<&str>, f: &mut Findings) {
         if collections.max == 0 || collections.max > 200 {
             f.add(format!("{place}.collections.max"), "must be between 1 and 200", "");
         }
-        if entity.create.is_some() || entity.update.is_some() || entity.upsert.is_some() || entity.delete.is_some() || entity.batch.is_some() {
+        if entity.create.is_some()
+            || entity.update.is_some()
+            || entity.upsert.is_some()
+            || entity.delete.is_some()
+            || entity.batch.is_some()
+        {
             f.add(format!("{place}.collections"), "does all writing, so no other way may stand beside it", "keep one of them");
         }
     }
@@ -244,6 +261,11 @@ fn reading(place: &str, read: &ReadFormat, entity: &EntityFormat, known: &BTreeS
             }
         }
         page(&format!("{place}.soql.page"), soql.page, 2000, f);
+        for child in &soql.children {
+            for (word, text) in [("name", &child.name), ("from", &child.from), ("parent", &child.parent)] {
+                identifier(&format!("{place}.soql.children[{}].{word}", child.name), text, f);
+            }
+        }
     }
     if let Some(suiteql) = &read.suiteql {
         for (word, text) in [("from", &suiteql.from), ("id", &suiteql.id), ("stamp", &suiteql.stamp)] {
@@ -274,7 +296,11 @@ fn page(place: &str, size: u32, most: u32, f: &mut Findings) {
 fn identifier(place: &str, text: &str, f: &mut Findings) {
     let good = text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if !good {
-        f.add(place, format!("{:?} cannot stand in a query", message::clean(text, 80)), "use letters, digits and '_', or give the field a `column`");
+        f.add(
+            place,
+            format!("{:?} cannot stand in a query", message::clean(text, 80)),
+            "use letters, digits and '_', or give the field a `column`",
+        );
     }
 }
 

@@ -454,6 +454,21 @@ pub(crate) struct SoqlFormat {
     /// Only records for which this holds.
     #[serde(default, rename = "where")]
     pub(crate) condition: Option<String>,
+    /// Child rows whose changes do not move the parent's stamp: each relation is a slice that re-reads parents.
+    #[serde(default)]
+    pub(crate) children: Vec<ChildFormat>,
+}
+
+/// Child rows with stamps of their own.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct ChildFormat {
+    /// The relation's name in the parent (`Contacts`); also the slice's name. `name`, so that `extends` merges by it.
+    pub(crate) name: String,
+    /// The child's record type.
+    pub(crate) from: String,
+    /// The child's field that holds the parent's id.
+    pub(crate) parent: String,
 }
 
 fn soql_page() -> u32 {

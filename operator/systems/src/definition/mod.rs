@@ -235,7 +235,9 @@ impl Entity {
     fn of(format: EntityFormat) -> Self {
         let schema = format.fields.iter().map(|field| (field.name.clone(), field.native())).collect();
         let deletes = format.read.as_ref().and_then(|read| read.suiteql.as_ref()).is_some_and(|suiteql| suiteql.deletes.is_some());
-        let slices = std::iter::once(MAIN).chain(deletes.then_some(DELETES)).map(str::to_owned).collect();
+        let children =
+            format.read.iter().filter_map(|read| read.soql.as_ref()).flat_map(|soql| soql.children.iter().map(|child| child.name.as_str()));
+        let slices = std::iter::once(MAIN).chain(deletes.then_some(DELETES)).chain(children).map(str::to_owned).collect();
         let key_fields = format.fields.iter().filter(|field| field.correlation).map(|field| field.name.clone()).collect();
         Self { format, schema, slices, key_fields }
     }
@@ -276,7 +278,8 @@ impl Entity {
         self.format.collections.is_some() || self.format.delete.is_some()
     }
 
-    /// What is read with a cursor of its own: `main`, and `deletes` where deletions are found apart.
+    /// What is read with a cursor of its own: `main`, `deletes` where deletions are found apart, and child relations whose changes do not move
+    /// their parent's stamp (a slice that yields parents; it asks nothing while no field of the relation is wanted).
     #[must_use]
     pub fn slices(&self) -> &[String] {
         &self.slices
@@ -360,7 +363,9 @@ impl AuthFormat {
                 return vec![SecretKey { name: secret_key.clone(), required: true, description: "the API key".into() }];
             }
             Self::Basic { .. } => &[("username", "the user's name"), ("password", "the user's password")],
-            Self::ClientCredentials { .. } => &[("clientId", "the application's client id"), ("clientSecret", "the application's client secret")],
+            Self::ClientCredentials { .. } => {
+                &[("clientId", "the application's client id"), ("clientSecret", "the application's client secret")]
+            }
             Self::JwtBearer { .. } => &[
                 ("clientId", "the application's client id (consumer key)"),
                 ("username", "the user in whose name calls are made"),
@@ -378,7 +383,9 @@ impl AuthFormat {
                 ("tokenSecret", "the access token's secret"),
             ],
         };
-        keys.iter().map(|(name, description)| SecretKey { name: (*name).into(), required: true, description: (*description).into() }).collect()
+        keys.iter()
+            .map(|(name, description)| SecretKey { name: (*name).into(), required: true, description: (*description).into() })
+            .collect()
     }
 }
 

@@ -98,14 +98,10 @@ impl FromStr for Span {
             let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
             let (number, tail) = rest.split_at(digits);
             let number: u64 = number.parse().map_err(|_| wrong())?;
-            let units: [(&str, fn(u64) -> Duration); 4] = [
-                ("ms", Duration::from_millis),
-                ("h", |n| Duration::from_secs(n.saturating_mul(3600))),
-                ("m", |n| Duration::from_secs(n.saturating_mul(60))),
-                ("s", Duration::from_secs),
-            ];
-            let (unit, make) = units.into_iter().find(|(unit, _)| tail.starts_with(unit)).ok_or_else(wrong)?;
-            total = total.checked_add(make(number)).ok_or_else(wrong)?;
+            // Milliseconds before minutes, for both begin with an m.
+            let units: [(&str, u64); 4] = [("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+            let (unit, millis) = units.into_iter().find(|(unit, _)| tail.starts_with(unit)).ok_or_else(wrong)?;
+            total = total.checked_add(Duration::from_millis(number.saturating_mul(millis))).ok_or_else(wrong)?;
             rest = tail.strip_prefix(unit).ok_or_else(wrong)?;
         }
         if text.is_empty() { Err(wrong()) } else { Ok(Self(total)) }

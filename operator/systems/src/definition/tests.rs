@@ -43,8 +43,16 @@ fn every_wrong_word_is_named_with_its_place() {
         (", records: .data", "", "entities[things].read: does not say where the answer holds its records"),
         ("system: acme", "system: 'a b'", "system: \"a b\" is not a name"),
         ("system: acme", "extends: salesforce", "extends: this definition extends \"salesforce\""),
-        ("fields: [{name: id, type: String}]", "fields: [{name: id, type: String}, {name: id, type: Integer}]", "there are two of this name"),
-        ("fields: [{name: id, type: String}]", "fields: [{name: id, type: String, correlation: true, maxLength: 20}]", "holds at least 36 characters"),
+        (
+            "fields: [{name: id, type: String}]",
+            "fields: [{name: id, type: String}, {name: id, type: Integer}]",
+            "there are two of this name",
+        ),
+        (
+            "fields: [{name: id, type: String}]",
+            "fields: [{name: id, type: String, correlation: true, maxLength: 20}]",
+            "holds at least 36 characters",
+        ),
         ("fields: [{name: id, type: String}]", "fields: [{name: 'l[]', type: List}]", "a list says how its children are written"),
     ] {
         let text = MINIMAL.replace(from, to);
@@ -70,19 +78,24 @@ entities:
 ";
     let missing = Definition::extend(base, text).unwrap_err();
     assert!(missing[0].to_string().contains("entities[Account].archive.Segment__c: is not a writable field"), "{missing:?}");
-    let definition = Definition::extend(base, &text.replace("- {name: Credit", "- {name: Segment__c, type: String}\n  - {name: Credit")).unwrap();
+    let definition =
+        Definition::extend(base, &text.replace("- {name: Credit", "- {name: Segment__c, type: String}\n  - {name: Credit")).unwrap();
     let account = definition.entity("Account").unwrap();
     let field = |name: &str| account.native_schema().get(&name.parse().unwrap()).unwrap();
     assert_eq!(field("Name").max_length, Some(80));
     assert_eq!(field("Credit_Limit__c").kind, fairlead_model::schema::FieldType::Decimal);
     assert_eq!(field("Phone").max_length, Some(40));
     assert_eq!(account.key_fields().iter().map(ToString::to_string).collect::<Vec<_>>(), ["Fairlead_Id__c"]);
-    assert!(account.idempotent_create(Some("Fairlead_Id__c")) && !account.idempotent_create(Some("Name")) && !account.idempotent_create(None));
+    assert!(
+        account.idempotent_create(Some("Fairlead_Id__c")) && !account.idempotent_create(Some("Name")) && !account.idempotent_create(None)
+    );
     assert!(account.can_archive());
     assert!(definition.entity("Contact").is_some());
     assert_eq!(Definition::parse(&definition.to_text()).unwrap(), definition);
     assert_eq!(Catalog::builtin().resolve(&definition.to_text()).unwrap(), definition);
-    assert!(Definition::extend(Catalog::builtin().get("netsuite").unwrap(), text).unwrap_err()[0].message.contains("must extend \"netsuite\""));
+    assert!(
+        Definition::extend(Catalog::builtin().get("netsuite").unwrap(), text).unwrap_err()[0].message.contains("must extend \"netsuite\"")
+    );
 }
 
 #[test]
@@ -95,6 +108,7 @@ fn the_built_in_systems_tell_what_they_can() {
     let names = |definition: &Definition| definition.auth_methods().into_iter().map(|method| method.name).collect::<Vec<_>>();
     assert_eq!(names(salesforce), ["ClientCredentials", "JwtBearer"]);
     assert_eq!(salesforce.entity("Account").unwrap().batch_max(), 200);
+    assert_eq!(salesforce.entity("Account").unwrap().slices(), ["main", "Contacts"]);
     let netsuite = Catalog::builtin().get("netsuite").unwrap();
     assert_eq!(names(netsuite), ["M2M", "TokenBased"]);
     let customer = netsuite.entity("customer").unwrap();

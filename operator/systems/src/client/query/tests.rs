@@ -41,8 +41,7 @@ fn soql_pages_by_stamp_and_id() {
 fn a_value_never_becomes_syntax() {
     let criteria = [("Name".parse().unwrap(), json!("O'Neil\\' OR Name != '\n")), ("AnnualRevenue".parse().unwrap(), json!("12.5"))];
     assert!(
-        account(&[], &Which::Equal(&criteria))
-            .contains(r"WHERE Name = 'O\'Neil\\\' OR Name != \'\n' AND AnnualRevenue = 12.5 ORDER BY")
+        account(&[], &Which::Equal(&criteria)).contains(r"WHERE Name = 'O\'Neil\\\' OR Name != \'\n' AND AnnualRevenue = 12.5 ORDER BY")
     );
     let criteria = [("companyName".parse().unwrap(), json!("O'Neil' OR 1=1 --"))];
     assert!(customer(&[], &Which::Equal(&criteria)).contains("WHERE customer.companyname = 'O''Neil'' OR 1=1 --' ORDER BY"));
@@ -71,7 +70,11 @@ fn suiteql_pages_by_stamp_and_id_and_joins_only_what_is_named() {
     assert!(customer(&["defaultBillingAddress.city"], &Which::All).contains(
         "billing.city AS f0 FROM customer LEFT JOIN entityaddress billing ON billing.nkey = customer.defaultbillingaddress ORDER BY"
     ));
-    let criteria = [("isInactive".parse().unwrap(), json!(false)), ("parent.id".parse().unwrap(), json!("12")), ("email".parse().unwrap(), json!(null))];
+    let criteria = [
+        ("isInactive".parse().unwrap(), json!(false)),
+        ("parent.id".parse().unwrap(), json!("12")),
+        ("email".parse().unwrap(), json!(null)),
+    ];
     assert!(
         customer(&[], &Which::Equal(&criteria))
             .contains("WHERE customer.isinactive = 'F' AND customer.parent = 12 AND customer.email IS NULL ORDER BY")
