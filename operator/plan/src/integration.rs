@@ -91,18 +91,22 @@ pub(crate) fn plan(
     index: &Index<'_>,
     contracts: &BTreeMap<ObjectRef, PlannedContract<'_>>,
     connectors: &BTreeMap<ObjectRef, PlannedConnector<'_>>,
-    memo: &Memo,
+    memo: &mut Memo,
     fresh: &mut Memo,
 ) -> PlannedIntegration {
     let generation = resource.metadata.generation.unwrap_or_default();
     let inputs = inputs(object, resource, contracts, connectors);
-    let remembered = memo.integrations.get(object).zip(inputs.as_ref()).filter(|(known, (contract, connectors))| {
-        known.generation == generation && known.spec == resource.spec && known.contract == *contract && known.connectors == *connectors
+    let remembered = memo.integrations.remove(object).filter(|known| {
+        inputs.as_ref().is_some_and(|(contract, connectors)| {
+            known.generation == generation && known.spec == resource.spec && known.contract == *contract && known.connectors == *connectors
+        })
     });
-    let plan = match remembered {
-        Some((known, _)) => known.plan.clone(),
-        None => compile(object, resource, index, contracts, connectors),
-    };
+    if let Some(known) = remembered {
+        let plan = known.plan.clone();
+        fresh.integrations.insert(object.clone(), known);
+        return plan;
+    }
+    let plan = compile(object, resource, index, contracts, connectors);
     if let Some((contract, connectors)) = inputs {
         let known = Remembered { spec: resource.spec.clone(), generation, contract, connectors, plan: plan.clone() };
         fresh.integrations.insert(object.clone(), known);

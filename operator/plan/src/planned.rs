@@ -186,7 +186,7 @@ impl Planner {
         }
 
         for (object, resource) in &index.integrations {
-            let mut result = integration::plan(object, resource, &index, &contracts, &connectors, &self.memo, &mut fresh);
+            let mut result = integration::plan(object, resource, &index, &contracts, &connectors, &mut self.memo, &mut fresh);
             double_check(&index, &mut result.verdict);
             for target in &result.names {
                 planned.references.add(Target::new(RefKind::Integration, object.clone()), target.clone());

@@ -1,7 +1,7 @@
 //! A plan as text that people read and diff: what would run, and what is wrong.
 //!
 //! For tests, `fairlead check -o` and reviews. It shows what was declared and decided; a contract's schema, a system's fields and a
-//! definition's text are told by their size only, since they stand elsewhere and would bury the rest.
+//! definition's text are left out, since they stand elsewhere and would bury the rest.
 
 use crate::finding::{Check, render};
 use crate::planned::{Planned, Verdict};
@@ -70,7 +70,6 @@ fn integration(unit: &IntegrationUnit) -> Value {
     shown.insert("contract".into(), json!({"object": contract.object, "version": contract.version, "fields": contract.fields.len()}));
     let participants = unit.participants.iter().map(|participant| {
         let mut shown = shorn(participant, &["native", "rows"]);
-        shown.insert("nativeFields".into(), json!(participant.native.len()));
         let rows = participant.rows.iter().map(|row| Value::Object(shorn(row, &[]))).collect();
         shown.insert("rows".into(), Value::Array(rows));
         Value::Object(shown)

@@ -9,6 +9,7 @@ use fairlead_model::ObjectRef;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// Everything that was declared.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -181,10 +182,9 @@ fn by_name<'a, T>(
     let mut named: BTreeMap<ObjectRef, &'a T> = BTreeMap::new();
     for object in objects.iter().filter(|object| metadata(object).deletion_timestamp.is_none()) {
         let name = object_ref(metadata(object));
-        if named.contains_key(&name) {
-            doubled.push((kind, name));
-        } else {
-            named.insert(name, object);
+        match named.entry(name) {
+            Entry::Vacant(place) => _ = place.insert(object),
+            Entry::Occupied(first) => doubled.push((kind, first.key().clone())),
         }
     }
     named

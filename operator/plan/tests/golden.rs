@@ -3,6 +3,8 @@
 //! A first line `# with: FILE` lays the file's documents over those of another; a document of the same kind and name replaces, `absent: true`
 //! takes one away. A line `# incomplete` plans as a check of some files does. `UPDATE_GOLDEN=1` writes the texts anew; read the difference.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by panicking.
+
 use fairlead_model::Timestamp;
 use fairlead_plan::{Config, World, plan, plan_text};
 use fairlead_systems::Catalog;

@@ -1,5 +1,7 @@
 //! What surrounds a plan: last good units, references, lineage, remembered compilation.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by panicking.
+
 use fairlead_api::Kind;
 use fairlead_model::unit::{DeletionPolicy, ObjectKey, Units};
 use fairlead_model::{ObjectRef, Timestamp};
@@ -11,8 +13,11 @@ fn base() -> Vec<Value> {
     fairlead_api::manifest::from_yaml(include_str!("golden/base.yaml")).unwrap()
 }
 
+/// A document's kind and name, and what is done to it.
+type Edit = (&'static str, &'static str, fn(&mut Value));
+
 /// The base world with edits; each finds a document by kind and name. An edit to null takes the document away.
-fn world(edits: &[(&str, &str, fn(&mut Value))]) -> World {
+fn world(edits: &[Edit]) -> World {
     let mut documents = base();
     for (kind, name, edit) in edits {
         let found = documents.iter_mut().find(|d| d["kind"] == *kind && d["metadata"]["name"] == *name);
@@ -40,12 +45,11 @@ fn good() -> Units {
     merge_last_good(&Units::default(), &planned)
 }
 
-fn merged(edits: &[(&str, &str, fn(&mut Value))]) -> Units {
+fn merged(edits: &[Edit]) -> Units {
     merge_last_good(&good(), &planned(&world(edits)))
 }
 
-const BREAK: (&str, &str, fn(&mut Value)) =
-    ("Integration", "customers", |d| d["spec"]["sync"]["participants"][0]["fields"][0]["native"] = json!("Nmae"));
+const BREAK: Edit = ("Integration", "customers", |d| d["spec"]["sync"]["participants"][0]["fields"][0]["native"] = json!("Nmae"));
 const GONE: fn(&mut Value) = |d| *d = Value::Null;
 
 #[test]
@@ -65,8 +69,7 @@ fn a_broken_connector_keeps_its_last_good_unit_and_its_integrations() {
 
 #[test]
 fn withdrawn_permission_stops_the_use_even_of_a_broken_integration() {
-    let withdraw: (&str, &str, fn(&mut Value)) =
-        ("ApiContract", "customer-v1", |d| d["spec"]["allowedNamespaces"]["names"] = json!(["europe"]));
+    let withdraw: Edit = ("ApiContract", "customer-v1", |d| d["spec"]["allowedNamespaces"]["names"] = json!(["europe"]));
     for edits in [vec![withdraw], vec![withdraw, BREAK]] {
         let units = merged(&edits);
         assert!(units.integrations.is_empty());
@@ -171,7 +174,7 @@ fn lineage_tells_where_a_field_comes_from_and_whose_value_wins() {
 fn a_planner_that_remembers_says_what_a_fresh_one_says() {
     let mut planner = Planner::default();
     let (config, now) = (Config::default(), Timestamp(0));
-    let steps: [&[(&str, &str, fn(&mut Value))]; 6] = [
+    let steps: [&[Edit]; 6] = [
         &[],
         &[BREAK],
         &[("ApiContract", "customer-v1", |d| d["spec"]["schema"]["properties"]["name"] = json!({"type": "integer"}))],

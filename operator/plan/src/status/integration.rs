@@ -42,7 +42,7 @@ pub fn integration_status(
     let view = View { verdict, hearing, report, connectors, moment, config };
 
     let hold = settling(moment, config)
-        .filter(|_| report.is_none())
+        .filter(|_| !view.has_looked())
         .and_then(|until| Some((held(previous.map(|status| status.conditions.as_slice()), verdict.generation, verdict.is_good())?, until)));
     let holding = hold.as_ref().map(|(_, until)| *until);
     let conditions = match hold {
@@ -50,6 +50,8 @@ pub fn integration_status(
         None => settle(previous.map_or(&[], |status| &status.conditions), view.wanted(), verdict.generation, moment),
     };
 
+    // Before the runtime has looked, its zeros are no counts.
+    let counted = report.filter(|report| !report.participants.is_empty());
     let newest = report.and_then(|report| report.last_delivered).map(time);
     let written = previous.and_then(|status| status.last_sync_time.as_ref());
     let next = IntegrationStatus {
@@ -58,7 +60,7 @@ pub fn integration_status(
         lag: Some(view.lag(previous, holding.is_some())),
         last_sync_time: coarse_time(written, newest.as_ref()),
         participants: view.participants(previous),
-        dead_letters: match report {
+        dead_letters: match counted {
             Some(report) => Some(report.participants.iter().map(|each| count(each.dead_letters)).fold(0, i64::saturating_add)),
             None => previous.and_then(|status| status.dead_letters),
         },
@@ -66,11 +68,11 @@ pub fn integration_status(
             Some(failure) => Some(record_error(failure)),
             None => previous.and_then(|status| status.last_error.clone()),
         },
-        ledger: match report {
+        ledger: match counted {
             Some(report) => Some(LedgerStatus { balanced: report.balanced }),
             None => previous.and_then(|status| status.ledger.clone()),
         },
-        preview: match report {
+        preview: match counted {
             Some(report) => report.preview.map(|preview| PreviewStatus {
                 matched: count(preview.matched),
                 ambiguous: count(preview.ambiguous),
@@ -79,7 +81,7 @@ pub fn integration_status(
             }),
             None => previous.and_then(|status| status.preview.clone()),
         },
-        guard: match report {
+        guard: match counted {
             Some(report) => report.guard.as_ref().and_then(guard),
             None => previous.and_then(|status| status.guard.clone()),
         },
@@ -119,6 +121,11 @@ impl View<'_> {
     /// The report, if it is about the unit of this generation.
     fn current(&self) -> Option<&IntegrationReport> {
         self.report.filter(|report| self.verdict.digest.as_ref() == Some(&report.digest) && report.rejected.is_none())
+    }
+
+    /// Whether the runtime has looked at the data since it took the unit over. A report without participants only acknowledges the unit.
+    fn has_looked(&self) -> bool {
+        self.report.is_some_and(|report| !report.participants.is_empty() || report.phase == Phase::Paused || report.store_error.is_some())
     }
 
     fn wanted(&self) -> Vec<Wanted> {
@@ -261,13 +268,17 @@ impl View<'_> {
             let reason = self.verdict.fault().map_or(Reason::Progressing, |(reason, _)| reason);
             return say(Truth::Unknown, reason, "nothing runs yet");
         };
+        if !self.has_looked() {
+            return say(Truth::Unknown, Reason::Progressing, STARTING);
+        }
         if let Some(trouble) = trouble {
             return say(Truth::False, trouble.reason, &trouble.message);
         }
         match report.phase {
             Phase::Paused => return say(Truth::True, Reason::Paused, "nothing should move"),
             Phase::Backfill => return say(Truth::True, Reason::Backfilling, "the first load is under way"),
-            Phase::Previewed | Phase::Live | Phase::Guarded => {}
+            Phase::Previewed => return say(Truth::True, Reason::Preview, "nothing should be written"),
+            Phase::Live | Phase::Guarded => {}
         }
         let Some(lag) = report.lag else {
             return say(Truth::Unknown, Reason::Progressing, "the runtime cannot tell yet how late changes are");
@@ -305,6 +316,9 @@ impl View<'_> {
         }
         if let Some(trouble) = trouble {
             return Readiness { status: Truth::False, reason: trouble.reason, message: trouble.message.clone(), outlook: trouble.outlook };
+        }
+        if !self.has_looked() {
+            return Readiness::unknown(Reason::Progressing, STARTING);
         }
         if report.phase == Phase::Backfill {
             return Readiness::waiting(
@@ -360,7 +374,7 @@ impl View<'_> {
     /// anyway (in the lowest bucket they are simply on their way).
     fn lag(&self, previous: Option<&IntegrationStatus>, holding: bool) -> LagStatus {
         let before = previous.and_then(|status| status.lag.clone());
-        let Some(report) = self.report else {
+        let Some(report) = self.report.filter(|_| !holding) else {
             let unknown = LagStatus { bucket: LagBucket::Unknown, pending: before.as_ref().is_some_and(|lag| lag.pending) };
             return before.filter(|_| holding).unwrap_or(unknown);
         };
@@ -386,7 +400,7 @@ impl View<'_> {
                 ParticipantStatus {
                     name: name.clone(),
                     state: match report {
-                        Some(_) if paused => ParticipantState::Paused,
+                        _ if paused => ParticipantState::Paused,
                         Some(report) => state(report, broken),
                         None => before(name).map_or(ParticipantState::Pending, |each| each.state),
                     },
@@ -401,6 +415,7 @@ impl View<'_> {
     }
 }
 
+const STARTING: &str = "the runtime has taken the integration over and looks where it stands";
 const PAUSED: &str = "it neither reads nor writes, because spec.state is Paused";
 const DEAD_LETTERS: &str = "some records wait for a person, everything else goes on; `fairlead dead-letters list` shows them";
 const UNBALANCED: &str = "what came in and what went out do not add up, so a record may be unaccounted for; set spec.sync.resync to a new value, which checks every record again";

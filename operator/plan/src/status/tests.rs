@@ -389,6 +389,11 @@ fn a_restart_moves_nothing_that_settles_again() {
         assert_eq!(judged.status, settled, "after {seconds} s");
         assert!(judged.next_check.is_some_and(|next| next <= at(1_023)));
     }
+    // It has taken the unit over and not looked at the data yet.
+    let starting = IntegrationReport { phase: Phase::Backfill, participants: Vec::new(), lag: None, ..integration_report() };
+    let heard = Heard { report: Some(&starting), at: Some(at(1_005)) };
+    let moment = Moment { now: at(1_006), listening_since: restarted };
+    assert_eq!(integration_status(&verdict, heard, &connectors, Some(&settled), moment, &config).status, settled);
     // A runtime that speaks and still does not know of it after that: the truth is told.
     let heard = Heard { report: None, at: Some(at(1_020)) };
     let moment = Moment { now: at(1_021), listening_since: restarted };
@@ -557,6 +562,10 @@ fn any_participant(name: &'static str) -> impl Strategy<Value = ParticipantRepor
     })
 }
 
+fn any_participants() -> impl Strategy<Value = Vec<ParticipantReport>> {
+    prop_oneof![1 => Just(Vec::new()), 4 => (any_participant("crm"), any_participant("erp")).prop_map(|(crm, erp)| vec![crm, erp])]
+}
+
 fn any_integration_report() -> impl Strategy<Value = IntegrationReport> {
     let phase = prop::sample::select(vec![Phase::Backfill, Phase::Previewed, Phase::Live, Phase::Live, Phase::Paused, Phase::Guarded]);
     let lag = prop::option::of((0u64..5_000, 0u64..3).prop_map(|(age, pending)| Lag { age: Duration::from_secs(age), pending }));
@@ -573,12 +582,12 @@ fn any_integration_report() -> impl Strategy<Value = IntegrationReport> {
         prop::option::weighted(0.1, Just("disk full".to_owned())),
         prop::bool::weighted(0.9),
     );
-    ((any_digest(), phase, any_participant("crm"), any_participant("erp")), (lag, prop::option::of(0u64..400), guard, error, trouble))
-        .prop_map(|((digest, phase, crm, erp), (lag, delivered, guard, last_error, (rejected, store_error, balanced)))| IntegrationReport {
+    ((any_digest(), phase, any_participants()), (lag, prop::option::of(0u64..400), guard, error, trouble)).prop_map(
+        |((digest, phase, participants), (lag, delivered, guard, last_error, (rejected, store_error, balanced)))| IntegrationReport {
             digest,
             rejected,
             phase,
-            participants: vec![crm, erp],
+            participants,
             lag,
             last_delivered: delivered.map(at),
             last_error,
@@ -586,7 +595,8 @@ fn any_integration_report() -> impl Strategy<Value = IntegrationReport> {
             preview: None,
             guard,
             store_error,
-        })
+        },
+    )
 }
 
 /// When a runtime spoke last, and how long after that a status is judged.
