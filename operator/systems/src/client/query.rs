@@ -273,6 +273,9 @@ async fn soql_rows(
     }
     for item in &mut items {
         complete_children(line, &call, fields, item).await?;
+        if let Some(deleted) = &soql.deleted {
+            relations(fields).iter().for_each(|relation| drop_deleted_children(item, relation, deleted));
+        }
     }
     let types = Types::of(&entity.format.fields);
     let records = items.into_iter().map(|item| soql_record(entity, soql, &types, item)).collect::<Option<Vec<_>>>();
@@ -362,6 +365,17 @@ async fn complete_children(line: &Line, call: &Call, fields: &[FieldPath], item:
     Ok(())
 }
 
+/// `queryAll` shows deleted child rows as well; a living parent's list has none of them.
+fn drop_deleted_children(item: &mut Value, relation: &str, deleted: &str) {
+    let rows = item.get_mut(relation).and_then(|child| child.get_mut("records")).and_then(Value::as_array_mut);
+    if let Some(rows) = rows {
+        rows.retain(|row| row.get(deleted) != Some(&Value::Bool(true)));
+        for row in rows.iter_mut().filter_map(Value::as_object_mut) {
+            row.remove(deleted);
+        }
+    }
+}
+
 /// The child relations that `fields` name (`Contacts` of `Contacts.records[].Email`), each once.
 fn relations(fields: &[FieldPath]) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
@@ -386,6 +400,7 @@ fn soql_text(entity: &Entity, soql: &SoqlFormat, fields: &[FieldPath], which: &W
     }
     for relation in relations(fields) {
         let mut inner: Vec<String> = vec!["Id".into()];
+        inner.extend(soql.deleted.clone());
         for field in fields {
             let [Segment::Field(own), Segment::List(_), rest @ ..] = field.segments() else { continue };
             let text: Vec<&str> = rest.iter().map(Segment::name).collect();

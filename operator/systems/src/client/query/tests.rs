@@ -32,7 +32,7 @@ fn soql_pages_by_stamp_and_id() {
     let place = ("2026-05-06T00:00:00.000Z".to_owned(), "001XX0000000001AAA".to_owned());
     assert_eq!(
         account(&["Contacts.records[]", "Contacts.records[].Email"], &Which::After(&place)),
-        "SELECT Id, SystemModstamp, IsDeleted, (SELECT Id, Email FROM Contacts) FROM Account WHERE ((SystemModstamp = 2026-05-06T00:00:00.000Z \
+        "SELECT Id, SystemModstamp, IsDeleted, (SELECT Id, IsDeleted, Email FROM Contacts) FROM Account WHERE ((SystemModstamp = 2026-05-06T00:00:00.000Z \
          AND Id > '001XX0000000001AAA') OR SystemModstamp > 2026-05-06T00:00:00.000Z) ORDER BY SystemModstamp, Id LIMIT 2000"
     );
 }
