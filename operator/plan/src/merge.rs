@@ -1,11 +1,12 @@
 //! Last good units: a broken edit must not stop what ran before it.
 //!
 //! Kept is what ran before, whose resource is still there, and which does not plan now. Not kept is what lost its ground: a contract or
-//! connector that the *running* unit uses and that was deleted, or no longer allows it. That is a decision of its owner, and use stops
-//! with it, whatever the Integration's own spec says by now. (A deleted ConfigMap is no such decision: its content lies in the unit.)
+//! connector that the *running* unit uses and that was deleted, or no longer allows it; or what an older Integration claims. That is a
+//! decision of its owner, and use stops with it, whatever the Integration's own spec says by now. (A deleted ConfigMap is no such decision: its content lies in the unit.)
 //! A person who pauses an Integration is obeyed even while the rest of the spec is broken.
 
-use crate::planned::Planned;
+use crate::planned::{Planned, Verdict};
+use fairlead_api::Reason;
 use fairlead_model::ObjectRef;
 use fairlead_model::unit::{DeletionPolicy, IntegrationUnit, ObjectKey, Units};
 use std::collections::BTreeMap;
@@ -65,8 +66,12 @@ pub fn merge_last_good(previous: &Units, planned: &Planned) -> Units {
     units
 }
 
-/// Whether everything that a running unit uses is still there and still allows it.
+/// Whether everything that a running unit uses is still there and still allows it, and no older Integration claims the same.
 fn has_ground(unit: &IntegrationUnit, planned: &Planned) -> bool {
+    let verdict = planned.integrations.get(&unit.object);
+    if verdict.and_then(Verdict::fault).is_some_and(|(reason, _)| reason == Reason::Conflict) {
+        return false;
+    }
     let allows = |consents: &BTreeMap<ObjectRef, Option<Vec<String>>>, target: &ObjectRef| match consents.get(target) {
         None => false,
         Some(None) => true,

@@ -13,7 +13,7 @@ use crate::merge::Standing;
 use crate::references::{RefKind, References, Target};
 use crate::world::{Index, World};
 use crate::{connector, contract};
-use fairlead_api::{Kind, Reason};
+use fairlead_api::{Integration, Kind, Reason};
 use fairlead_contract::{Contract, SchemaFinding};
 use fairlead_model::hash::Digest;
 use fairlead_model::unit::{ObjectKey, Units};
@@ -185,12 +185,14 @@ impl Planner {
             connectors.insert(object.clone(), result);
         }
 
-        for (object, resource) in &index.integrations {
+        let mut claims = Claims::default();
+        for (object, resource) in &by_age(&index) {
             let mut result = integration::plan(object, resource, &index, &contracts, &connectors, &mut self.memo, &mut fresh);
             double_check(&index, &mut result.verdict);
             for target in &result.names {
                 planned.references.add(Target::new(RefKind::Integration, object.clone()), target.clone());
             }
+            claims.check(resource, &connectors, &mut result.verdict);
             if let Some(unit) = result.unit.take_if(|_| result.verdict.is_good()) {
                 result.verdict.digest = Some(unit.digest.clone());
                 planned.units.integrations.insert(ObjectKey::from(object), unit);
@@ -252,6 +254,50 @@ fn users(references: &References, target: &Target, may: impl Fn(&ObjectRef) -> b
         .filter(|user| user.kind == RefKind::Integration && may(&user.object))
         .map(|user| user.object.clone())
         .collect()
+}
+
+/// The Integrations, the older ones first; those of one age by name.
+fn by_age<'a>(index: &Index<'a>) -> Vec<(ObjectRef, &'a Integration)> {
+    let mut all: Vec<_> = index.integrations.iter().map(|(object, resource)| (object.clone(), *resource)).collect();
+    let born = |resource: &Integration| resource.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    all.sort_by(|(one, a), (another, b)| (born(a), one).cmp(&(born(b), another)));
+    all
+}
+
+/// Which Integration holds its ids in which field. Two that wrote theirs into one field would take each other's records away.
+#[derive(Debug, Default)]
+struct Claims {
+    held: BTreeMap<(ObjectRef, String, String), ObjectRef>,
+}
+
+impl Claims {
+    /// Claims the correlation fields of an Integration (a broken one too: its last good unit may run), or says who holds them.
+    /// What it may not use, it cannot claim.
+    fn check(&mut self, resource: &Integration, connectors: &BTreeMap<ObjectRef, PlannedConnector<'_>>, verdict: &mut Verdict) {
+        for (number, participant) in resource.spec.sync.participants.iter().enumerate() {
+            let Some(key) = participant.write.as_ref().and_then(|write| write.key.as_ref()) else { continue };
+            let (namespace, name) = participant.connector_key(&verdict.object.namespace);
+            let connector = ObjectRef::new(namespace, name);
+            let consent = connectors.get(&connector).and_then(|planned| planned.resource.spec.allowed_namespaces.as_ref());
+            if !fairlead_api::AllowedNamespaces::permit(consent, namespace, &verdict.object.namespace) {
+                continue;
+            }
+            let field = (connector, participant.entity.clone(), key.native.clone());
+            let holder = self.held.entry(field).or_insert_with(|| verdict.object.clone());
+            if *holder != verdict.object {
+                verdict.findings.push(Finding::error(
+                    Reason::Conflict,
+                    format!("spec.sync.participants[{number}].write.key.native"),
+                    format!(
+                        "the older Integration {holder} holds its ids in `{}` of {} through Connector {namespace}/{name}",
+                        key.native, participant.entity
+                    ),
+                    "name another field, or remove one of the two Integrations",
+                ));
+            }
+        }
+        verdict.accepted = Check::of(Aspect::Spec, &verdict.findings);
+    }
 }
 
 /// Files can hold an object twice; a cluster cannot.

@@ -5,10 +5,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by panicking.
 
+use fairlead_mapping::{Table, TableSource};
 use fairlead_model::Timestamp;
 use fairlead_plan::{Config, World, plan, plan_text};
 use fairlead_systems::Catalog;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 fn golden() -> PathBuf {
@@ -66,18 +67,47 @@ fn plans_come_out_as_written() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-#[test]
-fn the_quickstart_plans_without_a_finding() {
+fn quickstart() -> Vec<Value> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/quickstart");
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
     files.sort();
-    let documents: Vec<Value> = files.iter().flat_map(|file| documents(&std::fs::read_to_string(file).unwrap())).collect();
-    let world = World::of_manifests(&documents, true);
-    let planned = plan(&world, Catalog::builtin(), &Config::default(), Timestamp(0));
+    files.iter().flat_map(|file| documents(&std::fs::read_to_string(file).unwrap())).collect()
+}
+
+#[test]
+fn the_quickstart_plans_without_a_finding() {
+    let documents = quickstart();
+    let planned = plan(&World::of_manifests(&documents, true), Catalog::builtin(), &Config::default(), Timestamp(0));
     let findings: Vec<String> = planned.verdicts().flat_map(|verdict| &verdict.findings).map(ToString::to_string).collect();
     assert_eq!(findings, Vec::<String>::new());
     assert_eq!((planned.units.connectors.len(), planned.units.integrations.len()), (2, 1));
     let different = compare(&golden().join("quickstart.txt"), &planned_text(&documents, true));
     assert!(different.is_none(), "{}", different.unwrap_or_default());
+}
+
+#[test]
+fn a_quickstart_customer_that_netsuite_does_not_know_gets_a_subsidiary_by_country_and_keeps_the_one_it_has() {
+    let planned = plan(&World::of_manifests(&quickstart(), true), Catalog::builtin(), &Config::default(), Timestamp(0));
+    let unit = planned.units.integrations.values().next().unwrap();
+    let erp = unit.participant("erp").unwrap();
+    let table = Table::compile(&TableSource {
+        rows: &erp.rows,
+        native: &erp.native,
+        canonical: &unit.contract.fields,
+        entity: &unit.entity,
+        key: Some("externalId"),
+        when: None,
+        read: true,
+        write: true,
+    })
+    .unwrap();
+    let subsidiary = |record: Value| {
+        let written = table.to_native(record.as_object().unwrap(), &|_, _| None).unwrap();
+        written.rows.into_iter().find(|row| row.native.to_string() == "subsidiary.id").map(|row| row.value)
+    };
+    assert_eq!(subsidiary(json!({"name": "A", "address": {"country": "CA"}})), Some(json!("2")));
+    assert_eq!(subsidiary(json!({"name": "A", "address": {"country": "FR"}})), Some(json!("3")));
+    assert_eq!(subsidiary(json!({"name": "A"})), Some(json!("3")));
+    assert_eq!(subsidiary(json!({"name": "A", "address": {"country": "FR"}, "subsidiary": "1"})), Some(json!("1")));
 }

@@ -142,6 +142,27 @@ fn an_edit_that_changes_nothing_makes_no_new_unit() {
 }
 
 #[test]
+fn the_older_of_two_that_claim_one_field_keeps_it_and_the_other_heals_when_it_goes() {
+    let mut documents = base();
+    let mut second = documents.iter().find(|d| d["kind"] == "Integration").unwrap().clone();
+    second["metadata"]["name"] = json!("accounts");
+    second["metadata"]["creationTimestamp"] = json!("2026-02-01T00:00:00Z");
+    documents.iter_mut().find(|d| d["kind"] == "Integration").unwrap()["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+    documents.push(second);
+    let both = planned(&World::of_manifests(&documents, true));
+    assert!(both.units.integrations.contains_key(&key(&customers())));
+    let accounts = ObjectRef::new("north-america", "accounts");
+    let (reason, message) = both.integrations[&accounts].fault().unwrap();
+    assert_eq!(reason, fairlead_api::Reason::Conflict);
+    assert!(
+        message.starts_with("spec.sync.participants[0].write.key.native: the older Integration north-america/customers holds its ids in"),
+        "{message}"
+    );
+    documents.retain(|d| d["metadata"]["name"] != "customers");
+    assert!(planned(&World::of_manifests(&documents, true)).units.integrations.contains_key(&key(&accounts)));
+}
+
+#[test]
 fn a_change_concerns_whoever_needs_the_object() {
     let planned = planned(&world(&[]));
     let map = Target::new(RefKind::ConfigMap, ObjectRef::new("north-america", "salesforce-acme"));
