@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 /// Judge manifests as the operator would.
 #[derive(Debug, Args)]
-pub struct Check {
+pub(crate) struct Check {
     /// Files or folders. What they refer to and do not hold is reported as not checked.
     #[arg(required = true)]
     files: Vec<PathBuf>,
@@ -44,7 +44,7 @@ struct Line {
 impl Check {
     /// Prints the findings; fails if one is an error.
     #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let found = files::find(&self.files)?;
         let loaded = files::load(&found, false);
         let planned = fairlead_plan::plan(&loaded.world, Catalog::builtin(), &Config::default(), SystemClock.now());

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 /// Print the CustomResourceDefinitions.
 #[derive(Debug, Args)]
-pub struct Crds {}
+pub(crate) struct Crds {}
 
 impl Crds {
     /// Prints them as one YAML stream.
     #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
-    pub fn run(self) -> ExitCode {
+    pub(crate) fn run(self) -> ExitCode {
         for (_, yaml) in fairlead_api::crds_yaml() {
             println!("---\n{}", yaml.trim_start_matches("---\n").trim_end());
         }

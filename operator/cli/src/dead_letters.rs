@@ -5,7 +5,8 @@
 use crate::state;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use fairlead_model::{Clock, SystemClock};
+use fairlead_engine::edits::{self, Edit};
+use fairlead_model::{Clock, FieldPath, SystemClock, document};
 use fairlead_store::{CloseDeadLetters, CloseReason, DeadLetter, DeadLetterFilter, Enqueue, Keys, Origin, Stage, Store};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ const MAX: usize = 1000;
 
 /// Look at dead letters, replay them, or give them up.
 #[derive(Debug, Args)]
-pub struct DeadLetters {
+pub(crate) struct DeadLetters {
     /// The state folder of `run` or `operator`.
     #[arg(long, default_value = ".fairlead", global = true)]
     state: PathBuf,
@@ -63,6 +64,18 @@ enum Action {
         #[arg(required = true)]
         ids: Vec<i64>,
     },
+    /// Correct some fields of one and try it again. The edit enters where the letter failed: the source's record before it is mapped, or the
+    /// payload before it is sent.
+    Edit {
+        /// Its number.
+        id: i64,
+        /// A native field and its new value, as JSON (`Tax_Number__c="DE123"`) or else as text; may be repeated.
+        #[arg(long = "set", required = true, value_name = "FIELD=VALUE")]
+        set: Vec<String>,
+        /// Who decides so; recorded.
+        #[arg(long, env = "USER", default_value = "unknown")]
+        author: String,
+    },
     /// Give some up.
     Discard {
         /// Their numbers.
@@ -77,7 +90,7 @@ enum Action {
 impl DeadLetters {
     /// Does it.
     #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let store = state::open_existing(&self.state)?;
         match self.action {
             Action::List { integration, participant, closed } => {
@@ -119,6 +132,12 @@ impl DeadLetters {
                     println!("dead letter {} is tried again", letter.id);
                 }
             }
+            Action::Edit { id, set, author } => {
+                let letters = open(&store, &[id]).await?;
+                let Some(dead) = letters.first() else { bail!("there is no open dead letter {id}") };
+                edit(&store, dead, &set, author).await?;
+                println!("dead letter {id} is tried again with {} corrected fields", set.len());
+            }
             Action::Discard { ids, author } => {
                 open(&store, &ids).await?;
                 let close = CloseDeadLetters { ids, reason: CloseReason::Discarded, author, now: SystemClock.now() };
@@ -145,7 +164,43 @@ async fn open(store: &Arc<dyn Store>, ids: &[i64]) -> anyhow::Result<Vec<DeadLet
     Ok(letters)
 }
 
+/// Leaves the edit for the process that runs, and puts the record in its way again. The letter stays open until the edit is through.
+async fn edit(store: &Arc<dyn Store>, dead: &DeadLetter, set: &[String], author: String) -> anyhow::Result<()> {
+    let mut values = std::collections::BTreeMap::new();
+    for each in set {
+        let (field, text) = each.split_once('=').with_context(|| format!("{each:?} is no FIELD=VALUE"))?;
+        let field: FieldPath = field.parse().with_context(|| format!("{field:?} is no field"))?;
+        let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
+        anyhow::ensure!(
+            !document::has_float(&value),
+            "{field}: write a number with a fraction as text, so that no digit is lost: {field}='\"{text}\"'"
+        );
+        values.insert(field, value);
+    }
+    let letter = &dead.letter;
+    let key = match letter.stage {
+        Stage::Inbound | Stage::Identity => letter.external_id.as_ref().map(ToString::to_string),
+        Stage::Delivery => letter.record.as_ref().map(ToString::to_string),
+        Stage::Outbound => bail!(
+            "dead letter {} failed in the mapping, before there was a payload; correct the mapping or the source's record, then replay it",
+            dead.id
+        ),
+    };
+    let key = key.context("this dead letter names no record, so it cannot be edited")?;
+    let edit = Edit { letter: dead.id, author, at: SystemClock.now(), set: values };
+    edits::add(store.as_ref(), &dead.realm, &letter.participant, key, edit).await?;
+    again(store, dead).await
+}
+
 async fn replay(store: &Arc<dyn Store>, dead: &DeadLetter) -> anyhow::Result<()> {
+    again(store, dead).await?;
+    let close = CloseDeadLetters { ids: vec![dead.id], reason: CloseReason::Replayed, author: "replay".into(), now: SystemClock.now() };
+    store.close_dead_letters(&close).await?;
+    Ok(())
+}
+
+/// Puts a dead letter's record in its way again.
+async fn again(store: &Arc<dyn Store>, dead: &DeadLetter) -> anyhow::Result<()> {
     let letter = &dead.letter;
     let now = SystemClock.now();
     match letter.stage {
@@ -165,8 +220,6 @@ async fn replay(store: &Arc<dyn Store>, dead: &DeadLetter) -> anyhow::Result<()>
             store.enqueue(&enqueue).await?;
         }
     }
-    let close = CloseDeadLetters { ids: vec![dead.id], reason: CloseReason::Replayed, author: "replay".into(), now };
-    store.close_dead_letters(&close).await?;
     Ok(())
 }
 

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 /// Two simulated systems kept in step; shows a fault and its healing, and checks what it shows.
 #[derive(Debug, Args)]
-pub struct Demo {
+pub(crate) struct Demo {
     /// How many Salesforce accounts.
     #[arg(long, default_value_t = 10_000)]
     accounts: u64,
@@ -65,7 +65,7 @@ fn say(line: &str) {
 
 impl Demo {
     /// Shows everything; succeeds only if all it showed was so.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let temporary = TemporaryFolder::new(self.folder.clone())?;
         let started = Instant::now();
         if self.shared > self.accounts || self.shared > self.customers {

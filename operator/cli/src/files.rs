@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// What some files hold.
 #[derive(Default)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// Everything that the planner sees.
     pub world: World,
     /// The Secrets.
@@ -29,7 +29,7 @@ pub struct Loaded {
 
 /// Something in a file that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// The file.
     pub file: PathBuf,
     /// The object in it, if it has a name.
@@ -59,10 +59,12 @@ impl std::fmt::Display for Problem {
 ///
 /// # Errors
 /// A path that does not exist or cannot be listed.
-pub fn find(paths: &[PathBuf]) -> std::io::Result<Vec<PathBuf>> {
+pub(crate) fn find(paths: &[PathBuf]) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {
-        if std::fs::metadata(path)?.is_dir() {
+        let metadata =
+            std::fs::metadata(path).map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+        if metadata.is_dir() {
             let mut entries: Vec<_> = std::fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
             entries.retain(|entry| !entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')));
             entries.sort();
@@ -81,7 +83,7 @@ pub fn find(paths: &[PathBuf]) -> std::io::Result<Vec<PathBuf>> {
 }
 
 /// Reads files. `complete` tells whether they are all there is (`run`) or some of it (`check`).
-pub fn load(files: &[PathBuf], complete: bool) -> Loaded {
+pub(crate) fn load(files: &[PathBuf], complete: bool) -> Loaded {
     let mut loaded = Loaded { world: World { complete, ..World::default() }, ..Loaded::default() };
     for file in files {
         let problem = |object, violation| Problem { file: file.clone(), object, violation };
@@ -174,11 +176,11 @@ fn strings(value: Option<&Value>) -> BTreeMap<String, String> {
 
 /// Secrets from files, exchanged as a whole when the files change.
 #[derive(Default)]
-pub struct FileSecrets(Mutex<BTreeMap<ObjectRef, SecretData>>);
+pub(crate) struct FileSecrets(Mutex<BTreeMap<ObjectRef, SecretData>>);
 
 impl FileSecrets {
     /// Puts new content in place.
-    pub fn replace(&self, secrets: BTreeMap<ObjectRef, SecretData>) {
+    pub(crate) fn replace(&self, secrets: BTreeMap<ObjectRef, SecretData>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = secrets;
     }
 }

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A running folder.
-pub struct Home {
+pub(crate) struct Home {
     folder: Vec<PathBuf>,
     engine: Engine,
     secrets: Arc<FileSecrets>,
@@ -36,7 +36,7 @@ pub struct Home {
 
 impl Home {
     /// Starts an engine on `store` for the manifests in `folder`.
-    pub fn new(
+    pub(crate) fn new(
         folder: Vec<PathBuf>,
         store: Arc<dyn Store>,
         endpoints: EndpointPolicy,
@@ -65,7 +65,7 @@ impl Home {
     ///
     /// # Errors
     /// The folder is gone.
-    pub async fn tick(&mut self) -> std::io::Result<bool> {
+    pub(crate) async fn tick(&mut self) -> std::io::Result<bool> {
         let files = files::find(&self.folder)?;
         let fingerprint = fingerprint(&files);
         let changed = self.fingerprint != Some(fingerprint);
@@ -123,30 +123,31 @@ impl Home {
 
     /// The runtime's latest reports.
     #[must_use]
-    pub fn reports(&self) -> Arc<Reports> {
+    pub(crate) fn reports(&self) -> Arc<Reports> {
         self.engine.reports().borrow().clone()
     }
 
-    /// The units that run.
+    /// What is wrong with the manifests, for people.
     #[must_use]
-    pub fn units(&self) -> &Units {
-        &self.units
-    }
-
-    /// What is wrong with the files and resources, for people.
-    #[must_use]
-    pub fn findings(&self) -> Vec<String> {
+    pub(crate) fn faults(&self) -> Vec<String> {
         let mut lines: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
         for verdict in self.planned.verdicts() {
             lines.extend(verdict.findings.iter().map(|finding: &Finding| format!("{} {}: {finding}", verdict.kind, verdict.object)));
         }
+        lines
+    }
+
+    /// What is wrong with the manifests, and which resources are not Ready.
+    #[must_use]
+    pub(crate) fn findings(&self) -> Vec<String> {
+        let mut lines = self.faults();
         lines.extend(self.not_ready());
         lines
     }
 
     /// Resources that are not Ready, with their reason.
     #[must_use]
-    pub fn not_ready(&self) -> Vec<String> {
+    pub(crate) fn not_ready(&self) -> Vec<String> {
         let listing = self.listing();
         let Some(items) = listing["items"].as_array() else { return Vec::new() };
         items
@@ -167,7 +168,7 @@ impl Home {
 
     /// Every resource with its status, as `kubectl get -o json` would print it.
     #[must_use]
-    pub fn listing(&self) -> Value {
+    pub(crate) fn listing(&self) -> Value {
         let mut items: Vec<Value> = Vec::new();
         items.extend(self.world.contracts.iter().filter_map(|object| serde_json::to_value(object).ok()));
         items.extend(self.world.connectors.iter().filter_map(|object| serde_json::to_value(object).ok()));
@@ -182,7 +183,7 @@ impl Home {
 
     /// Whether anything still moves, and if not, whether all is well.
     #[must_use]
-    pub fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> Standing {
         let reports = self.reports();
         let resting = self.units.integrations.iter().all(|(key, unit)| {
             let Some(report) = reports.integrations.get(key) else { return false };
@@ -216,14 +217,14 @@ impl Home {
     }
 
     /// Stops everything after what is in flight has settled.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.engine.stop().await;
     }
 }
 
 /// Where everything stands.
 #[derive(Debug, Clone, Copy)]
-pub struct Standing {
+pub(crate) struct Standing {
     /// When the runtime said so.
     pub at: Timestamp,
     /// Nothing moves any more by itself.
@@ -237,7 +238,7 @@ pub struct Standing {
 }
 
 /// A condition of a resource in JSON.
-pub fn condition<'a>(item: &'a Value, kind: &str) -> Option<&'a Value> {
+pub(crate) fn condition<'a>(item: &'a Value, kind: &str) -> Option<&'a Value> {
     item.pointer("/status/conditions")?.as_array()?.iter().find(|condition| condition["type"] == kind)
 }
 

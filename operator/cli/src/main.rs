@@ -9,7 +9,7 @@ mod dead_letters;
 mod demo;
 mod files;
 mod home;
-// mod operator;
+mod operator;
 mod preview;
 mod run;
 mod signal;
@@ -32,7 +32,7 @@ struct Fairlead {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    // Operator(operator::Operator),
+    Operator(operator::Operator),
     Run(run::Run),
     Check(check::Check),
     Preview(preview::Preview),
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         match fairlead.command {
-            // Command::Operator(command) => command.run().await,
+            Command::Operator(command) => command.run().await,
             Command::Run(command) => command.run().await,
             Command::Check(command) => command.run(),
             Command::Preview(command) => command.run().await,

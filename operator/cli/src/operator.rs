@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Run on the cluster that KUBECONFIG or the pod's service account names.
 #[derive(Debug, Args)]
-pub struct Operator {
+pub(crate) struct Operator {
     /// Where the state lives. Made if missing.
     #[arg(long, env = "FAIRLEAD_STATE", default_value = "/var/lib/fairlead")]
     state: PathBuf,
@@ -37,7 +37,7 @@ pub struct Operator {
 
 impl Operator {
     /// Runs until it is told to stop.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let endpoints = run::endpoint_policy(&self.allow_endpoints)?;
         let store = state::open(&self.state)?;
         let client = fairlead_controller::connect().await?;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// Show what a few records of one participant would become: native, canonical, and each target's payload.
 #[derive(Debug, Args)]
-pub struct Preview {
+pub(crate) struct Preview {
     /// Files or folders with the Integration and everything it refers to, the Secret included.
     #[arg(required = true)]
     files: Vec<PathBuf>,
@@ -37,7 +37,7 @@ pub struct Preview {
 impl Preview {
     /// Prints one JSON object per record.
     #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let loaded = files::load(&files::find(&self.files)?, true);
         for problem in &loaded.problems {
             tracing::error!("{problem}");

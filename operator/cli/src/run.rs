@@ -23,7 +23,7 @@ const TICK: Duration = Duration::from_millis(500);
 
 /// Run the manifests of a folder without a cluster.
 #[derive(Debug, Args)]
-pub struct Run {
+pub(crate) struct Run {
     /// Folder (or files) with Connectors, ApiContracts, Integrations, Secrets and ConfigMaps; watched for changes.
     #[arg(required = true)]
     folder: Vec<PathBuf>,
@@ -47,14 +47,14 @@ pub struct Run {
 
 /// When `run` ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Until {
+pub(crate) enum Until {
     /// When nothing moves any more.
     Settled,
 }
 
 /// How a listing is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+pub(crate) enum Output {
     /// For people.
     Table,
     /// For scripts.
@@ -63,7 +63,7 @@ pub enum Output {
 
 impl Run {
     /// Runs until it is told to stop, or until things have settled.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let store = state::open(&self.state)?;
         let endpoints = endpoint_policy(&self.allow_endpoints)?;
         let metrics = Arc::new(Metrics::default());
@@ -78,7 +78,7 @@ impl Run {
         tracing::info!(address = %listener.local_addr()?, "serving /status");
         tokio::spawn(serve(listener, Arc::clone(&served)));
 
-        for line in home.findings() {
+        for line in home.faults() {
             tracing::warn!("{line}");
         }
         let mut stop = std::pin::pin!(signal::terminated());
@@ -90,7 +90,7 @@ impl Run {
             }
             if home.tick().await.context("read the folder of manifests")? {
                 tracing::info!("manifests were taken over");
-                for line in home.findings() {
+                for line in home.faults() {
                     tracing::warn!("{line}");
                 }
             }
@@ -119,7 +119,7 @@ impl Run {
 }
 
 /// Networks from the command line.
-pub fn endpoint_policy(allow: &[String]) -> anyhow::Result<EndpointPolicy> {
+pub(crate) fn endpoint_policy(allow: &[String]) -> anyhow::Result<EndpointPolicy> {
     let mut nets = Vec::new();
     for text in allow.iter().filter(|text| !text.is_empty()) {
         match text.parse() {

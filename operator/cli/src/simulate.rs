@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 /// Serve a simulated business system.
 #[derive(Debug, Args)]
-pub struct Simulate {
+pub(crate) struct Simulate {
     /// Which system: salesforce or netsuite.
     system: String,
     /// Where it listens; port 0 takes a free one.
@@ -36,7 +36,7 @@ pub struct Simulate {
 impl Simulate {
     /// Serves until it is told to stop. The first line on standard output tells how to reach it.
     #[allow(clippy::print_stdout, reason = "scripts read the announcement")]
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let system: System = self.system.parse().map_err(anyhow::Error::msg)?;
         let mut options = Options { listen: self.listen, tls: self.tls, seed: self.seed, ..Options::new(system) };
         options.records = self.records.unwrap_or(options.records);

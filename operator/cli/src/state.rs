@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// The file within a state folder.
-pub const FILE: &str = "fairlead.sqlite";
+pub(crate) const FILE: &str = "fairlead.sqlite";
 
 /// Opens the store in `folder`, making both if need be.
-pub fn open(folder: &Path) -> anyhow::Result<Arc<dyn Store>> {
+pub(crate) fn open(folder: &Path) -> anyhow::Result<Arc<dyn Store>> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot make the state folder {}; choose another with --state", folder.display()))?;
     let store = SqliteStore::open(&folder.join(FILE)).with_context(|| format!("cannot open the store in {}", folder.display()))?;
@@ -18,7 +18,7 @@ pub fn open(folder: &Path) -> anyhow::Result<Arc<dyn Store>> {
 }
 
 /// Opens the store in `folder`, which must hold one.
-pub fn open_existing(folder: &Path) -> anyhow::Result<Arc<dyn Store>> {
+pub(crate) fn open_existing(folder: &Path) -> anyhow::Result<Arc<dyn Store>> {
     anyhow::ensure!(
         folder.join(FILE).is_file(),
         "{} holds no state of Fairlead; name the folder that `run` or `operator` was given",

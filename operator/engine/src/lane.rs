@@ -6,6 +6,7 @@
 
 use crate::crash;
 use crate::decide::outbound::{self, LookedUp, Planned, Step};
+use crate::edits::{self, Edits};
 use crate::lease::Lease;
 use crate::program::Participant;
 use crate::shared::{Shared, lock};
@@ -13,7 +14,7 @@ use fairlead_mapping::Table;
 use fairlead_model::state::ParticipantState;
 use fairlead_model::unit::InitialLoad;
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError};
-use fairlead_store::{Claim, Claimed, Fence, Identity, Intend, Outcome, Settle, Settlement, Stage, StoreError};
+use fairlead_store::{Claim, Claimed, Fence, Identity, Intend, Origin, Outcome, Settle, Settlement, Stage, StoreError};
 use fairlead_systems::{NativeRecord, WriteBatch};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
@@ -22,6 +23,8 @@ use std::time::Duration;
 
 /// Keys claimed at once.
 const BATCH: usize = 200;
+/// How often the lease is looked after during a write.
+const RENEW: Duration = Duration::from_secs(2);
 /// Without a wake-up, the lane looks for due keys this often.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -110,7 +113,7 @@ impl Lane {
             return Ok(0);
         }
         crash::point("lane.claimed");
-        let results = self.deliver(claimed, &connection, &fence).await?;
+        let Delivery { results, edited } = self.deliver(claimed, &connection, &fence).await?;
         let count = results.len();
         for result in &results {
             if let Outcome::DeadLetter(letter) = &result.outcome {
@@ -121,6 +124,7 @@ impl Lane {
         let settle = Settle { realm: claim.realm, target: claim.target, fence, results, now: shared.now() };
         shared.around.store.settle(&settle).await?;
         crash::point("lane.settled");
+        edits::forget(shared.around.store.as_ref(), &settle.realm, &settle.target, &edited).await?;
         Ok(count)
     }
 
@@ -129,10 +133,10 @@ impl Lane {
         claimed: Vec<Claimed>,
         connection: &crate::connector::Connection,
         fence: &Fence,
-    ) -> Result<Vec<Settlement>, StoreError> {
+    ) -> Result<Delivery, StoreError> {
         let shared = Arc::clone(&self.shared);
         let target = &shared.program.participants[self.index];
-        let Ok(system) = connection.system() else { return Ok(Vec::new()) };
+        let Ok(system) = connection.system() else { return Ok(Delivery { results: Vec::new(), edited: Vec::new() }) };
         let visible_after = connection.entity(&target.unit.entity).map_or(Duration::from_secs(1), |entity| entity.visible_after());
         let mut results = Vec::with_capacity(claimed.len());
         let mut settle = |claimed: &Claimed, outcome: Outcome| {
@@ -199,11 +203,21 @@ impl Lane {
                 .collect()
         };
 
+        let edits = if ready.iter().any(|claimed| claimed.origin == Origin::Replay) {
+            edits::waiting(shared.around.store.as_ref(), &shared.realm, &target.unit.name).await?
+        } else {
+            Edits::new()
+        };
         let mut writes: Vec<(Claimed, Planned)> = Vec::new();
         for claimed in ready {
             let map = |document: &Document| target.table.to_native(document, &|_, record| resolved.get(&record).cloned().flatten());
             match outbound::decide(&shared.program, target, &claimed, &map) {
-                Step::Write(planned) => writes.push((claimed, *planned)),
+                Step::Write(mut planned) => {
+                    if let Some(edit) = edits.get(&claimed.known.record.id.to_string()) {
+                        planned.correct(edit);
+                    }
+                    writes.push((claimed, *planned));
+                }
                 Step::Settle(Outcome::WaitFor { record }) if gone.contains(&record) => {
                     let error = RemoteError::new(
                         ErrorClass::Data,
@@ -216,7 +230,7 @@ impl Lane {
             }
         }
         if writes.is_empty() {
-            return Ok(results);
+            return Ok(Delivery { results, edited: Vec::new() });
         }
 
         // A request goes out only while the lease outlives it.
@@ -230,12 +244,24 @@ impl Lane {
         crash::point("lane.intended");
         let batch =
             WriteBatch { entity: target.unit.entity.clone(), items: writes.iter().map(|(_, planned)| planned.item.clone()).collect() };
-        let answers = system.write(&batch).await;
+        let answers = {
+            let mut write = std::pin::pin!(system.write(&batch));
+            loop {
+                tokio::select! {
+                    answers = &mut write => break answers,
+                    // The lease is kept while the vendor takes its time. If it is lost all the same, `settle` is refused and the next
+                    // holder finds the intents.
+                    () = tokio::time::sleep(RENEW) => drop(self.lease.ensure().await),
+                }
+            }
+        };
         crash::point("lane.written");
         let circuit_closed = system.circuit() == fairlead_model::report::Circuit::Closed;
+        let mut through: Vec<String> = Vec::new();
         for ((claimed, planned), answer) in writes.iter().zip(answers) {
             let outcome = match answer {
                 Ok(written) => {
+                    through.extend(edits.contains_key(&claimed.known.record.id.to_string()).then(|| claimed.known.record.id.to_string()));
                     let answered = written.answer.as_ref().map(|answer| canonical_of(&target.table, answer)).unwrap_or_default();
                     outbound::delivered(target, claimed, planned, &written, &answered)
                 }
@@ -264,13 +290,27 @@ impl Lane {
                             .await?;
                         shared.participants[self.index].wake_reader.notify_one();
                     }
-                    failed.outcome
+                    match (failed.outcome, edits.get(&claimed.known.record.id.to_string())) {
+                        (Outcome::DeadLetter(mut letter), Some(edit)) => {
+                            letter.parent = Some(edit.letter);
+                            Outcome::DeadLetter(letter)
+                        }
+                        (outcome, _) => outcome,
+                    }
                 }
             };
             settle(claimed, outcome);
         }
-        Ok(results)
+        edits::close(shared.around.store.as_ref(), &edits, &through, shared.now()).await?;
+        Ok(Delivery { results, edited: through })
     }
+}
+
+/// What came of a claimed batch.
+struct Delivery {
+    results: Vec<Settlement>,
+    /// Records that went through with a person's correction.
+    edited: Vec<String>,
 }
 
 /// Exponential with full jitter, between a tenth of and the whole step.

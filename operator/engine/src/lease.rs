@@ -46,6 +46,9 @@ impl Lease {
         {
             tracing::warn!(lease = %self.key, "lease had expired and was taken again");
         }
+        if self.held.is_some() && fence.is_none() {
+            self.lost();
+        }
         self.held.clone_from(&fence);
         Ok(fence)
     }

@@ -20,6 +20,7 @@
 
 pub mod crash;
 pub mod decide;
+pub mod edits;
 pub mod metrics;
 pub mod program;
 pub mod system;

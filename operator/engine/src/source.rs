@@ -7,6 +7,7 @@
 use crate::crash;
 use crate::decide::guard::{self, Window};
 use crate::decide::inbound::{self, Context, Decision, ReadRecord};
+use crate::edits::{self, Edit, Edits};
 use crate::lease::Lease;
 use crate::program::Participant;
 use crate::shared::{Shared, lock};
@@ -189,6 +190,7 @@ impl Source {
             let began = store.sequence().await?;
             let participant = self.participant();
             let found = system.read_keys(&participant.unit.entity, &participant.native_paths, &ids).await.map_err(Stop::Remote)?;
+            let edits = edits::waiting(store.as_ref(), &self.shared.realm, self.name()).await?;
             let records = ids
                 .iter()
                 .zip(found)
@@ -203,7 +205,7 @@ impl Source {
                     })
                 })
                 .collect();
-            self.absorb(records, began, None, &ids, fence).await?;
+            self.absorb(records, began, None, &Requested { ids: &ids, edits: &edits }, fence).await?;
             last = ids;
         }
     }
@@ -239,7 +241,7 @@ impl Source {
             let moved = cursor.as_ref() != Some(&page.cursor) || (page.caught_up && !request.cursor.as_ref().is_some_and(|_| complete));
             let next = Checkpoint { slice: slice.to_owned(), cursor: page.cursor.clone(), complete };
             if moved || !page.records.is_empty() {
-                self.absorb(page.records, began, Some(next), &[], fence).await?;
+                self.absorb(page.records, began, Some(next), &Requested { ids: &[], edits: &Edits::new() }, fence).await?;
             }
             cursor = Some(page.cursor);
             crash::point("source.absorbed");
@@ -255,7 +257,7 @@ impl Source {
         records: Vec<NativeRecord>,
         began: u64,
         checkpoint: Option<Checkpoint>,
-        requested: &[ExternalId],
+        requested: &Requested<'_>,
         fence: &Fence,
     ) -> Result<(), Stop> {
         let mut latest: BTreeMap<ExternalId, NativeRecord> = BTreeMap::new();
@@ -283,7 +285,7 @@ impl Source {
         records: &[NativeRecord],
         began: u64,
         checkpoint: Option<Checkpoint>,
-        requested: &[ExternalId],
+        requested: &Requested<'_>,
         repeated: u64,
         fence: &Fence,
     ) -> Result<(), Stop> {
@@ -308,15 +310,20 @@ impl Source {
         };
         let mut parked = Vec::new();
 
-        let mapped = map(participant, &shared.program.contract, records, &mut batch, &mut self.parked, &mut parked);
+        let mapped = map(participant, &shared.program.contract, records, requested.edits, &mut batch, &mut self.parked, &mut parked);
         let ids: Vec<_> = mapped.iter().map(|(native, _)| native.id.clone()).collect();
         let known = store.known_by_external(&shared.realm, name, &ids).await?;
         let identified = self.identify(mapped, known, &mut batch, &mut parked).await?;
         let resolved = self.resolve(identified, &mut batch).await?;
 
-        let mut done: BTreeSet<ExternalId> = requested.iter().cloned().collect();
+        let mut done: BTreeSet<ExternalId> = requested.ids.iter().cloned().collect();
+        let mut through = Vec::new();
         let mut targets = BTreeSet::new();
-        for Identified { read, known, id, .. } in resolved {
+        for Identified { mut read, known, id, .. } in resolved {
+            if let Some(edit) = requested.edits.get(read.external_id.as_str()) {
+                read.edited = edited_units(participant, edit);
+                through.push(read.external_id.0.clone());
+            }
             let context = Context { new_id: id, began, now };
             match inbound::decide(&shared.program, participant, &read, known.as_ref(), context) {
                 Decision::Unchanged => batch.unchanged += 1,
@@ -343,9 +350,11 @@ impl Source {
         }
         let counts = (batch.records.len() as u64, batch.unchanged, batch.dead_letters.len() as u64);
         let stale = !batch.rereads.is_empty();
+        edits::close(store.as_ref(), requested.edits, &through, now).await?;
         let result = store.absorb(&batch).await;
         shared.store_result(&result);
         result?;
+        edits::forget(store.as_ref(), &shared.realm, name, &through).await?;
         self.parked.extend(parked);
         shared.around.metrics.read(&shared.realm, name, counts.0, counts.1, counts.2);
         for letter in &batch.dead_letters {
@@ -535,6 +544,7 @@ impl Identified {
                 deleted: native.deleted,
                 fields: inbound.fields,
                 body: native.body,
+                edited: BTreeSet::new(),
             },
             id,
             known,
@@ -542,11 +552,30 @@ impl Identified {
     }
 }
 
+/// Which records were asked for by key, and what people corrected in some of them.
+struct Requested<'a> {
+    ids: &'a [ExternalId],
+    edits: &'a Edits,
+}
+
+/// The canonical units that an edit of native fields speaks of.
+fn edited_units(participant: &Participant, edit: &Edit) -> BTreeSet<FieldPath> {
+    let touched = |native: &FieldPath| edit.set.keys().any(|path| path.starts_with(native) || native.starts_with(path));
+    participant
+        .table
+        .lineage()
+        .into_iter()
+        .filter(|lineage| lineage.read.iter().flat_map(|trace| &trace.native).any(&touched))
+        .map(|lineage| lineage.unit)
+        .collect()
+}
+
 /// Maps and validates; what fails becomes a dead letter with its row and reason.
 fn map(
     participant: &Participant,
     contract: &fairlead_contract::Contract,
     records: &[NativeRecord],
+    edits: &Edits,
     batch: &mut Absorb,
     before: &mut HashMap<ExternalId, u64>,
     parked: &mut Vec<(ExternalId, u64)>,
@@ -558,7 +587,13 @@ fn map(
             mapped.push((native.clone(), Inbound { fields: Vec::new(), references: Vec::new(), skipped: Vec::new() }));
             continue;
         }
-        let problem = match participant.table.to_canonical(&native.body) {
+        let edit = edits.get(native.id.as_str());
+        let corrected = edit.map(|edit| {
+            let mut body = native.body.clone();
+            edit.apply(&mut body);
+            body
+        });
+        let problem = match participant.table.to_canonical(corrected.as_ref().unwrap_or(&native.body)) {
             Err(error) => {
                 let field = error.canonical.as_ref().or(error.native.as_ref()).map(ToString::to_string);
                 RemoteError::new(ErrorClass::Data, "MappingFailed", format!("row {}: {}", error.row, error.message)).field(field)

@@ -10,7 +10,7 @@ use fairlead_simulators::core::value::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// One of the two systems, as an auditor reaches it.
-pub struct Side {
+pub(super) struct Side {
     http: reqwest::Client,
     base: String,
     entity: &'static str,
@@ -44,7 +44,7 @@ const NETSUITE: [(&str, &str); 8] = [
 ];
 
 /// What the comparer found.
-pub struct Facts {
+pub(super) struct Facts {
     /// Records in Salesforce.
     pub left: u64,
     /// Records in NetSuite.
@@ -64,14 +64,14 @@ pub struct Facts {
 }
 
 /// An edit that should arrive on the other side.
-pub struct Edit {
+pub(super) struct Edit {
     on_left: bool,
     field: &'static str,
     value: String,
 }
 
 /// An edit of a field that the other system owns.
-pub struct ForeignEdit {
+pub(super) struct ForeignEdit {
     /// What was edited, for people.
     pub field: String,
     id: String,
@@ -80,12 +80,12 @@ pub struct ForeignEdit {
 
 impl Side {
     /// Salesforce.
-    pub fn salesforce(simulator: &Simulator) -> anyhow::Result<Self> {
+    pub(super) fn salesforce(simulator: &Simulator) -> anyhow::Result<Self> {
         Self::new(simulator, "Account", &SALESFORCE, "Id", "ParentId", "Fairlead_Id__c")
     }
 
     /// NetSuite.
-    pub fn netsuite(simulator: &Simulator) -> anyhow::Result<Self> {
+    pub(super) fn netsuite(simulator: &Simulator) -> anyhow::Result<Self> {
         Self::new(simulator, "customer", &NETSUITE, "id", "parent", "externalId")
     }
 
@@ -102,7 +102,7 @@ impl Side {
     }
 
     /// Sets a fault script.
-    pub async fn faults(&self, script: &serde_json::Value) -> anyhow::Result<()> {
+    pub(super) async fn faults(&self, script: &serde_json::Value) -> anyhow::Result<()> {
         self.post("faults", script.to_string()).await.map(|_| ())
     }
 
@@ -184,13 +184,13 @@ fn repeated(records: &[Value], field: &str) -> u64 {
 }
 
 /// How many records have a tax number that both systems hold: what the quickstart's match rule can find.
-pub async fn count_matching(left: &Side, right: &Side) -> anyhow::Result<u64> {
+pub(super) async fn count_matching(left: &Side, right: &Side) -> anyhow::Result<u64> {
     let (a, b) = (left.values("taxId").await?, right.values("taxId").await?);
     Ok(a.intersection(&b).filter(|number| !number.is_empty()).count() as u64)
 }
 
 /// Compares the two systems.
-pub async fn compare(left: &Side, right: &Side) -> anyhow::Result<Facts> {
+pub(super) async fn compare(left: &Side, right: &Side) -> anyhow::Result<Facts> {
     let (lefts, rights) = (left.records().await?, right.records().await?);
     let (a, mut b) = (tuples(left, &lefts), tuples(right, &rights));
     let mut differences = Vec::new();
@@ -229,7 +229,7 @@ pub async fn compare(left: &Side, right: &Side) -> anyhow::Result<Facts> {
 }
 
 /// A person on each side edits `count` records, each in a field that their side owns, with values found nowhere else.
-pub async fn edit_both(left: &Side, right: &Side, count: u64) -> anyhow::Result<Vec<Edit>> {
+pub(super) async fn edit_both(left: &Side, right: &Side, count: u64) -> anyhow::Result<Vec<Edit>> {
     let mut edits = Vec::new();
     for (on_left, side, field) in [(true, left, "phone"), (false, right, "creditLimit")] {
         let records = side.records().await?;
@@ -245,7 +245,7 @@ pub async fn edit_both(left: &Side, right: &Side, count: u64) -> anyhow::Result<
 }
 
 /// Whether every edit is on the other side by now.
-pub async fn all_arrived(left: &Side, right: &Side, edits: &[Edit]) -> anyhow::Result<bool> {
+pub(super) async fn all_arrived(left: &Side, right: &Side, edits: &[Edit]) -> anyhow::Result<bool> {
     let (on_right, on_left) = (right.values("phone").await?, left.values("creditLimit").await?);
     Ok(edits.iter().all(|edit| {
         let there = if edit.on_left { &on_right } else { &on_left };
@@ -254,7 +254,7 @@ pub async fn all_arrived(left: &Side, right: &Side, edits: &[Edit]) -> anyhow::R
 }
 
 /// A person edits one account.
-pub async fn edit_one(left: &Side) -> anyhow::Result<Edit> {
+pub(super) async fn edit_one(left: &Side) -> anyhow::Result<Edit> {
     let records = left.records().await?;
     let record = records.get(records.len() / 3).context("Salesforce is empty")?;
     let edit = Edit { on_left: true, field: "phone", value: "+49 30 0000001".into() };
@@ -263,12 +263,12 @@ pub async fn edit_one(left: &Side) -> anyhow::Result<Edit> {
 }
 
 /// Whether an edit made in Salesforce is in NetSuite.
-pub async fn has_arrived(right: &Side, edit: &Edit) -> anyhow::Result<bool> {
+pub(super) async fn has_arrived(right: &Side, edit: &Edit) -> anyhow::Result<bool> {
     Ok(right.values(edit.field).await?.contains(&edit.value))
 }
 
 /// A person in NetSuite edits a phone number, which Salesforce owns.
-pub async fn edit_foreign(right: &Side) -> anyhow::Result<ForeignEdit> {
+pub(super) async fn edit_foreign(right: &Side) -> anyhow::Result<ForeignEdit> {
     let records = right.records().await?;
     let record = records.iter().find(|record| !text(record, right.native("phone")).is_empty()).context("no customer has a phone number")?;
     let (id, before) = (text(record, right.id), text(record, right.native("phone")));
@@ -277,7 +277,7 @@ pub async fn edit_foreign(right: &Side) -> anyhow::Result<ForeignEdit> {
 }
 
 /// Whether the owner's value is there again.
-pub async fn is_put_back(right: &Side, edit: &ForeignEdit) -> anyhow::Result<bool> {
+pub(super) async fn is_put_back(right: &Side, edit: &ForeignEdit) -> anyhow::Result<bool> {
     let records = right.records().await?;
     Ok(records.iter().any(|record| text(record, right.id) == edit.id && text(record, right.native("phone")) == edit.before))
 }

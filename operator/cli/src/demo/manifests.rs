@@ -17,7 +17,7 @@ const FILES: [(&str, &str); 5] = [
 ];
 
 /// Writes the manifests to `folder`, replacing what is there.
-pub fn write(folder: &Path, salesforce: &Simulator, netsuite: &Simulator) -> anyhow::Result<()> {
+pub(super) fn write(folder: &Path, salesforce: &Simulator, netsuite: &Simulator) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     for (name, text) in FILES {
         let text = if name == "20-connectors.yaml" { connectors(text, salesforce, netsuite)? } else { text.to_owned() };

@@ -12,7 +12,7 @@ use fairlead_model::unit::OnForeignEdit;
 use fairlead_model::{Document, ExternalId, FieldPath, RecordId, Timestamp, document};
 use fairlead_store::{AbsorbRecord, Known, Origin, Provenance, Record, RecordChange};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A read record in canonical form.
 #[derive(Debug, Clone)]
@@ -27,8 +27,10 @@ pub struct ReadRecord {
     pub deleted: bool,
     /// Canonical values by unit, references resolved; null is absent. Units whose reference could not be resolved yet are left out.
     pub fields: Vec<(FieldPath, Value)>,
-    /// The native body.
+    /// The native body, as the system really holds it.
     pub body: Document,
+    /// Units that a person corrected (see [`crate::edits`]): their values are the person's word, not the system's.
+    pub edited: BTreeSet<FieldPath>,
 }
 
 /// What surrounds the decision.
@@ -83,6 +85,14 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     for (unit, value) in &read.fields {
         let shown = ValueHash::of(Some(value));
         let current = ValueHash::of(document::present(&canonical, unit));
+        if read.edited.contains(unit) {
+            if shown != current {
+                put(&mut canonical, unit, value);
+                changed = true;
+            }
+            seen_change = true;
+            continue;
+        }
         let field = state.fields.entry(unit.to_string()).or_default();
         let sight = difference::observe(field, shown, current);
         if sight == Sight::Same {

@@ -6,6 +6,7 @@
 
 use crate::decide::difference;
 use crate::decide::inbound::tolerated;
+use crate::edits::Edit;
 use crate::program::{Participant, Program};
 use fairlead_mapping::{Outbound, RowError};
 use fairlead_model::hash::ValueHash;
@@ -48,6 +49,20 @@ pub struct PlannedRow {
     pub value: ValueHash,
     /// The canonical unit and the hash of its value, if the row carries one.
     pub unit: Option<(FieldPath, ValueHash)>,
+}
+
+impl Planned {
+    /// Puts a person's correction in place of what the mapping gave. The canonical record is not touched by it.
+    pub fn correct(&mut self, edit: &Edit) {
+        for (path, value) in &edit.set {
+            let hash = ValueHash::of(Some(value));
+            match self.rows.iter_mut().find(|row| row.native == *path) {
+                Some(row) => row.value = hash,
+                None => self.rows.push(PlannedRow { native: path.clone(), digest: 0, value: hash, unit: None }),
+            }
+        }
+        edit.apply(&mut self.item.body);
+    }
 }
 
 impl PlannedRow {
