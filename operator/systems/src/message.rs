@@ -1,6 +1,9 @@
 //! Text from outside made fit for logs, events and status: control characters neutralised, markup defused, secrets taken out, length capped.
 
+use crate::definition::template;
 use crate::secret::SecretString;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 /// The most characters of a vendor's own words that an error repeats.
 pub(crate) const MAX_VENDOR_TEXT: usize = 300;
@@ -50,14 +53,20 @@ pub(crate) fn code(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ')).take(MAX_CODE).collect()
 }
 
-/// Takes every one of `secrets` out of `text`. Short values are left: taking out a two-letter user name would mangle the sentence
+/// Takes every one of `secrets` out of `text`, plain, percent-encoded and in Base64. Short values are left: taking out a two-letter user name would mangle the sentence
 /// and hide nothing.
 pub(crate) fn redact(text: &str, secrets: &[SecretString]) -> String {
     let mut out = text.to_owned();
     for secret in secrets {
         let value = secret.expose().trim();
-        if value.len() >= 6 && out.contains(value) {
-            out = out.replace(value, "[redacted]");
+        if value.len() < 6 {
+            continue;
+        }
+        let encoded = zeroize::Zeroizing::new([template::encode(value), STANDARD.encode(value)]);
+        for form in [value, encoded[0].as_str(), encoded[1].as_str()] {
+            if out.contains(form) {
+                out = out.replace(form, "[redacted]");
+            }
         }
     }
     out
@@ -79,5 +88,7 @@ mod tests {
     fn a_secret_that_the_vendor_repeats_is_taken_out() {
         let secrets = [SecretString::new("s3cr3t-value"), SecretString::new("ab")];
         assert_eq!(redact("bad token s3cr3t-value, about", &secrets), "bad token [redacted], about");
+        let secrets = [SecretString::new("s3cr3t/valüe")];
+        assert_eq!(redact("a s3cr3t%2Fval%C3%BCe b czNjcjN0L3ZhbMO8ZQ== c", &secrets), "a [redacted] b [redacted] c");
     }
 }

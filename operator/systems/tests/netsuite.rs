@@ -171,6 +171,30 @@ async fn the_concurrency_limit_is_kept_and_a_refusal_is_a_wait() {
 }
 
 #[tokio::test]
+async fn a_batch_whose_lease_ends_sends_nothing_more() {
+    let mut bed = bed(3).await;
+    bed.reconnect(|unit| unit.limits.concurrency = 1);
+    bed.client.probe().await.unwrap();
+    let before = bed.total().await;
+    let left = std::sync::atomic::AtomicI64::new(4);
+    let lease = std::sync::Arc::new(move || left.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) > 0);
+    let items = (0..10).map(|n| create(Some(("externalId", &format!("l-{n}"))), customer(&format!("L {n}")))).collect();
+    let results = bed.client.write_while(&batch("customer", items), lease).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 4);
+    assert_eq!(results.iter().filter(|result| class(result) == Some((ErrorClass::Transient, "Busy"))).count(), 6);
+    assert_eq!(bed.total().await - before, 4);
+}
+
+#[tokio::test]
+async fn a_quiet_system_leaves_the_cursor_as_it_was() {
+    let bed = bed(5).await;
+    let (_, first, _) = bed.pass("customer", "main", FIELDS, None).await;
+    let (_, second, _) = bed.pass("customer", "main", FIELDS, Some(first)).await;
+    let (_, third, _) = bed.pass("customer", "main", FIELDS, Some(second.clone())).await;
+    assert_eq!(second, third);
+}
+
+#[tokio::test]
 async fn an_expired_token_is_renewed_and_a_failing_server_is_unknown_for_writes_only() {
     let bed = bed(3).await;
     bed.client.probe().await.unwrap();

@@ -91,6 +91,15 @@ async fn a_cursor_of_another_process_repeats_the_lag_window_and_loses_nothing() 
 }
 
 #[tokio::test]
+async fn a_quiet_system_leaves_the_cursor_as_it_was() {
+    let bed = bed(5).await;
+    let (_, first, _) = bed.pass("Account", "main", FIELDS, None).await;
+    let (_, second, _) = bed.pass("Account", "main", FIELDS, Some(first)).await;
+    let (_, third, _) = bed.pass("Account", "main", FIELDS, Some(second.clone())).await;
+    assert_eq!(second, third);
+}
+
+#[tokio::test]
 async fn a_page_whose_cursor_does_not_come_back_is_shown_again() {
     let bed = bed(20).await;
     let (_, cursor, _) = bed.pass("Account", "main", FIELDS, None).await;

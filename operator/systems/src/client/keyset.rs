@@ -88,6 +88,10 @@ impl Memory {
             hasher.finish()
         };
         records.retain(|(stamp, record)| lineage.taken.get(record.id.as_str()) != Some(&(stamp.clone(), print(record))));
+        if records.is_empty() {
+            lineage.turn = position.turn;
+            return lineage.turn;
+        }
         lineage.pending = records.iter().map(|(stamp, record)| (record.id.0.clone(), (stamp.clone(), print(record)))).collect();
         lineage.turn = position.turn + 1;
         lineage.turn
@@ -131,7 +135,12 @@ pub(crate) async fn read(
         // A pass of one page saw everything at one moment: its own newest row is as good a horizon as any.
         let horizon = position.horizon.clone().or_else(|| last.as_ref().map(|(stamp, _)| stamp.clone()));
         let from = horizon.and_then(|horizon| language.before(&horizon, language.lag()));
-        next.from = from.max(position.from.clone());
+        // A pass that found nothing at all leaves the cursor as it was, so that a quiet system makes nobody write a checkpoint.
+        next.from = if rows.records.is_empty() && begins && position.from.is_some() {
+            position.from.clone()
+        } else {
+            from.max(position.from.clone())
+        };
     } else {
         next.after = Some(last.ok_or_else(|| unexpected("a page that is not the last holds no records"))?);
         next.from = position.from.clone();

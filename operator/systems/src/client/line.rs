@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use url::Url;
 
 /// One request, before it has a host and credentials.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Call {
     /// `update of Account`, for messages.
     pub(crate) what: String,
@@ -37,6 +37,17 @@ pub(crate) struct Call {
     /// It may have an effect.
     pub(crate) write: bool,
     pub(crate) deadline: Instant,
+    /// Asked right before the request goes out: whether it still may.
+    pub(crate) allowed: Option<Allowed>,
+}
+
+/// Whether a request may still be sent; a caller's lease.
+pub(crate) type Allowed = Arc<dyn Fn() -> bool + Send + Sync>;
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call").field("what", &self.what).finish_non_exhaustive()
+    }
 }
 
 /// Where a request goes.
@@ -160,7 +171,7 @@ impl Line {
         let headers = headers.map(|(name, text)| Ok((name.clone(), template::render(text, value).map_err(unknown)?)));
         let headers = headers.collect::<Result<Vec<_>, RemoteError>>()?;
         let method = Method::try_from(request.method.as_str()).map_err(|_| invalid("a request has no usable method"))?;
-        Ok(Call { what, method, path: Path::Base(path), query, headers, body: None, write, deadline: self.soon() })
+        Ok(Call { what, method, path: Path::Base(path), query, headers, body: None, write, deadline: self.soon(), allowed: None })
     }
 
     /// Sends a call and returns its answer, whatever the body (but a web page is none).
@@ -236,6 +247,10 @@ impl Line {
             if let Err(error) = self.credentials.sign(&authorization, &mut outgoing) {
                 self.credentials.refused(&error);
                 break Err(error);
+            }
+            if !call.allowed.as_ref().is_none_or(|allowed| allowed()) {
+                let text = format!("{} was not sent: the lease under which it was asked for does not outlive it", call.what);
+                break self.held_back(Err(RemoteError::new(ErrorClass::Transient, reason::BUSY, text)));
             }
             match self.once(call, outgoing, data).await {
                 Err(error) if error.class == ErrorClass::Auth => {

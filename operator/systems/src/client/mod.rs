@@ -25,7 +25,7 @@ use fairlead_model::report::{Circuit, Failure, Quota};
 use fairlead_model::unit::ConnectorUnit;
 use fairlead_model::{Clock, ExternalId, FieldPath, RemoteError, Timestamp};
 use keyset::Memory;
-use line::Line;
+use line::{Allowed, Line};
 use query::{Language, Which};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -180,8 +180,18 @@ impl Client {
 
     /// Writes records. Each item gets its own result, in its place; batches and single calls are made as the vendor wants them.
     pub async fn write(&self, batch: &WriteBatch) -> Vec<Result<Written, RemoteError>> {
+        self.write_inner(batch, None).await
+    }
+
+    /// Like [`Client::write`], but asks `allowed` right before each request goes out; once it says no, what was not sent comes back as
+    /// `Transient` and nothing of it took effect. For callers whose lease may end while a long batch is under way.
+    pub async fn write_while(&self, batch: &WriteBatch, allowed: Arc<dyn Fn() -> bool + Send + Sync>) -> Vec<Result<Written, RemoteError>> {
+        self.write_inner(batch, Some(&allowed)).await
+    }
+
+    async fn write_inner(&self, batch: &WriteBatch, allowed: Option<&Allowed>) -> Vec<Result<Written, RemoteError>> {
         match self.entity(&batch.entity) {
-            Ok(entity) => Box::pin(write::write(&self.line, entity, &batch.items, self.concurrency)).await,
+            Ok(entity) => Box::pin(write::write(&self.line, entity, &batch.items, self.concurrency, allowed)).await,
             Err(error) => batch.items.iter().map(|_| Err(error.clone())).collect(),
         }
     }

@@ -254,6 +254,7 @@ async fn soql_rows(
         body: None,
         write: false,
         deadline,
+        allowed: None,
     };
     let (answer, mut body) = line.json(&call).await?;
     let mut items = take_records(&mut body, entity.name())?;
@@ -304,6 +305,7 @@ async fn child_rows(
         body: None,
         write: false,
         deadline,
+        allowed: None,
     };
     let (answer, mut body) = line.json(&call).await?;
     let cut = next_link(&body).is_some();
@@ -648,6 +650,7 @@ async fn suiteql_items(
         body: Some(json!({ "q": text }).to_string()),
         write: false,
         deadline,
+        allowed: None,
     };
     let (answer, mut body) = line.json(&call).await?;
     let more = body.get("hasMore") == Some(&Value::Bool(true));

@@ -4,7 +4,7 @@
 
 use super::classify::{self, Told, Tried};
 use super::credentials::invalid;
-use super::line::{Call, Line, Path};
+use super::line::{Allowed, Call, Line, Path};
 use super::transport::Answer;
 use super::types::{WriteItem, WriteOperation, Written};
 use crate::decode::{self, Types};
@@ -29,7 +29,13 @@ struct Prepared<'a> {
 }
 
 /// Writes all items; at most `concurrency` requests are under way at once.
-pub(crate) async fn write(line: &Line, entity: &Entity, items: &[WriteItem], concurrency: usize) -> Vec<Result<Written, RemoteError>> {
+pub(crate) async fn write(
+    line: &Line,
+    entity: &Entity,
+    items: &[WriteItem],
+    concurrency: usize,
+    allowed: Option<&Allowed>,
+) -> Vec<Result<Written, RemoteError>> {
     let mut results: Vec<Option<Result<Written, RemoteError>>> = items.iter().map(|_| None).collect();
     let mut prepared = Vec::new();
     for (at, item) in items.iter().enumerate() {
@@ -38,7 +44,11 @@ pub(crate) async fn write(line: &Line, entity: &Entity, items: &[WriteItem], con
             Err(error) => place(&mut results, at, Err(error)),
         }
     }
-    let requests = if entity.format.collections.is_some() { collections(line, entity, prepared) } else { singles(line, entity, prepared) };
+    let requests = if entity.format.collections.is_some() {
+        collections(line, entity, prepared, allowed)
+    } else {
+        singles(line, entity, prepared, allowed)
+    };
     let mut running = stream::iter(requests).buffer_unordered(concurrency.max(1));
     while let Some(done) = running.next().await {
         for (at, result) in done {
@@ -104,7 +114,7 @@ enum Group {
     Delete,
 }
 
-fn collections<'a>(line: &'a Line, entity: &'a Entity, items: Vec<Prepared<'a>>) -> Vec<Request<'a>> {
+fn collections<'a>(line: &'a Line, entity: &'a Entity, items: Vec<Prepared<'a>>, allowed: Option<&'a Allowed>) -> Vec<Request<'a>> {
     let max = entity.batch_max();
     let mut groups: Vec<(Group, Vec<Prepared<'a>>)> = Vec::new();
     for prepared in items {
@@ -121,10 +131,10 @@ fn collections<'a>(line: &'a Line, entity: &'a Entity, items: Vec<Prepared<'a>>)
             None => groups.push((group, vec![prepared])),
         }
     }
-    groups.into_iter().map(|(group, chunk)| -> Request<'a> { Box::pin(collection(line, entity, group, chunk)) }).collect()
+    groups.into_iter().map(|(group, chunk)| -> Request<'a> { Box::pin(collection(line, entity, group, chunk, allowed)) }).collect()
 }
 
-async fn collection(line: &Line, entity: &Entity, group: Group, chunk: Vec<Prepared<'_>>) -> Results {
+async fn collection(line: &Line, entity: &Entity, group: Group, chunk: Vec<Prepared<'_>>, allowed: Option<&Allowed>) -> Results {
     let name = entity.name();
     let (word, method, path) = match &group {
         Group::Upsert(field) => ("create", Method::PATCH, format!("/composite/sobjects/{name}/{field}")),
@@ -150,7 +160,17 @@ async fn collection(line: &Line, entity: &Entity, group: Group, chunk: Vec<Prepa
         let records: Vec<String> = records.collect();
         (Vec::new(), Some(format!("{{\"allOrNone\":false,\"records\":[{}]}}", records.join(","))))
     };
-    let call = Call { what, method, path: Path::Base(path), query, headers: Vec::new(), body, write: true, deadline: line.soon() };
+    let call = Call {
+        what,
+        method,
+        path: Path::Base(path),
+        query,
+        headers: Vec::new(),
+        body,
+        write: true,
+        deadline: line.soon(),
+        allowed: allowed.cloned(),
+    };
     let answer = match line.json(&call).await {
         Ok((_, Value::Array(answer))) => answer,
         Ok(_) => return all(&chunk, &unknown(line, &call.what, "not with a list of results")),
@@ -204,7 +224,7 @@ fn collection_item(line: &Line, entity: &Entity, prepared: &Prepared<'_>, answer
 
 // === Requests that the definition words ===
 
-fn singles<'a>(line: &'a Line, entity: &'a Entity, items: Vec<Prepared<'a>>) -> Vec<Request<'a>> {
+fn singles<'a>(line: &'a Line, entity: &'a Entity, items: Vec<Prepared<'a>>, allowed: Option<&'a Allowed>) -> Vec<Request<'a>> {
     let mut requests: Vec<Request<'a>> = Vec::new();
     let mut batched = Vec::new();
     for prepared in items {
@@ -214,22 +234,22 @@ fn singles<'a>(line: &'a Line, entity: &'a Entity, items: Vec<Prepared<'a>>) -> 
         if fits {
             batched.push(prepared);
         } else {
-            requests.push(Box::pin(single(line, entity, prepared)));
+            requests.push(Box::pin(single(line, entity, prepared, allowed)));
         }
     }
     if let Some(batch) = &entity.format.batch {
         while !batched.is_empty() {
             let rest = batched.split_off(batched.len().min(batch.max.max(1)));
             let chunk = std::mem::replace(&mut batched, rest);
-            requests.push(Box::pin(batch_request(line, entity, batch, chunk)));
+            requests.push(Box::pin(batch_request(line, entity, batch, chunk, allowed)));
         }
     }
     requests
 }
 
-async fn single(line: &Line, entity: &Entity, prepared: Prepared<'_>) -> Results {
+async fn single(line: &Line, entity: &Entity, prepared: Prepared<'_>, allowed: Option<&Allowed>) -> Results {
     let at = prepared.at;
-    vec![(at, Box::pin(single_item(line, entity, &prepared)).await)]
+    vec![(at, Box::pin(single_item(line, entity, &prepared, allowed)).await)]
 }
 
 /// The request for an item, and whether the correlation key travels in it.
@@ -243,13 +263,14 @@ fn choose<'a>(entity: &'a Entity, item: &WriteItem) -> Option<&'a WriteFormat> {
     }
 }
 
-async fn single_item(line: &Line, entity: &Entity, prepared: &Prepared<'_>) -> Result<Written, RemoteError> {
+async fn single_item(line: &Line, entity: &Entity, prepared: &Prepared<'_>, allowed: Option<&Allowed>) -> Result<Written, RemoteError> {
     let item = prepared.item;
     let what = format!("the {} of {}", item.operation.word(), entity.name());
     let format = choose(entity, item).ok_or_else(|| invalid(format!("{} offers no way for {what}", line.definition.system())))?;
     let id = item.id.as_ref().map(|id| id.0.clone()).unwrap_or_default();
     let key = item.key.as_ref().map_or_else(|| id.clone(), |(_, value)| value.clone());
     let mut call = line.call(what, &format.request, &[("id", &id), ("key", &key)], true)?;
+    call.allowed = allowed.cloned();
     if let Some(template) = &format.request.body {
         // A key that does not travel in the path travels in the body.
         let in_path = crate::definition::template::names(&format.request.path).unwrap_or_default().iter().any(|name| name == "key");
@@ -298,12 +319,13 @@ fn single_result(entity: &Entity, format: &ResultFormat, item: &WriteItem, answe
     Ok(Written { id, version: format.version.as_ref().and_then(|path| path.text(&body)), created, answer })
 }
 
-async fn batch_request(line: &Line, entity: &Entity, batch: &BatchFormat, chunk: Vec<Prepared<'_>>) -> Results {
+async fn batch_request(line: &Line, entity: &Entity, batch: &BatchFormat, chunk: Vec<Prepared<'_>>, allowed: Option<&Allowed>) -> Results {
     let what = format!("the writing of {} {}", chunk.len(), entity.name());
     let mut call = match line.call(what, &batch.request, &[], true) {
         Ok(call) => call,
         Err(error) => return all(&chunk, &error),
     };
+    call.allowed = allowed.cloned();
     let records: Vec<String> = chunk
         .iter()
         .map(|prepared| {

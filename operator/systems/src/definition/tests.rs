@@ -116,3 +116,15 @@ fn the_built_in_systems_tell_what_they_can() {
     assert!(customer.idempotent_create(Some("externalId")) && customer.can_archive() && customer.can_search() && customer.can_read_keys());
     assert_eq!(customer.batch_max(), 1);
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_parser_panic(at in 0usize..400, cut in 0usize..40, put in "[ -~\n]{0,12}") {
+        let at = at.min(MINIMAL.len());
+        let end = (at + cut).min(MINIMAL.len());
+        let text = format!("{}{put}{}", &MINIMAL[..at], &MINIMAL[end..]);
+        if let Ok(definition) = Definition::parse(&text) {
+            proptest::prop_assert_eq!(Definition::parse(&definition.to_text()).unwrap(), definition);
+        }
+    }
+}
