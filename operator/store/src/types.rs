@@ -354,7 +354,7 @@ pub enum Outcome {
         /// claim sees it. `false` says that no write is outstanding.
         unknown: bool,
     },
-    /// Another record must come to this target first.
+    /// Another record must come to this target first. Nothing was sent; an earlier intent that is still open stays so.
     WaitFor {
         /// That record.
         record: RecordId,

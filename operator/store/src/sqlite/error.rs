@@ -53,3 +53,21 @@ pub(super) fn of_file(error: &io::Error, path: &Path) -> StoreError {
         _ => StoreError::Other(text),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_input_output_error_is_looked_into() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = || StoreError::Other(format!("{IO}disk I/O error"));
+        // There is room beside the store: the error stays what it was, and nothing stays behind.
+        assert_eq!(name_full_disk(error(), Some(&folder.path().join("store.db"))), error());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let of = |kind| of_file(&io::Error::from(kind), Path::new("store.db"));
+        assert!(matches!(of(io::ErrorKind::StorageFull), StoreError::Full(_)));
+        assert!(matches!(of(io::ErrorKind::ReadOnlyFilesystem), StoreError::ReadOnly(_)));
+        assert!(matches!(of(io::ErrorKind::NotFound), StoreError::Other(_)));
+    }
+}

@@ -26,6 +26,7 @@ use crate::{
     Known, LeaseRequest, MatchKey, Settle, Snapshot, Store, StoreError,
 };
 use async_trait::async_trait;
+use error::name_full_disk;
 use fairlead_model::{ExternalId, RecordId, Timestamp};
 use rusqlite::{Connection, params};
 use std::path::{Path, PathBuf};
@@ -61,7 +62,7 @@ struct Readers {
 impl SqliteStore {
     /// Opens the store in the file `path`, which is made if it does not exist, as is its folder.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let connection = schema::open_writer(Some(path))?;
+        let connection = schema::open_writer(Some(path)).map_err(|error| name_full_disk(error, Some(path)))?;
         let writer = Mutex::new(Some(Writer::start(connection, path.to_owned())?));
         let permits = Arc::new(Semaphore::new(READERS));
         let readers = Arc::new(Readers { path: path.to_owned(), idle: Mutex::default(), permits });
@@ -70,7 +71,7 @@ impl SqliteStore {
 
     /// Like [`SqliteStore::open`], but without threads: every command and query runs on the caller's thread and blocks it.
     pub fn open_inline(path: &Path) -> Result<Self, StoreError> {
-        let connection = schema::open_writer(Some(path))?;
+        let connection = schema::open_writer(Some(path)).map_err(|error| name_full_disk(error, Some(path)))?;
         Ok(Self { path: Some(path.to_owned()), mode: Mode::Inline(Mutex::new(connection)) })
     }
 
@@ -113,6 +114,15 @@ impl SqliteStore {
     }
 
     async fn read<T, Q>(&self, query: Q) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        Q: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        // Even a query may need room, for the file that readers and the writer share.
+        self.run_query(query).await.map_err(|error| name_full_disk(error, self.path()))
+    }
+
+    async fn run_query<T, Q>(&self, query: Q) -> Result<T, StoreError>
     where
         T: Send + 'static,
         Q: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
