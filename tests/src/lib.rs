@@ -26,6 +26,7 @@ mod launch;
 mod namespace;
 mod pki;
 mod process;
+pub mod two_systems;
 mod wait;
 
 pub use audit::{AuditEvent, AuditLog, AuditMark};
