@@ -15,6 +15,24 @@
 //! | [`egress`] | which addresses may be connected to |
 //! | [`secret`] | credentials: where they come from, and a type that cannot be printed |
 //! | [`reason`] | every reason word that an error of this room may carry |
+//!
+//! A team's own fields, on top of a built-in system:
+//!
+//! ```
+//! use fairlead_systems::Catalog;
+//!
+//! let text = "
+//! extends: salesforce
+//! entities:
+//! - name: Account
+//!   fields:
+//!   - {name: Fairlead_Id__c, type: String, maxLength: 64, correlation: true}
+//! ";
+//! let definition = Catalog::builtin().resolve(text).map_err(|findings| findings[0].to_string())?;
+//! let account = definition.entity("Account").ok_or("no Account")?;
+//! assert!(account.idempotent_create(Some("Fairlead_Id__c")));
+//! # Ok::<(), String>(())
+//! ```
 
 pub mod catalog;
 pub mod client;

@@ -64,6 +64,19 @@ fn every_wrong_word_is_named_with_its_place() {
 }
 
 #[test]
+fn texts_that_would_exhaust_memory_are_refused() {
+    let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..12 {
+        let before = format!("*a{}, ", level - 1).repeat(10);
+        bomb.push_str(&format!("a{level}: &a{level} [{}]\n", before.trim_end_matches(", ")));
+    }
+    for text in [bomb, "[".repeat(100_000), "x".repeat(MAX_TEXT + 1)] {
+        let told = findings(&text);
+        assert!(told.contains("not readable as YAML") || told.contains("longer than"), "{}", &told[..told.len().min(300)]);
+    }
+}
+
+#[test]
 fn extends_adds_fields_and_keeps_everything_else() {
     let base = Catalog::builtin().get("salesforce").unwrap();
     let text = "
