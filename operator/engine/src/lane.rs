@@ -61,13 +61,20 @@ impl Lane {
             let result = self.drain().await;
             self.shared.store_result(&result);
             let more = match result {
-                Ok(settled) => settled > 0,
+                Ok(settled) => {
+                    if settled > 0 {
+                        self.shared.store_works();
+                    }
+                    settled > 0
+                }
                 Err(StoreError::Fenced { .. }) => {
                     self.lease.lost();
                     false
                 }
                 Err(error) => {
                     tracing::debug!(integration = %self.shared.realm, target = %self.target().unit.name, %error, "lane waits for the store");
+                    // Keys may be claimed and not settled; the next epoch takes them up again.
+                    self.lease.abandon();
                     false
                 }
             };
@@ -136,7 +143,9 @@ impl Lane {
     ) -> Result<Delivery, StoreError> {
         let shared = Arc::clone(&self.shared);
         let target = &shared.program.participants[self.index];
-        let Ok(system) = connection.system() else { return Ok(Delivery { results: Vec::new(), edited: Vec::new() }) };
+        let Ok(system) = connection.system() else {
+            return Err(StoreError::Other("the connector went away while keys were claimed".into()));
+        };
         let visible_after = connection.entity(&target.unit.entity).map_or(Duration::from_secs(1), |entity| entity.visible_after());
         let mut results = Vec::with_capacity(claimed.len());
         let mut settle = |claimed: &Claimed, outcome: Outcome| {
@@ -245,7 +254,8 @@ impl Lane {
         let batch =
             WriteBatch { entity: target.unit.entity.clone(), items: writes.iter().map(|(_, planned)| planned.item.clone()).collect() };
         let answers = {
-            let mut write = std::pin::pin!(system.write(&batch));
+            let (validity, clock) = (self.lease.validity(), Arc::clone(&shared.around.clock));
+            let mut write = std::pin::pin!(system.write(&batch, Arc::new(move || validity.lasts(clock.now()))));
             loop {
                 tokio::select! {
                     answers = &mut write => break answers,

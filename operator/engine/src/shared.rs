@@ -120,13 +120,18 @@ impl Shared {
         }
     }
 
-    /// Takes note of trouble with the store, or of its end.
+    /// A batch was committed: whatever was wrong with the store is over.
+    pub fn store_works(&self) {
+        *lock(&self.store_error) = None;
+    }
+
+    /// Takes note of trouble with the store.
     pub(crate) fn store_result<T>(&self, result: &Result<T, fairlead_store::StoreError>) {
         use fairlead_store::StoreError;
         let mut noted = lock(&self.store_error);
         match result {
-            Ok(_) => *noted = None,
-            Err(StoreError::Fenced { .. } | StoreError::Conflict(_)) => {}
+            // Reading may work while writing does not: only a commit of records takes the note away.
+            Ok(_) | Err(StoreError::Fenced { .. } | StoreError::Conflict(_)) => {}
             Err(error) => {
                 if noted.is_none() {
                     tracing::error!(integration = %self.realm, %error, "the store refuses; nothing is lost, it is tried again");

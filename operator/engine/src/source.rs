@@ -14,10 +14,10 @@ use crate::shared::{Shared, lock};
 use fairlead_mapping::Inbound;
 use fairlead_model::hash::ValueHash;
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
-use fairlead_store::{Absorb, Checkpoint, Fence, GuardCounts, Known, NewDeadLetter, Stage, StoreError};
+use fairlead_store::{Absorb, AbsorbRecord, Checkpoint, Fence, GuardCounts, Known, NewDeadLetter, RecordChange, Stage, StoreError};
 use fairlead_systems::{NativeRecord, ReadRequest};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -319,6 +319,13 @@ impl Source {
         let mut done: BTreeSet<ExternalId> = requested.ids.iter().cloned().collect();
         let mut through = Vec::new();
         let mut targets = BTreeSet::new();
+        let ids: Vec<_> = resolved.iter().map(|record| record.read.external_id.clone()).collect();
+        let was_dead: HashSet<ExternalId> = ids
+            .iter()
+            .zip(store.dead_lettered(&shared.realm, name, &ids).await?)
+            .filter(|(_, dead)| *dead)
+            .map(|(id, _)| id.clone())
+            .collect();
         for Identified { mut read, known, id, .. } in resolved {
             if let Some(edit) = requested.edits.get(read.external_id.as_str()) {
                 read.edited = edited_units(participant, edit);
@@ -326,6 +333,8 @@ impl Source {
             }
             let context = Context { new_id: id, began, now };
             match inbound::decide(&shared.program, participant, &read, known.as_ref(), context) {
+                // A record that is good again closes its dead letter, even if nothing else came of it.
+                Decision::Unchanged if was_dead.contains(&read.external_id) => batch.records.extend(kept(name, &read, known.as_ref())),
                 Decision::Unchanged => batch.unchanged += 1,
                 Decision::Stale => {
                     batch.unchanged += 1;
@@ -354,6 +363,7 @@ impl Source {
         let result = store.absorb(&batch).await;
         shared.store_result(&result);
         result?;
+        shared.store_works();
         edits::forget(store.as_ref(), &shared.realm, name, &through).await?;
         self.parked.extend(parked);
         shared.around.metrics.read(&shared.realm, name, counts.0, counts.1, counts.2);
@@ -568,6 +578,19 @@ fn edited_units(participant: &Participant, edit: &Edit) -> BTreeSet<FieldPath> {
         .filter(|lineage| lineage.read.iter().flat_map(|trace| &trace.native).any(&touched))
         .map(|lineage| lineage.unit)
         .collect()
+}
+
+/// The same record once more, with nothing new.
+fn kept(participant: &str, read: &ReadRecord, known: Option<&Known>) -> Option<AbsorbRecord> {
+    let known = known?;
+    Some(AbsorbRecord {
+        id: known.record.id,
+        change: RecordChange::Keep { version: known.record.version },
+        external_id: read.external_id.clone(),
+        state: known.identity(participant)?.state.clone(),
+        enqueue: Vec::new(),
+        counts_as_changed: false,
+    })
 }
 
 /// Maps and validates; what fails becomes a dead letter with its row and reason.

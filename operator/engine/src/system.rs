@@ -6,6 +6,10 @@ use fairlead_model::report::{Circuit, Failure, Quota};
 use fairlead_model::{ExternalId, FieldPath, RemoteError, Timestamp};
 use fairlead_systems::{Client, NativeRecord, Page, ReadRequest, WriteBatch, Written};
 use serde_json::Value;
+use std::sync::Arc;
+
+/// Asked before each request that writes.
+pub type MaySend = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// One connector, live.
 #[async_trait]
@@ -18,8 +22,8 @@ pub trait System: Send + Sync {
     async fn read_keys(&self, entity: &str, fields: &[FieldPath], ids: &[ExternalId]) -> Result<Vec<Option<NativeRecord>>, RemoteError>;
     /// Records whose fields equal the criteria, a few at most.
     async fn search(&self, entity: &str, fields: &[FieldPath], criteria: &[(FieldPath, Value)]) -> Result<Vec<NativeRecord>, RemoteError>;
-    /// Writes, positionally.
-    async fn write(&self, batch: &WriteBatch) -> Vec<Result<Written, RemoteError>>;
+    /// Writes, positionally. `may_send` is asked before each request; once it says no, what is left fails without having been sent.
+    async fn write(&self, batch: &WriteBatch, may_send: MaySend) -> Vec<Result<Written, RemoteError>>;
     /// State of the circuit breaker.
     fn circuit(&self) -> Circuit;
     /// What is left of the quota.
@@ -52,8 +56,8 @@ impl System for Client {
         Self::search(self, entity, fields, criteria).await
     }
 
-    async fn write(&self, batch: &WriteBatch) -> Vec<Result<Written, RemoteError>> {
-        Self::write(self, batch).await
+    async fn write(&self, batch: &WriteBatch, may_send: MaySend) -> Vec<Result<Written, RemoteError>> {
+        Self::write_while(self, batch, may_send).await
     }
 
     fn circuit(&self) -> Circuit {

@@ -26,6 +26,8 @@ pub fn observe(field: &mut FieldState, shown: ValueHash, canonical: ValueHash) -
         }
         return Sight::Same;
     }
+    // Whether anything else was seen since our write: then what we sent, shown again, is somebody's undo and not our echo.
+    let untouched = field.seen.is_none() || field.seen == field.rendered;
     field.seen = Some(shown);
     if shown == canonical {
         if field.sent == Some(shown) {
@@ -34,7 +36,7 @@ pub fn observe(field: &mut FieldState, shown: ValueHash, canonical: ValueHash) -
         field.disputed = None;
         return Sight::Same;
     }
-    if field.sent == Some(shown) {
+    if field.sent == Some(shown) && untouched {
         // Our own write, read back late; the canonical value has moved on since and its lane entry is on the way.
         field.rendered = Some(shown);
         return Sight::Same;
@@ -75,9 +77,17 @@ mod tests {
 
     #[test]
     fn an_echo_of_an_older_write_is_no_change_either() {
-        let mut field = FieldState { seen: Some(OTHER), ..FieldState::default() };
-        field.sent = Some(ACME);
+        let mut field = FieldState::default();
+        wrote(&mut field, ACME, Some(OTHER));
         assert_eq!(observe(&mut field, ACME, SHOUTED), Sight::Same);
+    }
+
+    #[test]
+    fn an_edit_back_to_what_we_once_wrote_is_an_edit() {
+        let mut field = FieldState::default();
+        wrote(&mut field, ACME, None);
+        assert_eq!(observe(&mut field, OTHER, ACME), Sight::Changed, "a person edits");
+        assert_eq!(observe(&mut field, ACME, OTHER), Sight::Changed, "and thinks better of it");
     }
 
     #[test]
