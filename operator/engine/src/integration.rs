@@ -136,7 +136,8 @@ async fn prepare(shared: &Shared) -> Result<(), StoreError> {
             tracing::info!(integration = %shared.realm, participant = %name, "read rows changed: known records are read again by key");
             read_all_again(shared, name).await?;
         }
-        let write_changed = changed(&before.as_ref().and_then(|b| b.get("write").cloned()), &table["write"]);
+        // A target that is new here has everything before it; on a first apply there is nothing yet.
+        let write_changed = before.as_ref().and_then(|b| b.get("write")) != Some(&table["write"]);
         if participant.writable() && (write_changed || owners_changed) {
             tracing::info!(integration = %shared.realm, target = %name, "write rows changed: known records are compared again");
             enqueue_all(shared, name, Origin::Remap).await?;

@@ -28,11 +28,11 @@ pub(crate) struct Lease {
 
 /// Until when a lease holds, readable while it is being renewed.
 #[derive(Clone, Default)]
-pub struct Validity(Arc<AtomicI64>);
+pub(crate) struct Validity(Arc<AtomicI64>);
 
 impl Validity {
     /// Whether the lease still holds at `now`.
-    pub fn lasts(&self, now: Timestamp) -> bool {
+    pub(crate) fn lasts(&self, now: Timestamp) -> bool {
         now.0 < self.0.load(Ordering::Acquire)
     }
 }
@@ -74,12 +74,12 @@ impl Lease {
     }
 
     /// Until when the lease holds; follows renewals.
-    pub fn validity(&self) -> Validity {
+    pub(crate) fn validity(&self) -> Validity {
         self.validity.clone()
     }
 
     /// Gives the lease up although work under it is unfinished: the next epoch, be it our own, finds what was left.
-    pub fn abandon(&mut self) {
+    pub(crate) fn abandon(&mut self) {
         self.validity.0.store(0, Ordering::Release);
         self.abandoned = self.held.take().or(self.abandoned.take());
     }

@@ -3,7 +3,7 @@
 use fairlead_contract::Contract;
 use fairlead_mapping::{Table, TableSource};
 use fairlead_model::hash::ValueHash;
-use fairlead_model::unit::{IntegrationUnit, OwnershipRule, ParticipantUnit, RowUnit};
+use fairlead_model::unit::{InitialLoad, IntegrationUnit, OwnershipRule, ParticipantUnit, RowUnit};
 use fairlead_model::{Document, FieldPath, document};
 use fairlead_store::MatchKey;
 use serde::Serialize;
@@ -32,10 +32,12 @@ pub struct Participant {
     pub native_paths: Vec<FieldPath>,
     /// The digest over all that the table says about reading.
     pub read_digest: u64,
-    /// The digest over all that the table says about writing, `when` included.
+    /// The digest over all that decides what is written: rows, `when`, correlation field, policy, and whether records are made.
     pub write_digest: u64,
     /// The correlation field, parsed.
     pub key: Option<FieldPath>,
+    /// Some row is written from an expression that belongs to no canonical field: what such a row needs is told only by mapping.
+    pub derives: bool,
 }
 
 impl Program {
@@ -122,7 +124,13 @@ impl Participant {
         }
         Ok(Self {
             read_digest: digest(&unit.rows.iter().map(ReadSide::of).collect::<Vec<_>>()),
-            write_digest: digest(&(unit.rows.iter().map(WriteSide::of).collect::<Vec<_>>(), &when)),
+            write_digest: digest(&(
+                unit.rows.iter().map(WriteSide::of).collect::<Vec<_>>(),
+                &unit.write.as_ref().map(|write| (&write.when, &write.key, write.on_foreign_edit)),
+                // What `MatchOnly` turned away is to be created when it no longer holds.
+                integration.initial_load == InitialLoad::MatchOnly,
+            )),
+            derives: unit.rows.iter().any(|row| row.canonical.is_none() && row.from_canonical.is_some()),
             unit: unit.clone(),
             table,
             write_rows,

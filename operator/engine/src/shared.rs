@@ -121,7 +121,7 @@ impl Shared {
     }
 
     /// A batch was committed: whatever was wrong with the store is over.
-    pub fn store_works(&self) {
+    pub(crate) fn store_works(&self) {
         *lock(&self.store_error) = None;
     }
 

@@ -7,7 +7,7 @@ use crate::decide::difference::{self, Sight};
 use crate::decide::ownership::{self, Verdict};
 use crate::program::{Participant, Program};
 use fairlead_model::hash::ValueHash;
-use fairlead_model::state::{FieldState, ParticipantState, RowState};
+use fairlead_model::state::{ParticipantState, RowState};
 use fairlead_model::unit::OnForeignEdit;
 use fairlead_model::{Document, ExternalId, FieldPath, RecordId, Timestamp, document};
 use fairlead_store::{AbsorbRecord, Known, Origin, Provenance, Record, RecordChange};
@@ -110,6 +110,11 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
                 put(&mut canonical, unit, value);
                 changed = true;
                 replaced |= sight == Sight::Changed;
+                if field.sent.is_some() {
+                    // Shown in place of what we wrote: if it comes again for the same write, that is how the system renders it. So two
+                    // systems that each re-case a field that nobody owns stop after one turn.
+                    field.disputed = Some(shown);
+                }
                 if let Some(at) = read.modified {
                     provenance.insert(unit.to_string(), Provenance { participant: source.unit.name.clone(), at });
                 }
@@ -119,9 +124,16 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
                     conflicts += 1;
                 }
                 field.disputed = Some(shown);
+                if keeps_foreign_edits(source) && (sight == Sight::Changed || shown != ValueHash::ABSENT) {
+                    // What stays counts as this system's rendering of the present value: the owner's next value is written again.
+                    field.sent = Some(current);
+                    field.rendered = Some(shown);
+                }
             }
         }
     }
+    // What changed elsewhere while it was deleted here was not written here.
+    seen_change |= before.deleted;
     let revived = known.is_some_and(|known| known.record.deleted_at.is_some() && known.record.home == source.unit.name);
     if known.is_some_and(|known| known.record.deleted_at.is_some()) && !revived {
         // The home has deleted it; what others still do with their copy changes nothing until it is archived there.
@@ -130,7 +142,7 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     }
     let changed = changed || known.is_none() || revived;
 
-    if seen_change && held.is_some() && is_stale(source, known, &before, read, context) {
+    if seen_change && is_stale(source, known, &before, read, context) {
         return Decision::Stale;
     }
     state.vendor_version.clone_from(&read.version);
@@ -227,7 +239,8 @@ fn decide_deleted(
     absorb(RecordChange::Update { record, match_keys: Vec::new() }, enqueue, true)
 }
 
-/// A read that differs may be older than what we wrote: then it proves nothing and the record is read again by key.
+/// A read that differs may be older than what we wrote, or show a creation whose outcome is not settled: then it proves nothing and the
+/// record is read again by key.
 fn is_stale(source: &Participant, known: Option<&Known>, before: &ParticipantState, read: &ReadRecord, context: Context) -> bool {
     let older = match (before.modified, read.modified) {
         (Some(held), Some(shown)) => shown.0 < held,
@@ -270,7 +283,7 @@ fn lanes(
             continue;
         }
         let wanted = match known.and_then(|known| known.identity(&target.unit.name)) {
-            Some(identity) => !identity.state.deleted && !in_step(target, &record.document, &identity.state),
+            Some(identity) => !identity.state.deleted && (target.derives || !in_step(target, &record.document, &identity.state)),
             // What `when` cannot judge enters the lane: there it becomes a dead letter with its reason.
             None => target.table.accepts(&record.document).unwrap_or(true),
         };
@@ -286,16 +299,13 @@ fn lanes(
 pub fn in_step(target: &Participant, canonical: &Document, state: &ParticipantState) -> bool {
     target.table.writable_units().iter().all(|unit| {
         let wanted = ValueHash::of(document::present(canonical, unit));
-        state.fields.get(&unit.to_string()).map_or(wanted == ValueHash::ABSENT, |field| field.in_step(wanted) || tolerated(target, field))
+        state.fields.get(&unit.to_string()).map_or(wanted == ValueHash::ABSENT, |field| field.in_step(wanted))
     })
 }
 
 /// With `onForeignEdit: Keep`, a foreign edit stays where it was made.
-#[must_use]
-pub fn tolerated(target: &Participant, field: &FieldState) -> bool {
-    field.disputed.is_some()
-        && field.disputed == field.seen
-        && target.unit.write.as_ref().is_some_and(|write| write.on_foreign_edit == OnForeignEdit::Keep)
+fn keeps_foreign_edits(source: &Participant) -> bool {
+    source.unit.write.as_ref().is_some_and(|write| write.on_foreign_edit == OnForeignEdit::Keep)
 }
 
 /// Notes what the system holds natively in each place that Fairlead writes.
@@ -321,3 +331,7 @@ fn put(canonical: &mut Document, unit: &FieldPath, value: &Value) {
         document::set(canonical, unit, value.clone());
     }
 }
+
+#[cfg(test)]
+#[path = "inbound_tests.rs"]
+mod tests;

@@ -5,7 +5,6 @@
 //! row is compared natively without reading anything.
 
 use crate::decide::difference;
-use crate::decide::inbound::tolerated;
 use crate::edits::Edit;
 use crate::program::{Participant, Program};
 use fairlead_mapping::{Outbound, RowError};
@@ -114,7 +113,7 @@ pub fn decide(
         let digest = target.write_rows.get(&row.native).copied().unwrap_or(row.digest);
         let needed = match held {
             None => value != ValueHash::ABSENT,
-            Some(_) => differs(target, state, &row.native, digest, value, unit.as_ref()),
+            Some(_) => differs(state, &row.native, digest, value, unit.as_ref()),
         };
         if needed {
             document::set(&mut body, &row.native, row.value);
@@ -141,7 +140,6 @@ pub fn decide(
 
 /// Whether a row must be written to a record that the target holds.
 fn differs(
-    target: &Participant,
     state: &ParticipantState,
     native: &FieldPath,
     digest: u64,
@@ -150,9 +148,6 @@ fn differs(
 ) -> bool {
     let row = state.rows.get(&ValueHash::of_text(&native.to_string()).0);
     let field = unit.and_then(|(unit, wanted)| Some((state.fields.get(&unit.to_string())?, *wanted)));
-    if field.is_some_and(|(field, _)| tolerated(target, field)) {
-        return false;
-    }
     let in_step = field.map(|(field, wanted)| field.in_step(wanted));
     match (row, in_step) {
         // Seen to differ canonically: what was natively held then may have been overwritten since.
@@ -242,7 +237,9 @@ pub fn failed(
         ErrorClass::Auth | ErrorClass::Permission | ErrorClass::Configuration => {
             keep(retry(wait.max(Duration::from_secs(2)), false, false))
         }
-        ErrorClass::UnknownOutcome => keep(retry(visible_after.max(Duration::from_millis(200)), false, true)),
+        // The intent outlives the letter: whatever enters the lane next is looked up first.
+        ErrorClass::UnknownOutcome if last && circuit_closed => keep(give_up()),
+        ErrorClass::UnknownOutcome => keep(retry(visible_after.max(wait).max(Duration::from_millis(200)), circuit_closed, true)),
         ErrorClass::Transient if last && circuit_closed => keep(give_up()),
         ErrorClass::Transient => keep(retry(error.retry_after.unwrap_or(wait), circuit_closed, false)),
         ErrorClass::Conflict | ErrorClass::NotFound if last => keep(give_up()),
@@ -341,20 +338,22 @@ pub fn looked_up(state: &ParticipantState, shown: &[(FieldPath, Value)], sent: &
     if sent.removal {
         return LookedUp::NoEffect;
     }
-    let mut took_effect = true;
+    // A value that was there before proves nothing, and neither does a field that cannot be read.
+    let (mut took_effect, mut evidence) = (true, false);
     for (unit, value) in shown {
         let Some(sent) = sent.units.get(&unit.to_string()) else { continue };
         let shown = ValueHash::of(Some(value));
+        let before = state.fields.get(&unit.to_string());
         if shown == *sent {
+            evidence |= before.is_none_or(|field| field.seen != Some(shown));
             continue;
         }
         took_effect = false;
-        let before = state.fields.get(&unit.to_string());
         if before.is_some_and(|field| field.seen != Some(shown) && field.sent != Some(shown) && field.rendered != Some(shown)) {
             return LookedUp::Edited;
         }
     }
-    if took_effect { LookedUp::TookEffect } else { LookedUp::NoEffect }
+    if took_effect && evidence { LookedUp::TookEffect } else { LookedUp::NoEffect }
 }
 
 /// The references a document makes in this target: which records must be there before it can be written.
@@ -368,3 +367,7 @@ pub fn references(target: &Participant, canonical: &Document) -> Vec<RecordId> {
         .filter_map(|row| document::present(canonical, row.canonical.as_ref()?)?.as_str().and_then(RecordId::parse))
         .collect()
 }
+
+#[cfg(test)]
+#[path = "outbound_tests.rs"]
+mod tests;
