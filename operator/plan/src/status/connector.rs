@@ -7,7 +7,8 @@ use super::conditions::{Readiness, held, of_check, of_plan, settle};
 use super::{Heard, Hearing, Judged, LOST, Moment, SILENT, earliest, hearing, last_error, reason_of, settling, told};
 use crate::config::Config;
 use crate::planned::Verdict;
-use fairlead_api::conditions::{ConditionType, Truth, Wanted};
+use fairlead_api::conditions::{ConditionType, Truth, Wanted, find};
+use fairlead_api::reasons::Class;
 use fairlead_api::status::Meaning;
 use fairlead_api::{CircuitState, ConnectorStatus, Quota, Reason, SystemInfo};
 use fairlead_model::Timestamp;
@@ -34,13 +35,13 @@ pub fn connector_status(
     let (conditions, throttled) = match hold {
         Some((conditions, _)) => (conditions, None),
         None => {
-            let (wanted, throttled) = judge(verdict, hearing, report, moment.now);
+            let (wanted, throttled) = judge(verdict, hearing, report, previous, moment.now);
             (settle(previous.map_or(&[], |status| &status.conditions), wanted, verdict.generation, moment), throttled)
         }
     };
     let newest = report.and_then(|report| {
         let probe = report.probe.as_ref().and_then(|probe| probe.as_ref().err());
-        [probe, report.last_error.as_ref()].into_iter().flatten().max_by_key(|failure| failure.at)
+        [probe, report.last_error.as_ref()].into_iter().flatten().filter(|failure| is_cause(failure)).max_by_key(|failure| failure.at)
     });
     let next = ConnectorStatus {
         observed_generation: Some(verdict.generation),
@@ -67,14 +68,20 @@ pub fn connector_status(
 }
 
 /// The conditions, and when a throttle ends.
-fn judge(verdict: &Verdict, hearing: Hearing, report: Option<&ConnectorReport>, now: Timestamp) -> (Vec<Wanted>, Option<Timestamp>) {
+fn judge(
+    verdict: &Verdict,
+    hearing: Hearing,
+    report: Option<&ConnectorReport>,
+    previous: Option<&ConnectorStatus>,
+    now: Timestamp,
+) -> (Vec<Wanted>, Option<Timestamp>) {
     let failure = report.and_then(|report| report.probe.as_ref()).and_then(|probe| probe.as_ref().err());
     let secret = failure.filter(|failure| is_reference(reason_of(&failure.error)));
     let resolved = match secret.filter(|_| verdict.resolved.is_ok()) {
         Some(failure) => Wanted::new(ConditionType::ResolvedRefs, false, reason_of(&failure.error), told(&failure.error)),
         None => of_check(ConditionType::ResolvedRefs, &verdict.resolved, Reason::ResolvedRefs, "everything it refers to was found"),
     };
-    let reachable = reachable(verdict, hearing, report, failure);
+    let reachable = reachable(verdict, hearing, report, failure, previous);
     let ready = of_plan(&verdict.accepted, &verdict.resolved).unwrap_or_else(|| match reachable.status {
         Truth::True => Readiness::ready(Reason::Succeeded, "the system answers and accepts the credentials"),
         Truth::Unknown => Readiness::unknown(reachable.reason, reachable.message.clone()),
@@ -102,7 +109,13 @@ fn judge(verdict: &Verdict, hearing: Hearing, report: Option<&ConnectorReport>, 
     (wanted, until)
 }
 
-fn reachable(verdict: &Verdict, hearing: Hearing, report: Option<&ConnectorReport>, failure: Option<&Failure>) -> Wanted {
+fn reachable(
+    verdict: &Verdict,
+    hearing: Hearing,
+    report: Option<&ConnectorReport>,
+    failure: Option<&Failure>,
+    previous: Option<&ConnectorStatus>,
+) -> Wanted {
     let say = |status: Truth, reason: Reason, message: &str| Wanted::new(ConditionType::Reachable, status, reason, message);
     if !verdict.is_good() {
         return say(
@@ -120,21 +133,35 @@ fn reachable(verdict: &Verdict, hearing: Hearing, report: Option<&ConnectorRepor
     let Some(report) = report else {
         return say(Truth::Unknown, Reason::Progressing, "the runtime has not taken over this version of the connector yet");
     };
-    if let Some(failure) = failure {
+    if let Some(failure) = failure.filter(|failure| is_cause(failure)) {
         return say(Truth::False, reason_of(&failure.error), &told(&failure.error));
     }
-    if report.circuit != Circuit::Closed {
-        let cause = report.last_error.as_ref().map(|failure| format!("; the last error was: {}", told(&failure.error))).unwrap_or_default();
-        return say(
-            Truth::False,
-            Reason::CircuitOpen,
-            &format!("the system failed several times in a row, so requests wait before one tries again{cause}"),
-        );
+    if failure.is_some() || report.circuit != Circuit::Closed {
+        let (reason, message) = why_open(report, previous).unwrap_or_else(|| (Reason::CircuitOpen, OPEN.to_owned()));
+        return say(Truth::False, reason, &message);
     }
     match report.probe {
         None => say(Truth::Unknown, Reason::Progressing, "the first probe is under way"),
         Some(_) => say(Truth::True, Reason::Succeeded, "the last probe succeeded"),
     }
+}
+
+const OPEN: &str = "the system failed several times in a row, so requests wait before one tries again";
+
+/// Whether a failure says what is wrong; that nothing is sent because the circuit is open is only what follows.
+fn is_cause(failure: &Failure) -> bool {
+    reason_of(&failure.error) != Reason::CircuitOpen
+}
+
+/// Why the circuit is open: the last failure of the far end, or what stood here before it opened.
+fn why_open(report: &ConnectorReport, previous: Option<&ConnectorStatus>) -> Option<(Reason, String)> {
+    let remote = |reason: Reason| reason.class() == Class::Remote && reason != Reason::CircuitOpen;
+    if let Some(failure) = report.last_error.as_ref().filter(|failure| remote(reason_of(&failure.error))) {
+        return Some((reason_of(&failure.error), format!("{}; {OPEN}", told(&failure.error))));
+    }
+    let before = find(&previous?.conditions, ConditionType::Reachable).filter(|condition| condition.status == "False")?;
+    let reason: Reason = before.reason.parse().ok().filter(|reason| remote(*reason))?;
+    Some((reason, before.message.clone()))
 }
 
 /// Whether a reason speaks of what the connector refers to.

@@ -179,6 +179,28 @@ fn a_connector_says_whose_turn_it_is() {
 }
 
 #[test]
+fn an_open_circuit_does_not_hide_why_it_opened() {
+    let dead = connector(|report| report.probe = Some(Err(failure(Class::Transient, "EndpointUnreachable"))));
+    let mut report =
+        ConnectorReport { circuit: Circuit::Open, probe: Some(Err(failure(Class::Transient, "CircuitOpen"))), ..connector_report() };
+    let judged = |report: &ConnectorReport, previous: &ConnectorStatus| {
+        connector_status(
+            &verdict(Kind::Connector),
+            Heard { report: Some(report), at: Some(at(100)) },
+            Some(previous),
+            moment(101),
+            &Config::default(),
+        )
+        .status
+    };
+    let open = judged(&report, &dead);
+    assert_eq!(story(&open.conditions), story(&dead.conditions));
+    assert_eq!(open.last_error, dead.last_error);
+    report.last_error = Some(failure(Class::Transient, "ServerError"));
+    assert_eq!(find(&judged(&report, &open).conditions, ConditionType::Ready).unwrap().reason, "RemoteError");
+}
+
+#[test]
 fn an_invalid_connector_is_stalled_whatever_runs() {
     let mut wrong = verdict(Kind::Connector);
     (wrong.accepted, wrong.digest) = (failed(Reason::UnsupportedValue), None);
