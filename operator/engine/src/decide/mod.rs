@@ -7,3 +7,7 @@ pub mod guard;
 pub mod inbound;
 pub mod outbound;
 pub mod ownership;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a world for tests")]
+pub(crate) mod sample;

@@ -139,13 +139,7 @@ pub fn decide(
 }
 
 /// Whether a row must be written to a record that the target holds.
-fn differs(
-    state: &ParticipantState,
-    native: &FieldPath,
-    digest: u64,
-    value: ValueHash,
-    unit: Option<&(FieldPath, ValueHash)>,
-) -> bool {
+fn differs(state: &ParticipantState, native: &FieldPath, digest: u64, value: ValueHash, unit: Option<&(FieldPath, ValueHash)>) -> bool {
     let row = state.rows.get(&ValueHash::of_text(&native.to_string()).0);
     let field = unit.and_then(|(unit, wanted)| Some((state.fields.get(&unit.to_string())?, *wanted)));
     let in_step = field.map(|(field, wanted)| field.in_step(wanted));

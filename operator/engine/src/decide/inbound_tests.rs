@@ -1,0 +1,260 @@
+//! The rules of reading, told as stories of two systems (see [`crate::decide::sample`]).
+
+use super::*;
+use crate::decide::sample::{ID, Seen, World, unit};
+use fairlead_model::unit::{OnDelete, Tie};
+use serde_json::json;
+
+fn both(world: &mut World, body: serde_json::Value) {
+    world.read("crm", body.clone());
+    world.write("erp");
+    world.read("erp", body);
+}
+
+#[test]
+fn a_new_record_is_seeded_with_all_of_its_creators_fields_and_enters_the_other_lane() {
+    let mut world = World::new();
+    let seen = world.read("erp", json!({"Name": "Acme", "Credit": "5"}));
+    assert_eq!(world.canonical(), json!({"name": "Acme", "credit": "5"}));
+    assert_eq!(seen.lanes(), ["crm:erp"]);
+    let absorbed = seen.absorbed();
+    assert!(absorbed.record.counts_as_changed && !absorbed.changes && absorbed.conflicts == 0);
+    let known = world.known();
+    assert_eq!((known.record.id, known.record.version, known.record.home.as_str()), (ID, 1, "erp"));
+}
+
+#[test]
+fn an_echo_a_repeat_and_a_touched_record_change_nothing() {
+    let mut world = World::new();
+    both(&mut world, json!({"Name": "Acme"}));
+    for who in ["crm", "erp"] {
+        let touched = world.read(who, json!({"Name": "Acme"}));
+        assert!(touched.lanes().is_empty() && !touched.absorbed().record.counts_as_changed, "only the vendor's stamp is new");
+        let again = world.shown(who, json!({"Name": "Acme"}));
+        let sequence = world.sequence;
+        assert!(matches!(world.take(who, &again, sequence), Seen::Unchanged));
+    }
+    assert_eq!(world.known().record.version, 1);
+}
+
+#[test]
+fn the_owners_change_is_taken_and_goes_to_the_others() {
+    let mut world = World::new();
+    both(&mut world, json!({"Name": "Acme", "Credit": "5"}));
+    let seen = world.read("crm", json!({"Name": "Acme Corp", "Credit": "5"}));
+    assert_eq!(seen.lanes(), ["erp:crm"]);
+    assert!(seen.absorbed().changes, "counts for the guard");
+    let seen = world.read("erp", json!({"Name": "Acme", "Credit": "9"}));
+    assert_eq!(world.canonical(), json!({"name": "Acme Corp", "credit": "9"}), "both edits survive");
+    assert!(seen.lanes().contains(&"crm:erp".to_owned()));
+}
+
+#[test]
+fn a_foreign_edit_is_counted_and_put_back() {
+    let mut world = World::new();
+    both(&mut world, json!({"Name": "Acme"}));
+    let seen = world.read("erp", json!({"Name": "Acne"}));
+    assert_eq!((seen.lanes(), seen.absorbed().conflicts), (vec!["erp:Restore".to_owned()], 1));
+    assert_eq!(world.canonical(), json!({"name": "Acme"}));
+    assert_eq!(world.write("erp"), Some(json!({"Name": "Acme"})));
+}
+
+#[test]
+fn with_keep_a_foreign_edit_stays_until_the_owner_has_another_value() {
+    let mut unit = unit();
+    unit.participants[1].write.as_mut().unwrap().on_foreign_edit = OnForeignEdit::Keep;
+    let mut world = World::of(unit);
+    both(&mut world, json!({"Name": "Acme"}));
+    let seen = world.read("erp", json!({"Name": "Acne"}));
+    assert_eq!((seen.lanes(), seen.absorbed().conflicts), (vec![], 1));
+    assert_eq!(world.write("erp"), None);
+    assert!(world.read("erp", json!({"Name": "Acne"})).lanes().is_empty());
+    assert_eq!(world.read("crm", json!({"Name": "Acme Corp"})).lanes(), ["erp:crm"]);
+    assert_eq!(world.write("erp"), Some(json!({"Name": "Acme Corp"})), "the owner's next value is not withheld");
+}
+
+#[test]
+fn an_edit_back_to_what_fairlead_once_wrote_is_not_taken_for_an_echo() {
+    let mut world = World::new();
+    world.read("erp", json!({"Name": "Acme"}));
+    world.write("crm");
+    world.read("crm", json!({"Name": "Acme"}));
+    assert_eq!(world.read("crm", json!({"Name": "Oops"})).lanes(), ["erp:crm"]);
+    world.write("erp");
+    assert_eq!(world.read("crm", json!({"Name": "Acme"})).lanes(), ["erp:crm"]);
+    assert_eq!(world.canonical(), json!({"name": "Acme"}));
+}
+
+#[test]
+fn two_systems_that_each_render_a_field_that_nobody_owns_come_to_rest() {
+    let mut world = World::new();
+    world.read("crm", json!({"Note": "Acme"}));
+    let mut turns = 0;
+    while turns < 10 {
+        let upper = world.write("erp").map(|_| world.read("erp", json!({"Note": "ACME"})));
+        let title = world.write("crm").map(|_| world.read("crm", json!({"Note": "Acme"})));
+        turns += 1;
+        if upper.is_none() && title.is_none() {
+            break;
+        }
+    }
+    assert!(turns <= 4, "still fighting after {turns} turns");
+}
+
+#[test]
+fn a_deletion_at_home_is_taken_and_elsewhere_only_counted() {
+    let mut world = World::new();
+    both(&mut world, json!({"Name": "Acme"}));
+    let elsewhere = world.read_deleted("erp");
+    assert!(elsewhere.lanes().is_empty() && !elsewhere.absorbed().deletes && elsewhere.absorbed().conflicts == 1);
+    assert_eq!(world.known().record.deleted_at, None);
+
+    let mut world = World::new();
+    both(&mut world, json!({"Name": "Acme"}));
+    let home = world.read_deleted("crm");
+    assert!(home.absorbed().deletes);
+    assert_eq!(home.lanes(), ["erp:crm"]);
+    assert!(world.known().record.deleted_at.is_some());
+    assert!(matches!(world.read_deleted("crm"), Seen::Unchanged), "told twice, it is one deletion");
+    assert!(world.read("erp", json!({"Name": "Edited"})).lanes().is_empty(), "what others still do with their copy goes nowhere");
+}
+
+#[test]
+fn an_unknown_record_that_is_deleted_is_nothing() {
+    assert!(matches!(World::new().read_deleted("crm"), Seen::Unchanged));
+}
+
+#[test]
+fn a_record_that_its_home_shows_again_lives_again() {
+    let mut unit = unit();
+    unit.participants[1].write.as_mut().unwrap().on_delete = OnDelete::Keep;
+    let mut world = World::of(unit);
+    both(&mut world, json!({"Name": "Acme"}));
+    world.read_deleted("crm");
+    world.write("erp");
+    let seen = world.read("crm", json!({"Name": "Acme Reborn"}));
+    assert_eq!(world.known().record.deleted_at, None);
+    assert_eq!(seen.lanes(), ["erp:crm"]);
+}
+
+#[test]
+fn a_copy_that_comes_back_is_brought_up_to_date() {
+    let mut world = World::new();
+    both(&mut world, json!({"Name": "Acme"}));
+    world.read_deleted("erp");
+    assert!(world.read("crm", json!({"Name": "Acme Corp"})).lanes().is_empty(), "nothing is written to a copy that is gone");
+    assert_eq!(world.read("erp", json!({"Name": "Acme"})).lanes(), ["erp:Restore"]);
+    assert_eq!(world.write("erp"), Some(json!({"Name": "Acme Corp"})));
+}
+
+#[test]
+fn stale_reads_are_read_again_by_key() {
+    type Twist = fn(&mut World) -> (ReadRecord, u64);
+    let cases: [(&str, Twist); 3] = [
+        ("began before our write was settled", |world| (world.shown("erp", json!({"Name": "Old"})), 0)),
+        ("older than the vendor's stamp that was seen", |world| {
+            let mut read = world.shown("erp", json!({"Name": "Old"}));
+            read.modified = Some(Timestamp(1));
+            (read, world.sequence)
+        }),
+        ("a write is in flight", |world| {
+            world.in_flight("erp");
+            (world.shown("erp", json!({"Name": "Old"})), world.sequence)
+        }),
+    ];
+    for (why, twist) in cases {
+        let mut world = World::new();
+        both(&mut world, json!({"Name": "Acme"}));
+        let (read, began) = twist(&mut world);
+        assert!(world.take("erp", &read, began).is_stale(), "{why}");
+    }
+}
+
+#[test]
+fn a_read_that_shows_nothing_new_is_never_stale() {
+    let mut world = World::new();
+    both(&mut world, json!({"Name": "Acme"}));
+    world.in_flight("erp");
+    assert!(!world.read("erp", json!({"Name": "Acme"})).is_stale());
+}
+
+#[test]
+fn a_creation_that_is_not_settled_yet_does_not_undo_the_edit_that_came_after_it() {
+    let mut world = World::new();
+    world.read("erp", json!({"Name": "One"}));
+    world.in_flight("crm");
+    world.read("erp", json!({"Name": "Two"}));
+    assert_eq!(world.canonical(), json!({"name": "Two"}), "the owner has no record yet");
+    assert!(world.read("crm", json!({"Name": "One"})).is_stale(), "the CRM shows what was sent before the edit");
+}
+
+#[test]
+fn at_first_sight_an_owners_empty_value_replaces_nothing_and_is_filled() {
+    let mut world = World::new();
+    world.read("erp", json!({"Name": "Acme", "Credit": "5"}));
+    let seen = world.read("crm", json!({"Name": null, "Credit": "9"}));
+    assert_eq!(world.canonical(), json!({"name": "Acme", "credit": "5"}));
+    assert_eq!((seen.lanes(), seen.absorbed().conflicts), (vec!["crm:erp".to_owned()], 0));
+    assert_eq!(world.write("crm"), Some(json!({"Name": "Acme", "Credit": "5"})));
+}
+
+#[test]
+fn at_first_sight_the_owners_value_wins_whichever_was_read_first() {
+    for order in [["crm", "erp"], ["erp", "crm"]] {
+        let mut world = World::new();
+        for who in order {
+            world.read(who, json!({"Name": format!("Name of {who}"), "Credit": format!("Credit of {who}")}));
+        }
+        assert_eq!(world.canonical(), json!({"name": "Name of crm", "credit": "Credit of erp"}), "{order:?}");
+    }
+}
+
+#[test]
+fn a_field_that_nobody_owns_belongs_to_the_newer_stamp() {
+    let mut world = World::new();
+    both(&mut world, json!({"Note": "first"}));
+    world.read("crm", json!({"Note": "second"}));
+    let mut late = world.shown("erp", json!({"Note": "third"}));
+    late.modified = Some(Timestamp(world.clock - 500));
+    world.known().identities.iter_mut().for_each(|identity| identity.state.modified = None);
+    let sequence = world.sequence;
+    world.take("erp", &late, sequence);
+    assert_eq!(world.canonical(), json!({"note": "second"}), "edited earlier, read later");
+    world.read("erp", json!({"Note": "fourth"}));
+    assert_eq!(world.canonical(), json!({"note": "fourth"}));
+}
+
+#[test]
+fn between_two_of_the_owning_role_the_tie_decides() {
+    for (tie, expected) in [(Tie::Home, "home"), (Tie::Latest, "edited")] {
+        let mut unit = unit();
+        unit.tie = tie;
+        unit.ownership.iter_mut().for_each(|rule| rule.role = "crm".into());
+        unit.participants[1].role = "crm".into();
+        let mut world = World::of(unit);
+        both(&mut world, json!({"Name": "home"}));
+        world.read("erp", json!({"Name": "edited"}));
+        assert_eq!(world.canonical(), json!({"name": expected}), "{tie:?}");
+    }
+}
+
+#[test]
+fn a_row_that_derives_from_other_fields_is_compared_by_its_lane() {
+    let mut unit = unit();
+    let rows = json!([{"canonical": "credit", "native": "Credit"}, {"native": "Label", "fromCanonical": ".record.name"}]);
+    unit.participants[1].rows = serde_json::from_value(rows).unwrap();
+    let mut world = World::of(unit);
+    world.read("crm", json!({"Name": "Acme", "Credit": "5"}));
+    assert_eq!(world.write("erp"), Some(json!({"Credit": "5", "Label": "Acme"})));
+    assert_eq!(world.read("crm", json!({"Name": "Acme Corp", "Credit": "5"})).lanes(), ["erp:crm"]);
+    assert_eq!(world.write("erp"), Some(json!({"Label": "Acme Corp"})));
+}
+
+#[test]
+fn a_record_enters_only_lanes_whose_condition_it_meets() {
+    let mut unit = unit();
+    unit.participants[1].write.as_mut().unwrap().when = Some(r#".record.note == "yes""#.into());
+    let mut world = World::of(unit);
+    assert!(world.read("crm", json!({"Name": "Acme", "Note": "no"})).lanes().is_empty());
+    assert_eq!(world.read("crm", json!({"Name": "Acme", "Note": "yes"})).lanes(), ["erp:crm"]);
+}
