@@ -25,8 +25,9 @@ use std::time::Duration;
 const BATCH: usize = 200;
 /// How often the lease is looked after during a write.
 const RENEW: Duration = Duration::from_secs(2);
-/// Without a wake-up, the lane looks for due keys this often.
-const TICK: Duration = Duration::from_secs(1);
+/// Without a wake-up (retries that fall due, keys that another process entered), the lane looks for keys after so long: soon after it had
+/// work, later while it is idle.
+const TICK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(4));
 
 /// The lane of one target.
 pub(crate) struct Lane {
@@ -54,6 +55,7 @@ impl Lane {
 
     /// Drains until the Integration stops. What is in flight then settles first.
     pub(crate) async fn run(mut self) {
+        let mut tick = TICK.0;
         loop {
             if self.shared.cancel.is_cancelled() {
                 break;
@@ -79,15 +81,22 @@ impl Lane {
                 }
             };
             if more {
+                tick = TICK.0;
                 continue;
             }
             tokio::select! {
                 () = self.shared.cancel.cancelled() => {}
                 () = self.shared.participants[self.index].wake_lane.notified() => {}
-                () = tokio::time::sleep(TICK) => {}
+                () = tokio::time::sleep(self.until_due(tick).await) => tick = (tick * 2).min(TICK.1),
             }
         }
         self.lease.release().await;
+    }
+
+    /// How long to wait: until the next retry falls due, `tick` at most.
+    async fn until_due(&self, tick: Duration) -> Duration {
+        let due = self.shared.around.store.next_due(&self.shared.realm, &self.target().unit.name).await.ok().flatten();
+        due.map_or(tick, |due| due.since(self.shared.now()).max(Duration::from_millis(250)).min(tick))
     }
 
     /// Claims, writes and settles one batch; how many keys were settled.

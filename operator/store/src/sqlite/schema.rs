@@ -35,7 +35,7 @@ pub(super) fn open_writer(path: Option<&Path>) -> Result<Connection, StoreError>
     if path.is_some() {
         enter_wal(&connection)?;
     }
-    common_settings(&connection)?;
+    common_settings(&connection, WRITER_CACHE)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "wal_autocheckpoint", 4096)?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
@@ -51,14 +51,19 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| explain_open(error, path))?;
     connection.busy_timeout(BUSY)?;
-    common_settings(&connection)?;
+    common_settings(&connection, READER_CACHE)?;
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
 }
 
-fn common_settings(connection: &Connection) -> Result<(), StoreError> {
+/// Page caches, in KiB. The writer's saves it from reading pages that it changes again and again; a reader's misses are served from the
+/// operating system's cache of the file, so four large ones would only hold the same pages four times.
+const WRITER_CACHE: i64 = 32 * 1024;
+const READER_CACHE: i64 = 4 * 1024;
+
+fn common_settings(connection: &Connection, cache: i64) -> Result<(), StoreError> {
     connection.set_prepared_statement_cache_capacity(128);
-    connection.pragma_update(None, "cache_size", -64 * 1024)?;
+    connection.pragma_update(None, "cache_size", -cache)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     Ok(())
 }
