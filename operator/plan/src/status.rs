@@ -7,8 +7,9 @@
 //! - Nothing moves because a poll happened. A status that would say the same ([`fairlead_api::status::Meaning`]) is given back as it was;
 //!   numbers ride along with what else changes. How soon a change is written tells [`pace`].
 //!
-//! Assumption: `Moment::listening_since` is when this operator began to listen. For [`Config::silent_after`] from then on, a resource that has
-//! not been spoken of keeps the conditions it had for the same generation, so a restart of operator or runtime moves nothing that settles again.
+//! Assumption: `Moment::listening_since` is when this operator began to listen. For [`Config::silent_after`] from then on, a resource keeps the
+//! conditions it had for the same generation if its runtime has not spoken of it, has not looked at the data, or is still finding out that
+//! everything was read before: so a restart of operator or runtime moves nothing that settles again.
 
 mod conditions;
 mod connector;

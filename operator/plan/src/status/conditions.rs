@@ -88,11 +88,12 @@ pub(super) fn settle(previous: &[Condition], wanted: Vec<Wanted>, generation: i6
     replace_conditions(previous, wanted, generation, utc(moment.now))
 }
 
-/// The conditions as they were, for a resource that was not spoken of yet by a runtime that has only just been listened to. Only if they
-/// were about this generation, and the plan was and is in order: then whatever they said of the data is the last that was known.
+/// The conditions as they were, for a resource of which a runtime that has only just been listened to cannot tell yet. Only if they were
+/// about this generation, the plan was and is in order, and they told more than that somebody was on the way.
 pub(super) fn held(previous: Option<&[Condition]>, generation: i64, planned_well: bool) -> Option<Vec<Condition>> {
     let previous = previous?;
     let good = |kind| find(previous, kind).is_some_and(|c| c.status == "True" && c.observed_generation == Some(generation));
-    let spoken = find(previous, ConditionType::Ready).is_some_and(|ready| ready.observed_generation == Some(generation));
-    (planned_well && spoken && good(ConditionType::Accepted) && good(ConditionType::ResolvedRefs)).then(|| previous.to_vec())
+    let ready = find(previous, ConditionType::Ready).filter(|ready| ready.observed_generation == Some(generation))?;
+    let passing = [Reason::Progressing, Reason::Backfilling, Reason::WorkerNotReporting].iter().any(|word| word.as_str() == ready.reason);
+    (planned_well && !passing && good(ConditionType::Accepted) && good(ConditionType::ResolvedRefs)).then(|| previous.to_vec())
 }

@@ -42,7 +42,7 @@ pub fn integration_status(
     let view = View { verdict, hearing, report, connectors, moment, config };
 
     let hold = settling(moment, config)
-        .filter(|_| !view.has_looked())
+        .filter(|_| !view.has_looked() || report.is_some_and(|report| report.phase == Phase::Backfill))
         .and_then(|until| Some((held(previous.map(|status| status.conditions.as_slice()), verdict.generation, verdict.is_good())?, until)));
     let holding = hold.as_ref().map(|(_, until)| *until);
     let conditions = match hold {
@@ -59,7 +59,7 @@ pub fn integration_status(
         conditions,
         lag: Some(view.lag(previous, holding.is_some())),
         last_sync_time: coarse_time(written, newest.as_ref()),
-        participants: view.participants(previous),
+        participants: view.participants(previous, holding.is_some()),
         dead_letters: match counted {
             Some(report) => Some(report.participants.iter().map(|each| count(each.dead_letters)).fold(0, i64::saturating_add)),
             None => previous.and_then(|status| status.dead_letters),
@@ -385,14 +385,15 @@ impl View<'_> {
         LagStatus { bucket, pending: bucket != LagBucket::Under10s && report.lag.is_some_and(|lag| lag.pending > 0) }
     }
 
-    fn participants(&self, previous: Option<&IntegrationStatus>) -> Vec<ParticipantStatus> {
+    fn participants(&self, previous: Option<&IntegrationStatus>, holding: bool) -> Vec<ParticipantStatus> {
+        let spoken = self.report.filter(|_| !holding);
         let before = |name: &str| previous.and_then(|status| status.participants.iter().find(|each| each.name == name));
         self.verdict
             .participants
             .iter()
             .map(|(name, connector)| {
-                let report = self.report.and_then(|report| report.participants.iter().find(|each| each.name == *name));
-                let paused = self.report.is_some_and(|report| report.phase == Phase::Paused);
+                let report = spoken.and_then(|report| report.participants.iter().find(|each| each.name == *name));
+                let paused = spoken.is_some_and(|report| report.phase == Phase::Paused);
                 let status = self.connectors.get(connector);
                 let circuit = status.and_then(|status| status.circuit);
                 let broken =

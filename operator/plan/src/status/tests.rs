@@ -411,11 +411,20 @@ fn a_restart_moves_nothing_that_settles_again() {
         assert_eq!(judged.status, settled, "after {seconds} s");
         assert!(judged.next_check.is_some_and(|next| next <= at(1_023)));
     }
-    // It has taken the unit over and not looked at the data yet.
+    // It has taken the unit over and not looked at the data yet, then it waits for its leases.
     let starting = IntegrationReport { phase: Phase::Backfill, participants: Vec::new(), lag: None, ..integration_report() };
-    let heard = Heard { report: Some(&starting), at: Some(at(1_005)) };
+    let mut waiting = IntegrationReport { phase: Phase::Backfill, lag: None, ..integration_report() };
+    waiting.participants.iter_mut().for_each(|participant| participant.state = Reported::Backfill);
     let moment = Moment { now: at(1_006), listening_since: restarted };
-    assert_eq!(integration_status(&verdict, heard, &connectors, Some(&settled), moment, &config).status, settled);
+    for report in [&starting, &waiting] {
+        let heard = Heard { report: Some(report), at: Some(at(1_005)) };
+        assert_eq!(integration_status(&verdict, heard, &connectors, Some(&settled), moment, &config).status, settled);
+    }
+    // But a first load that only begins is told at once.
+    let first = integration(|report| report.digest = Digest("sha256:before".into()));
+    let heard = Heard { report: Some(&waiting), at: Some(at(1_005)) };
+    let judged = integration_status(&verdict, heard, &connectors, Some(&first), moment, &config);
+    assert_eq!(story(&judged.status.conditions), ["Ready=False Backfilling", "Reconciling=True Backfilling"]);
     // A runtime that speaks and still does not know of it after that: the truth is told.
     let heard = Heard { report: None, at: Some(at(1_020)) };
     let moment = Moment { now: at(1_021), listening_since: restarted };
