@@ -29,6 +29,8 @@ const KEYS_PER_READ: usize = 200;
 const CONFLICT_RETRIES: u32 = 8;
 /// The wait after a failed read, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// The wait before keys are read again that could not be taken because a write was in flight; doubles up to the poll's own time.
+const STALE: Duration = Duration::from_millis(500);
 /// While another process holds the lease, it is asked for this often.
 const CAMPAIGN: Duration = Duration::from_secs(1);
 /// The note that remembers which overrun of the guard a person confirmed.
@@ -59,6 +61,9 @@ pub(crate) struct Source {
     lease: Lease,
     /// Dead letters already written, by external id: the lag window shows the same bad record again and again.
     parked: HashMap<ExternalId, u64>,
+    /// Something is to be read again by key soon, and for how many rounds that has been so.
+    stale: bool,
+    stale_rounds: u32,
 }
 
 impl Source {
@@ -71,7 +76,7 @@ impl Source {
             format!("reader/{}/{name}", shared.realm),
             shared.around.holder.clone(),
         );
-        Self { shared, index, lease, parked: HashMap::new() }
+        Self { shared, index, lease, parked: HashMap::new(), stale: false, stale_rounds: 0 }
     }
 
     fn participant(&self) -> &Participant {
@@ -94,7 +99,9 @@ impl Source {
                     wait = RETRY.0;
                     *lock(&facts.paused) = None;
                     facts.last_read.store(u64::try_from(self.shared.now().0).unwrap_or(0), Ordering::Release);
-                    every
+                    // Not at once: a write in flight takes its time, and each look costs the vendor's quota.
+                    self.stale_rounds = if std::mem::take(&mut self.stale) { self.stale_rounds + 1 } else { 0 };
+                    if self.stale_rounds == 0 { every } else { every.min(STALE * 2u32.pow(self.stale_rounds.min(8) - 1)) }
                 }
                 Ok(false) => CAMPAIGN,
                 Err(Stop::Cancelled) => break,
@@ -205,6 +212,8 @@ impl Source {
                     })
                 })
                 .collect();
+            // Somebody wants to know: what is still bad becomes a dead letter again, though it was told before.
+            self.parked.retain(|id, _| !ids.contains(id));
             self.absorb(records, began, None, &Requested { ids: &ids, edits: &edits }, fence).await?;
             last = ids;
         }
@@ -277,7 +286,19 @@ impl Source {
             }
             return result;
         }
-        Err(Stop::Store(StoreError::Other("records kept changing while they were absorbed".into())))
+        if records.len() < 2 {
+            return Err(Stop::Store(StoreError::Other("a record kept changing while it was absorbed".into())));
+        }
+        // Two records of one batch may stand in each other's way (one takes the match value of the other, say); one after the other they
+        // do not, and the rest of the stream goes on.
+        for record in records {
+            let id = record.id.clone();
+            let ids = if requested.ids.contains(&id) { vec![id] } else { Vec::new() };
+            let requested = Requested { ids: &ids, edits: requested.edits };
+            Box::pin(self.absorb(vec![record], began, None, &requested, fence)).await?;
+        }
+        let requested = Requested { ids: &[], edits: requested.edits };
+        self.try_absorb(&[], began, checkpoint, &requested, repeated, fence).await
     }
 
     async fn try_absorb(
@@ -331,7 +352,7 @@ impl Source {
                 read.edited = edited_units(participant, edit);
                 through.push(read.external_id.0.clone());
             }
-            let context = Context { new_id: id, began, now };
+            let context = Context { new_id: id, began, by_key: done.contains(&read.external_id), now };
             match inbound::decide(&shared.program, participant, &read, known.as_ref(), context) {
                 // A record that is good again closes its dead letter, even if nothing else came of it.
                 Decision::Unchanged if was_dead.contains(&read.external_id) => batch.records.extend(kept(name, &read, known.as_ref())),
@@ -373,9 +394,7 @@ impl Source {
             shared.failed(self.index, letter.external_id.as_ref().map(ToString::to_string), letter.record, &error);
         }
         shared.wake_lanes(targets.iter().map(String::as_str));
-        if stale {
-            shared.participants[self.index].wake_reader.notify_one();
-        }
+        self.stale |= stale;
         Ok(())
     }
 

@@ -40,6 +40,8 @@ pub struct Context {
     pub new_id: RecordId,
     /// The store's sequence when the read began.
     pub began: u64,
+    /// It was read by its key: then it is the newest that the vendor has, whatever its stamp (a vendor restored from a backup shows older ones).
+    pub by_key: bool,
     /// The present moment.
     pub now: Timestamp,
 }
@@ -243,7 +245,7 @@ fn decide_deleted(
 /// record is read again by key.
 fn is_stale(source: &Participant, known: Option<&Known>, before: &ParticipantState, read: &ReadRecord, context: Context) -> bool {
     let older = match (before.modified, read.modified) {
-        (Some(held), Some(shown)) => shown.0 < held,
+        (Some(held), Some(shown)) => shown.0 < held && !context.by_key,
         _ => false,
     };
     older || before.settled > context.began || known.is_some_and(|known| in_flight(known, &source.unit.name))

@@ -171,6 +171,17 @@ fn stale_reads_are_read_again_by_key() {
 }
 
 #[test]
+fn a_read_by_key_is_taken_although_its_stamp_is_older() {
+    let mut world = World::new();
+    both(&mut world, json!({"Name": "Acme"}));
+    world.by_key = true;
+    let mut restored = world.shown("crm", json!({"Name": "Restored"}));
+    restored.modified = Some(Timestamp(1));
+    let sequence = world.sequence;
+    assert_eq!(world.take("crm", &restored, sequence).lanes(), ["erp:crm"]);
+}
+
+#[test]
 fn a_read_that_shows_nothing_new_is_never_stale() {
     let mut world = World::new();
     both(&mut world, json!({"Name": "Acme"}));

@@ -112,6 +112,8 @@ pub(crate) struct World {
     /// The vendors' clock; each read and write is a second later.
     pub(crate) clock: i64,
     pub(crate) sequence: u64,
+    /// Records are read by key.
+    pub(crate) by_key: bool,
 }
 
 impl World {
@@ -120,7 +122,7 @@ impl World {
     }
 
     pub(crate) fn of(unit: IntegrationUnit) -> Self {
-        Self { program: Program::compile(unit).unwrap(), known: None, clock: 1_000_000, sequence: 1 }
+        Self { program: Program::compile(unit).unwrap(), known: None, clock: 1_000_000, sequence: 1, by_key: false }
     }
 
     pub(crate) fn participant(&self, name: &str) -> &Participant {
@@ -165,7 +167,7 @@ impl World {
 
     /// Absorbs a read that began at `began`.
     pub(crate) fn take(&mut self, who: &str, read: &ReadRecord, began: u64) -> Seen {
-        let context = Context { new_id: ID, began, now: Timestamp(self.clock) };
+        let context = Context { new_id: ID, began, by_key: self.by_key, now: Timestamp(self.clock) };
         match inbound::decide(&self.program, self.participant(who), read, self.known.as_ref(), context) {
             Decision::Unchanged => Seen::Unchanged,
             Decision::Stale => Seen::Stale,
