@@ -13,7 +13,7 @@ use crate::shared::{Shared, lock};
 use fairlead_mapping::Table;
 use fairlead_model::state::ParticipantState;
 use fairlead_model::unit::InitialLoad;
-use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError};
+use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp};
 use fairlead_store::{Claim, Claimed, Fence, Identity, Intend, Origin, Outcome, Settle, Settlement, Stage, StoreError};
 use fairlead_systems::{NativeRecord, WriteBatch};
 use serde_json::Value;
@@ -29,11 +29,16 @@ const RENEW: Duration = Duration::from_secs(2);
 /// work, later while it is idle.
 const TICK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(4));
 
+/// A missing permission is somebody's to give; so long the entity rests.
+const REFUSED: Duration = Duration::from_secs(30);
+
 /// The lane of one target.
 pub(crate) struct Lane {
     shared: Arc<Shared>,
     index: usize,
     lease: Lease,
+    /// The account may not write this entity; until then it is not tried again.
+    refused_until: Timestamp,
 }
 
 impl Lane {
@@ -46,7 +51,7 @@ impl Lane {
             format!("lane/{}/{name}", shared.realm),
             shared.around.holder.clone(),
         );
-        Self { shared, index, lease }
+        Self { shared, index, lease, refused_until: Timestamp::default() }
     }
 
     fn target(&self) -> &Participant {
@@ -108,6 +113,7 @@ impl Lane {
         let Ok(connection) = shared.connection(self.index) else { return Ok(0) };
         let Ok(system) = connection.system() else { return Ok(0) };
         if connection.blocked().is_some()
+            || self.refused_until > shared.now()
             || system.circuit() == fairlead_model::report::Circuit::Open
             || system.throttled_until().is_some_and(|until| until > shared.now())
         {
@@ -138,10 +144,41 @@ impl Lane {
             shared.around.metrics.settled(&shared.realm, &target.unit.name, &result.outcome);
         }
         let settle = Settle { realm: claim.realm, target: claim.target, fence, results, now: shared.now() };
-        shared.around.store.settle(&settle).await?;
+        let settle = match shared.around.store.settle(&settle).await {
+            Err(StoreError::Conflict(ids)) => {
+                let settle = self.without_duplicates(settle, &ids).await?;
+                shared.around.store.settle(&settle).await?;
+                settle
+            }
+            settled => settled.map(|()| settle)?,
+        };
         crash::point("lane.settled");
         edits::forget(shared.around.store.as_ref(), &settle.realm, &settle.target, &edited).await?;
         Ok(count)
+    }
+
+    /// The same results, with a dead letter for each record whose id in the target stands for another record by now, or that got another one.
+    async fn without_duplicates(&self, mut settle: Settle, ids: &[RecordId]) -> Result<Settle, StoreError> {
+        let target = self.target();
+        let known = self.shared.around.store.known_by_id(&settle.realm, ids).await?;
+        for known in known.into_iter().flatten() {
+            let Some(result) = settle.results.iter_mut().find(|result| result.id == known.record.id) else { continue };
+            let told = match &result.outcome {
+                Outcome::Delivered { external_id, .. } | Outcome::Unchanged { learnt: Some((external_id, _)) } => external_id.to_string(),
+                _ => continue,
+            };
+            let error = RemoteError::new(
+                ErrorClass::Data,
+                "DuplicateIdentity",
+                format!(
+                    "it was written as {told}, which stands for another record, or it has another id there; merge the two in {}, then replay",
+                    settle.target
+                ),
+            );
+            let claimed = Claimed { known, origin: fairlead_store::Origin::Repair, since: settle.now, attempts: 0, intent: None };
+            result.outcome = outbound::dead_letter(target, &claimed, Stage::Delivery, &error, None);
+        }
+        Ok(settle)
     }
 
     async fn deliver(
@@ -287,6 +324,7 @@ impl Lane {
                 Err(error) => {
                     shared.failed(self.index, planned.item.id.as_ref().map(ToString::to_string), Some(claimed.known.record.id), &error);
                     if matches!(error.class, ErrorClass::Permission) {
+                        self.refused_until = shared.now().plus(REFUSED);
                         *lock(&shared.participants[self.index].paused) = Some(error.clone());
                     }
                     let wait = backoff(&shared, claimed.attempts);
