@@ -8,7 +8,7 @@ use crate::source::Source;
 use fairlead_model::report::{IntegrationReport, Lag, ParticipantReport, ParticipantState, Phase, Preview};
 use fairlead_model::unit::InitialLoad;
 use fairlead_model::{ExternalId, RecordId};
-use fairlead_store::{Absorb, Checkpoint, DeadLetterFilter, Enqueue, GuardCounts, Keys, Origin, Snapshot, StoreError};
+use fairlead_store::{Absorb, Checkpoint, DeadLetterFilter, Enqueue, GuardCounts, Keys, Origin, Snapshot, Stage, StoreError};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,6 +20,8 @@ use tokio_util::task::TaskTracker;
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// Ids handled at once when a whole participant is to be read again.
 const PAGE: usize = 1000;
+/// How many dead letters of a participant are read again when a new unit comes.
+const RETRIED_LETTERS: usize = 10_000;
 /// How many dead letters are looked at when a preview counts ambiguous ones.
 const PREVIEW_LETTERS: usize = 10_000;
 
@@ -149,7 +151,50 @@ async fn prepare(shared: &Shared) -> Result<(), StoreError> {
     if store.note(&shared.realm, "ownership").await?.as_ref() != Some(&ownership) {
         store.put_note(&shared.realm, "ownership", &ownership).await?;
     }
+    let revision = json!(unit.digest);
+    let before = store.note(&shared.realm, "unit").await?;
+    if changed(&before, &revision) {
+        retry_dead_letters(shared).await?;
+    }
+    if before.as_ref() != Some(&revision) {
+        store.put_note(&shared.realm, "unit", &revision).await?;
+    }
+    note_complete(shared).await?;
     resync(shared).await
+}
+
+/// What was bad under the unit before may be good under this one: bad reads are read again by key, what was refused enters its lane again.
+async fn retry_dead_letters(shared: &Shared) -> Result<(), StoreError> {
+    let store = &shared.around.store;
+    for participant in &shared.program.participants {
+        let name = &participant.unit.name;
+        let (realm, of) = (Some(shared.realm.clone()), Some(name.clone()));
+        let filter = DeadLetterFilter { realm, participant: of, max: RETRIED_LETTERS, ..DeadLetterFilter::default() };
+        let letters = store.dead_letters(&filter).await?;
+        let read = letters.iter().filter(|letter| matches!(letter.letter.stage, Stage::Inbound | Stage::Identity));
+        let ids: Vec<_> = read.filter_map(|letter| letter.letter.external_id.clone()).collect();
+        if participant.readable() && !ids.is_empty() {
+            store.request_reads(&shared.realm, name, &ids, shared.now()).await?;
+        }
+        if participant.writable() {
+            let (realm, target) = (shared.realm.clone(), name.clone());
+            store.enqueue(&Enqueue { realm, target, keys: Keys::DeadLetters, origin: Origin::Replay, now: shared.now() }).await?;
+        }
+    }
+    Ok(())
+}
+
+/// That a first full read was complete is known to the store, also while its system is away or another process reads it.
+async fn note_complete(shared: &Shared) -> Result<(), StoreError> {
+    for (participant, facts) in shared.program.participants.iter().zip(&shared.participants) {
+        if participant.readable() && !facts.complete.load(Ordering::Acquire) {
+            let checkpoint = shared.around.store.checkpoint(&shared.realm, &participant.unit.name, "main").await?;
+            if checkpoint.is_some_and(|checkpoint| checkpoint.complete) {
+                facts.complete.store(true, Ordering::Release);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A new `resync` value reads everything again and re-checks every target.
@@ -257,6 +302,7 @@ async fn observe(
     let snapshot = store.snapshot(&shared.realm, shared.now()).await?;
     *sequence = Some(at);
     refresh_live(shared, &snapshot);
+    note_complete(shared).await?;
     let loaded = shared.loaded();
     if shared.program.unit.initial_load == InitialLoad::Preview && loaded {
         if moved || preview.is_none() {
