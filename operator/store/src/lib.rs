@@ -39,8 +39,9 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// A conflict is: another version than the one looked up; an id that is there already (Insert) or not (Keep, Update); a live record
     /// with one of the match keys (Insert); an external id that stands for another record; a second external id of this participant for one
-    /// record; and a state that does not know of a write which was settled since it was looked up (`state.settled` below the stored one: a
-    /// state is changed, never made anew).
+    /// record; a state that does not know of a write which was settled since it was looked up (`state.settled` below the stored one: a
+    /// state is changed, never made anew); and a change (`counts_as_changed`) in a record of which a write to this participant is claimed,
+    /// since that write will settle by the state it was claimed with.
     ///
     /// Open inbound and identity letters of an external id that is absorbed close as superseded. Lanes and reads that waited for a newly
     /// named record are due at once.

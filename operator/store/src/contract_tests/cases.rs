@@ -33,6 +33,7 @@ cases![
     a_record_that_changed_meanwhile_is_a_conflict_and_nothing_of_the_batch_stays,
     an_external_id_stands_for_one_record_and_a_record_has_one_per_participant,
     a_state_that_does_not_know_of_a_settled_write_is_a_conflict,
+    a_change_that_does_not_know_of_a_write_in_flight_is_a_conflict,
     a_record_that_another_reader_found_first_is_not_inserted_again,
     one_batch_may_hold_a_record_twice,
     every_command_raises_the_sequence_and_a_delivery_keeps_it,
@@ -222,6 +223,35 @@ async fn a_state_that_does_not_know_of_a_settled_write_is_a_conflict(store: Arc<
     world.store.absorb(&read(&present)).await.unwrap();
     let stored = world.known(1).await.unwrap().identity(ERP).unwrap().state.clone();
     assert_eq!((stored.settled, stored.vendor_version.as_deref()), (present.settled, Some("2")));
+}
+
+async fn a_change_that_does_not_know_of_a_write_in_flight_is_a_conflict(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.in_step([1], at(1)).await;
+    let erp_reader = lease(&*world.store, "reader/sales/customers/erp", "a", at(1)).await.unwrap();
+    let looked_up = world.known(1).await.unwrap().identity(ERP).unwrap().state.clone();
+    // Between the reader's look-up and its commit, the lane claims the record: it will settle by the state it was shown.
+    world.enqueue(Keys::Records(vec![id(1)]), Origin::Resync, at(2)).await;
+    world.claim(at(2)).await;
+    let read = |state: ParticipantState, changed: bool| Absorb {
+        participant: ERP.to_owned(),
+        fence: erp_reader.clone(),
+        records: vec![AbsorbRecord {
+            change: RecordChange::Keep { version: 1 },
+            external_id: erp_id(1),
+            state,
+            enqueue: Vec::new(),
+            counts_as_changed: changed,
+            ..inserted(1)
+        }],
+        ..world.batch(at(3))
+    };
+    assert_eq!(world.store.absorb(&read(looked_up.clone(), true)).await.unwrap_err(), StoreError::Conflict(vec![id(1)]));
+    // What shows nothing new may be noted.
+    world.store.absorb(&read(looked_up, false)).await.unwrap();
+    world.settle(1, 1, delivered(1, 1), at(4)).await;
+    let present = world.known(1).await.unwrap().identity(ERP).unwrap().state.clone();
+    world.store.absorb(&read(present, true)).await.unwrap();
 }
 
 async fn a_record_that_another_reader_found_first_is_not_inserted_again(store: Arc<dyn Store>) {

@@ -37,6 +37,8 @@ struct Item {
     state: String,
     settled: i64,
     enqueue: Vec<(String, Origin)>,
+    /// The read shows something new.
+    changed: bool,
 }
 
 enum Change {
@@ -144,6 +146,7 @@ impl Item {
             state: encode_state(&record.state)?,
             settled: record.state.settled.cast_signed(),
             enqueue: record.enqueue.clone(),
+            changed: record.counts_as_changed,
         })
     }
 }
@@ -194,6 +197,11 @@ impl Work<'_> {
         let added = match records::name(connection, &naming)? {
             Named::Conflict => return Ok(false),
             Named::New => true,
+            // A write went into flight since the reader looked: its settlement will put down the state that it began with, and what was
+            // read would be forgotten.
+            Named::Known if item.changed && Lane::load(connection, row, participant)?.is_some_and(|lane| lane.claimed.is_some()) => {
+                return Ok(false);
+            }
             Named::Known => false,
         };
         if added {
