@@ -201,7 +201,17 @@ impl Lane {
         let (unknown, clear): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|claimed| claimed.intent.is_some());
         let mut ready = clear;
         if !unknown.is_empty() {
-            match look_up(target, system.as_ref(), unknown).await {
+            let found = {
+                let mut looking = std::pin::pin!(look_up(target, system.as_ref(), unknown));
+                loop {
+                    tokio::select! {
+                        found = &mut looking => break found,
+                        // Looking up many takes longer than a lease; under a lost one it would begin anew each time.
+                        () = tokio::time::sleep(RENEW) => drop(self.lease.ensure().await),
+                    }
+                }
+            };
+            match found {
                 Ok(found) => {
                     crash::point("lane.looked-up");
                     for (claimed, result) in found {
@@ -246,16 +256,14 @@ impl Lane {
             references.iter().copied().zip(ids).collect()
         };
         let missing: Vec<RecordId> = resolved.iter().filter(|(_, id)| id.is_none()).map(|(record, _)| *record).collect();
-        let gone: BTreeSet<RecordId> = if missing.is_empty() {
-            BTreeSet::new()
+        let never: HashMap<RecordId, RemoteError> = if missing.is_empty() {
+            HashMap::new()
         } else {
             let known = shared.around.store.known_by_id(&shared.realm, &missing).await?;
-            missing
-                .iter()
-                .zip(known)
-                .filter(|(_, known)| known.as_ref().is_none_or(|k| k.record.deleted_at.is_some()))
-                .map(|(id, _)| *id)
-                .collect()
+            let never = |(id, known): (&RecordId, Option<fairlead_store::Known>)| {
+                Some((*id, outbound::never_there(&shared.program, target, *id, known.as_ref())?))
+            };
+            missing.iter().zip(known).filter_map(never).collect()
         };
 
         let edits = if ready.iter().any(|claimed| claimed.origin == Origin::Replay) {
@@ -273,15 +281,15 @@ impl Lane {
                     }
                     writes.push((claimed, *planned));
                 }
-                Step::Settle(Outcome::WaitFor { record }) if gone.contains(&record) => {
-                    let error = RemoteError::new(
-                        ErrorClass::Data,
-                        "ReferenceDeleted",
-                        format!("it refers to record {record}, which is deleted; point it at another record in its source"),
-                    );
-                    settle(&claimed, outbound::dead_letter(target, &claimed, Stage::Outbound, &error, None));
+                Step::Settle(outcome) => {
+                    let outcome = match &outcome {
+                        Outcome::WaitFor { record } => {
+                            never.get(record).map_or(outcome, |error| outbound::dead_letter(target, &claimed, Stage::Outbound, error, None))
+                        }
+                        _ => outcome,
+                    };
+                    settle(&claimed, outcome);
                 }
-                Step::Settle(outcome) => settle(&claimed, outcome),
             }
         }
         if writes.is_empty() {

@@ -12,7 +12,7 @@ use fairlead_model::hash::ValueHash;
 use fairlead_model::state::{ParticipantState, RowState};
 use fairlead_model::unit::{InitialLoad, OnDelete};
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
-use fairlead_store::{Claimed, NewDeadLetter, Outcome, Stage};
+use fairlead_store::{Claimed, Known, NewDeadLetter, Outcome, Stage};
 use fairlead_systems::{WriteItem, WriteOperation, Written};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -348,6 +348,25 @@ pub fn looked_up(state: &ParticipantState, shown: &[(FieldPath, Value)], sent: &
         }
     }
     if took_effect && evidence { LookedUp::TookEffect } else { LookedUp::NoEffect }
+}
+
+/// Why waiting for `record`, which the target does not have, would never end; `None` while it may still come.
+#[must_use]
+pub fn never_there(program: &Program, target: &Participant, record: RecordId, known: Option<&Known>) -> Option<RemoteError> {
+    let (reason, why) = match known {
+        Some(known) if known.record.deleted_at.is_none() => {
+            if program.unit.initial_load == InitialLoad::MatchOnly {
+                ("ReferenceFiltered", "which matches no record here and is not created under initialLoad: MatchOnly")
+            } else if target.table.accepts(&known.record.document) == Ok(false) {
+                ("ReferenceFiltered", "which write.when keeps out of here")
+            } else {
+                return None;
+            }
+        }
+        _ => ("ReferenceDeleted", "which is deleted"),
+    };
+    let message = format!("it refers to record {record}, {why}; point it at another record in its source, or let that one in");
+    Some(RemoteError::new(ErrorClass::Data, reason, message))
 }
 
 /// The references a document makes in this target: which records must be there before it can be written.

@@ -142,6 +142,25 @@ fn a_record_waits_for_the_one_that_it_refers_to() {
 }
 
 #[test]
+fn nobody_waits_for_a_record_that_never_comes() {
+    let reason = |world: &World, known: Option<&Known>| {
+        never_there(&world.program, world.participant("erp"), ID, known).map_or("may come".to_owned(), |error| error.reason)
+    };
+    let mut conditional = unit();
+    conditional.participants[1].write.as_mut().unwrap().when = Some(r#".record.note == "yes""#.into());
+    let mut matching = unit();
+    matching.initial_load = InitialLoad::MatchOnly;
+    for (unit, expected) in [(unit(), "may come"), (conditional, "ReferenceFiltered"), (matching, "ReferenceFiltered")] {
+        let mut world = World::of(unit);
+        world.read("crm", json!({"Name": "Parent"}));
+        assert_eq!(reason(&world, world.known.as_ref()), expected);
+        assert_eq!(reason(&world, None), "ReferenceDeleted");
+        world.read_deleted("crm");
+        assert_eq!(reason(&world, world.known.as_ref()), "ReferenceDeleted");
+    }
+}
+
+#[test]
 fn each_class_of_failure_has_its_outcome() {
     let mut world = in_both();
     world.read("crm", json!({"Name": "Acme Corp", "Credit": "5"}));
