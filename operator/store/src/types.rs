@@ -138,7 +138,7 @@ impl Known {
 pub struct LaneEntry {
     /// The target.
     pub target: String,
-    /// A write is in flight, or was when a process died.
+    /// A write is in flight, or was when a process died, or was sent and has no known outcome yet.
     pub in_flight: bool,
 }
 

@@ -379,6 +379,7 @@ async fn an_intent_outlives_the_epoch_and_ends_with_a_known_outcome(store: Arc<d
     // Sent without an answer.
     world.intend(&[id(1)], at(34)).await.unwrap();
     world.settle(1, 1, Outcome::Retry { at: at(35), attempt: true, unknown: true }, at(34)).await;
+    assert!(world.known(1).await.unwrap().lanes[0].in_flight, "a reader must not take what this write may have done for somebody's edit");
     assert_eq!(world.claim(at(35)).await.remove(0).intent.unwrap().at, at(34));
     world.settle(1, 1, delivered(1, 1), at(36)).await;
     world.enqueue(Keys::Records(vec![id(1)]), Origin::Resync, at(37)).await;
