@@ -8,8 +8,9 @@
 //! everything has settled; a replica that lost its lease, or was paused beyond it, writes nothing that takes effect; no call is without a
 //! deadline; losing the API server or the lease stops neither the runtime nor the watches.
 //!
-//! Assumes: one runtime per process, in the same process. Caveats: a paused or unreachable API server shows in `/readyz` only at the start;
-//! afterwards the last known world holds.
+//! Assumes: one runtime per process, in the same process. Caveats: an unreachable API server shows in `/readyz` only at the start; afterwards
+//! the last known world holds. An Integration with `deletionPolicy: Delete` that is deleted while no operator runs leaves its state behind,
+//! as `Retain` would: a world in which it is merely missing is no order to delete (apply it again, then delete it).
 //!
 //! This room must not know vendors, mappings or the store, and reads no Secret: [`ClusterSecrets`] hands them to the runtime by name.
 

@@ -74,7 +74,8 @@ impl Operator {
         let publishing = CancellationToken::new();
         let instance = self.settings.lease.identity.clone();
         let events = Events::start(self.client.clone(), instance, Arc::clone(&self.metrics), publishing.clone());
-        let (apply, applier) = applier(Arc::clone(&self.runtime));
+        let applying = CancellationToken::new();
+        let (apply, applier) = applier(Arc::clone(&self.runtime), Arc::clone(&self.metrics), applying.clone());
 
         let runtime = Arc::clone(&self.runtime);
         let health = Arc::clone(&self.health);
@@ -85,9 +86,14 @@ impl Operator {
         drop(pass);
 
         campaigning.cancel();
+        applying.cancel();
         let stopping = async {
-            applier.abort();
-            if tokio::time::timeout(SETTLE, runtime.stop()).await.is_err() {
+            let settled = async {
+                // A swap under way is completed first: cut off, it would leave behind what it had just taken out.
+                let _ = applier.await;
+                runtime.stop().await;
+            };
+            if tokio::time::timeout(SETTLE, settled).await.is_err() {
                 tracing::warn!("what is in flight has not settled in time; it is looked up at the next start");
             }
         };
@@ -97,12 +103,21 @@ impl Operator {
 }
 
 /// Takes units over one set after the other; the newest counts.
-fn applier(runtime: Arc<dyn Runtime>) -> (watch::Sender<Arc<Units>>, JoinHandle<()>) {
+fn applier(runtime: Arc<dyn Runtime>, metrics: Arc<Metrics>, stop: CancellationToken) -> (watch::Sender<Arc<Units>>, JoinHandle<()>) {
     let (send, mut receive) = watch::channel(Arc::new(Units::default()));
     let task = tokio::spawn(async move {
-        while receive.changed().await.is_ok() {
-            let units = Arc::clone(&receive.borrow_and_update());
-            runtime.apply(&units).await;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                changed = receive.changed() => if changed.is_err() { return },
+            }
+            let (units, runtime) = (Arc::clone(&receive.borrow_and_update()), Arc::clone(&runtime));
+            // In a task of its own, so that a defect in there does not end this one without a word.
+            if let Err(error) = tokio::spawn(async move { runtime.apply(&units).await }).await {
+                metrics.panicked();
+                tracing::error!(%error, "units could not be taken over; this is a defect of Fairlead");
+            }
         }
     });
     (send, task)
@@ -164,7 +179,7 @@ impl Pass {
     async fn run(&mut self, mut leadership: watch::Receiver<Option<Instant>>, stop: CancellationToken) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut reporting = true;
+        let (mut reporting, mut electing) = (true, true);
         loop {
             self.health.beat("main");
             let plan_at = self.plan_at.filter(|_| self.may_plan());
@@ -179,9 +194,10 @@ impl Pass {
                     Err(_) => reporting = false,
                 },
                 (key, written) = self.writer.ended() => self.ended(key, written),
-                changed = leadership.changed() => if changed.is_ok() {
+                changed = leadership.changed(), if electing => {
+                    electing = changed.is_ok();
                     let now = *leadership.borrow_and_update();
-                    self.leads(now);
+                    self.leads(now.filter(|_| electing));
                 },
                 () = until(plan_at) => self.plan().await,
                 () = until(check_at) => {}

@@ -194,7 +194,7 @@ impl Writer {
             let write = write(self.client.clone(), key, entry, wanted.clone());
             self.under_way.spawn(write);
         }
-        self.metrics.writing(self.queue.len(), self.under_way.len(), CONCURRENCY);
+        self.metrics.writing(self.queue.len() + self.later.len(), self.under_way.len(), CONCURRENCY);
     }
 
     /// Everything that waits is forgotten; what is under way ends.

@@ -1,0 +1,629 @@
+//! The operator on a real API server, as a person meets it: manifests by kubectl, simulators at the far end, conditions and reasons to read.
+//!
+//! Each test has a namespace, simulators and an operator process of its own; the operator is a user with the rights of
+//! `examples/operator/rbac.yaml` and no others.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, ensure};
+use fairlead_tests::{AuditEvent, ControlPlane, PrivateControlPlane, Process, Seen, TestNamespace, fairlead, free_port, wait_until};
+use k8s_openapi::api::rbac::v1::PolicyRule;
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
+use kube::core::GroupVersionKind;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Long for anything that must come; a busy machine takes its time.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// How soon a cause shows, where nothing remote must time out.
+const SHOWN: Duration = Duration::from_secs(5);
+/// How soon a mended Secret or remote shows, that was found bad less than a minute before.
+const MENDED: Duration = Duration::from_secs(10);
+
+/// A simulated system.
+struct System {
+    _process: Process,
+    endpoint: String,
+    credentials: Value,
+    http: reqwest::Client,
+}
+
+impl System {
+    async fn start(name: &str, records: u64, folder: &Path) -> anyhow::Result<Self> {
+        let mut command = fairlead()?;
+        // Companies from 5000 on are held by both systems, with tax numbers that match.
+        command.args(["simulate", name, "--first", "5000", "--records", &records.to_string()]);
+        let mut process = Process::start(name, command, folder)?;
+        let announced = process.line("its announcement", PATIENCE, |line| serde_json::from_str::<Value>(line).ok()).await?;
+        let endpoint = announced["endpoint"].as_str().context("an endpoint")?.to_owned();
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        Ok(Self { _process: process, endpoint, credentials: announced["credentials"].clone(), http })
+    }
+
+    async fn get(&self, page: &str) -> anyhow::Result<Value> {
+        Ok(serde_json::from_slice(&body(self.http.get(format!("{}/__fairlead/{page}", self.endpoint)).send().await?).await?)?)
+    }
+
+    async fn post(&self, page: &str, what: &Value) -> anyhow::Result<()> {
+        let answer = self.http.post(format!("{}/__fairlead/{page}", self.endpoint)).body(what.to_string()).send().await?;
+        ensure!(answer.status().is_success(), "{page}: {}", answer.status());
+        Ok(())
+    }
+
+    async fn records(&self, entity: &str) -> anyhow::Result<Vec<Value>> {
+        Ok(self.get(&format!("records/{entity}")).await?.as_array().cloned().unwrap_or_default())
+    }
+
+    /// How many records the vendor's API was asked to make.
+    async fn creations(&self) -> anyhow::Result<usize> {
+        let log = self.get("log").await?;
+        let created = |entry: &&Value| entry["origin"] == "api" && entry["outcome"] == "created";
+        Ok(log.as_array().map_or(0, |entries| entries.iter().filter(created).count()))
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "our own simulator, whose size we chose")]
+async fn body(answer: reqwest::Response) -> anyhow::Result<Vec<u8>> {
+    Ok(answer.error_for_status()?.bytes().await?.to_vec())
+}
+
+/// A company's stage: namespace, two systems, manifests.
+struct Stage<'a> {
+    plane: &'a ControlPlane,
+    namespace: TestNamespace,
+    folder: TempDir,
+    crm: System,
+    erp: System,
+}
+
+impl<'a> Stage<'a> {
+    async fn new(plane: &'a ControlPlane, name: &str) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let namespace = TestNamespace::new(plane, name).await?;
+        let crm = System::start("salesforce", 60, folder.path()).await?;
+        let erp = System::start("netsuite", 40, folder.path()).await?;
+        Ok(Self { plane, namespace, folder, crm, erp })
+    }
+
+    /// A file of the quickstart, as this company would fill it in.
+    fn manifest(&self, file: &str) -> anyhow::Result<String> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/quickstart").join(file);
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let account = self.erp.credentials["account"].as_str().unwrap_or("1234567");
+        Ok(text
+            .replace("north-america", self.namespace.name())
+            .replace("https://acme.my.salesforce.com", &self.crm.endpoint)
+            .replace("https://1234567.suitetalk.api.netsuite.com", &self.erp.endpoint)
+            .replace("account: \"1234567\"", &format!("account: {account:?}"))
+            .replace("poll: {every: 5s}", "poll: {every: 1s}"))
+    }
+
+    fn secret(&self, name: &str, system: &System) -> String {
+        let mut data = system.credentials.clone();
+        if let Some(fields) = data.as_object_mut() {
+            fields.retain(|_, value| value.is_string());
+        }
+        let metadata =
+            json!({"name": name, "namespace": self.namespace.name(), "annotations": {"fairlead.dev/allowed-hosts": "127.0.0.1"}});
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}).to_string()
+    }
+
+    async fn apply(&self, manifest: &str) -> anyhow::Result<()> {
+        let answer = self.plane.kubectl_with_input(["apply", "--server-side", "--force-conflicts", "-f", "-"], manifest).await?;
+        ensure!(answer.code == Some(0), "{answer}");
+        Ok(())
+    }
+
+    async fn apply_files(&self, files: &[&str]) -> anyhow::Result<()> {
+        for file in files {
+            self.apply(&self.manifest(file)?).await?;
+        }
+        Ok(())
+    }
+
+    /// Everything that the quickstart's README says to apply.
+    async fn apply_quickstart(&self) -> anyhow::Result<()> {
+        self.apply_files(&["10-definitions.yaml", "20-connectors.yaml", "30-contract.yaml", "40-integration.yaml"]).await?;
+        self.apply(&self.secret("salesforce-credentials", &self.crm)).await?;
+        self.apply(&self.secret("netsuite-credentials", &self.erp)).await
+    }
+
+    /// Grants what `examples/operator/rbac.yaml` grants, within the namespace, and gives the credentials.
+    async fn operator_user(&self, user: &str) -> anyhow::Result<PathBuf> {
+        self.plane.allow(user, Some(self.namespace.name()), granted()?).await?;
+        self.plane.kubeconfig_for(user, &[])
+    }
+
+    async fn operator(&self, user: &str) -> anyhow::Result<Operator> {
+        let kubeconfig = self.operator_user(user).await?;
+        self.operator_with(user, &kubeconfig).await
+    }
+
+    /// Starts an operator under an account that exists; its state folder has the account's name.
+    async fn operator_with(&self, user: &str, kubeconfig: &Path) -> anyhow::Result<Operator> {
+        let listen = format!("127.0.0.1:{}", free_port()?);
+        let mut command = fairlead()?;
+        command
+            .env("KUBECONFIG", kubeconfig)
+            .env("POD_NAME", user)
+            .args(["operator", "--listen", &listen, "--allow-endpoints", "127.0.0.0/8"])
+            .args(["--namespaces", self.namespace.name(), "--lease-namespace", self.namespace.name()])
+            .arg("--state")
+            .arg(self.folder.path().join(format!("state-{user}")));
+        let process = Process::start(user, command, self.folder.path())?;
+        Ok(Operator { process, listen, http: reqwest::Client::builder().no_proxy().build()?, user: user.to_owned() })
+    }
+
+    async fn kubectl(&self, args: &[&str]) -> anyhow::Result<String> {
+        let answer = self.plane.kubectl(args.iter().copied().chain(["-n", self.namespace.name()])).await?;
+        ensure!(answer.code == Some(0), "{answer}");
+        Ok(answer.stdout)
+    }
+
+    async fn object(&self, kind: &str, name: &str) -> anyhow::Result<Value> {
+        Ok(serde_json::from_str(&self.kubectl(&["get", kind, name, "-o", "json"]).await?)?)
+    }
+
+    async fn all_ready(&self) -> anyhow::Result<()> {
+        for kind in ["fcontract", "fconn", "fint"] {
+            self.kubectl(&["wait", "--for=condition=Ready", "--timeout=90s", kind, "--all"]).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a condition has this status and reason. Gives the time that it took.
+    async fn condition(&self, kind: &str, name: &str, wanted: (&str, &str, &str), deadline: Duration) -> anyhow::Result<Duration> {
+        let started = Instant::now();
+        let (condition, status, reason) = wanted;
+        wait_until(&format!("{kind} {name}: {condition}={status} {reason}"), deadline.max(PATIENCE), async || {
+            let object = self.object(kind, name).await?;
+            let found = find(&object, condition);
+            Ok(Seen::when(found["status"] == status && found["reason"] == reason, &object["status"]))
+        })
+        .await?;
+        let took = started.elapsed();
+        ensure!(took <= deadline, "{kind} {name}: {condition}={status} {reason} took {took:?}, more than {deadline:?}");
+        Ok(took)
+    }
+
+    /// A person edits an account's phone number; the wait ends when the customer has it.
+    async fn edit_arrives(&self, phone: &str) -> anyhow::Result<()> {
+        let accounts = self.crm.records("Account").await?;
+        let account = accounts.first().context("an account")?;
+        let name = account["Name"].clone();
+        self.crm.post("edit", &json!({"entity": "Account", "id": account["Id"], "values": {"Phone": phone}})).await?;
+        wait_until("the edit in the other system", PATIENCE, async || {
+            let customers = self.erp.records("customer").await?;
+            let arrived = customers.iter().any(|customer| customer["companyName"] == name && customer["phone"] == phone);
+            Ok(Seen::when(arrived, format!("{name} without {phone}")))
+        })
+        .await
+    }
+
+    /// The requests of an operator so far.
+    fn requests(&self, user: &str) -> anyhow::Result<Vec<AuditEvent>> {
+        Ok(self.plane.audit().all()?.into_iter().filter(|event| event.is_by(user)).collect())
+    }
+}
+
+fn find<'a>(object: &'a Value, condition: &str) -> &'a Value {
+    let conditions = object["status"]["conditions"].as_array();
+    conditions.and_then(|all| all.iter().find(|each| each["type"] == condition)).unwrap_or(&Value::Null)
+}
+
+/// The rules of `examples/operator/rbac.yaml`.
+fn granted() -> anyhow::Result<Vec<PolicyRule>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/operator/rbac.yaml");
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&std::fs::read_to_string(path)?)?;
+    let rules = documents.into_iter().flat_map(|document| document["rules"].as_array().cloned().unwrap_or_default());
+    Ok(rules.map(serde_json::from_value).collect::<Result<_, _>>()?)
+}
+
+/// An operator process.
+struct Operator {
+    process: Process,
+    listen: String,
+    http: reqwest::Client,
+    user: String,
+}
+
+impl Operator {
+    async fn page(&self, page: &str) -> anyhow::Result<String> {
+        let answer = self.http.get(format!("http://{}/{page}", self.listen)).send().await?;
+        Ok(String::from_utf8(body(answer).await?)?)
+    }
+
+    /// A metric's value, by the beginning of its line.
+    async fn metric(&self, series: &str) -> anyhow::Result<Option<f64>> {
+        let text = self.page("metrics").await?;
+        Ok(text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok()))
+    }
+
+    async fn leads(&self) -> anyhow::Result<()> {
+        wait_until("leadership", PATIENCE, async || {
+            let leads = self.metric(r#"leader_election_master_status{name="fairlead-controller"}"#).await?;
+            Ok(Seen::when(leads == Some(1.0), format!("{leads:?}")))
+        })
+        .await
+    }
+
+    async fn stop(mut self) -> anyhow::Result<()> {
+        self.process.terminate()?;
+        let ended = self.process.end(Duration::from_secs(25)).await?;
+        ensure!(ended.success(), "{ended}: {}", self.process.tail());
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_quickstart_by_kubectl_alone_is_ready_moves_data_and_leaves_nothing_behind() -> anyhow::Result<()> {
+    let plane = ControlPlane::shared()?;
+    let stage = Stage::new(&plane, "quickstart").await?;
+    let operator = stage.operator(&format!("{}-operator", stage.namespace.name())).await?;
+    stage.apply_quickstart().await?;
+    stage.all_ready().await?;
+    assert_eq!(operator.page("readyz").await?, "ok");
+    assert_eq!(operator.page("healthz").await?, "ok");
+    stage.edit_arrives("+15550100001").await?;
+
+    let listed = stage.kubectl(&["get", "fint", "customers", "--no-headers"]).await?;
+    assert!(listed.contains("customer-v1") && listed.contains("True"), "{listed}");
+    let events = stage.kubectl(&["events", "--for", "integration/customers", "--no-headers"]).await?;
+    assert!(events.contains("Normal"), "coming to be Ready is an event: {events}");
+
+    // Deleted in an unkind order: what others need first, a Secret in between.
+    let created = stage.erp.creations().await?;
+    for object in [
+        "secret/netsuite-credentials",
+        "fconn/salesforce",
+        "configmap/netsuite-acme",
+        "fcontract/customer-v1",
+        "fint/customers",
+        "fconn/netsuite",
+    ] {
+        stage.kubectl(&["delete", object, "--timeout=20s"]).await?;
+    }
+    let left = stage.kubectl(&["get", "fcontract,fconn,fint", "--no-headers"]).await?;
+    assert_eq!(left, "", "no object stays");
+
+    // The state waited (Retain): a re-apply finds everything again and creates nothing twice.
+    stage.apply_quickstart().await?;
+    stage.all_ready().await?;
+    stage.edit_arrives("+15550100002").await?;
+    assert_eq!(stage.erp.creations().await?, created);
+
+    // Exactly the rights that were granted, and each of them is used. (A watch is told when it ends.)
+    let user = operator.user.clone();
+    operator.stop().await?;
+    wait_until("the end of every watch", PATIENCE, async || {
+        let watched: BTreeSet<_> =
+            stage.requests(&user)?.into_iter().filter(|request| request.verb == "watch").map(|request| request.resource).collect();
+        Ok(Seen::when(watched.len() == 4, format!("{watched:?}")))
+    })
+    .await?;
+    let requests = stage.requests(&user)?;
+    let refused: Vec<_> = requests.iter().filter(|request| request.code == 403).collect();
+    assert!(refused.is_empty(), "{refused:?}");
+    let used: BTreeSet<_> = requests.iter().map(|r| (r.resource.as_str(), r.subresource.as_str(), r.verb.as_str())).collect();
+    for (resource, verbs) in
+        [("secrets", vec!["get"]), ("configmaps", vec!["get", "list", "watch"]), ("leases", vec!["create", "get", "update"])]
+    {
+        let found: Vec<_> = used.iter().filter(|(found, _, _)| *found == resource).map(|(_, _, verb)| *verb).collect();
+        assert_eq!(found, verbs, "{resource}");
+    }
+    assert!(
+        used.iter().all(|(resource, subresource, verb)| *verb != "patch" || *subresource == "status" || *resource == "events"),
+        "{used:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_cause_is_named_and_heals_when_only_the_cause_is_mended() -> anyhow::Result<()> {
+    let plane = ControlPlane::shared()?;
+    let stage = Stage::new(&plane, "causes").await?;
+    let operator = stage.operator(&format!("{}-operator", stage.namespace.name())).await?;
+    operator.leads().await?;
+    stage.apply_files(&["10-definitions.yaml", "20-connectors.yaml", "30-contract.yaml", "40-integration.yaml"]).await?;
+    stage.apply(&stage.secret("netsuite-credentials", &stage.erp)).await?;
+
+    // A Secret that is not there.
+    stage.condition("fconn", "salesforce", ("ResolvedRefs", "False", "SecretNotFound"), SHOWN).await?;
+    stage.condition("fconn", "netsuite", ("Ready", "True", "Succeeded"), PATIENCE).await?;
+    stage.apply(&stage.secret("salesforce-credentials", &stage.crm)).await?;
+    stage.condition("fconn", "salesforce", ("Ready", "True", "Succeeded"), MENDED).await?;
+    stage.all_ready().await?;
+
+    // A Secret that is wrong.
+    let wrong = stage
+        .secret("salesforce-credentials", &stage.crm)
+        .replace(stage.crm.credentials["clientSecret"].as_str().context("a secret")?, "wrong");
+    stage.kubectl(&["delete", "fconn", "salesforce"]).await?;
+    stage.apply(&wrong).await?;
+    stage.apply_files(&["20-connectors.yaml"]).await?;
+    stage.condition("fconn", "salesforce", ("Reachable", "False", "AuthenticationFailed"), SHOWN).await?;
+    stage.apply(&stage.secret("salesforce-credentials", &stage.crm)).await?;
+    stage.condition("fconn", "salesforce", ("Ready", "True", "Succeeded"), MENDED).await?;
+
+    // An endpoint at which nobody listens.
+    let dead = stage.manifest("20-connectors.yaml")?.replace(&stage.crm.endpoint, &format!("http://127.0.0.1:{}", free_port()?));
+    stage.apply(&dead).await?;
+    stage.condition("fconn", "salesforce", ("Reachable", "False", "EndpointUnreachable"), SHOWN).await?;
+    stage.apply_files(&["20-connectors.yaml"]).await?;
+    stage.condition("fconn", "salesforce", ("Ready", "True", "Succeeded"), MENDED).await?;
+
+    // A mapping row that cannot be.
+    let bad = stage.manifest("40-integration.yaml")?.replace("{canonical: phone, native: Phone}", "{canonical: employees, native: Phone}");
+    let bad = bad.replace("      - {canonical: employees, native: NumberOfEmployees}\n", "");
+    stage.apply(&bad).await?;
+    stage.condition("fint", "customers", ("Accepted", "False", "MappingInvalid"), SHOWN).await?;
+    let object = stage.object("fint", "customers").await?;
+    let message = find(&object, "Accepted")["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message.contains("employees"), "the message names the row: {message}");
+    assert_eq!(find(&object, "Stalled")["status"], "True", "a person must act");
+    stage.apply_files(&["40-integration.yaml"]).await?;
+    stage.condition("fint", "customers", ("Accepted", "True", "Accepted"), SHOWN).await?;
+
+    // A definition that goes, and a contract that goes: their users say so, and heal when only that is back.
+    stage.kubectl(&["delete", "configmap", "salesforce-acme"]).await?;
+    stage.condition("fconn", "salesforce", ("ResolvedRefs", "False", "ConfigMapNotFound"), SHOWN).await?;
+    stage.apply_files(&["10-definitions.yaml"]).await?;
+    stage.condition("fconn", "salesforce", ("Ready", "True", "Succeeded"), MENDED).await?;
+    stage.kubectl(&["delete", "fcontract", "customer-v1"]).await?;
+    stage.condition("fint", "customers", ("ResolvedRefs", "False", "ContractNotFound"), SHOWN).await?;
+    stage.apply_files(&["30-contract.yaml"]).await?;
+    stage.condition("fint", "customers", ("ResolvedRefs", "True", "ResolvedRefs"), SHOWN).await?;
+    stage.all_ready().await?;
+    stage.edit_arrives("+15550100003").await?;
+    operator.stop().await
+}
+
+#[tokio::test]
+async fn the_lease_changes_hands_and_a_former_leader_writes_nothing() -> anyhow::Result<()> {
+    let plane = ControlPlane::shared()?;
+    let stage = Stage::new(&plane, "leaders").await?;
+    let name = |suffix: &str| format!("{}-{suffix}", stage.namespace.name());
+    let first = stage.operator(&name("first")).await?;
+    first.leads().await?;
+    let second = stage.operator(&name("second")).await?;
+    wait_until("the standby to be ready", PATIENCE, async || Ok(Seen::when(second.page("readyz").await? == "ok", "not ready"))).await?;
+    stage.apply_files(&["10-definitions.yaml", "20-connectors.yaml"]).await?;
+    stage.condition("fconn", "salesforce", ("ResolvedRefs", "False", "SecretNotFound"), PATIENCE).await?;
+
+    // Paused beyond the lease: the standby takes over, and the first finds out before it writes.
+    first.process.freeze()?;
+    let frozen = Instant::now();
+    second.leads().await?;
+    let took = frozen.elapsed();
+    assert!(took <= Duration::from_secs(20), "{took:?}");
+    let thawed = chrono::Utc::now();
+    first.process.thaw()?;
+    stage.apply_files(&["30-contract.yaml"]).await?;
+    stage.condition("fcontract", "customer-v1", ("Accepted", "True", "Accepted"), PATIENCE).await?;
+    wait_until("the first to know", PATIENCE, async || {
+        let leads = first.metric(r#"leader_election_master_status{name="fairlead-controller"}"#).await?;
+        Ok(Seen::when(leads == Some(0.0), format!("{leads:?}")))
+    })
+    .await?;
+    let writes = plane.audit().writes(&first.user, thawed, chrono::Utc::now())?;
+    let effective: Vec<_> = writes.iter().filter(|write| write.code < 300).collect();
+    assert!(effective.is_empty(), "{effective:?}");
+    let states = stage.object("lease", "fairlead-controller").await?;
+    assert!(states["spec"]["holderIdentity"].as_str().unwrap_or_default().starts_with(&second.user), "{states}");
+
+    // A graceful stop hands over at once.
+    second.stop().await?;
+    let stopped = Instant::now();
+    first.leads().await?;
+    let took = stopped.elapsed();
+    assert!(took <= Duration::from_secs(3), "{took:?}");
+    first.stop().await
+}
+
+#[tokio::test]
+async fn data_flows_while_the_api_server_is_away_and_status_catches_up() -> anyhow::Result<()> {
+    let mut private = PrivateControlPlane::start().await?;
+    let plane = (*private).clone();
+    let stage = Stage::new(&plane, "away").await?;
+    let operator = stage.operator(&format!("{}-operator", stage.namespace.name())).await?;
+    stage.apply_quickstart().await?;
+    stage.all_ready().await?;
+
+    private.kill_api_server().await?;
+    stage.edit_arrives("+15550100004").await?;
+    stage
+        .crm
+        .post(
+            "edit",
+            &json!({"entity": "Account", "id": stage.crm.records("Account").await?[0]["Id"], "values": {"Phone": "+15550100005"}}),
+        )
+        .await?;
+    assert_eq!(operator.page("healthz").await?, "ok", "restarting would not bring the API server back");
+    private.resume_api_server().await?;
+
+    let back = Instant::now();
+    stage
+        .apply(
+            &stage
+                .manifest("40-integration.yaml")?
+                .replace("criticality: high", "criticality: low")
+                .replace("poll: {every: 1s}", "poll: {every: 2s}"),
+        )
+        .await?;
+    wait_until("the new generation in the status", PATIENCE, async || {
+        let object = stage.object("fint", "customers").await?;
+        Ok(Seen::when(object["status"]["observedGeneration"] == object["metadata"]["generation"], &object["status"]))
+    })
+    .await?;
+    assert!(back.elapsed() <= Duration::from_secs(30), "{:?}", back.elapsed());
+    stage.all_ready().await?;
+    stage.edit_arrives("+15550100006").await?;
+    operator.stop().await
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_decoded_is_named_and_harms_no_other() -> anyhow::Result<()> {
+    let private = PrivateControlPlane::start().await?;
+    let plane = (*private).clone();
+    // An API server that knows no rules, as an older release's would: it stores what this release cannot read.
+    let lax = json!({"spec": {"versions": [{
+        "name": "v1alpha1", "served": true, "storage": true, "subresources": {"status": {}},
+        "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+    }]}});
+    let patched = plane.kubectl(["patch", "crd", "connectors.fairlead.dev", "--type=merge", "-p", &lax.to_string()]).await?;
+    ensure!(patched.code == Some(0), "{patched}");
+
+    let stage = Stage::new(&plane, "undecodable").await?;
+    let broken = json!({
+        "apiVersion": "fairlead.dev/v1alpha1", "kind": "Connector",
+        "metadata": {"name": "broken", "namespace": stage.namespace.name()},
+        "spec": {"endpoint": 7, "auth": ["no", "object"]},
+    });
+    wait_until("the laxer schema", PATIENCE, async || {
+        stage.apply(&broken.to_string()).await?;
+        Ok(Seen::Yes(()))
+    })
+    .await?;
+    let operator = stage.operator(&format!("{}-operator", stage.namespace.name())).await?;
+    stage.apply_quickstart().await?;
+    stage.condition("fconn", "broken", ("Accepted", "False", "InvalidSpec"), PATIENCE).await?;
+    let object = stage.object("fconn", "broken").await?;
+    assert_eq!(find(&object, "Stalled")["status"], "True");
+    let message = find(&object, "Accepted")["message"].as_str().unwrap_or_default();
+    assert!(message.contains("spec.endpoint"), "{message}");
+    stage.kubectl(&["wait", "--for=condition=Ready", "--timeout=90s", "fconn/salesforce", "fconn/netsuite", "fint/customers"]).await?;
+    assert_eq!(operator.metric(r#"fairlead_undecodable_objects{controller="connector"}"#).await?, Some(1.0));
+
+    // Mended by nothing but a correct spec.
+    let mended = stage.manifest("20-connectors.yaml")?.replace("name: salesforce\n", "name: broken\n");
+    stage.apply(&mended).await?;
+    stage.condition("fconn", "broken", ("Ready", "True", "Succeeded"), MENDED).await?;
+    operator.stop().await
+}
+
+#[tokio::test]
+async fn once_settled_nothing_is_written_besides_the_lease_not_even_by_a_restart() -> anyhow::Result<()> {
+    /// The suite's one long wait; the figure of the issue is five minutes (`FAIRLEAD_QUIET_SECONDS=300`).
+    const QUIET: u64 = 60;
+    let quiet = std::env::var("FAIRLEAD_QUIET_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(QUIET);
+    let plane = ControlPlane::shared()?;
+    let stage = Stage::new(&plane, "quiet").await?;
+    let user = format!("{}-operator", stage.namespace.name());
+    stage.apply_quickstart().await?;
+    let operator = stage.operator(&user).await?;
+    stage.all_ready().await?;
+    // Settled: what is written once a minute at most has been written too.
+    let writes = || -> anyhow::Result<Vec<AuditEvent>> {
+        Ok(stage.requests(&user)?.into_iter().filter(|request| request.is_write() && request.resource != "leases").collect())
+    };
+    wait_until("ten seconds without a write", PATIENCE * 2, async || {
+        let last = writes()?.last().map(|write| write.received).ok_or_else(|| anyhow!("no write yet"))?;
+        let since = chrono::Utc::now() - last;
+        let waiting = operator.metric(r#"workqueue_depth{name="status"}"#).await?;
+        Ok(Seen::when(since.num_seconds() >= 10 && waiting == Some(0.0), format!("the last write is {since} old, {waiting:?} wait")))
+    })
+    .await?;
+    let before = writes()?.len();
+    // The one thing that can be seen only by waiting.
+    tokio::time::sleep(Duration::from_secs(quiet)).await;
+    let after = writes()?;
+    assert!(after.len() == before, "{:#?}", &after[before..]);
+
+    // A restart finds everything as it was and has nothing to say.
+    operator.stop().await?;
+    let kubeconfig = plane.kubeconfig_for(&user, &[])?;
+    let operator = stage.operator_with(&user, &kubeconfig).await?;
+    operator.leads().await?;
+    stage.edit_arrives("+15550100007").await?;
+    let since_restart: Vec<_> = writes()?.split_off(before);
+    assert!(since_restart.is_empty(), "{since_restart:#?}");
+    operator.stop().await
+}
+
+/// Many paused Integrations: everything is planned, programmed and told, while no data moves. `FAIRLEAD_SCALE=1000` for the published figures.
+#[tokio::test]
+async fn a_change_among_many_integrations_is_programmed_at_once_and_a_restart_writes_nothing() -> anyhow::Result<()> {
+    let count: usize = std::env::var("FAIRLEAD_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(150);
+    let plane = ControlPlane::shared()?;
+    let stage = Stage::new(&plane, "many").await?;
+    let user = format!("{}-operator", stage.namespace.name());
+    let operator = stage.operator(&user).await?;
+    stage.apply_files(&["10-definitions.yaml", "20-connectors.yaml", "30-contract.yaml"]).await?;
+    stage.apply(&stage.secret("salesforce-credentials", &stage.crm)).await?;
+    stage.apply(&stage.secret("netsuite-credentials", &stage.erp)).await?;
+
+    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("fairlead.dev", "v1alpha1", "Integration"), "integrations");
+    let integrations: Api<DynamicObject> = Api::namespaced_with(plane.admin().await?, stage.namespace.name(), &resource);
+    let one: Vec<Value> = serde_saphyr::from_multiple(&stage.manifest("40-integration.yaml")?)?;
+    let started = Instant::now();
+    for index in 0..count {
+        let mut object = one.first().context("an integration")?.clone();
+        object["metadata"]["name"] = json!(format!("customers-{index}"));
+        object["spec"]["state"] = json!("Paused");
+        // A correlation field has one holder; these have none.
+        for participant in object["spec"]["sync"]["participants"].as_array_mut().into_iter().flatten() {
+            participant["write"] = json!({"onDelete": "Keep"});
+        }
+        integrations.create(&kube::api::PostParams::default(), &serde_json::from_value(object)?).await?;
+    }
+    let created = started.elapsed();
+    let programmed = |object: &DynamicObject| {
+        let status = find(&object.data, "Programmed");
+        status["status"] == "True" && status["observedGeneration"].as_i64() == object.metadata.generation
+    };
+    let all_programmed = async || {
+        let listed = integrations.list(&ListParams::default()).await?;
+        let done = listed.iter().filter(|object| programmed(object)).count();
+        let first = listed.iter().find(|object| !programmed(object)).map(|object| object.data["status"].to_string());
+        Ok(Seen::when(done == count, format!("{done} of {count}; another one: {first:?}")))
+    };
+    wait_until("every integration programmed", PATIENCE * 4, all_programmed).await?;
+    println!("{count} integrations: created in {created:?}, all programmed {:?} after the first", started.elapsed());
+
+    // Ten changes a second.
+    let mut took = Vec::new();
+    for change in 0..30 {
+        let name = format!("customers-{}", change * 7 % count);
+        let begun = Instant::now();
+        let patch = json!({"spec": {"sync": {"guard": {"maxDeletePercent": 6 + change}}}});
+        integrations.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        wait_until("the change programmed", PATIENCE, async || Ok(Seen::when(programmed(&integrations.get(&name).await?), "not yet")))
+            .await?;
+        took.push(begun.elapsed());
+    }
+    took.sort();
+    let (median, worst) = (took[took.len() / 2], took[took.len() - 1]);
+    println!("change to Programmed: median {median:?}, worst {worst:?} (looked at every 50 ms)");
+    let resident = || -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", operator.process.pid()))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("VmRSS")?;
+        Ok(line.split_whitespace().nth(1).context("a number")?.parse()?)
+    };
+    println!("resident: {} MiB", resident()? / 1024);
+    println!(
+        "{}",
+        operator.page("metrics").await?.lines().filter(|line| line.starts_with("fairlead_plan_seconds")).collect::<Vec<_>>().join("\n")
+    );
+    assert!(median <= Duration::from_secs(1), "{median:?}");
+
+    wait_until("nothing left to write", PATIENCE * 2, async || {
+        let waiting = operator.metric(r#"workqueue_depth{name="status"}"#).await?;
+        Ok(Seen::when(waiting == Some(0.0), format!("{waiting:?}")))
+    })
+    .await?;
+    operator.stop().await?;
+    let before = stage.requests(&user)?.len();
+    let operator = stage.operator_with(&user, &plane.kubeconfig_for(&user, &[])?).await?;
+    operator.leads().await?;
+    wait_until("the world to be judged", Duration::from_secs(30), async || {
+        let judged = operator.metric(r#"controller_runtime_reconcile_total{controller="integration",result="success"}"#).await?;
+        Ok(Seen::when(judged.is_some_and(|judged| judged >= count as f64), format!("{judged:?}")))
+    })
+    .await?;
+    operator.stop().await?;
+    let writes: Vec<_> = stage.requests(&user)?.split_off(before).into_iter().filter(|r| r.is_write() && r.resource != "leases").collect();
+    assert!(writes.is_empty(), "{} writes, such as {:#?}", writes.len(), writes.first());
+    Ok(())
+}
