@@ -139,6 +139,7 @@ impl Engine {
     /// stop. A unit that does not compile leaves the last good one running and is named in the report.
     pub async fn apply(&self, units: &Units) {
         self.around.connectors.apply(&units.connectors);
+        shared::lock(&self.rejected).retain(|key, _| units.integrations.contains_key(key));
         let mut running = self.running.lock().await;
         let gone: Vec<_> = running.keys().filter(|key| !units.integrations.contains_key(*key)).cloned().collect();
         for key in gone {

@@ -226,6 +226,12 @@ pub fn failed(
     let give_up = || dead_letter(target, claimed, Stage::Delivery, error, serde_json::to_string(&planned.item.body).ok());
     let keep = |outcome| Failed { outcome, reread: None };
     match error.class {
+        // What is to be deleted and is not there is deleted; a target that is only written has no reader to find that out.
+        ErrorClass::NotFound if planned.item.operation == WriteOperation::Delete => {
+            let Some(identity) = claimed.known.identity(&target.unit.name) else { return keep(give_up()) };
+            let state = ParticipantState { deleted: true, ..identity.state.clone() };
+            keep(Outcome::Delivered { external_id: identity.external_id.clone(), state })
+        }
         ErrorClass::Data => keep(give_up()),
         ErrorClass::Throttled => keep(retry(error.retry_after.unwrap_or(wait), false, false)),
         ErrorClass::Auth | ErrorClass::Permission | ErrorClass::Configuration => {

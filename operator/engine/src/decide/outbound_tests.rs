@@ -205,6 +205,21 @@ fn each_class_of_failure_has_its_outcome() {
 }
 
 #[test]
+fn deleting_what_is_not_there_is_done() {
+    let mut unit = unit();
+    unit.participants[1].write.as_mut().unwrap().on_delete = OnDelete::Delete;
+    let mut world = World::of(unit);
+    world.read("crm", json!({"Name": "Acme"}));
+    world.write("erp");
+    world.read_deleted("crm");
+    let planned = written(world.step("erp"));
+    let error = RemoteError::new(ErrorClass::NotFound, "NotFound", "message");
+    let wait = Duration::from_secs(1);
+    let failed = failed(&world.program, world.participant("erp"), &world.claimed(), &planned, &error, wait, wait, true, Timestamp(0));
+    assert!(matches!(failed.outcome, Outcome::Delivered { state, .. } if state.deleted));
+}
+
+#[test]
 fn looking_up_tells_what_became_of_a_write() {
     let mut world = in_both();
     world.read("crm", json!({"Name": "Acme Corp", "Credit": "5"}));
