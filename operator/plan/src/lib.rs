@@ -8,6 +8,29 @@
 //! itself; until then, the same inputs give an equal answer at any later moment.
 //!
 //! This room must not know a client, a store or a wire. Secrets are not in the world: trouble with them arrives in reports.
+//!
+//! ```
+//! use fairlead_model::Timestamp;
+//! use fairlead_plan::{Config, World, plan, render};
+//! use fairlead_systems::Catalog;
+//!
+//! let manifests = fairlead_api::manifest::from_yaml("
+//! apiVersion: fairlead.dev/v1alpha1
+//! kind: Connector
+//! metadata: {name: crm, namespace: sales}
+//! spec:
+//!   system: salesforce
+//!   endpoint: https://acme.my.salesforce.com
+//!   auth: {method: JwtBaerer, secretRef: {name: crm-credentials}}
+//! ").unwrap();
+//! let planned = plan(&World::of_manifests(&manifests, true), Catalog::builtin(), &Config::default(), Timestamp(0));
+//! let verdict = planned.verdicts().next().unwrap();
+//! assert_eq!(
+//!     render(&verdict.findings),
+//!     "spec.auth.method: the system `salesforce` has no method `JwtBaerer` \
+//!      (did you mean `JwtBearer`? `salesforce` offers `ClientCredentials` and `JwtBearer`)\n",
+//! );
+//! ```
 
 mod config;
 mod connector;
