@@ -327,7 +327,7 @@ impl Lane {
                 Ok(written) => {
                     through.extend(edits.contains_key(&claimed.known.record.id.to_string()).then(|| claimed.known.record.id.to_string()));
                     let answered = written.answer.as_ref().map(|answer| canonical_of(&target.table, answer)).unwrap_or_default();
-                    outbound::delivered(target, claimed, planned, &written, &answered)
+                    outbound::delivered(target, claimed, planned, &written, &answered, shared.now())
                 }
                 Err(error) => {
                     shared.failed(self.index, planned.item.id.as_ref().map(ToString::to_string), Some(claimed.known.record.id), &error);

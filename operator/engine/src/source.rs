@@ -337,6 +337,9 @@ impl Source {
         let identified = self.identify(mapped, known, &mut batch, &mut parked).await?;
         let resolved = self.resolve(identified, &mut batch).await?;
 
+        let connection = shared.connection(self.index).ok();
+        let entity = connection.as_ref().and_then(|connection| connection.entity(&participant.unit.entity));
+        let stale_for = entity.map_or(Duration::ZERO, |entity| entity.stale_for());
         let mut done: BTreeSet<ExternalId> = requested.ids.iter().cloned().collect();
         let mut through = Vec::new();
         let mut targets = BTreeSet::new();
@@ -352,7 +355,7 @@ impl Source {
                 read.edited = edited_units(participant, edit);
                 through.push(read.external_id.0.clone());
             }
-            let context = Context { new_id: id, began, by_key: done.contains(&read.external_id), now };
+            let context = Context { new_id: id, began, by_key: done.contains(&read.external_id), stale_for, now };
             match inbound::decide(&shared.program, participant, &read, known.as_ref(), context) {
                 // A record that is good again closes its dead letter, even if nothing else came of it.
                 Decision::Unchanged if was_dead.contains(&read.external_id) => batch.records.extend(kept(name, &read, known.as_ref())),
@@ -360,6 +363,8 @@ impl Source {
                 Decision::Stale => {
                     batch.unchanged += 1;
                     done.remove(&read.external_id);
+                    // A correction waits with its record.
+                    through.retain(|id| *id != read.external_id.0);
                     batch.rereads.push((read.external_id, None));
                 }
                 Decision::Absorb(absorbed) => {

@@ -59,6 +59,9 @@ pub struct ParticipantState {
     /// When the vendor says the record was last modified, in milliseconds.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     pub modified: Option<i64>,
+    /// When a write of ours was last acknowledged, in milliseconds: for a while after it, a vendor may still show what was before.
+    #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<i64>,
     /// The store's sequence when this was last settled by a write of ours; a read that began before it is stale.
     #[serde(rename = "q", default)]
     pub settled: u64,

@@ -36,6 +36,9 @@ pub fn judge(realm: &str, guard: &Guard, window: Window) -> Option<GuardStop> {
                 window.live
             ),
             token: format!("{:016x}", ValueHash::of_text(&format!("{realm}/{what}/{}", window.began)).0),
+            deletes: window.counts.deletes,
+            changes: window.counts.changes,
+            live: window.live,
         })
     };
     overrun("deletes", window.counts.deletes, guard.max_delete_percent)

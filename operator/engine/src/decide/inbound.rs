@@ -13,6 +13,7 @@ use fairlead_model::{Document, ExternalId, FieldPath, RecordId, Timestamp, docum
 use fairlead_store::{AbsorbRecord, Known, Origin, Provenance, Record, RecordChange};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// A read record in canonical form.
 #[derive(Debug, Clone)]
@@ -42,6 +43,8 @@ pub struct Context {
     pub began: u64,
     /// It was read by its key: then it is the newest that the vendor has, whatever its stamp (a vendor restored from a backup shows older ones).
     pub by_key: bool,
+    /// How long after a write of ours the vendor may still show what was before (`staleFor`).
+    pub stale_for: Duration,
     /// The present moment.
     pub now: Timestamp,
 }
@@ -248,7 +251,13 @@ fn is_stale(source: &Participant, known: Option<&Known>, before: &ParticipantSta
         (Some(held), Some(shown)) => shown.0 < held && !context.by_key,
         _ => false,
     };
-    older || before.settled > context.began || known.is_some_and(|known| in_flight(known, &source.unit.name))
+    // After our write the vendor's stamp moved on; while it has not, the read shows what was before.
+    let unmoved = match (before.modified, read.modified) {
+        (Some(held), Some(shown)) => shown.0 <= held,
+        _ => true,
+    };
+    let lagging = before.written.is_some_and(|at| context.now.since(Timestamp(at)) < context.stale_for) && unmoved;
+    older || lagging || before.settled > context.began || known.is_some_and(|known| in_flight(known, &source.unit.name))
 }
 
 fn in_flight(known: &Known, participant: &str) -> bool {

@@ -171,6 +171,24 @@ fn stale_reads_are_read_again_by_key() {
 }
 
 #[test]
+fn a_lagging_index_does_not_undo_what_was_just_written() {
+    let mut world = World::new();
+    both(&mut world, json!({"Note": "old"}));
+    world.stale_for = Duration::from_secs(30);
+    let lagging = world.shown("erp", json!({"Note": "old"}));
+    world.read("crm", json!({"Note": "new"}));
+    world.write("erp");
+    for by_key in [false, true] {
+        world.by_key = by_key;
+        let sequence = world.sequence;
+        assert!(world.take("erp", &lagging, sequence).is_stale(), "the stamp is that of before our write");
+    }
+    assert_eq!(world.read("erp", json!({"Note": "edited"})).lanes(), ["crm:erp"], "a newer stamp is somebody's edit");
+    world.clock += 31_000;
+    assert!(!world.read("erp", json!({"Note": "edited"})).is_stale());
+}
+
+#[test]
 fn a_read_by_key_is_taken_although_its_stamp_is_older() {
     let mut world = World::new();
     both(&mut world, json!({"Name": "Acme"}));

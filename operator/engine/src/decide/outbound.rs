@@ -179,6 +179,7 @@ pub fn delivered(
     planned: &Planned,
     written: &Written,
     answered: &[(FieldPath, Value)],
+    now: Timestamp,
 ) -> Outcome {
     let mut state = claimed.known.identity(&target.unit.name).map(|identity| identity.state.clone()).unwrap_or_default();
     if matches!(planned.item.operation, WriteOperation::Archive | WriteOperation::Delete) {
@@ -191,6 +192,7 @@ pub fn delivered(
             difference::wrote(state.fields.entry(unit.to_string()).or_default(), *wanted, answer);
         }
     }
+    state.written = Some(now.0);
     if written.version.is_some() {
         state.vendor_version.clone_from(&written.version);
     }

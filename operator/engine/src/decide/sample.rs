@@ -114,6 +114,8 @@ pub(crate) struct World {
     pub(crate) sequence: u64,
     /// Records are read by key.
     pub(crate) by_key: bool,
+    /// The vendor shows old values for so long.
+    pub(crate) stale_for: Duration,
 }
 
 impl World {
@@ -122,7 +124,14 @@ impl World {
     }
 
     pub(crate) fn of(unit: IntegrationUnit) -> Self {
-        Self { program: Program::compile(unit).unwrap(), known: None, clock: 1_000_000, sequence: 1, by_key: false }
+        Self {
+            program: Program::compile(unit).unwrap(),
+            known: None,
+            clock: 1_000_000,
+            sequence: 1,
+            by_key: false,
+            stale_for: Duration::ZERO,
+        }
     }
 
     pub(crate) fn participant(&self, name: &str) -> &Participant {
@@ -167,7 +176,7 @@ impl World {
 
     /// Absorbs a read that began at `began`.
     pub(crate) fn take(&mut self, who: &str, read: &ReadRecord, began: u64) -> Seen {
-        let context = Context { new_id: ID, began, by_key: self.by_key, now: Timestamp(self.clock) };
+        let context = Context { new_id: ID, began, by_key: self.by_key, stale_for: self.stale_for, now: Timestamp(self.clock) };
         match inbound::decide(&self.program, self.participant(who), read, self.known.as_ref(), context) {
             Decision::Unchanged => Seen::Unchanged,
             Decision::Stale => Seen::Stale,
@@ -235,7 +244,8 @@ impl World {
         let target = self.participant(who);
         let answered = answer.map(|answer| target.table.to_canonical(&document(answer)).unwrap().fields).unwrap_or_default();
         let written = Written { id: ExternalId(format!("{who}-1")), version: None, created: false, answer: None };
-        let Outcome::Delivered { external_id, mut state } = outbound::delivered(target, &self.claimed(), &planned, &written, &answered)
+        let Outcome::Delivered { external_id, mut state } =
+            outbound::delivered(target, &self.claimed(), &planned, &written, &answered, Timestamp(self.clock))
         else {
             panic!("a write that was acknowledged is delivered")
         };
