@@ -85,6 +85,8 @@ impl Home {
         self.planned = self.planner.plan(&world, Catalog::builtin(), &self.config, SystemClock.now());
         self.units = merge_last_good(&self.units, &self.planned);
         self.world = world;
+        // What was said before of an object that is still there stays its status until it is judged anew.
+        self.show();
         self.engine.apply(&self.units).await;
     }
 
@@ -110,6 +112,11 @@ impl Home {
         // The previous statuses stand in the world's resources, as they do in a cluster.
         let heard = (reports.at > Timestamp(0)).then_some(&*reports);
         self.statuses = statuses(&self.world, &self.planned, heard, moment, &self.config);
+        self.show();
+    }
+
+    /// Puts the statuses on their objects, as the API server would.
+    fn show(&mut self) {
         for object in &mut self.world.connectors {
             object.status = self.statuses.connectors.get(&object_ref(&object.metadata)).cloned();
         }

@@ -189,4 +189,10 @@ pub struct GuardStop {
     pub message: String,
     /// Repeat it in `guard.confirm` to let this overrun through.
     pub token: String,
+    /// Deletes within the window, the batch that was held included.
+    pub deletes: u64,
+    /// Changes within the window, the batch that was held included.
+    pub changes: u64,
+    /// Live records that the percentages are of.
+    pub live: u64,
 }

@@ -263,7 +263,7 @@ fn an_integration_tells_where_it_stands() {
         (
             integration(|report| {
                 report.phase = Phase::Guarded;
-                report.guard = Some(GuardStop { message: GUARD.into(), token: "k7".into() });
+                report.guard = Some(GuardStop { message: GUARD.into(), token: "k7".into(), deletes: 812, changes: 0, live: 5000 });
             }),
             &["Healthy=False ChangeThresholdExceeded", "Ready=False ChangeThresholdExceeded", "Stalled=True ChangeThresholdExceeded"],
         ),
@@ -509,7 +509,7 @@ const GUARD: &str = "812 deletes within 24h are more than 5 % of 5000 live recor
 fn a_held_wave_shows_its_token_and_numbers() {
     let status = integration(|report| {
         report.phase = Phase::Guarded;
-        report.guard = Some(GuardStop { message: GUARD.into(), token: "k7".into() });
+        report.guard = Some(GuardStop { message: GUARD.into(), token: "k7".into(), deletes: 812, changes: 0, live: 5000 });
     });
     let guard = status.guard.unwrap();
     assert_eq!((guard.token.as_str(), guard.deletes, guard.live), ("k7", 812, 5000));
@@ -600,7 +600,7 @@ fn any_participants() -> impl Strategy<Value = Vec<ParticipantReport>> {
 fn any_integration_report() -> impl Strategy<Value = IntegrationReport> {
     let phase = prop::sample::select(vec![Phase::Backfill, Phase::Previewed, Phase::Live, Phase::Live, Phase::Paused, Phase::Guarded]);
     let lag = prop::option::of((0u64..5_000, 0u64..3).prop_map(|(age, pending)| Lag { age: Duration::from_secs(age), pending }));
-    let guard = prop::option::of(Just(GuardStop { message: "too many".into(), token: "k7".into() }));
+    let guard = prop::option::of(Just(GuardStop { message: "too many".into(), token: "k7".into(), deletes: 1, changes: 2, live: 3 }));
     let error = prop::option::of((0u64..200, any_error()).prop_map(|(seconds, error)| RecordFailure {
         at: at(seconds),
         participant: "crm".into(),
