@@ -221,6 +221,12 @@ fn granted() -> anyhow::Result<Vec<PolicyRule>> {
     Ok(rules.map(serde_json::from_value).collect::<Result<_, _>>()?)
 }
 
+/// A number from an operator's store, read beside it.
+fn count(store: &Path, query: &str) -> anyhow::Result<i64> {
+    let connection = rusqlite::Connection::open_with_flags(store, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    Ok(connection.query_row(query, [], |row| row.get(0))?)
+}
+
 /// An operator process.
 struct Operator {
     process: Process,
@@ -287,12 +293,35 @@ async fn the_quickstart_by_kubectl_alone_is_ready_moves_data_and_leaves_nothing_
     }
     let left = stage.kubectl(&["get", "fcontract,fconn,fint", "--no-headers"]).await?;
     assert_eq!(left, "", "no object stays");
+    let store = stage.folder.path().join(format!("state-{}", operator.user)).join("fairlead.sqlite");
+    wait_until("no lease in the store", PATIENCE, async || {
+        let held = count(&store, "SELECT count(*) FROM lease WHERE holder IS NOT NULL")?;
+        Ok(Seen::when(held == 0, format!("{held} leases")))
+    })
+    .await?;
+    assert!(count(&store, "SELECT count(*) FROM record")? >= 60, "Retain keeps the records");
 
     // The state waited (Retain): a re-apply finds everything again and creates nothing twice.
     stage.apply_quickstart().await?;
     stage.all_ready().await?;
     stage.edit_arrives("+15550100002").await?;
     assert_eq!(stage.erp.creations().await?, created);
+
+    // Delete removes them with the Integration.
+    stage
+        .apply(
+            &stage
+                .manifest("40-integration.yaml")?
+                .replace("  contract: {name: customer-v1}\n", "  contract: {name: customer-v1}\n  deletionPolicy: Delete\n"),
+        )
+        .await?;
+    stage.all_ready().await?;
+    stage.kubectl(&["delete", "fint/customers", "--timeout=20s"]).await?;
+    wait_until("the records to be gone", PATIENCE, async || {
+        let left = count(&store, "SELECT count(*) FROM record")?;
+        Ok(Seen::when(left == 0, format!("{left} records")))
+    })
+    .await?;
 
     // Exactly the rights that were granted, and each of them is used. (A watch is told when it ends.)
     let user = operator.user.clone();

@@ -4,6 +4,7 @@
 //! The rules are the planner's; this is bookkeeping. One report among a thousand objects costs one judgement.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use fairlead_api::common::ConditionedStatus;
 use fairlead_api::status::Meaning;
@@ -61,7 +62,7 @@ pub(crate) struct Judge {
     connectors: BTreeMap<ObjectRef, ConnectorStatus>,
     next_check: BTreeMap<Key, Timestamp>,
     stale: BTreeSet<Key>,
-    reports: Reports,
+    reports: Arc<Reports>,
 }
 
 impl Judge {
@@ -90,7 +91,7 @@ impl Judge {
     }
 
     /// The runtime has reported: what it says anew is to be judged again.
-    pub(crate) fn reported(&mut self, reports: &Reports, planned: &Planned) {
+    pub(crate) fn reported(&mut self, reports: Arc<Reports>, planned: &Planned) {
         for object in planned.connectors.keys() {
             let key = ObjectKey::from(object);
             if self.reports.connectors.get(&key) != reports.connectors.get(&key) {
@@ -103,7 +104,7 @@ impl Judge {
                 self.stale.insert((Kind::Integration, object.clone()));
             }
         }
-        self.reports = reports.clone();
+        self.reports = reports;
     }
 
     /// When the passing of time alone asks for a judgement.

@@ -131,7 +131,8 @@ struct Pass {
     config_maps: ConfigMaps,
     planner: Planner,
     planned: Planned,
-    units: Units,
+    /// What runs: the one copy on this side, shared with whoever takes it over.
+    units: Arc<Units>,
     apply: watch::Sender<Arc<Units>>,
     reports: watch::Receiver<Arc<Reports>>,
     judge: Judge,
@@ -159,7 +160,7 @@ impl Pass {
             config_maps: ConfigMaps::new(client.clone()),
             planner: Planner::default(),
             planned: Planned::default(),
-            units: Units::default(),
+            units: Arc::default(),
             apply,
             reports: runtime.reports(),
             judge: Judge::default(),
@@ -303,9 +304,11 @@ impl Pass {
             self.metrics.holds(kind, objects, undecodable);
         }
         let units = merge_last_good(&self.units, &self.planned);
-        if units != self.units || !self.has_planned {
-            self.units = units;
-            self.apply.send_replace(Arc::new(self.units.clone()));
+        // They stand in what was merged; a second copy of a thousand would only lie about.
+        self.planned.units = Units::default();
+        if units != *self.units || !self.has_planned {
+            self.units = Arc::new(units);
+            self.apply.send_replace(Arc::clone(&self.units));
         }
         self.has_planned = true;
         tracing::debug!(took = ?started.elapsed(), "planned");
@@ -315,11 +318,12 @@ impl Pass {
         let reports = Arc::clone(&self.reports.borrow_and_update());
         // What a runtime has forgotten need not be told to it again.
         for key in &reports.forgotten {
-            if self.units.removed.remove(key).is_some() {
+            if self.units.removed.contains_key(key) {
+                Arc::make_mut(&mut self.units).removed.remove(key);
                 tracing::info!(integration = %key, "its removal is complete");
             }
         }
-        self.judge.reported(&reports, &self.planned);
+        self.judge.reported(reports, &self.planned);
     }
 
     /// When the passing of time alone asks for a judgement or a plan.
