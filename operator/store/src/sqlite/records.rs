@@ -233,7 +233,8 @@ pub(super) fn known(connection: &Connection, names: &Names<'_>, row: i64) -> Res
             state: decode_state(found.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?, found.get(2)?)?,
         });
     }
-    let mut statement = connection.prepare_cached("SELECT target, c_origin IS NOT NULL OR i_at IS NOT NULL FROM lane WHERE record = ?1 AND phase < 4")?;
+    let mut statement =
+        connection.prepare_cached("SELECT target, c_origin IS NOT NULL OR i_at IS NOT NULL FROM lane WHERE record = ?1 AND phase < 4")?;
     let mut rows = statement.query(params![row])?;
     let mut lanes = Vec::new();
     while let Some(found) = rows.next()? {
