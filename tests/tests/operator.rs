@@ -489,6 +489,18 @@ async fn data_flows_while_the_api_server_is_away_and_status_catches_up() -> anyh
     assert!(back.elapsed() <= Duration::from_secs(30), "{:?}", back.elapsed());
     stage.all_ready().await?;
     stage.edit_arrives("+15550100006").await?;
+
+    // Not gone but frozen: connections stay open and nothing answers. No call waits for ever, and nobody leads on old trust.
+    private.freeze_api_server()?;
+    wait_until("the end of leading", Duration::from_secs(20), async || {
+        let leads = operator.metric(r#"leader_election_master_status{name="fairlead-controller"}"#).await?;
+        Ok(Seen::when(leads == Some(0.0), format!("{leads:?}")))
+    })
+    .await?;
+    assert_eq!(operator.page("healthz").await?, "ok");
+    stage.edit_arrives("+15550100008").await?;
+    private.thaw_api_server()?;
+    operator.leads().await?;
     operator.stop().await
 }
 

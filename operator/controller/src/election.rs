@@ -96,6 +96,7 @@ pub(crate) struct Campaign {
     identity: String,
     /// The lease as last seen, and since when it has not changed.
     seen: Option<(Lease, Instant)>,
+    failing: bool,
     publish: watch::Sender<Option<Instant>>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
@@ -105,7 +106,7 @@ impl Campaign {
     pub(crate) fn new(client: Client, settings: &LeaseSettings, metrics: Arc<Metrics>, health: Arc<Health>) -> (Self, Leadership) {
         let (publish, leadership) = watch::channel(None);
         let leases = Api::namespaced(client, &settings.namespace);
-        (Self { leases, identity: settings.identity.clone(), seen: None, publish, metrics, health }, leadership)
+        (Self { leases, identity: settings.identity.clone(), seen: None, failing: false, publish, metrics, health }, leadership)
     }
 
     /// Campaigns and renews. When `stop` is cancelled, nothing is renewed any more; the lease is given back when `release` is.
@@ -115,10 +116,10 @@ impl Campaign {
             self.health.beat("lease");
             let started = Instant::now();
             match timeout(CALL_DEADLINE, self.attempt()).await {
-                Ok(Ok(true)) => until = Some(started + TRUST),
-                Ok(Ok(false)) => until = None,
-                Ok(Err(error)) => tracing::warn!(%error, "the lease could not be read or renewed"),
-                Err(_) => tracing::warn!("the lease could not be renewed in time"),
+                Ok(Ok(true)) => (until, self.failing) = (Some(started + TRUST), false),
+                Ok(Ok(false)) => (until, self.failing) = (None, false),
+                Ok(Err(error)) => self.failed(&error.to_string()),
+                Err(_) => self.failed("no answer in time"),
             }
             if until.is_some_and(|until| until <= Instant::now()) {
                 until = None;
@@ -133,6 +134,13 @@ impl Campaign {
         self.health.retire("lease");
         if until.is_some() && !matches!(timeout(RELEASE_DEADLINE, self.release()).await, Ok(Ok(()))) {
             tracing::warn!("the lease could not be given back; the next replica waits until it ends");
+        }
+    }
+
+    /// Told once per failure that lasts, not every two seconds.
+    fn failed(&mut self, error: &str) {
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::warn!(error, "the lease cannot be read or renewed; nothing is written until it can");
         }
     }
 

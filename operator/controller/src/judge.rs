@@ -163,3 +163,107 @@ impl Judge {
         (self.reports.at > Timestamp(0)).then_some(self.reports.at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fairlead_model::hash::Digest;
+    use fairlead_model::report::{Circuit, ConnectorReport, Quota};
+    use fairlead_plan::Planner;
+    use fairlead_systems::Catalog;
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+
+    const START: Timestamp = Timestamp(1_800_000_000_000);
+
+    /// Two connectors and a contract, planned, and everything judged once.
+    struct Scene {
+        cache: Cache,
+        planned: Planned,
+        judge: Judge,
+        config: Config,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let mut cache = Cache::new();
+            for name in ["a", "b"] {
+                let object = json!({
+                    "metadata": {"name": name, "namespace": "sales", "uid": name, "resourceVersion": "1", "generation": 1},
+                    "spec": {"system": "salesforce", "endpoint": "https://acme.my.salesforce.com", "auth": {"method": "ClientCredentials", "secretRef": {"name": "s"}}},
+                });
+                cache.saw(Kind::Connector, &None, Event::Apply(serde_json::from_value(object).unwrap()));
+            }
+            let config = Config::default();
+            let planned = Planner::default().plan(&cache.world(), Catalog::builtin(), &config, START);
+            let mut scene = Self { cache, planned, judge: Judge::default(), config };
+            scene.judge.planned(&Planned::default(), &scene.planned);
+            assert_eq!(scene.judge(START).len(), 2);
+            scene
+        }
+
+        fn judge(&mut self, now: Timestamp) -> Vec<String> {
+            let moment = Moment { now, listening_since: START };
+            self.judge.judge(&self.planned, &self.cache, moment, &self.config).into_iter().map(|(_, object)| object.name).collect()
+        }
+
+        fn digest(&self, name: &str) -> Digest {
+            self.planned.connectors[&ObjectRef::new("sales", name)].digest.clone().unwrap()
+        }
+
+        fn report(&mut self, at: Timestamp, healthy: &[&str]) {
+            let report = |name: &&str| {
+                let report = ConnectorReport {
+                    digest: self.digest(name),
+                    probe: Some(Ok(START)),
+                    circuit: Circuit::Closed,
+                    quota: Quota::Ample,
+                    throttled_until: None,
+                    last_error: None,
+                };
+                (ObjectKey(format!("sales/{name}")), report)
+            };
+            let connectors = healthy.iter().map(report).collect();
+            self.judge.reported(Arc::new(Reports { at, connectors, ..Reports::default() }), &self.planned);
+        }
+
+        fn ready(&self, name: &str) -> (String, String) {
+            let status = self.judge.wanted(&(Kind::Connector, ObjectRef::new("sales", name))).unwrap();
+            let ready = status.conditions().iter().find(|condition| condition.type_ == "Ready").unwrap();
+            (ready.status.clone(), ready.reason.clone())
+        }
+    }
+
+    #[test]
+    fn only_what_a_report_speaks_anew_of_is_judged() {
+        let mut scene = Scene::new();
+        scene.report(START, &["a"]);
+        assert_eq!(scene.judge(START), ["a"]);
+        assert_eq!(scene.ready("a").0, "True");
+        scene.report(START.plus(std::time::Duration::from_millis(250)), &["a"]);
+        assert!(scene.judge(START).is_empty(), "the same again, a moment later");
+        scene.report(START.plus(std::time::Duration::from_millis(500)), &["a", "b"]);
+        assert_eq!(scene.judge(START), ["b"]);
+    }
+
+    #[test]
+    fn silence_is_judged_when_its_time_comes_though_nothing_happens() {
+        let mut scene = Scene::new();
+        scene.report(START, &["a", "b"]);
+        scene.judge(START);
+        let at = scene.judge.next_check().unwrap();
+        assert_eq!(at, START.plus(scene.config.silent_after));
+        assert_eq!(scene.judge(at).len(), 2);
+        assert_eq!(scene.ready("a").0, "Unknown");
+        scene.judge(START.plus(scene.config.lost_after));
+        assert_eq!(scene.ready("a"), ("False".into(), "WorkerNotReporting".into()));
+    }
+
+    #[test]
+    fn what_is_no_longer_planned_is_forgotten() {
+        let mut scene = Scene::new();
+        let before = std::mem::take(&mut scene.planned);
+        scene.judge.planned(&before, &scene.planned);
+        assert!(scene.judge.next_check().is_none() && scene.judge.connectors.is_empty() && scene.judge.statuses.is_empty());
+    }
+}
