@@ -188,7 +188,7 @@ async fn edit(store: &Arc<dyn Store>, dead: &DeadLetter, set: &[String], author:
     };
     let key = key.context("this dead letter names no record, so it cannot be edited")?;
     let edit = Edit { letter: dead.id, author, at: SystemClock.now(), set: values };
-    edits::add(store.as_ref(), &dead.realm, &letter.participant, key, edit).await?;
+    edits::add(store.as_ref(), &dead.realm, &letter.participant, &key, &edit).await?;
     again(store, dead).await
 }
 

@@ -28,6 +28,7 @@ pub(crate) struct Home {
     world: World,
     problems: Vec<Problem>,
     fingerprint: Option<u64>,
+    glimpsed: Option<u64>,
     generations: BTreeMap<(Kind, ObjectRef), (String, i64)>,
     planned: Planned,
     units: Units,
@@ -54,6 +55,7 @@ impl Home {
             world: World::default(),
             problems: Vec::new(),
             fingerprint: None,
+            glimpsed: None,
             generations: BTreeMap::new(),
             planned: Planned::default(),
             units: Units::default(),
@@ -68,7 +70,10 @@ impl Home {
     pub(crate) async fn tick(&mut self) -> std::io::Result<bool> {
         let files = files::find(&self.folder)?;
         let fingerprint = fingerprint(&files);
-        let changed = self.fingerprint != Some(fingerprint);
+        // A file that is just being written looks empty or is gone for a moment: a change counts when it has been there for two looks.
+        let rests = self.fingerprint.is_none() || self.glimpsed == Some(fingerprint);
+        self.glimpsed = Some(fingerprint);
+        let changed = rests && self.fingerprint != Some(fingerprint);
         if changed {
             self.fingerprint = Some(fingerprint);
             self.take_over(files::load(&files, true)).await;

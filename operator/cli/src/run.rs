@@ -88,11 +88,16 @@ impl Run {
                 () = &mut stop => break ExitCode::SUCCESS,
                 () = tokio::time::sleep(TICK) => {}
             }
-            if home.tick().await.context("read the folder of manifests")? {
-                tracing::info!("manifests were taken over");
-                for line in home.faults() {
-                    tracing::warn!("{line}");
+            match home.tick().await {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::info!("manifests were taken over");
+                    for line in home.faults() {
+                        tracing::warn!("{line}");
+                    }
                 }
+                // What runs goes on; the next look may find them again.
+                Err(error) => tracing::warn!(%error, "the manifests cannot be read; what ran before goes on"),
             }
             if let Ok(mut listing) = served.listing.write() {
                 *listing = home.listing();

@@ -35,21 +35,26 @@ impl Edit {
 /// The edits that wait for one participant, by external id (for its reader) or record id (for its lane).
 pub type Edits = BTreeMap<String, Edit>;
 
-fn note(participant: &str) -> String {
-    format!("edits/{participant}")
+/// One note per record, so that a person who adds an edit and the engine that forgets another never overwrite each other.
+fn note(participant: &str, key: &str) -> String {
+    format!("edit/{participant}/{key}")
 }
 
-/// The edits that wait.
-pub async fn waiting(store: &dyn Store, realm: &str, participant: &str) -> Result<Edits, StoreError> {
-    let note = store.note(realm, &note(participant)).await?;
-    Ok(note.and_then(|note| serde_json::from_value(note).ok()).unwrap_or_default())
+/// The edits that wait for these records.
+pub async fn waiting(store: &dyn Store, realm: &str, participant: &str, keys: impl Iterator<Item = String>) -> Result<Edits, StoreError> {
+    let mut edits = Edits::new();
+    for key in keys {
+        let found = store.note(realm, &note(participant, &key)).await?;
+        if let Some(edit) = found.and_then(|found| serde_json::from_value(found).ok()) {
+            edits.insert(key, edit);
+        }
+    }
+    Ok(edits)
 }
 
 /// Adds an edit; an older one of the same record is replaced.
-pub async fn add(store: &dyn Store, realm: &str, participant: &str, key: String, edit: Edit) -> Result<(), StoreError> {
-    let mut edits = waiting(store, realm, participant).await?;
-    edits.insert(key, edit);
-    save(store, realm, participant, &edits).await
+pub async fn add(store: &dyn Store, realm: &str, participant: &str, key: &str, edit: &Edit) -> Result<(), StoreError> {
+    store.put_note(realm, &note(participant, key), &serde_json::to_value(edit).unwrap_or(Value::Null)).await
 }
 
 /// Closes the letters of edits that are about to be committed. The edits themselves are kept until [`forget`]: a crash in between repeats
@@ -64,14 +69,8 @@ pub(crate) async fn close(store: &dyn Store, edits: &Edits, keys: &[String], now
 
 /// Forgets edits that are committed.
 pub(crate) async fn forget(store: &dyn Store, realm: &str, participant: &str, keys: &[String]) -> Result<(), StoreError> {
-    if keys.is_empty() {
-        return Ok(());
+    for key in keys {
+        store.put_note(realm, &note(participant, key), &Value::Null).await?;
     }
-    let mut edits = waiting(store, realm, participant).await?;
-    edits.retain(|key, _| !keys.contains(key));
-    save(store, realm, participant, &edits).await
-}
-
-async fn save(store: &dyn Store, realm: &str, participant: &str, edits: &Edits) -> Result<(), StoreError> {
-    store.put_note(realm, &note(participant), &serde_json::to_value(edits).unwrap_or(Value::Null)).await
+    Ok(())
 }

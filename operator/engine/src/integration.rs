@@ -207,10 +207,10 @@ async fn resync(shared: &Shared) -> Result<(), StoreError> {
     }
     if before.is_some() && !wanted.is_null() {
         tracing::info!(integration = %shared.realm, "resync: everything is read again and every target compared");
-        for participant in &shared.program.participants {
+        for (index, participant) in shared.program.participants.iter().enumerate() {
             let name = &participant.unit.name;
             if participant.readable() {
-                rewind(shared, name).await?;
+                rewind(shared, index).await?;
             }
             if participant.writable() {
                 enqueue_all(shared, name, Origin::Resync).await?;
@@ -243,34 +243,38 @@ async fn enqueue_all(shared: &Shared, target: &str, origin: Origin) -> Result<()
     shared.around.store.enqueue(&enqueue).await.map(|_| ())
 }
 
-/// Sets a reader's cursor back to the beginning; that its first full read was complete stays true.
-async fn rewind(shared: &Shared, participant: &str) -> Result<(), StoreError> {
+/// Sets a reader's cursors back to the beginning; that its first full read was complete stays true.
+async fn rewind(shared: &Shared, index: usize) -> Result<(), StoreError> {
     let store = &shared.around.store;
-    let Some(checkpoint) = store.checkpoint(&shared.realm, participant, "main").await? else { return Ok(()) };
+    let unit = &shared.program.participants[index].unit;
+    let slices = shared.connection(index).ok().and_then(|connection| Some(connection.entity(&unit.entity)?.slices().to_vec()));
     let mut lease = crate::lease::Lease::new(
         Arc::clone(store),
         Arc::clone(&shared.around.clock),
-        format!("reader/{}/{participant}", shared.realm),
+        format!("reader/{}/{}", shared.realm, unit.name),
         shared.around.holder.clone(),
     );
-    let Some(fence) = lease.ensure().await? else {
-        return Err(StoreError::Other("another process still reads; trying again".into()));
-    };
-    let batch = Absorb {
-        realm: shared.realm.clone(),
-        participant: participant.to_owned(),
-        fence,
-        records: Vec::new(),
-        dead_letters: Vec::new(),
-        rereads: Vec::new(),
-        reread_done: Vec::new(),
-        checkpoint: Some(Checkpoint { cursor: Value::Null, ..checkpoint }),
-        unchanged: 0,
-        guard: GuardCounts::default(),
-        conflicts: 0,
-        now: shared.now(),
-    };
-    store.absorb(&batch).await?;
+    for slice in slices.unwrap_or_else(|| vec!["main".to_owned()]) {
+        let Some(checkpoint) = store.checkpoint(&shared.realm, &unit.name, &slice).await? else { continue };
+        let Some(fence) = lease.ensure().await? else {
+            return Err(StoreError::Other("another process still reads; trying again".into()));
+        };
+        let batch = Absorb {
+            realm: shared.realm.clone(),
+            participant: unit.name.clone(),
+            fence,
+            records: Vec::new(),
+            dead_letters: Vec::new(),
+            rereads: Vec::new(),
+            reread_done: Vec::new(),
+            checkpoint: Some(Checkpoint { cursor: Value::Null, ..checkpoint }),
+            unchanged: 0,
+            guard: GuardCounts::default(),
+            conflicts: 0,
+            now: shared.now(),
+        };
+        store.absorb(&batch).await?;
+    }
     lease.release().await;
     Ok(())
 }
@@ -353,7 +357,8 @@ fn participant_report(shared: &Shared, index: usize, snapshot: &Snapshot) -> Par
     let participant = &shared.program.participants[index];
     let facts = &shared.participants[index];
     let name = &participant.unit.name;
-    let paused_by = lock(&facts.paused).clone().or_else(|| shared.connection(index).map_or_else(Some, |connection| connection.blocked()));
+    let refused = lock(&facts.paused).clone().or_else(|| lock(&facts.refused).clone());
+    let paused_by = refused.or_else(|| shared.connection(index).map_or_else(Some, |connection| connection.blocked()));
     let state = if !participant.readable() {
         ParticipantState::WriteOnly
     } else if paused_by.is_some() {
@@ -363,12 +368,13 @@ fn participant_report(shared: &Shared, index: usize, snapshot: &Snapshot) -> Par
     } else {
         ParticipantState::Backfill
     };
+    let last_read = i64::try_from(facts.last_read.load(Ordering::Acquire)).ok().filter(|at| *at > 0).map(fairlead_model::Timestamp);
     ParticipantReport {
         name: name.clone(),
         state,
         dead_letters: snapshot.dead_letters.get(name).copied().unwrap_or(0),
         pending: snapshot.pending.get(name).map_or(0, |pending| pending.keys),
-        last_read: i64::try_from(facts.last_read.load(Ordering::Acquire)).ok().filter(|at| *at > 0).map(fairlead_model::Timestamp),
+        last_read: last_read.filter(|_| !facts.unread.load(Ordering::Acquire)),
         paused_by,
     }
 }

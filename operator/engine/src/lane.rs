@@ -6,7 +6,7 @@
 
 use crate::crash;
 use crate::decide::outbound::{self, LookedUp, Planned, Step};
-use crate::edits::{self, Edits};
+use crate::edits;
 use crate::lease::Lease;
 use crate::program::Participant;
 use crate::shared::{Shared, lock};
@@ -107,7 +107,7 @@ impl Lane {
     /// Claims, writes and settles one batch; how many keys were settled.
     async fn drain(&mut self) -> Result<usize, StoreError> {
         let shared = Arc::clone(&self.shared);
-        if shared.program.unit.initial_load == InitialLoad::Preview || shared.guarded() {
+        if shared.program.unit.initial_load == InitialLoad::Preview || shared.guarded() || !shared.loaded() {
             return Ok(0);
         }
         let Ok(connection) = shared.connection(self.index) else { return Ok(0) };
@@ -127,7 +127,7 @@ impl Lane {
             target: target.unit.name.clone(),
             fence: fence.clone(),
             max: batch_max.clamp(20, BATCH),
-            creates: shared.loaded(),
+            creates: true,
             now: shared.now(),
         };
         let claimed = shared.around.store.claim(&claim).await?;
@@ -266,11 +266,8 @@ impl Lane {
             missing.iter().zip(known).filter_map(never).collect()
         };
 
-        let edits = if ready.iter().any(|claimed| claimed.origin == Origin::Replay) {
-            edits::waiting(shared.around.store.as_ref(), &shared.realm, &target.unit.name).await?
-        } else {
-            Edits::new()
-        };
+        let replayed = ready.iter().filter(|claimed| claimed.origin == Origin::Replay).map(|claimed| claimed.known.record.id.to_string());
+        let edits = edits::waiting(shared.around.store.as_ref(), &shared.realm, &target.unit.name, replayed).await?;
         let mut writes: Vec<(Claimed, Planned)> = Vec::new();
         for claimed in ready {
             let map = |document: &Document| target.table.to_native(document, &|_, record| resolved.get(&record).cloned().flatten());
@@ -325,6 +322,7 @@ impl Lane {
         for ((claimed, planned), answer) in writes.iter().zip(answers) {
             let outcome = match answer {
                 Ok(written) => {
+                    *lock(&shared.participants[self.index].refused) = None;
                     through.extend(edits.contains_key(&claimed.known.record.id.to_string()).then(|| claimed.known.record.id.to_string()));
                     let answered = written.answer.as_ref().map(|answer| canonical_of(&target.table, answer)).unwrap_or_default();
                     outbound::delivered(target, claimed, planned, &written, &answered, shared.now())
@@ -333,7 +331,7 @@ impl Lane {
                     shared.failed(self.index, planned.item.id.as_ref().map(ToString::to_string), Some(claimed.known.record.id), &error);
                     if matches!(error.class, ErrorClass::Permission) {
                         self.refused_until = shared.now().plus(REFUSED);
-                        *lock(&shared.participants[self.index].paused) = Some(error.clone());
+                        *lock(&shared.participants[self.index].refused) = Some(error.clone());
                     }
                     let wait = backoff(&shared, claimed.attempts);
                     let failed = outbound::failed(

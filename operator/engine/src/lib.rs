@@ -45,7 +45,7 @@ use shared::Surroundings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// No request to a business system takes longer; below the lease's margin, so that a request never outlives its lease.
@@ -88,7 +88,7 @@ impl Config {
 /// A running engine.
 pub struct Engine {
     around: Surroundings,
-    running: Arc<Mutex<BTreeMap<ObjectKey, Running>>>,
+    running: Arc<std::sync::Mutex<BTreeMap<ObjectKey, Arc<Running>>>>,
     rejected: Arc<std::sync::Mutex<BTreeMap<ObjectKey, (fairlead_model::hash::Digest, String)>>>,
     forgotten: Arc<std::sync::Mutex<BTreeSet<ObjectKey>>>,
     reports: watch::Receiver<Arc<Reports>>,
@@ -119,7 +119,7 @@ impl Engine {
         let cancel = engine.cancel.clone();
         tokio::spawn(async move {
             loop {
-                publish.send_replace(Arc::new(publisher.snapshot().await));
+                publish.send_replace(Arc::new(publisher.snapshot()));
                 tokio::select! {
                     () = cancel.cancelled() => return,
                     () = tokio::time::sleep(PUBLISH_EVERY) => {}
@@ -137,28 +137,19 @@ impl Engine {
 
     /// Makes `units` what runs: unchanged ones go on untouched, changed ones are swapped after what is in flight has settled, absent ones
     /// stop. A unit that does not compile leaves the last good one running and is named in the report.
+    ///
+    /// One that takes its time to settle holds up neither the others nor the reports.
     pub async fn apply(&self, units: &Units) {
         self.around.connectors.apply(&units.connectors);
         shared::lock(&self.rejected).retain(|key, _| units.integrations.contains_key(key));
-        let mut running = self.running.lock().await;
-        let gone: Vec<_> = running.keys().filter(|key| !units.integrations.contains_key(*key)).cloned().collect();
-        for key in gone {
-            if let Some(integration) = running.remove(&key) {
-                integration.stop().await;
-                tracing::info!(integration = %key, "stopped");
-            }
-        }
-        for (key, unit) in &units.integrations {
-            shared::lock(&self.forgotten).remove(key);
-            if running.get(key).is_some_and(|running| running.unit().digest == unit.digest) {
-                if let Some(running) = running.get(key) {
-                    running.rejected(None);
-                }
-                continue;
-            }
-            self.swap(&mut running, key, unit).await;
-        }
-        drop(running);
+        let running = shared::lock(&self.running).clone();
+        let gone = running.iter().filter(|(key, _)| !units.integrations.contains_key(*key)).map(|(key, integration)| async move {
+            integration.stop().await;
+            shared::lock(&self.running).remove(key);
+            tracing::info!(integration = %key, "stopped");
+        });
+        let wanted = units.integrations.iter().map(|(key, unit)| self.swap(running.get(key), key, unit));
+        tokio::join!(futures::future::join_all(gone), futures::future::join_all(wanted));
         for (key, policy) in &units.removed {
             if shared::lock(&self.forgotten).contains(key) {
                 continue;
@@ -173,11 +164,16 @@ impl Engine {
         }
     }
 
-    async fn swap(&self, running: &mut BTreeMap<ObjectKey, Running>, key: &ObjectKey, unit: &IntegrationUnit) {
+    async fn swap(&self, before: Option<&Arc<Running>>, key: &ObjectKey, unit: &IntegrationUnit) {
+        shared::lock(&self.forgotten).remove(key);
+        if let Some(before) = before.filter(|before| before.unit().digest == unit.digest) {
+            before.rejected(None);
+            return;
+        }
         match Program::compile(unit.clone()) {
             Err(why) => {
                 tracing::error!(integration = %key, %why, "unit does not compile; the last good one goes on");
-                match running.get(key) {
+                match before {
                     Some(last_good) => last_good.rejected(Some(why)),
                     None => {
                         shared::lock(&self.rejected).insert(key.clone(), (unit.digest.clone(), why));
@@ -186,20 +182,19 @@ impl Engine {
             }
             Ok(program) => {
                 shared::lock(&self.rejected).remove(key);
-                if let Some(before) = running.remove(key) {
+                if let Some(before) = before {
                     before.stop().await;
                 }
                 tracing::info!(integration = %key, digest = %unit.digest, "running");
-                running.insert(key.clone(), Running::start(program, self.around.clone()));
+                shared::lock(&self.running).insert(key.clone(), Arc::new(Running::start(program, self.around.clone())));
             }
         }
     }
 
     /// Stops everything: no new work, what is in flight settles, leases are given back.
     pub async fn stop(&self) {
-        let mut running = self.running.lock().await;
-        futures::future::join_all(running.values().map(Running::stop)).await;
-        running.clear();
+        let running = std::mem::take(&mut *shared::lock(&self.running));
+        futures::future::join_all(running.values().map(|integration| integration.stop())).await;
         self.around.connectors.apply(&BTreeMap::new());
         self.cancel.cancel();
     }
@@ -208,15 +203,15 @@ impl Engine {
 /// Collects what runs into one snapshot.
 struct Publisher {
     around: Surroundings,
-    running: Arc<Mutex<BTreeMap<ObjectKey, Running>>>,
+    running: Arc<std::sync::Mutex<BTreeMap<ObjectKey, Arc<Running>>>>,
     forgotten: Arc<std::sync::Mutex<BTreeSet<ObjectKey>>>,
     rejected: Arc<std::sync::Mutex<BTreeMap<ObjectKey, (fairlead_model::hash::Digest, String)>>>,
 }
 
 impl Publisher {
-    async fn snapshot(&self) -> Reports {
-        let running = self.running.lock().await;
-        let mut integrations: BTreeMap<_, _> = running.iter().map(|(key, running)| (key.clone(), running.report())).collect();
+    fn snapshot(&self) -> Reports {
+        let mut integrations: BTreeMap<_, _> =
+            shared::lock(&self.running).iter().map(|(key, running)| (key.clone(), running.report())).collect();
         for (key, (digest, why)) in shared::lock(&self.rejected).iter() {
             integrations.entry(key.clone()).or_insert_with(|| fairlead_model::report::IntegrationReport {
                 digest: digest.clone(),

@@ -69,10 +69,11 @@ impl Program {
         self.unit
             .matching
             .iter()
-            .enumerate()
-            .filter_map(|(rule, paths)| {
-                let mut values = vec![Value::from(rule)];
+            .filter_map(|paths| {
+                // By the rule's paths, not its place: another rule before it changes nothing for the records that it finds.
+                let mut values = Vec::with_capacity(paths.len() * 2);
                 for path in paths {
+                    values.push(Value::from(path.to_string()));
                     values.push(document::present(document, path)?.clone());
                 }
                 Some(MatchKey { hash: ValueHash::of(Some(&Value::Array(values))).0 })

@@ -61,8 +61,12 @@ pub(crate) struct ParticipantFacts {
     pub wake_lane: Notify,
     /// The last successful read, in milliseconds; 0 is never.
     pub last_read: AtomicU64,
+    /// That read was not all: something is to be read again by key before one can say that nothing moves.
+    pub unread: AtomicBool,
     /// Why it is paused.
     pub paused: Mutex<Option<RemoteError>>,
+    /// Why its lane rests: the account may not write the entity. A reader that succeeds says nothing of it.
+    pub refused: Mutex<Option<RemoteError>>,
 }
 
 impl Shared {

@@ -100,6 +100,7 @@ impl Source {
                     *lock(&facts.paused) = None;
                     facts.last_read.store(u64::try_from(self.shared.now().0).unwrap_or(0), Ordering::Release);
                     // Not at once: a write in flight takes its time, and each look costs the vendor's quota.
+                    facts.unread.store(self.stale, Ordering::Release);
                     self.stale_rounds = if std::mem::take(&mut self.stale) { self.stale_rounds + 1 } else { 0 };
                     if self.stale_rounds == 0 { every } else { every.min(STALE * 2u32.pow(self.stale_rounds.min(8) - 1)) }
                 }
@@ -197,21 +198,14 @@ impl Source {
             let began = store.sequence().await?;
             let participant = self.participant();
             let found = system.read_keys(&participant.unit.entity, &participant.native_paths, &ids).await.map_err(Stop::Remote)?;
-            let edits = edits::waiting(store.as_ref(), &self.shared.realm, self.name()).await?;
-            let records = ids
-                .iter()
-                .zip(found)
-                .map(|(id, record)| {
-                    record.unwrap_or_else(|| NativeRecord {
-                        id: id.clone(),
-                        version: None,
-                        modified: None,
-                        deleted: true,
-                        body: Document::new(),
-                        raw: "null".into(),
-                    })
-                })
-                .collect();
+            let edits = edits::waiting(store.as_ref(), &self.shared.realm, self.name(), ids.iter().map(ToString::to_string)).await?;
+            // What is not found by key is not deleted for that: it may be hidden from this account. Deletions are told by the vendor, in
+            // the record itself or in a slice of their own.
+            let (records, absent): (Vec<_>, Vec<_>) = ids.iter().zip(found).partition(|(_, record)| record.is_some());
+            for (id, _) in &absent {
+                tracing::info!(integration = %self.shared.realm, participant = self.name(), external_id = %id, "asked for by key and not found");
+            }
+            let records = records.into_iter().filter_map(|(_, record)| record).collect();
             // Somebody wants to know: what is still bad becomes a dead letter again, though it was told before.
             self.parked.retain(|id, _| !ids.contains(id));
             self.absorb(records, began, None, &Requested { ids: &ids, edits: &edits }, fence).await?;

@@ -656,6 +656,15 @@ impl Rules<'_> {
                     ));
                     continue;
                 }
+                if self.spec.sync.participants.iter().flat_map(|p| &p.fields).any(|row| row.canonical == *text && row.reference.is_some()) {
+                    findings.push(Finding::error(
+                        Reason::ContractMismatch,
+                        place,
+                        format!("`{text}` is a reference, which is known only after records are recognised"),
+                        "name a field that holds a value of the record itself",
+                    ));
+                    continue;
+                }
                 self.everybody_fills(&path, &place, findings);
                 paths.push(path);
             }
