@@ -3,7 +3,7 @@
 //! Each test has a namespace, simulators and an operator process of its own; the operator is a user with the rights of
 //! `examples/operator/rbac.yaml` and no others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -221,6 +221,47 @@ fn granted() -> anyhow::Result<Vec<PolicyRule>> {
     Ok(rules.map(serde_json::from_value).collect::<Result<_, _>>()?)
 }
 
+/// Holds every status that was written against what Flux, kstatus and Argo CD conclude from. `writes` are in the order of the answers.
+fn judge_statuses(writes: &[AuditEvent]) {
+    let mut earlier: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
+    let statuses = writes.iter().filter(|write| write.subresource == "status" && write.code == 200);
+    let mut judged = 0;
+    for body in statuses.filter_map(|write| write.body.as_ref()) {
+        let about = format!("{} {}", body["kind"], body["metadata"]["name"]);
+        let conditions: BTreeMap<String, Value> = body["status"]["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|condition| (condition["type"].as_str().unwrap_or_default().to_owned(), condition.clone()))
+            .collect();
+        let is = |kind: &str, status: &str| conditions.get(kind).is_some_and(|condition| condition["status"] == status);
+        assert!(conditions.contains_key("Ready") && conditions.contains_key("Accepted"), "{about}: {body}");
+        assert!(!(is("Reconciling", "True") && is("Stalled", "True")), "{about} is both on its way and stuck: {body}");
+        for negative in ["Reconciling", "Stalled", "Degraded", "Lagging", "Paused", "Throttled"] {
+            assert!(conditions.get(negative).is_none_or(|_| is(negative, "True")), "{about}: {negative} while not True: {body}");
+        }
+        let excused = ["Reconciling", "Stalled", "Degraded"].into_iter().any(|negative| is(negative, "True"));
+        if is("Ready", "True") {
+            let positives = ["Accepted", "ResolvedRefs", "Reachable", "Programmed", "Healthy"];
+            let broken = positives.into_iter().filter(|kind| conditions.contains_key(*kind) && !is(kind, "True")).collect::<Vec<_>>();
+            assert!(!excused && broken.is_empty(), "{about} is Ready while it is not: {body}");
+        } else {
+            assert!(excused, "{about} is not Ready, and nothing says whether waiting helps: {body}");
+        }
+        // A transition time moves exactly when the status does.
+        if let Some(before) = earlier.get(&body["metadata"]["uid"].to_string()) {
+            for (kind, condition) in &conditions {
+                if let Some(old) = before.get(kind).filter(|old| old["status"] == condition["status"]) {
+                    assert_eq!(old["lastTransitionTime"], condition["lastTransitionTime"], "{about}: {kind} has not flipped: {body}");
+                }
+            }
+        }
+        earlier.insert(body["metadata"]["uid"].to_string(), conditions);
+        judged += 1;
+    }
+    assert!(judged > 0, "no status was written");
+}
+
 /// A number from an operator's store, read beside it.
 fn count(store: &Path, query: &str) -> anyhow::Result<i64> {
     let connection = rusqlite::Connection::open_with_flags(store, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?;
@@ -333,6 +374,7 @@ async fn the_quickstart_by_kubectl_alone_is_ready_moves_data_and_leaves_nothing_
     })
     .await?;
     let requests = stage.requests(&user)?;
+    judge_statuses(&requests);
     let refused: Vec<_> = requests.iter().filter(|request| request.code == 403).collect();
     assert!(refused.is_empty(), "{refused:?}");
     let used: BTreeSet<_> = requests.iter().map(|r| (r.resource.as_str(), r.subresource.as_str(), r.verb.as_str())).collect();
@@ -406,6 +448,7 @@ async fn each_cause_is_named_and_heals_when_only_the_cause_is_mended() -> anyhow
     stage.condition("fint", "customers", ("ResolvedRefs", "True", "ResolvedRefs"), SHOWN).await?;
     stage.all_ready().await?;
     stage.edit_arrives("+15550100003").await?;
+    judge_statuses(&stage.requests(&operator.user)?);
     operator.stop().await
 }
 
@@ -453,6 +496,9 @@ async fn the_lease_changes_hands_and_a_former_leader_writes_nothing() -> anyhow:
 
 #[tokio::test]
 async fn data_flows_while_the_api_server_is_away_and_status_catches_up() -> anyhow::Result<()> {
+    /// How long the API server is away.
+    const AWAY: Duration = Duration::from_secs(60);
+    const EDITS: u32 = 10;
     let mut private = PrivateControlPlane::start().await?;
     let plane = (*private).clone();
     let stage = Stage::new(&plane, "away").await?;
@@ -461,7 +507,12 @@ async fn data_flows_while_the_api_server_is_away_and_status_catches_up() -> anyh
     stage.all_ready().await?;
 
     private.kill_api_server().await?;
-    stage.edit_arrives("+15550100004").await?;
+    let away = tokio::time::Instant::now();
+    // Few enough for the guard, which counts changes against the live records.
+    for edit in 1..=EDITS {
+        stage.edit_arrives(&format!("+1555020{edit:04}")).await?;
+        tokio::time::sleep_until(away + AWAY / EDITS * edit).await;
+    }
     stage
         .crm
         .post(
