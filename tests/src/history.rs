@@ -417,7 +417,8 @@ impl<'a> Book<'a> {
     }
 
     fn held(&self, record: &Value, field: &Shared, place: Place) -> String {
-        record.get(*place.at(&field.native)).map(|value| normal(field.form, value, &self.keys)).unwrap_or_default()
+        let native: &&str = place.at(&field.native);
+        record.get(native).map(|value| normal(field.form, value, &self.keys)).unwrap_or_default()
     }
 
     fn given(&self, key: &str, field: usize) -> &[Given<'a>] {
@@ -524,13 +525,13 @@ impl Judge<'_> {
         }
         for ((key, index), values) in &here.given {
             let field = &self.agreement.fields[*index];
-            let edits = values.iter().filter(|given| given.entry.origin == Origin::Person);
+            let mut edits = values.iter().filter(|given| given.entry.origin == Origin::Person);
             if field.owner != place {
                 report.foreign_edits += edits.filter(|given| given.entry.outcome == Outcome::Updated).count() as u64;
                 continue;
             }
             report.edits += edits.clone().filter(|given| given.entry.outcome == Outcome::Updated).count() as u64;
-            let Some(last) = edits.last().filter(|_| !self.deleted(key)) else { continue };
+            let Some(last) = edits.next_back().filter(|_| !self.deleted(key)) else { continue };
             for (book, at) in [(here, place), (there, place.other())] {
                 // A record that is missing altogether is told once, as a difference or a lost creation.
                 let Some(record) = book.after.get(key).and_then(|records| records.first()) else { continue };
