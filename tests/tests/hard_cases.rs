@@ -46,10 +46,11 @@ async fn in_step_by(change: impl FnOnce(&mut Manifests) -> anyhow::Result<()>) -
 async fn one_company(systems: &TwoSystems) -> anyhow::Result<(Native, Native)> {
     for account in systems.salesforce.records().await? {
         let complete = ["Phone", "Email__c", "Tax_Number__c"].iter().all(|field| !text(&account, field).is_empty());
-        if complete && let Ok(customer) = systems.netsuite.find("vatRegNumber", &text(&account, "Tax_Number__c")).await {
-            if !text(&customer, "creditLimit").is_empty() {
-                return Ok((account, customer));
-            }
+        if complete
+            && let Ok(customer) = systems.netsuite.find("vatRegNumber", &text(&account, "Tax_Number__c")).await
+            && !text(&customer, "creditLimit").is_empty()
+        {
+            return Ok((account, customer));
         }
     }
     anyhow::bail!("no company is complete in both systems")
