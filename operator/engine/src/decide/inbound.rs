@@ -251,10 +251,12 @@ fn is_stale(source: &Participant, known: Option<&Known>, before: &ParticipantSta
         (Some(held), Some(shown)) => shown.0 < held && !context.by_key,
         _ => false,
     };
-    // After our write the vendor's stamp moved on; while it has not, the read shows what was before.
+    // After our write the vendor's stamp moved on; while it has not, the read shows what was before. What we made and have not read yet
+    // has no before: that it is shown at all is our write.
     let unmoved = match (before.modified, read.modified) {
         (Some(held), Some(shown)) => shown.0 <= held,
-        _ => true,
+        (None, Some(_)) => false,
+        (_, None) => true,
     };
     let lagging = before.written.is_some_and(|at| context.now.since(Timestamp(at)) < context.stale_for) && unmoved;
     older || lagging || before.settled > context.began || known.is_some_and(|known| in_flight(known, &source.unit.name))
