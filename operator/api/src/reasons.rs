@@ -225,6 +225,10 @@ reasons! {
         "A record matches several records of another system.",
         "Remove the duplicates or sharpen spec.sync.match.",
         "fairlead dead-letters list";
+    DuplicateIdentity User
+        "A second record of one system is the same record as another by the match rules or the correlation field.",
+        "Merge the two in that system, or tell them apart; then replay the dead letter.",
+        "fairlead dead-letters list";
     ReferenceUnresolved User
         "A record points to another one that is not known or was deleted; it waits, or is a dead letter.",
         "By itself when the other record arrives; otherwise correct the reference at its source.",

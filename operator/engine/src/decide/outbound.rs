@@ -361,20 +361,20 @@ pub fn looked_up(state: &ParticipantState, shown: &[(FieldPath, Value)], sent: &
 /// Why waiting for `record`, which the target does not have, would never end; `None` while it may still come.
 #[must_use]
 pub fn never_there(program: &Program, target: &Participant, record: RecordId, known: Option<&Known>) -> Option<RemoteError> {
-    let (reason, why) = match known {
+    let why = match known {
         Some(known) if known.record.deleted_at.is_none() => {
             if program.unit.initial_load == InitialLoad::MatchOnly {
-                ("ReferenceFiltered", "which matches no record here and is not created under initialLoad: MatchOnly")
+                "which matches no record here and is not created under initialLoad: MatchOnly"
             } else if target.table.accepts(&known.record.document) == Ok(false) {
-                ("ReferenceFiltered", "which write.when keeps out of here")
+                "which write.when keeps out of here"
             } else {
                 return None;
             }
         }
-        _ => ("ReferenceDeleted", "which is deleted"),
+        _ => "which is deleted",
     };
     let message = format!("it refers to record {record}, {why}; point it at another record in its source, or let that one in");
-    Some(RemoteError::new(ErrorClass::Data, reason, message))
+    Some(RemoteError::new(ErrorClass::Data, "ReferenceUnresolved", message))
 }
 
 /// The references a document makes in this target: which records must be there before it can be written.

@@ -150,13 +150,13 @@ fn nobody_waits_for_a_record_that_never_comes() {
     conditional.participants[1].write.as_mut().unwrap().when = Some(r#".record.note == "yes""#.into());
     let mut matching = unit();
     matching.initial_load = InitialLoad::MatchOnly;
-    for (unit, expected) in [(unit(), "may come"), (conditional, "ReferenceFiltered"), (matching, "ReferenceFiltered")] {
+    for (unit, expected) in [(unit(), "may come"), (conditional, "ReferenceUnresolved"), (matching, "ReferenceUnresolved")] {
         let mut world = World::of(unit);
         world.read("crm", json!({"Name": "Parent"}));
         assert_eq!(reason(&world, world.known.as_ref()), expected);
-        assert_eq!(reason(&world, None), "ReferenceDeleted");
+        assert_eq!(reason(&world, None), "ReferenceUnresolved");
         world.read_deleted("crm");
-        assert_eq!(reason(&world, world.known.as_ref()), "ReferenceDeleted");
+        assert_eq!(reason(&world, world.known.as_ref()), "ReferenceUnresolved");
     }
 }
 
