@@ -42,15 +42,17 @@ async fn in_step_by(change: impl FnOnce(&mut Manifests) -> anyhow::Result<()>) -
     Ok((systems, worker))
 }
 
-/// The account and the customer of one company that both systems hold, with a phone number and a credit limit.
+/// The account and the customer of one company that both systems held from the start, with a phone number and a credit limit.
 async fn one_company(systems: &TwoSystems) -> anyhow::Result<(Native, Native)> {
-    for account in systems.salesforce.records().await? {
+    let [left, right] = systems.told().await?;
+    for account in left.before {
         let complete = ["Phone", "Email__c", "Tax_Number__c"].iter().all(|field| !text(&account, field).is_empty());
+        let same = |customer: &&Native| text(customer, "vatRegNumber") == text(&account, "Tax_Number__c");
         if complete
-            && let Ok(customer) = systems.netsuite.find("vatRegNumber", &text(&account, "Tax_Number__c")).await
-            && !text(&customer, "creditLimit").is_empty()
+            && let Some(customer) = right.before.iter().find(same)
+            && !text(customer, "creditLimit").is_empty()
         {
-            return Ok((account, customer));
+            return Ok((account, customer.clone()));
         }
     }
     anyhow::bail!("no company is complete in both systems")
@@ -422,7 +424,8 @@ async fn dead_letter_is_closed_by_a_later_good_version_and_cannot_be_replayed_ov
     assert!(systems.open_letters(false).await?.is_empty());
     let refusal = systems.dead_letters(&["replay", &id]).await.unwrap_err().to_string();
     assert!(refusal.contains(&format!("no open dead letter {id}")), "{refusal}");
-    assert_eq!(outcomes(&systems.netsuite, mark).await?, [Outcome::Rejected, Outcome::Updated]);
+    let written = writes(&systems.netsuite, mark).await?;
+    assert_eq!(written.iter().map(|entry| entry.outcome).collect::<Vec<_>>(), [Outcome::Rejected, Outcome::Updated], "{written:#?}");
     worker.stop().await
 }
 
