@@ -15,7 +15,7 @@ use fairlead_model::state::ParticipantState;
 use fairlead_model::unit::InitialLoad;
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp};
 use fairlead_store::{Claim, Claimed, Fence, Identity, Intend, Origin, Outcome, Settle, Settlement, Stage, StoreError};
-use fairlead_systems::{NativeRecord, WriteBatch};
+use fairlead_systems::{NativeRecord, WriteBatch, WriteOperation};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -317,6 +317,9 @@ impl Lane {
             }
         };
         crash::point("lane.written");
+        if writes.iter().any(|(_, planned)| planned.item.operation == WriteOperation::Create) {
+            crash::point("lane.created");
+        }
         let circuit_closed = system.circuit() == fairlead_model::report::Circuit::Closed;
         let mut through: Vec<String> = Vec::new();
         for ((claimed, planned), answer) in writes.iter().zip(answers) {

@@ -147,8 +147,14 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     }
     let changed = changed || known.is_none() || revived;
 
-    if seen_change && is_stale(source, known, &before, read, context) {
-        return Decision::Stale;
+    if is_stale(source, known, &before, read, context) {
+        if seen_change {
+            return Decision::Stale;
+        }
+        if held.is_some() && !changed {
+            // Older than our last write, and no news: what it shows of rows without a canonical field was overwritten since.
+            return Decision::Unchanged;
+        }
     }
     state.vendor_version.clone_from(&read.version);
     state.modified = read.modified.map(|at| at.0);
