@@ -8,7 +8,7 @@ use crate::source::Source;
 use fairlead_model::report::{IntegrationReport, Lag, ParticipantReport, ParticipantState, Phase, Preview};
 use fairlead_model::unit::InitialLoad;
 use fairlead_model::{ExternalId, RecordId};
-use fairlead_store::{Absorb, Checkpoint, DeadLetterFilter, Enqueue, GuardCounts, Keys, Origin, Snapshot, Stage, StoreError};
+use fairlead_store::{Absorb, Checkpoint, DeadLetterFilter, Enqueue, Keys, Origin, Snapshot, Stage, StoreError};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -50,19 +50,7 @@ impl Running {
             last_error: Mutex::default(),
             store_error: Mutex::default(),
         });
-        let report = Arc::new(Mutex::new(IntegrationReport {
-            digest,
-            rejected: None,
-            phase,
-            participants: Vec::new(),
-            lag: None,
-            last_delivered: None,
-            last_error: None,
-            balanced: true,
-            preview: None,
-            guard: None,
-            store_error: None,
-        }));
+        let report = Arc::new(Mutex::new(IntegrationReport::begun(digest, phase)));
         let tasks = TaskTracker::new();
         tasks.spawn(run(Arc::clone(&shared), tasks.clone()));
         tasks.spawn(report_forever(Arc::clone(&shared), Arc::clone(&report)));
@@ -246,34 +234,15 @@ async fn enqueue_all(shared: &Shared, target: &str, origin: Origin) -> Result<()
 /// Sets a reader's cursors back to the beginning; that its first full read was complete stays true.
 async fn rewind(shared: &Shared, index: usize) -> Result<(), StoreError> {
     let store = &shared.around.store;
-    let unit = &shared.program.participants[index].unit;
-    let slices = shared.connection(index).ok().and_then(|connection| Some(connection.entity(&unit.entity)?.slices().to_vec()));
-    let mut lease = crate::lease::Lease::new(
-        Arc::clone(store),
-        Arc::clone(&shared.around.clock),
-        format!("reader/{}/{}", shared.realm, unit.name),
-        shared.around.holder.clone(),
-    );
-    for slice in slices.unwrap_or_else(|| vec!["main".to_owned()]) {
-        let Some(checkpoint) = store.checkpoint(&shared.realm, &unit.name, &slice).await? else { continue };
+    let name = &shared.program.participants[index].unit.name;
+    let mut lease = shared.reader_lease(index);
+    for slice in shared.slices(index) {
+        let Some(checkpoint) = store.checkpoint(&shared.realm, name, &slice).await? else { continue };
         let Some(fence) = lease.ensure().await? else {
             return Err(StoreError::Other("another process still reads; trying again".into()));
         };
-        let batch = Absorb {
-            realm: shared.realm.clone(),
-            participant: unit.name.clone(),
-            fence,
-            records: Vec::new(),
-            dead_letters: Vec::new(),
-            rereads: Vec::new(),
-            reread_done: Vec::new(),
-            checkpoint: Some(Checkpoint { cursor: Value::Null, ..checkpoint }),
-            unchanged: 0,
-            guard: GuardCounts::default(),
-            conflicts: 0,
-            now: shared.now(),
-        };
-        store.absorb(&batch).await?;
+        let checkpoint = Some(Checkpoint { cursor: Value::Null, ..checkpoint });
+        store.absorb(&Absorb { checkpoint, ..Absorb::empty(&shared.realm, name, fence, shared.now()) }).await?;
     }
     lease.release().await;
     Ok(())

@@ -23,8 +23,6 @@ use std::time::Duration;
 
 /// Keys claimed at once.
 const BATCH: usize = 200;
-/// How often the lease is looked after during a write.
-const RENEW: Duration = Duration::from_secs(2);
 /// Without a wake-up (retries that fall due, keys that another process entered), the lane looks for keys after so long: soon after it had
 /// work, later while it is idle.
 const TICK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(4));
@@ -44,13 +42,7 @@ pub(crate) struct Lane {
 impl Lane {
     /// The lane of the participant at `index`.
     pub(crate) fn new(shared: Arc<Shared>, index: usize) -> Self {
-        let name = &shared.program.participants[index].unit.name;
-        let lease = Lease::new(
-            Arc::clone(&shared.around.store),
-            Arc::clone(&shared.around.clock),
-            format!("lane/{}/{name}", shared.realm),
-            shared.around.holder.clone(),
-        );
+        let lease = shared.lane_lease(index);
         Self { shared, index, lease, refused_until: Timestamp::default() }
     }
 
@@ -175,7 +167,7 @@ impl Lane {
                     settle.target
                 ),
             );
-            let claimed = Claimed { known, origin: fairlead_store::Origin::Repair, since: settle.now, attempts: 0, intent: None };
+            let claimed = Claimed { known, origin: Origin::Repair, since: settle.now, attempts: 0, intent: None };
             result.outcome = outbound::dead_letter(target, &claimed, Stage::Delivery, &error, None);
         }
         Ok(settle)
@@ -201,17 +193,8 @@ impl Lane {
         let (unknown, clear): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|claimed| claimed.intent.is_some());
         let mut ready = clear;
         if !unknown.is_empty() {
-            let found = {
-                let mut looking = std::pin::pin!(look_up(target, system.as_ref(), unknown));
-                loop {
-                    tokio::select! {
-                        found = &mut looking => break found,
-                        // Looking up many takes longer than a lease; under a lost one it would begin anew each time.
-                        () = tokio::time::sleep(RENEW) => drop(self.lease.ensure().await),
-                    }
-                }
-            };
-            match found {
+            // Looking up many takes longer than a lease; under a lost one it would begin anew each time.
+            match self.lease.during(look_up(target, system.as_ref(), unknown)).await {
                 Ok(found) => {
                     crash::point("lane.looked-up");
                     for (claimed, result) in found {
@@ -219,12 +202,7 @@ impl Lane {
                             Found::Clear(claimed) => ready.push(*claimed),
                             Found::Settled(outcome) => settle(&claimed, outcome),
                             Found::Edited(external_id) => {
-                                shared
-                                    .around
-                                    .store
-                                    .request_reads(&shared.realm, &target.unit.name, std::slice::from_ref(&external_id), shared.now())
-                                    .await?;
-                                shared.participants[self.index].wake_reader.notify_one();
+                                shared.read_again(self.index, &external_id).await?;
                                 settle(
                                     &claimed,
                                     Outcome::Retry { at: shared.now().plus(Duration::from_secs(1)), attempt: false, unknown: false },
@@ -304,18 +282,9 @@ impl Lane {
         crash::point("lane.intended");
         let batch =
             WriteBatch { entity: target.unit.entity.clone(), items: writes.iter().map(|(_, planned)| planned.item.clone()).collect() };
-        let answers = {
-            let (validity, clock) = (self.lease.validity(), Arc::clone(&shared.around.clock));
-            let mut write = std::pin::pin!(system.write(&batch, Arc::new(move || validity.lasts(clock.now()))));
-            loop {
-                tokio::select! {
-                    answers = &mut write => break answers,
-                    // The lease is kept while the vendor takes its time. If it is lost all the same, `settle` is refused and the next
-                    // holder finds the intents.
-                    () = tokio::time::sleep(RENEW) => drop(self.lease.ensure().await),
-                }
-            }
-        };
+        let (validity, clock) = (self.lease.validity(), Arc::clone(&shared.around.clock));
+        // If the lease is lost all the same, the next holder finds the intents.
+        let answers = self.lease.during(system.write(&batch, Arc::new(move || validity.lasts(clock.now())))).await;
         crash::point("lane.written");
         if writes.iter().any(|(_, planned)| planned.item.operation == WriteOperation::Create) {
             crash::point("lane.created");
@@ -349,12 +318,7 @@ impl Lane {
                         shared.now(),
                     );
                     if let Some(external_id) = failed.reread {
-                        shared
-                            .around
-                            .store
-                            .request_reads(&shared.realm, &target.unit.name, std::slice::from_ref(&external_id), shared.now())
-                            .await?;
-                        shared.participants[self.index].wake_reader.notify_one();
+                        shared.read_again(self.index, &external_id).await?;
                     }
                     match (failed.outcome, edits.get(&claimed.known.record.id.to_string())) {
                         (Outcome::DeadLetter(mut letter), Some(edit)) => {

@@ -14,6 +14,9 @@ pub(crate) const TTL: Duration = Duration::from_secs(15);
 /// A request is begun only while the lease is valid for at least so much longer; the systems' request deadline is below it.
 pub(crate) const MARGIN: Duration = Duration::from_secs(11);
 
+/// How often a lease is looked after while work under it takes its time.
+const RENEW: Duration = Duration::from_secs(2);
+
 /// One lease, held or campaigned for.
 pub(crate) struct Lease {
     store: Arc<dyn Store>,
@@ -71,6 +74,17 @@ impl Lease {
         self.held.clone_from(&fence);
         self.validity.0.store(fence.as_ref().map_or(0, |fence| fence.until.0), Ordering::Release);
         Ok(fence)
+    }
+
+    /// Keeps the lease while `work` takes its time. If it is lost all the same, the commit that follows is refused.
+    pub(crate) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(RENEW) => drop(self.ensure().await),
+            }
+        }
     }
 
     /// Until when the lease holds; follows renewals.

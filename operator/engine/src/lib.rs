@@ -33,7 +33,7 @@ mod shared;
 mod source;
 
 use connector::Connectors;
-use fairlead_model::report::Reports;
+use fairlead_model::report::{IntegrationReport, Phase, Reports};
 use fairlead_model::unit::{DeletionPolicy, IntegrationUnit, ObjectKey, Units};
 use fairlead_model::{Clock, SystemClock};
 use fairlead_store::Store;
@@ -213,18 +213,9 @@ impl Publisher {
         let mut integrations: BTreeMap<_, _> =
             shared::lock(&self.running).iter().map(|(key, running)| (key.clone(), running.report())).collect();
         for (key, (digest, why)) in shared::lock(&self.rejected).iter() {
-            integrations.entry(key.clone()).or_insert_with(|| fairlead_model::report::IntegrationReport {
-                digest: digest.clone(),
+            integrations.entry(key.clone()).or_insert_with(|| IntegrationReport {
                 rejected: Some(why.clone()),
-                phase: fairlead_model::report::Phase::Paused,
-                participants: Vec::new(),
-                lag: None,
-                last_delivered: None,
-                last_error: None,
-                balanced: true,
-                preview: None,
-                guard: None,
-                store_error: None,
+                ..IntegrationReport::begun(digest.clone(), Phase::Paused)
             });
         }
         Reports {

@@ -1,12 +1,13 @@
 //! What the tasks of one Integration share: the compiled program, its surroundings, and small facts that one task learns and another needs.
 
 use crate::connector::{Connection, Connectors};
+use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::program::Program;
 use fairlead_model::report::{GuardStop, RecordFailure};
 use fairlead_model::unit::ObjectKey;
-use fairlead_model::{Clock, RemoteError, Timestamp};
-use fairlead_store::Store;
+use fairlead_model::{Clock, ExternalId, RemoteError, Timestamp};
+use fairlead_store::{Store, StoreError};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,6 +86,36 @@ impl Shared {
         })
     }
 
+    /// The slices of a participant's entity, as far as its connector can tell.
+    pub(crate) fn slices(&self, participant: usize) -> Vec<String> {
+        let entity = &self.program.participants[participant].unit.entity;
+        let known = self.connection(participant).ok().and_then(|connection| Some(connection.entity(entity)?.slices().to_vec()));
+        known.unwrap_or_else(|| vec!["main".to_owned()])
+    }
+
+    /// The lease on reading a participant.
+    pub(crate) fn reader_lease(&self, participant: usize) -> Lease {
+        self.lease("reader", participant)
+    }
+
+    /// The lease on draining a participant's lane.
+    pub(crate) fn lane_lease(&self, participant: usize) -> Lease {
+        self.lease("lane", participant)
+    }
+
+    fn lease(&self, what: &str, participant: usize) -> Lease {
+        let key = format!("{what}/{}/{}", self.realm, self.program.participants[participant].unit.name);
+        Lease::new(Arc::clone(&self.around.store), Arc::clone(&self.around.clock), key, self.around.holder.clone())
+    }
+
+    /// Asks the reader of a participant to read a record again by key.
+    pub(crate) async fn read_again(&self, participant: usize, external_id: &ExternalId) -> Result<(), StoreError> {
+        let name = &self.program.participants[participant].unit.name;
+        self.around.store.request_reads(&self.realm, name, std::slice::from_ref(external_id), self.now()).await?;
+        self.participants[participant].wake_reader.notify_one();
+        Ok(())
+    }
+
     /// Now.
     pub(crate) fn now(&self) -> Timestamp {
         self.around.clock.now()
@@ -130,8 +161,7 @@ impl Shared {
     }
 
     /// Takes note of trouble with the store.
-    pub(crate) fn store_result<T>(&self, result: &Result<T, fairlead_store::StoreError>) {
-        use fairlead_store::StoreError;
+    pub(crate) fn store_result<T>(&self, result: &Result<T, StoreError>) {
         let mut noted = lock(&self.store_error);
         match result {
             // Reading may work while writing does not: only a commit of records takes the note away.

@@ -69,13 +69,7 @@ pub(crate) struct Source {
 impl Source {
     /// The reader of the participant at `index`.
     pub(crate) fn new(shared: Arc<Shared>, index: usize) -> Self {
-        let name = &shared.program.participants[index].unit.name;
-        let lease = Lease::new(
-            Arc::clone(&shared.around.store),
-            Arc::clone(&shared.around.clock),
-            format!("reader/{}/{name}", shared.realm),
-            shared.around.holder.clone(),
-        );
+        let lease = shared.reader_lease(index);
         Self { shared, index, lease, parked: HashMap::new(), stale: false, stale_rounds: 0 }
     }
 
@@ -146,13 +140,8 @@ impl Source {
             return Err(Stop::Remote(error));
         }
         self.read_requested(&mut fence).await?;
-        let slices = {
-            let connection = self.shared.connection(self.index).map_err(Stop::Remote)?;
-            let unit = &self.participant().unit;
-            connection.entity(&unit.entity).map_or_else(|| vec!["main".to_owned()], |entity| entity.slices().to_vec())
-        };
-        for slice in &slices {
-            self.read_pages(slice, &mut fence).await?;
+        for slice in self.shared.slices(self.index) {
+            self.read_pages(&slice, &mut fence).await?;
         }
         self.shared.participants[self.index].complete.store(true, Ordering::Release);
         // Records that came in late may have set free readings by key.
@@ -309,20 +298,7 @@ impl Source {
         let participant = &shared.program.participants[self.index];
         let name = &participant.unit.name;
         let now = shared.now();
-        let mut batch = Absorb {
-            realm: shared.realm.clone(),
-            participant: name.clone(),
-            fence: fence.clone(),
-            records: Vec::with_capacity(records.len()),
-            dead_letters: Vec::new(),
-            rereads: Vec::new(),
-            reread_done: Vec::new(),
-            checkpoint,
-            unchanged: repeated,
-            guard: GuardCounts::default(),
-            conflicts: 0,
-            now,
-        };
+        let mut batch = Absorb { checkpoint, unchanged: repeated, ..Absorb::empty(&shared.realm, name, fence.clone(), now) };
         let mut parked = Vec::new();
 
         let mapped = map(participant, &shared.program.contract, records, requested.edits, &mut batch, &mut self.parked, &mut parked);

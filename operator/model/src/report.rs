@@ -99,6 +99,26 @@ pub struct IntegrationReport {
     pub store_error: Option<String>,
 }
 
+impl IntegrationReport {
+    /// The report of a unit of which nothing is known yet.
+    #[must_use]
+    pub fn begun(digest: Digest, phase: Phase) -> Self {
+        Self {
+            digest,
+            rejected: None,
+            phase,
+            participants: Vec::new(),
+            lag: None,
+            last_delivered: None,
+            last_error: None,
+            balanced: true,
+            preview: None,
+            guard: None,
+            store_error: None,
+        }
+    }
+}
+
 /// Where an Integration stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {

@@ -179,6 +179,27 @@ pub struct Absorb {
     pub now: Timestamp,
 }
 
+impl Absorb {
+    /// A batch that commits nothing yet.
+    #[must_use]
+    pub fn empty(realm: impl Into<String>, participant: impl Into<String>, fence: Fence, now: Timestamp) -> Self {
+        Self {
+            realm: realm.into(),
+            participant: participant.into(),
+            fence,
+            records: Vec::new(),
+            dead_letters: Vec::new(),
+            rereads: Vec::new(),
+            reread_done: Vec::new(),
+            checkpoint: None,
+            unchanged: 0,
+            guard: GuardCounts::default(),
+            conflicts: 0,
+            now,
+        }
+    }
+}
+
 /// What was decided for one read record.
 #[derive(Debug, Clone)]
 pub struct AbsorbRecord {

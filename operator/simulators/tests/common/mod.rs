@@ -2,9 +2,11 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use fairlead_simulators::Simulator;
 use fairlead_simulators::core::value::Value;
 
 /// The repository.
@@ -17,6 +19,29 @@ pub(crate) fn python() -> PathBuf {
     let made = Command::new(root().join("tools/python")).output().expect("tools/python runs");
     assert!(made.status.success(), "tools/python: {}", String::from_utf8_lossy(&made.stderr));
     PathBuf::from(String::from_utf8(made.stdout).unwrap().trim())
+}
+
+/// Runs a check of `tests/clients` against a simulator, which it is told of in a line on its standard input; what it says on both outputs.
+/// Fails with that if the check does.
+pub(crate) async fn check(script: &'static str, environment: Vec<(&'static str, PathBuf)>, simulator: &Simulator) -> String {
+    let line = format!("{}\n", simulator.announcement());
+    let output = tokio::task::spawn_blocking(move || {
+        let mut child = Command::new(python())
+            .arg(root().join("tests/clients").join(script))
+            .envs(environment)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the interpreter runs");
+        child.stdin.take().unwrap().write_all(line.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    })
+    .await
+    .unwrap();
+    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{told}");
+    told
 }
 
 /// The whole body of an answer.
