@@ -10,6 +10,7 @@ pub mod hash;
 pub mod id;
 pub mod path;
 pub mod report;
+pub mod route;
 pub mod schema;
 pub mod state;
 pub mod time;
