@@ -73,6 +73,7 @@ impl Bench {
                 dead_letters: Vec::new(),
                 rereads: Vec::new(),
                 reread_done: Vec::new(),
+                gone: Vec::new(),
                 checkpoint: None,
                 unchanged: 0,
                 guard: GuardCounts::default(),

@@ -16,6 +16,7 @@ pub enum Command {
     Lease,
     Release,
     Absorb,
+    Merge,
     Claim,
     Intend,
     Settle,
@@ -53,10 +54,11 @@ pub enum Step {
 
 impl Command {
     /// Every command.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Lease,
         Self::Release,
         Self::Absorb,
+        Self::Merge,
         Self::Claim,
         Self::Intend,
         Self::Settle,
@@ -74,6 +76,7 @@ impl Command {
             Self::Lease => "lease",
             Self::Release => "release",
             Self::Absorb => "absorb",
+            Self::Merge => "merge",
             Self::Claim => "claim",
             Self::Intend => "intend",
             Self::Settle => "settle",
@@ -90,6 +93,7 @@ impl Command {
     pub const fn inner_steps(self) -> &'static [Step] {
         match self {
             Self::Absorb => &[Step::Fenced, Step::Partly, Step::Rows, Step::DeadLetters, Step::Reads],
+            Self::Merge => &[Step::Fenced, Step::Partly, Step::Rows, Step::Reads],
             Self::Claim | Self::Intend | Self::Settle => &[Step::Fenced, Step::Partly, Step::Rows],
             Self::Enqueue | Self::Forget => &[Step::Partly, Step::Rows],
             Self::Lease | Self::Release | Self::RequestReads | Self::CloseDeadLetters | Self::PutNote => &[Step::Rows],

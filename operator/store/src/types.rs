@@ -123,6 +123,8 @@ pub struct Known {
     pub identities: Vec<Identity>,
     /// Targets in whose lane it stands, and whether a write is in flight there.
     pub lanes: Vec<LaneEntry>,
+    /// It was folded into this record, which lives on in its place; the identities that it still has are aliases of that one.
+    pub merged_into: Option<RecordId>,
 }
 
 impl Known {
@@ -167,6 +169,8 @@ pub struct Absorb {
     pub rereads: Vec<(ExternalId, Option<ExternalId>)>,
     /// External ids whose requested re-read is herewith done.
     pub reread_done: Vec<ExternalId>,
+    /// External ids that stand for no record and are gone: what was wrong with them is over, so their open letters close as superseded.
+    pub gone: Vec<ExternalId>,
     /// Where the next read begins, if this batch moves it.
     pub checkpoint: Option<Checkpoint>,
     /// Reads counted: how many records the batch held, and how many of those were equal to what was known.
@@ -191,6 +195,7 @@ impl Absorb {
             dead_letters: Vec::new(),
             rereads: Vec::new(),
             reread_done: Vec::new(),
+            gone: Vec::new(),
             checkpoint: None,
             unchanged: 0,
             guard: GuardCounts::default(),
@@ -239,6 +244,75 @@ pub enum RecordChange {
         /// Its match keys, all of them.
         match_keys: Vec<MatchKey>,
     },
+}
+
+/// One record is folded into another, because a vendor merged the two.
+#[derive(Debug, Clone)]
+pub struct Merge {
+    /// The realm.
+    pub realm: String,
+    /// The participant whose vendor merged them.
+    pub participant: String,
+    /// The reader's lease.
+    pub fence: Fence,
+    /// The record that goes.
+    pub loser: RecordId,
+    /// Its version, as it was looked up.
+    pub loser_version: u64,
+    /// What lives on.
+    pub survivor: Survivor,
+    /// Records that refer to either of the two.
+    pub referring: Vec<Referring>,
+    /// External ids of the participant to read again by key.
+    pub rereads: Vec<ExternalId>,
+    /// External ids whose requested re-read is herewith done.
+    pub reread_done: Vec<ExternalId>,
+    /// What counts towards the guard.
+    pub guard: GuardCounts,
+    /// The present moment.
+    pub now: Timestamp,
+}
+
+/// What lives on after a merge.
+#[derive(Debug, Clone)]
+pub enum Survivor {
+    /// Not yet decided: only a part of what refers to the two is dealt with here, because one command is bounded.
+    Later,
+    /// Another record. It gets the loser's external ids in participants where it has none; the others stay with the loser as aliases.
+    Record {
+        /// The record as it is from now on, its version one above the one that was looked up.
+        record: Record,
+        /// Its match keys, all of them.
+        match_keys: Vec<MatchKey>,
+        /// Lanes that it enters.
+        enqueue: Vec<(String, Origin)>,
+        /// Lanes that the loser enters, to have the alias there put away.
+        put_away: Vec<(String, Origin)>,
+        /// New states of aliases, by participant.
+        aliases: Vec<(String, ParticipantState)>,
+    },
+    /// The same record, under an external id of this participant that no record had. The old one becomes an alias.
+    ExternalId {
+        /// The new external id.
+        external_id: ExternalId,
+        /// What the participant is known to hold under it.
+        state: ParticipantState,
+        /// The id for the tombstone that carries the alias.
+        alias: RecordId,
+        /// The alias's state.
+        alias_state: ParticipantState,
+    },
+}
+
+/// A record that refers to one that is merged.
+#[derive(Debug, Clone)]
+pub struct Referring {
+    /// The record.
+    pub id: RecordId,
+    /// What becomes of it.
+    pub change: RecordChange,
+    /// Lanes that it enters.
+    pub enqueue: Vec<(String, Origin)>,
 }
 
 /// The result of [`crate::Store::absorb`].

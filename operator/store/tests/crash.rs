@@ -6,11 +6,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 use fairlead_store::contract_tests::world::{
-    CRM, ERP, REALM, World, at, crm_id, deleted, delivered, id, inserted, lease, letter, retry, updated,
+    CRM, ERP, REALM, World, at, crm_id, deleted, delivered, id, inserted, lease, letter, merge_into, retry, updated,
 };
 use fairlead_store::crash::{VARIABLE, points};
 use fairlead_store::{
-    Absorb, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Keys, Origin, Outcome, SqliteStore, Stage, Store,
+    Absorb, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Keys, Merge, Origin, Outcome, RecordChange,
+    Referring, SqliteStore, Stage, Store,
 };
 use serde_json::{Value, json};
 use std::io::Write;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 const FOLDER: &str = "FAIRLEAD_STORE_TEST_FOLDER";
 
 /// How many commands the script has.
-const COMMANDS: usize = 24;
+const COMMANDS: usize = 25;
 
 /// What is known of the leases before they are asked for again.
 struct Actor {
@@ -101,6 +102,12 @@ impl Actor {
             21 => self.store.put_note("sales/other", "resync", &json!(1)).await.unwrap(),
             22 => self.store.forget("sales/other").await.unwrap(),
             23 => drop(self.world().absorb(vec![updated(4, 2)], now).await),
+            24 => {
+                let referring =
+                    vec![Referring { id: id(4), change: RecordChange::Keep { version: 2 }, enqueue: vec![(ERP.into(), Origin::Repair)] }];
+                let merge = Merge { referring, ..merge_into(self.world(), (3, 1), (2, 2), now) };
+                self.store.merge(&merge).await.unwrap();
+            }
             _ => unreachable!("the script has {COMMANDS} commands"),
         }
     }

@@ -192,7 +192,7 @@ impl World {
         let record = &absorbed.record;
         match &record.change {
             RecordChange::Insert { record, .. } => {
-                self.known = Some(Known { record: record.clone(), identities: Vec::new(), lanes: Vec::new() });
+                self.known = Some(Known { record: record.clone(), identities: Vec::new(), lanes: Vec::new(), merged_into: None });
             }
             RecordChange::Update { record, .. } => self.known().record = record.clone(),
             RecordChange::Keep { version } => assert_eq!(*version, self.known().record.version),

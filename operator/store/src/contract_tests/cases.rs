@@ -1,12 +1,13 @@
 //! The cases, by command.
 
 use super::world::{
-    CRM, ERP, REALM, TTL, World, at, crm_id, deleted, delivered, erp_id, id, inserted, lease, letter, record, retry, state, updated,
+    CRM, ERP, REALM, TTL, World, at, crm_id, deleted, delivered, erp_id, id, inserted, lease, letter, merge_into, record, retry, state,
+    updated,
 };
 use super::{Case, books};
 use crate::{
-    Absorb, AbsorbRecord, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Keys, LaneEntry, MatchKey,
-    NewDeadLetter, Origin, Outcome, Pending, RecordChange, SourceLedger, Stage, Store, StoreError,
+    Absorb, AbsorbRecord, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Keys, LaneEntry, MatchKey, Merge,
+    NewDeadLetter, Origin, Outcome, Pending, RecordChange, Referring, SourceLedger, Stage, Store, StoreError, Survivor,
 };
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{ErrorClass, RecordId};
@@ -54,7 +55,17 @@ cases![
     a_key_waits_for_another_record_until_the_target_holds_it,
     without_creates_only_held_deleted_or_unsure_keys_are_claimed,
     filtered_keys_are_counted_by_reason,
+    a_dead_letter_of_what_does_not_belong_there_any_more_closes,
+    a_merged_record_lives_on_in_its_survivor,
+    a_second_external_id_becomes_an_alias_that_resolves_and_is_not_absorbed,
+    a_merge_folds_lanes_and_letters_with_balanced_books,
+    a_merge_rewrites_what_refers_to_the_loser_and_frees_what_waited_for_it,
+    a_merge_waits_for_writes_that_are_open,
+    a_merge_is_a_conflict_when_a_record_changed_meanwhile_and_repeats_without_effect,
+    merges_follow_one_another,
+    a_record_goes_on_under_another_external_id,
     what_was_learnt_without_a_write_is_kept,
+    what_was_wrong_with_a_record_that_is_gone_is_over,
     a_newer_dead_letter_replaces_the_open_one,
     a_good_version_closes_dead_letters_by_itself,
     dead_letters_are_replayed_and_discarded_with_balanced_books,
@@ -567,6 +578,211 @@ async fn filtered_keys_are_counted_by_reason(store: Arc<dyn Store>) {
     let book = world.book(CRM).await;
     assert_eq!(book.filtered.into_iter().collect::<Vec<_>>(), [("NeverCreated".to_owned(), 1), ("When".to_owned(), 2)]);
     assert!(world.known(1).await.unwrap().lanes.is_empty());
+}
+
+async fn a_dead_letter_of_what_does_not_belong_there_any_more_closes(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb(vec![inserted(1)], at(1)).await;
+    world.claim(at(2)).await;
+    world.settle(1, 1, Outcome::DeadLetter(Box::new(letter(1, Stage::Outbound))), at(2)).await;
+    world.absorb(vec![updated(1, 2)], at(3)).await;
+    world.claim(at(3)).await;
+    world.settle(1, 2, Outcome::Filtered { reason: "When".into() }, at(4)).await;
+    assert_eq!(world.store.dead_letters(&open_letters()).await.unwrap(), []);
+    let book = world.book(CRM).await;
+    assert_eq!((book.dead_lettered, book.superseded, book.filtered["When"]), (0, 1, 1));
+}
+
+// ---- merge ------------------------------------------------------------------------------------------------------------------------------
+
+async fn a_merged_record_lives_on_in_its_survivor(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.in_step([1], at(1)).await;
+    world.absorb(vec![inserted(2)], at(2)).await;
+    world.store.merge(&merge_into(&world, (1, 1), (2, 1), at(3))).await.unwrap();
+    let known = world.known(1).await.unwrap();
+    assert_eq!((known.record.id, known.record.version, known.merged_into), (id(2), 2, None));
+    assert_eq!(known.identity(CRM).unwrap().external_id, crm_id(2));
+    // What the survivor did not have yet, it has from the loser; and its lane knows that nothing is to be created there.
+    assert_eq!(known.identity(ERP).unwrap().external_id, erp_id(1));
+    assert_eq!(world.try_claim(9, false, at(4)).await.unwrap().remove(0).known.record.id, id(2));
+    assert_eq!(world.store.record_ids(REALM, CRM, &[crm_id(1), crm_id(2)]).await.unwrap(), [Some(id(2)), Some(id(2))]);
+    assert_eq!(world.store.external_ids(REALM, ERP, &[id(1), id(2)]).await.unwrap(), [Some(erp_id(1)), Some(erp_id(1))]);
+    assert_eq!(world.store.match_records(REALM, &[MatchKey { hash: u64::MAX - 1 }]).await.unwrap(), [Vec::new()]);
+    let snapshot = world.snapshot(at(4)).await;
+    assert_eq!((snapshot.live, snapshot.matched), (1, 1));
+    assert_eq!(world.store.pending_reads(REALM, CRM, 9).await.unwrap(), [crm_id(2)]);
+}
+
+async fn a_second_external_id_becomes_an_alias_that_resolves_and_is_not_absorbed(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.in_step([1, 2], at(1)).await;
+    let mut merge = merge_into(&world, (1, 1), (2, 1), at(2));
+    if let Survivor::Record { put_away, .. } = &mut merge.survivor {
+        put_away.push((ERP.to_owned(), Origin::Source(CRM.to_owned())));
+    }
+    world.store.merge(&merge).await.unwrap();
+    assert_eq!(world.store.record_ids(REALM, ERP, &[erp_id(1)]).await.unwrap(), [Some(id(2))]);
+    let alias = world.store.known_by_external(REALM, ERP, &[erp_id(1)]).await.unwrap().remove(0).unwrap();
+    assert_eq!((alias.record.id, alias.merged_into, alias.record.deleted_at), (id(1), Some(id(2)), Some(at(2))));
+    assert!(alias.identity(CRM).unwrap().state.deleted, "the state that was given for it");
+    assert_eq!(world.store.participant_ids(REALM, ERP, None, 9).await.unwrap(), [erp_id(2)]);
+    assert_eq!(world.try_absorb(vec![updated(1, 3)], at(3)).await.unwrap_err(), StoreError::Conflict(vec![id(1)]));
+    // The alias itself is put away like any record that is gone.
+    let claimed = world.claim(at(3)).await.remove(0);
+    assert_eq!((claimed.known.record.id, claimed.known.merged_into), (id(1), Some(id(2))));
+    world.settle(1, 2, Outcome::Delivered { external_id: erp_id(1), state: ParticipantState { deleted: true, ..state(1) } }, at(4)).await;
+    assert!(world.known(2).await.unwrap().identity(ERP).is_some_and(|identity| !identity.state.deleted));
+}
+
+async fn a_merge_folds_lanes_and_letters_with_balanced_books(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb((1..=4).map(inserted).collect(), at(1)).await;
+    // 1 waits and 2 waits; 3 and 4 are dead letters.
+    let claimed = world.claim(at(1)).await;
+    assert_eq!(claimed.len(), 4);
+    for n in [1, 2] {
+        world.settle(n, 1, retry(at(50)), at(2)).await;
+    }
+    for n in [3, 4] {
+        world.settle(n, 1, Outcome::DeadLetter(Box::new(letter(n, Stage::Delivery))), at(2)).await;
+    }
+    for (loser, survivor) in [(1, 2), (3, 4)] {
+        world.store.merge(&merge_into(&world, (loser, 1), (survivor, 1), at(3))).await.unwrap();
+    }
+    let book = world.book(CRM).await;
+    assert_eq!((book.entered, book.superseded, book.pending, book.dead_lettered), (4, 2, 1, 1));
+    assert_eq!(world.store.dead_letters(&open_letters()).await.unwrap()[0].letter.record, Some(id(4)));
+    // Where the survivor has none, it takes the loser's.
+    world.absorb(vec![inserted(5)], at(4)).await;
+    world.enqueue(Keys::DeadLetters, Origin::Replay, at(4)).await;
+    world.claim(at(60)).await;
+    for n in [2, 4] {
+        world.settle(n, 2, delivered(n, 2), at(60)).await;
+    }
+    world.settle(5, 1, Outcome::DeadLetter(Box::new(letter(5, Stage::Outbound))), at(60)).await;
+    world.enqueue(Keys::Records(vec![id(5)]), Origin::Repair, at(60)).await;
+    world.store.merge(&merge_into(&world, (5, 1), (2, 2), at(61))).await.unwrap();
+    let (letters, claimed) = (world.store.dead_letters(&open_letters()).await.unwrap(), world.claim(at(61)).await);
+    assert_eq!((letters.len(), letters[0].letter.record), (1, Some(id(2))));
+    assert_eq!((claimed.len(), claimed[0].known.record.id, claimed[0].origin.clone()), (1, id(2), Origin::Repair));
+    world.settle(2, 3, delivered(2, 3), at(62)).await;
+    assert_eq!(world.snapshot(at(62)).await.dead_letters, std::collections::BTreeMap::new());
+}
+
+async fn a_merge_rewrites_what_refers_to_the_loser_and_frees_what_waited_for_it(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.in_step([2], at(1)).await;
+    world.absorb(vec![inserted(1), inserted(3), inserted(4)], at(1)).await;
+    world.claim(at(2)).await;
+    world.settle(1, 1, retry(at(90)), at(2)).await;
+    world.settle(3, 1, Outcome::WaitFor { record: id(1) }, at(2)).await;
+    world.settle(4, 1, delivered(4, 1), at(2)).await;
+    let refers = |to: u64, version: u64| {
+        let mut record = record(4, version);
+        record.document.insert("parentId".into(), json!(id(to).to_string()));
+        RecordChange::Update { record, match_keys: Vec::new() }
+    };
+    world.absorb(vec![AbsorbRecord { change: refers(1, 2), enqueue: Vec::new(), ..updated(4, 2) }], at(3)).await;
+    let found = world.store.referring(REALM, &[id(1)], None, 9).await.unwrap();
+    assert_eq!(found.iter().map(|known| known.record.id).collect::<Vec<_>>(), [id(4)]);
+    assert!(world.store.referring(REALM, &[id(1)], Some(id(4)), 9).await.unwrap().is_empty());
+    let enqueue = vec![(ERP.to_owned(), Origin::Source(CRM.to_owned()))];
+    let referring = vec![Referring { id: id(4), change: refers(2, 3), enqueue }];
+    let part = Merge { survivor: Survivor::Later, referring: referring.clone(), ..merge_into(&world, (1, 1), (2, 1), at(4)) };
+    world.store.merge(&Merge { reread_done: Vec::new(), rereads: Vec::new(), ..part }).await.unwrap();
+    assert_eq!(world.known(1).await.unwrap().record.id, id(1), "not merged yet");
+    assert!(world.store.referring(REALM, &[id(1)], None, 9).await.unwrap().is_empty());
+    world.store.merge(&merge_into(&world, (1, 1), (2, 1), at(4))).await.unwrap();
+    let mut due: Vec<_> = world.claim(at(5)).await.into_iter().map(|key| key.known.record.id).collect();
+    due.sort();
+    // 3 waited for 1, which the ERP holds as 2; what 1 itself waited for is 2's now, in its own time.
+    assert_eq!(due, [id(2), id(3), id(4)]);
+    world.settle(3, 1, Outcome::WaitFor { record: id(1) }, at(6)).await;
+    assert_eq!(world.claim(at(6)).await.remove(0).known.record.id, id(3), "a late wait for the loser is no wait");
+}
+
+async fn a_merge_waits_for_writes_that_are_open(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb(vec![inserted(1), inserted(2)], at(1)).await;
+    world.try_claim(1, true, at(1)).await.unwrap();
+    let merges = [merge_into(&world, (1, 1), (2, 1), at(2)), merge_into(&world, (2, 1), (1, 1), at(2))];
+    for merge in &merges {
+        assert_eq!(world.store.merge(merge).await.unwrap_err(), StoreError::Conflict(vec![id(1)]));
+    }
+    world.intend(&[id(1)], at(2)).await.unwrap();
+    world.settle(1, 1, Outcome::Retry { at: at(3), attempt: true, unknown: true }, at(2)).await;
+    for merge in &merges {
+        assert_eq!(world.store.merge(merge).await.unwrap_err(), StoreError::Conflict(vec![id(1)]));
+    }
+    world.try_claim(1, false, at(3)).await.unwrap();
+    world.settle(1, 1, delivered(1, 1), at(3)).await;
+    world.store.merge(&merges[0]).await.unwrap();
+}
+
+async fn a_merge_is_a_conflict_when_a_record_changed_meanwhile_and_repeats_without_effect(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.in_step([1, 2, 3], at(1)).await;
+    let merge = merge_into(&world, (1, 1), (2, 1), at(2));
+    let stale = |n: u64| Referring { id: id(n), change: RecordChange::Keep { version: 7 }, enqueue: Vec::new() };
+    let with_stale = Merge { referring: vec![stale(3)], ..merge.clone() };
+    assert_eq!(world.store.merge(&with_stale).await.unwrap_err(), StoreError::Conflict(vec![id(3)]));
+    for (loser, survivor, conflict) in [(7, 1, 1), (1, 7, 2)] {
+        let merge = merge_into(&world, (1, loser), (2, survivor), at(2));
+        assert_eq!(world.store.merge(&merge).await.unwrap_err(), StoreError::Conflict(vec![id(conflict)]));
+    }
+    world.store.request_reads(REALM, CRM, &[crm_id(1)], at(2)).await.unwrap();
+    world.store.merge(&merge).await.unwrap();
+    let before = (world.snapshot(at(2)).await, world.known(2).await);
+    world.store.merge(&merge).await.unwrap();
+    assert_eq!((world.snapshot(at(2)).await, world.known(2).await), before);
+    assert_eq!(world.store.pending_reads(REALM, CRM, 9).await.unwrap(), [crm_id(2)]);
+}
+
+async fn merges_follow_one_another(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.in_step([1, 2, 3], at(1)).await;
+    world.store.merge(&merge_into(&world, (1, 1), (2, 1), at(2))).await.unwrap();
+    let into_merged = merge_into(&world, (3, 1), (1, 2), at(2));
+    assert_eq!(world.store.merge(&into_merged).await.unwrap_err(), StoreError::Conflict(vec![id(1)]));
+    world.store.merge(&merge_into(&world, (2, 2), (3, 1), at(3))).await.unwrap();
+    for n in 1..=3 {
+        assert_eq!(world.known(n).await.unwrap().record.id, id(3));
+        assert_eq!(world.store.record_ids(REALM, ERP, &[erp_id(n)]).await.unwrap(), [Some(id(3))]);
+    }
+    let aliases = world.store.known_by_external(REALM, CRM, &[crm_id(1), crm_id(2)]).await.unwrap();
+    assert!(aliases.iter().flatten().all(|alias| alias.merged_into == Some(id(3))));
+    assert_eq!(world.snapshot(at(3)).await.live, 1);
+}
+
+async fn a_record_goes_on_under_another_external_id(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.in_step([1, 2], at(1)).await;
+    let rename = |external_id| {
+        let alias_state = ParticipantState { deleted: true, ..state(1) };
+        let survivor = Survivor::ExternalId { external_id, state: ParticipantState::default(), alias: id(50), alias_state };
+        let merge = merge_into(&world, (1, 1), (1, 1), at(2));
+        Merge { survivor, rereads: vec![crm_id(9)], reread_done: vec![crm_id(1)], ..merge }
+    };
+    assert_eq!(world.store.merge(&rename(crm_id(2))).await.unwrap_err(), StoreError::Conflict(vec![id(1)]), "that one is taken");
+    world.store.merge(&rename(crm_id(9))).await.unwrap();
+    let known = world.known(1).await.unwrap();
+    assert_eq!((known.record.version, known.identity(CRM).unwrap().external_id.clone()), (2, crm_id(9)));
+    assert_eq!(known.identity(CRM).unwrap().state, ParticipantState::default());
+    let alias = world.store.known_by_external(REALM, CRM, &[crm_id(1)]).await.unwrap().remove(0).unwrap();
+    assert_eq!((alias.record.id, alias.merged_into), (id(50), Some(id(1))));
+    assert_eq!(world.store.record_ids(REALM, CRM, &[crm_id(1)]).await.unwrap(), [Some(id(1))]);
+    assert_eq!(world.snapshot(at(3)).await.live, 2);
+    assert_eq!(world.store.pending_reads(REALM, CRM, 9).await.unwrap(), [crm_id(9)]);
+}
+
+async fn what_was_wrong_with_a_record_that_is_gone_is_over(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    let batch = Absorb { dead_letters: vec![letter(1, Stage::Identity), letter(2, Stage::Inbound)], ..world.batch(at(1)) };
+    world.store.absorb(&batch).await.unwrap();
+    world.store.absorb(&Absorb { gone: vec![crm_id(1), crm_id(7)], ..world.batch(at(2)) }).await.unwrap();
+    let open = world.store.dead_letters(&open_letters()).await.unwrap();
+    assert_eq!(open.iter().map(|letter| letter.letter.external_id.clone()).collect::<Vec<_>>(), [Some(crm_id(2))]);
 }
 
 async fn what_was_learnt_without_a_write_is_kept(store: Arc<dyn Store>) {

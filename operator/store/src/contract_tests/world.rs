@@ -1,8 +1,8 @@
 //! A small scenario for tests of stores: one realm, a CRM that is read and an ERP that is written, and short ways to say what happens.
 
 use crate::{
-    Absorb, AbsorbRecord, Absorbed, Claim, Claimed, Enqueue, Fence, GuardCounts, Intend, Keys, Known, LeaseRequest, MatchKey,
-    NewDeadLetter, Origin, Outcome, Provenance, Record, RecordChange, Settle, Settlement, Snapshot, Stage, Store, StoreError,
+    Absorb, AbsorbRecord, Absorbed, Claim, Claimed, Enqueue, Fence, GuardCounts, Intend, Keys, Known, LeaseRequest, MatchKey, Merge,
+    NewDeadLetter, Origin, Outcome, Provenance, Record, RecordChange, Settle, Settlement, Snapshot, Stage, Store, StoreError, Survivor,
 };
 use fairlead_model::state::{FieldState, ParticipantState};
 use fairlead_model::{ErrorClass, ExternalId, RecordId, Timestamp};
@@ -104,6 +104,30 @@ pub fn deleted(n: u64, version: u64, now: Timestamp) -> AbsorbRecord {
     AbsorbRecord { change: RecordChange::Update { record, match_keys: Vec::new() }, state, ..inserted(n) }
 }
 
+/// The CRM's merge of one record, in a version, into another.
+#[must_use]
+pub fn merge_into(world: &World, (loser, loser_version): (u64, u64), (survivor, version): (u64, u64), now: Timestamp) -> Merge {
+    Merge {
+        realm: REALM.to_owned(),
+        participant: CRM.to_owned(),
+        fence: world.reader.clone(),
+        loser: id(loser),
+        loser_version,
+        survivor: Survivor::Record {
+            record: record(survivor, version + 1),
+            match_keys: vec![MatchKey { hash: u64::MAX - survivor }],
+            enqueue: Vec::new(),
+            put_away: Vec::new(),
+            aliases: vec![(CRM.to_owned(), ParticipantState { deleted: true, ..state(loser_version) })],
+        },
+        referring: Vec::new(),
+        rereads: vec![crm_id(survivor)],
+        reread_done: vec![crm_id(loser)],
+        guard: GuardCounts::default(),
+        now,
+    }
+}
+
 /// A dead letter of the record `n` on its way to the ERP.
 #[must_use]
 pub fn letter(n: u64, stage: Stage) -> NewDeadLetter {
@@ -134,20 +158,7 @@ impl World {
     /// An empty batch read from the CRM.
     #[must_use]
     pub fn batch(&self, now: Timestamp) -> Absorb {
-        Absorb {
-            realm: REALM.to_owned(),
-            participant: CRM.to_owned(),
-            fence: self.reader.clone(),
-            records: Vec::new(),
-            dead_letters: Vec::new(),
-            rereads: Vec::new(),
-            reread_done: Vec::new(),
-            checkpoint: None,
-            unchanged: 0,
-            guard: GuardCounts::default(),
-            conflicts: 0,
-            now,
-        }
+        Absorb::empty(REALM, CRM, self.reader.clone(), now)
     }
 
     /// Absorbs `records` as read from the CRM.

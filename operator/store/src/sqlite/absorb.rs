@@ -23,6 +23,7 @@ pub(super) struct Batch {
     dead_letters: Vec<NewDeadLetter>,
     rereads: Vec<(String, Option<String>)>,
     reread_done: Vec<String>,
+    gone: Vec<String>,
     checkpoint: Option<(String, String, bool)>,
     source: SourceDelta,
     guard: GuardCounts,
@@ -63,6 +64,7 @@ impl Batch {
             dead_letters: command.dead_letters.clone(),
             rereads: command.rereads.iter().map(|(id, after)| (id.0.clone(), after.as_ref().map(|id| id.0.clone()))).collect(),
             reread_done: command.reread_done.iter().map(|id| id.0.clone()).collect(),
+            gone: command.gone.iter().map(|id| id.0.clone()).collect(),
             checkpoint,
             source: SourceDelta {
                 changed,
@@ -105,9 +107,12 @@ impl Batch {
             return Err(StoreError::Conflict(conflicts));
         }
         reach(Command::Absorb, Step::Rows);
-        let Work { names, mut books, .. } = work;
+        let Work { names, mut books, letters_open, .. } = work;
         for letter in &self.dead_letters {
             letters::add(connection, &names, &mut books, realm, letter, None, self.now)?;
+        }
+        for id in self.gone.iter().filter(|_| letters_open) {
+            letters::read_well(connection, &mut books, (realm, participant), id, self.now)?;
         }
         reach(Command::Absorb, Step::DeadLetters);
         for id in &self.reread_done {
@@ -170,6 +175,9 @@ impl Work<'_> {
         let Self { connection, realm, participant, now, .. } = *self;
         let id: IdBytes = id_bytes(item.id);
         let stored = records::find(connection, realm, &id)?;
+        if stored.as_ref().is_some_and(|stored| stored.merged_into.is_some()) {
+            return Ok(false);
+        }
         let is_new = stored.is_none();
         let (row, version, lived, lives) = match (&item.change, stored) {
             (Change::Keep(version), Some(stored)) if stored.version == *version => (stored.row, *version, stored.lives, stored.lives),

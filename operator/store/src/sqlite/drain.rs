@@ -235,6 +235,8 @@ impl Settling<'_> {
             }
             Ending::Filtered(reason) => {
                 self.books.filtered(key, reason);
+                // What does not belong there any more need not be delivered any more.
+                self.arrived(id)?;
                 lane.finish(now.0, false);
                 None
             }
@@ -301,12 +303,11 @@ impl Settling<'_> {
 
     /// Waits for `record`, unless the target holds that one by now.
     fn wait(&self, lane: &mut Lane, record: &IdBytes) -> Result<Option<i64>, StoreError> {
-        let awaited = records::find(self.connection, self.realm, record)?;
-        let held = match awaited {
-            Some(awaited) => records::is_held(self.connection, awaited.row, self.target)?,
-            None => false,
+        let (held, record) = match records::resolve(self.connection, self.realm, record)? {
+            Some((row, id)) => (records::is_held(self.connection, row, self.target)?, id),
+            None => (false, *record),
         };
-        let overtaken = lane.wait(*record, self.now.0);
+        let overtaken = lane.wait(record, self.now.0);
         if held {
             lane.waits_for = None;
         }

@@ -13,6 +13,7 @@ mod forget;
 mod lane;
 mod leases;
 mod letters;
+mod merge;
 mod names;
 mod query;
 mod reads;
@@ -23,7 +24,7 @@ mod writer;
 use crate::crash::Command;
 use crate::{
     Absorb, Absorbed, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue, Fence, GuardCounts, Intend,
-    Known, LeaseRequest, MatchKey, Settle, Snapshot, Store, StoreError,
+    Known, LeaseRequest, MatchKey, Merge, Settle, Snapshot, Store, StoreError,
 };
 use async_trait::async_trait;
 use error::name_full_disk;
@@ -214,6 +215,11 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn merge(&self, merge: &Merge) -> Result<(), StoreError> {
+        let merge = merge.clone();
+        self.write(Command::Merge, move |connection, _| merge::merge(connection, &merge)).await
+    }
+
     async fn claim(&self, claim: &Claim) -> Result<Vec<Claimed>, StoreError> {
         let claim = claim.clone();
         self.write(Command::Claim, move |connection, _| drain::claim(connection, &claim)).await
@@ -287,6 +293,11 @@ impl Store for SqliteStore {
     async fn match_records(&self, realm: &str, keys: &[MatchKey]) -> Result<Vec<Vec<RecordId>>, StoreError> {
         let (realm, keys) = (realm.to_owned(), keys.to_vec());
         self.read(move |connection| query::match_records(connection, &realm, &keys)).await
+    }
+
+    async fn referring(&self, realm: &str, ids: &[RecordId], after: Option<RecordId>, max: usize) -> Result<Vec<Known>, StoreError> {
+        let (realm, ids) = (realm.to_owned(), ids.to_vec());
+        self.read(move |connection| query::referring(connection, &realm, &ids, after, max)).await
     }
 
     async fn external_ids(&self, realm: &str, participant: &str, ids: &[RecordId]) -> Result<Vec<Option<ExternalId>>, StoreError> {

@@ -42,8 +42,8 @@ pub(super) fn known_by_external(
 pub(super) fn known_by_id(connection: &Connection, realm: &str, ids: &[RecordId]) -> Result<Vec<Option<Known>>, StoreError> {
     let names = Names::new(connection);
     let Some(realm) = names.find(realm)? else { return Ok(vec![None; ids.len()]) };
-    let known = |id: &RecordId| match records::find(connection, realm, &id_bytes(*id))? {
-        Some(stored) => records::known(connection, &names, stored.row),
+    let known = |id: &RecordId| match records::resolve(connection, realm, &id_bytes(*id))? {
+        Some((row, _)) => records::known(connection, &names, row),
         None => Ok(None),
     };
     ids.iter().map(known).collect()
@@ -73,7 +73,7 @@ pub(super) fn external_ids(
     let names = Names::new(connection);
     let (Some(realm), Some(participant)) = (names.find(realm)?, names.find(participant)?) else { return Ok(vec![None; ids.len()]) };
     let mut statement = connection.prepare_cached(
-        "SELECT external_id FROM identity JOIN record ON record.row = identity.record
+        "SELECT external_id FROM record JOIN identity ON identity.record = ifnull(record.merged_into, record.row)
          WHERE record.realm = ?1 AND record.id = ?2 AND participant = ?3",
     )?;
     let mut external =
@@ -90,7 +90,8 @@ pub(super) fn record_ids(
     let names = Names::new(connection);
     let (Some(realm), Some(participant)) = (names.find(realm)?, names.find(participant)?) else { return Ok(vec![None; ids.len()]) };
     let mut statement = connection.prepare_cached(
-        "SELECT record.id FROM identity JOIN record ON record.row = identity.record
+        "SELECT own.id FROM identity JOIN record ON record.row = identity.record
+           JOIN record AS own ON own.row = ifnull(record.merged_into, record.row)
          WHERE identity.realm = ?1 AND participant = ?2 AND external_id = ?3",
     )?;
     let mut record = |id: &ExternalId| {
@@ -151,6 +152,30 @@ pub(super) fn all_records(connection: &Connection, realm: &str, after: Option<Re
     Ok(page)
 }
 
+pub(super) fn referring(
+    connection: &Connection,
+    realm: &str,
+    ids: &[RecordId],
+    after: Option<RecordId>,
+    max: usize,
+) -> Result<Vec<Known>, StoreError> {
+    let names = Names::new(connection);
+    let Some(realm) = names.find(realm)? else { return Ok(Vec::new()) };
+    // Ids are hexadecimal digits and hyphens; they need no binding.
+    let holds: Vec<String> = ids.iter().map(|id| format!("instr(document, '{id}')")).collect();
+    let holds = if holds.is_empty() { "0".to_owned() } else { holds.join(" OR ") };
+    let after = after.map_or_else(Vec::new, |id| id_bytes(id).to_vec());
+    let mut statement = connection.prepare(&format!(
+        "SELECT row FROM record WHERE realm = ?1 AND id > ?2 AND merged_into IS NULL AND ({holds}) ORDER BY id LIMIT ?3"
+    ))?;
+    let rows = statement.query_map(params![realm, after, limit(max)], |row| row.get::<_, i64>(0))?;
+    let mut page = Vec::new();
+    for row in rows {
+        page.extend(records::known(connection, &names, row?)?);
+    }
+    Ok(page)
+}
+
 pub(super) fn participant_ids(
     connection: &Connection,
     realm: &str,
@@ -161,7 +186,8 @@ pub(super) fn participant_ids(
     let names = Names::new(connection);
     let (Some(realm), Some(participant)) = (names.find(realm)?, names.find(participant)?) else { return Ok(Vec::new()) };
     let mut statement = connection.prepare_cached(
-        "SELECT external_id FROM identity WHERE realm = ?1 AND participant = ?2 AND external_id > ?3 ORDER BY external_id LIMIT ?4",
+        "SELECT external_id FROM identity JOIN record ON record.row = identity.record AND record.merged_into IS NULL
+         WHERE identity.realm = ?1 AND participant = ?2 AND external_id > ?3 ORDER BY external_id LIMIT ?4",
     )?;
     // Every id is greater than the empty text, except an empty one, which no vendor gives.
     let after = after.map_or("", |id| id.as_str());

@@ -11,6 +11,8 @@ pub(super) struct Stored {
     pub(super) row: i64,
     pub(super) version: i64,
     pub(super) lives: bool,
+    /// The row of the record that it was folded into.
+    pub(super) merged_into: Option<i64>,
     keys: Vec<i64>,
 }
 
@@ -45,14 +47,24 @@ impl Body {
 }
 
 pub(super) fn find(connection: &Connection, realm: i64, id: &IdBytes) -> Result<Option<Stored>, StoreError> {
-    let mut statement =
-        connection.prepare_cached("SELECT row, version, deleted_at IS NULL, match_keys FROM record WHERE realm = ?1 AND id = ?2")?;
+    let mut statement = connection
+        .prepare_cached("SELECT row, version, deleted_at IS NULL, match_keys, merged_into FROM record WHERE realm = ?1 AND id = ?2")?;
     let stored = statement
         .query_row(params![realm, id], |row| {
-            Ok(Stored { row: row.get(0)?, version: row.get(1)?, lives: row.get(2)?, keys: unpack_keys(row.get_ref(3)?.as_blob()?) })
+            let keys = unpack_keys(row.get_ref(3)?.as_blob()?);
+            Ok(Stored { row: row.get(0)?, version: row.get(1)?, lives: row.get(2)?, merged_into: row.get(4)?, keys })
         })
         .optional()?;
     Ok(stored)
+}
+
+/// The row and the id of the record that `id` stands for: its own, or the survivor's where it was merged.
+pub(super) fn resolve(connection: &Connection, realm: i64, id: &IdBytes) -> Result<Option<(i64, IdBytes)>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT own.row, own.id FROM record JOIN record AS own ON own.row = ifnull(record.merged_into, record.row)
+         WHERE record.realm = ?1 AND record.id = ?2",
+    )?;
+    Ok(statement.query_row(params![realm, id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }
 
 /// Adds a record; returns its row.
@@ -92,6 +104,11 @@ pub(super) fn update(connection: &Connection, names: &Names<'_>, realm: i64, sto
             body.document
         ])?;
     replace_keys(connection, realm, stored.row, &stored.keys, &body.keys)
+}
+
+/// Nothing finds the record by its match keys any more.
+pub(super) fn drop_keys(connection: &Connection, realm: i64, stored: &Stored) -> Result<(), StoreError> {
+    replace_keys(connection, realm, stored.row, &stored.keys, &[])
 }
 
 /// Whether a live record carries one of the match keys already.
@@ -199,8 +216,11 @@ pub(super) fn count(
 
 /// Everything known of the record in `row`.
 pub(super) fn known(connection: &Connection, names: &Names<'_>, row: i64) -> Result<Option<Known>, StoreError> {
-    let mut statement =
-        connection.prepare_cached("SELECT id, version, home, deleted_at, provenance, document FROM record WHERE row = ?1")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT id, version, home, deleted_at, provenance, document,
+           (SELECT survivor.id FROM record AS survivor WHERE survivor.row = record.merged_into)
+         FROM record WHERE row = ?1",
+    )?;
     let found = statement.query_row(params![row], |found| {
         let document = decode_document(found.get_ref(5)?.as_str()?);
         let provenance =
@@ -212,9 +232,10 @@ pub(super) fn known(connection: &Connection, names: &Names<'_>, row: i64) -> Res
             found.get::<_, Option<i64>>(3)?,
             provenance,
             document,
+            found.get::<_, Option<IdBytes>>(6)?.map(record_id),
         ))
     });
-    let Some((id, version, home, deleted_at, provenance, document)) = found.optional()? else { return Ok(None) };
+    let Some((id, version, home, deleted_at, provenance, document, merged_into)) = found.optional()? else { return Ok(None) };
     let record = Record {
         id: record_id(id),
         version: version.cast_unsigned(),
@@ -240,5 +261,5 @@ pub(super) fn known(connection: &Connection, names: &Names<'_>, row: i64) -> Res
     while let Some(found) = rows.next()? {
         lanes.push(LaneEntry { target: names.text(found.get(0)?)?, in_flight: found.get(1)? });
     }
-    Ok(Some(Known { record, identities, lanes }))
+    Ok(Some(Known { record, identities, lanes, merged_into }))
 }
