@@ -152,6 +152,14 @@ impl Simulated {
         self.post("delete", &json!({"entity": self.entity, "id": id})).await.map(|_| ())
     }
 
+    /// A person merges a record into another, which stays.
+    ///
+    /// # Errors
+    /// What the system says of it.
+    pub async fn merge(&self, id: &str, into: &str) -> anyhow::Result<()> {
+        self.post("merge", &json!({"entity": self.entity, "id": id, "into": into})).await.map(|_| ())
+    }
+
     /// Goes wrong as this list of rules says, from now on; an empty list heals it.
     ///
     /// # Errors

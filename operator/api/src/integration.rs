@@ -207,6 +207,10 @@ pub struct WriteSpec {
     /// What happens here to a record that was deleted where it was born: Keep (when left out), Archive or Delete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_delete: Option<OnDelete>,
+    /// What happens here to the second record when two that this system holds were merged into one elsewhere: Keep (when left out; it
+    /// stays, and is neither read nor written any more) or Archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_merge: Option<OnMerge>,
     /// What happens to a change made here to a field that another system owns: Restore (when left out; it is put back) or Keep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_foreign_edit: Option<OnForeignEdit>,
@@ -423,6 +427,15 @@ choice! {
     }
 }
 choice! {
+    /// What happens to the second of two records that were merged elsewhere: Keep or Archive.
+    OnMerge {
+        /// It stays.
+        Keep,
+        /// It is marked inactive, as its definition says how.
+        Archive,
+    }
+}
+choice! {
     /// What happens to a change of a field that another system owns: Restore or Keep.
     OnForeignEdit {
         /// It is put back.
@@ -508,6 +521,11 @@ impl WriteSpec {
     /// What happens to a record that was deleted where it was born.
     pub fn on_delete(&self) -> OnDelete {
         self.on_delete.unwrap_or_default()
+    }
+
+    /// What happens to the second of two records that were merged elsewhere.
+    pub fn on_merge(&self) -> OnMerge {
+        self.on_merge.unwrap_or_default()
     }
 
     /// What happens to a change of a field that another system owns.

@@ -49,8 +49,9 @@ pub use crd::{crds, crds_yaml};
 pub use duration::Duration;
 pub use integration::{
     DeletionPolicy, Delivery, EffectiveRetry, FieldRow, Guard, GuardStatus, InitialLoad, Integration, IntegrationSpec, IntegrationStatus,
-    LagBucket, LagStatus, LedgerStatus, OnAmbiguous, OnDelete, OnError, OnForeignEdit, OwnershipRule, Participant, ParticipantState,
-    ParticipantStatus, Poll, PreviewStatus, ReadSpec, Reference, Retry, RunState, SyncSpec, Tie, ValuePair, WriteKey, WriteSpec,
+    LagBucket, LagStatus, LedgerStatus, OnAmbiguous, OnDelete, OnError, OnForeignEdit, OnMerge, OwnershipRule, Participant,
+    ParticipantState, ParticipantStatus, Poll, PreviewStatus, ReadSpec, Reference, Retry, RunState, SyncSpec, Tie, ValuePair, WriteKey,
+    WriteSpec,
 };
 pub use manifest::{Kind, Resource};
 pub use reasons::Reason;

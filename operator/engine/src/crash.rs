@@ -2,8 +2,17 @@
 //! `FAIRLEAD_CRASH_AT=<point>:<nth pass>` names one; release builds contain none of this.
 
 /// Every point, so that tests can go through them all.
-pub const POINTS: [&str; 8] =
-    ["source.read", "source.absorbed", "lane.claimed", "lane.intended", "lane.written", "lane.created", "lane.settled", "lane.looked-up"];
+pub const POINTS: [&str; 9] = [
+    "source.read",
+    "source.absorbed",
+    "source.merging",
+    "lane.claimed",
+    "lane.intended",
+    "lane.written",
+    "lane.created",
+    "lane.settled",
+    "lane.looked-up",
+];
 
 /// Passes the point `name`.
 #[inline]

@@ -7,14 +7,18 @@
 use crate::crash;
 use crate::decide::guard::{self, Window};
 use crate::decide::inbound::{self, Context, Decision, ReadRecord};
+use crate::decide::merge;
 use crate::edits::{self, Edit, Edits};
 use crate::lease::Lease;
 use crate::program::Participant;
 use crate::shared::{Shared, lock};
 use fairlead_mapping::Inbound;
 use fairlead_model::hash::ValueHash;
+use fairlead_model::state::ParticipantState;
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
-use fairlead_store::{Absorb, AbsorbRecord, Checkpoint, Fence, GuardCounts, Known, NewDeadLetter, RecordChange, Stage, StoreError};
+use fairlead_store::{
+    Absorb, AbsorbRecord, Checkpoint, Fence, GuardCounts, Known, Merge, NewDeadLetter, RecordChange, Stage, StoreError, Survivor,
+};
 use fairlead_systems::{NativeRecord, ReadRequest};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -25,6 +29,8 @@ use uuid::Uuid;
 
 /// Records read by key in one call.
 const KEYS_PER_READ: usize = 200;
+/// Records that refer to a merged one, rewritten in one transaction.
+const REFERRING: usize = 500;
 /// How often a batch is decided again after a conflict, before it is left to the next read.
 const CONFLICT_RETRIES: u32 = 8;
 /// The wait after a failed read, at first and at most.
@@ -304,7 +310,8 @@ impl Source {
         let mapped = map(participant, &shared.program.contract, records, requested.edits, &mut batch, &mut self.parked, &mut parked);
         let ids: Vec<_> = mapped.iter().map(|(native, _)| native.id.clone()).collect();
         let known = store.known_by_external(&shared.realm, name, &ids).await?;
-        let identified = self.identify(mapped, known, &mut batch, &mut parked).await?;
+        let mut identified = self.identify(mapped, known, &mut batch, &mut parked).await?;
+        let merged: Vec<Identified> = identified.extract_if(.., |record| record.merged_into.is_some()).collect();
         let resolved = self.resolve(identified, &mut batch).await?;
 
         let connection = shared.connection(self.index).ok();
@@ -347,6 +354,13 @@ impl Source {
                 }
             }
         }
+        let stale = !batch.rereads.is_empty();
+        // A merge is a command of its own. Until it is committed, the request to read the record again stands for it.
+        for record in &merged {
+            batch.unchanged += 1;
+            done.remove(&record.read.external_id);
+            batch.rereads.push((record.read.external_id.clone(), None));
+        }
         batch.reread_done = done.into_iter().collect();
         self.guard(&batch.guard, now).await?;
         if !shared.loaded() {
@@ -354,7 +368,6 @@ impl Source {
             batch.guard.changes = 0;
         }
         let counts = (batch.records.len() as u64, batch.unchanged, batch.dead_letters.len() as u64);
-        let stale = !batch.rereads.is_empty();
         edits::close(store.as_ref(), requested.edits, &through, now).await?;
         let result = store.absorb(&batch).await;
         shared.store_result(&result);
@@ -370,6 +383,74 @@ impl Source {
         }
         shared.wake_lanes(targets.iter().map(String::as_str));
         self.stale |= stale;
+        for record in &merged {
+            crash::point("source.merging");
+            self.merge(record, fence).await?;
+        }
+        Ok(())
+    }
+
+    /// The vendor merged a record into another. What cannot be done now (a write of ours is open) is done when it is read again.
+    async fn merge(&mut self, gone: &Identified, fence: &Fence) -> Result<(), Stop> {
+        let (shared, name) = (Arc::clone(&self.shared), self.name().to_owned());
+        let (store, participant) = (&shared.around.store, &shared.program.participants[self.index]);
+        let Some(master) = &gone.merged_into else { return Ok(()) };
+        let ids = [gone.read.external_id.clone(), master.clone()];
+        let loser = store.known_by_external(&shared.realm, &name, &ids[..1]).await?.pop().flatten();
+        let Some(loser) = loser.filter(|loser| loser.merged_into.is_none()) else { return Ok(()) };
+        let survivor = match store.record_ids(&shared.realm, &name, &ids[1..]).await?.pop().flatten() {
+            None => None,
+            Some(id) => store.known_by_id(&shared.realm, &[id]).await?.pop().flatten(),
+        };
+        let guard = GuardCounts { changes: 0, deletes: 1 };
+        self.guard(&guard, shared.now()).await?;
+        let mut merge = Merge {
+            realm: shared.realm.clone(),
+            participant: name.clone(),
+            fence: fence.clone(),
+            loser: loser.record.id,
+            loser_version: loser.record.version,
+            survivor: Survivor::Later,
+            referring: Vec::new(),
+            rereads: Vec::new(),
+            reread_done: Vec::new(),
+            guard: GuardCounts::default(),
+            now: shared.now(),
+        };
+        let mut after = None;
+        let committed = loop {
+            let last = match &survivor {
+                None => true,
+                Some(survivor) => {
+                    let ids = (loser.record.id, survivor.record.id);
+                    let page = store.referring(&shared.realm, &[ids.0, ids.1], after, REFERRING).await?;
+                    after = page.last().map(|known| known.record.id);
+                    (merge.referring, merge.rereads) = merge::referring(&shared.program, participant, &page, ids);
+                    page.len() < REFERRING
+                }
+            };
+            if last {
+                (merge.guard, merge.reread_done) = (guard, vec![gone.read.external_id.clone()]);
+                merge.survivor = match &survivor {
+                    Some(survivor) => merge::fold(&shared.program, participant, &loser, survivor, gone.read.modified),
+                    None => under_another_id(&name, &loser, master),
+                };
+                // The survivor's values are read again, in its new standing.
+                merge.rereads.push(master.clone());
+            }
+            match store.merge(&merge).await {
+                Ok(()) if last => break true,
+                Ok(()) => {}
+                Err(StoreError::Conflict(_)) => break false,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        self.stale = true;
+        if committed {
+            tracing::info!(integration = %shared.realm, participant = name, loser = %ids[0], survivor = %master, "records were merged");
+            let lanes: Vec<String> = shared.program.participants.iter().map(|participant| participant.unit.name.clone()).collect();
+            shared.wake_lanes(lanes.iter().map(String::as_str));
+        }
         Ok(())
     }
 
@@ -388,8 +469,13 @@ impl Source {
         let mut unknown = Vec::new();
         for ((native, inbound), known) in mapped.into_iter().zip(known) {
             match known {
+                // An alias: it stands for its survivor, and nobody's record changes with it.
+                Some(known) if known.merged_into.is_some() => batch.unchanged += 1,
                 Some(known) => identified.push(Identified::new(native, inbound, known.record.id, Some(known))),
-                None if native.deleted => batch.unchanged += 1,
+                None if native.deleted => {
+                    batch.unchanged += 1;
+                    batch.gone.push(native.id);
+                }
                 None => unknown.push((native, inbound)),
             }
         }
@@ -535,11 +621,14 @@ struct Identified {
     references: Vec<(FieldPath, ExternalId)>,
     id: RecordId,
     known: Option<Known>,
+    /// The vendor merged it into this one.
+    merged_into: Option<ExternalId>,
 }
 
 impl Identified {
     fn new(native: NativeRecord, inbound: Inbound, id: RecordId, known: Option<Known>) -> Self {
         Self {
+            merged_into: native.merged_into.filter(|_| native.deleted),
             references: inbound.references.into_iter().map(|(unit, _, external)| (unit, external)).collect(),
             read: ReadRecord {
                 external_id: native.id,
@@ -553,6 +642,18 @@ impl Identified {
             id,
             known,
         }
+    }
+}
+
+/// The survivor is no record here (it came since, or was turned away as the same as this one): then it is this one under another id, of which
+/// nothing has been read yet.
+fn under_another_id(participant: &str, loser: &Known, master: &ExternalId) -> Survivor {
+    let before = loser.identity(participant).map(|identity| identity.state.clone()).unwrap_or_default();
+    Survivor::ExternalId {
+        external_id: master.clone(),
+        state: ParticipantState { settled: before.settled, ..ParticipantState::default() },
+        alias: RecordId(Uuid::now_v7()),
+        alias_state: ParticipantState { deleted: true, ..before },
     }
 }
 

@@ -187,6 +187,9 @@ pub struct WriteUnit {
     pub when: Option<String>,
     /// What a deletion becomes here.
     pub on_delete: OnDelete,
+    /// What becomes here of the second external id of a record into which another was merged.
+    #[serde(default, skip_serializing_if = "OnMerge::keeps")]
+    pub on_merge: OnMerge,
     /// What happens to an edit of a field that another system owns.
     pub on_foreign_edit: OnForeignEdit,
 }
@@ -314,6 +317,22 @@ pub enum OnDelete {
     Archive,
     /// The record is deleted.
     Delete,
+}
+
+/// What becomes in a target of a second external id, after a merge elsewhere of the two records that it held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum OnMerge {
+    /// It stays as it is, and is neither read nor written any more.
+    #[default]
+    Keep,
+    /// It is made inactive, as the definition says.
+    Archive,
+}
+
+impl OnMerge {
+    fn keeps(&self) -> bool {
+        *self == Self::Keep
+    }
 }
 
 /// What happens to an edit of a field that another system owns.

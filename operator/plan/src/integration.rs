@@ -18,8 +18,8 @@ use fairlead_mapping as mapping;
 use fairlead_model::hash::Digest;
 use fairlead_model::schema::{CanonicalSchema, FieldType, NativeSchema};
 use fairlead_model::unit::{
-    ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, OnDelete, OnError, OnForeignEdit, OwnershipRule, ParticipantUnit,
-    ReadUnit, Reference, Retry, RowUnit, Tie, ValuePair, WriteUnit,
+    ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, OnDelete, OnError, OnForeignEdit, OnMerge, OwnershipRule,
+    ParticipantUnit, ReadUnit, Reference, Retry, RowUnit, Tie, ValuePair, WriteUnit,
 };
 use fairlead_model::{FieldPath, ObjectRef};
 use fairlead_systems::{Definition, Entity};
@@ -376,6 +376,10 @@ impl Context<'_> {
                 api::OnDelete::Archive => OnDelete::Archive,
                 api::OnDelete::Delete => OnDelete::Delete,
             },
+            on_merge: match write.on_merge() {
+                api::OnMerge::Keep => OnMerge::Keep,
+                api::OnMerge::Archive => OnMerge::Archive,
+            },
             on_foreign_edit: match write.on_foreign_edit() {
                 api::OnForeignEdit::Restore => OnForeignEdit::Restore,
                 api::OnForeignEdit::Keep => OnForeignEdit::Keep,
@@ -499,6 +503,13 @@ impl Context<'_> {
                     );
                 }
                 _ => {}
+            }
+            if write.on_merge() == api::OnMerge::Archive && !entity.can_archive() {
+                refuse(
+                    format!("{place}.write.onMerge"),
+                    "archive",
+                    "use Keep, or declare `archive` in a definition that extends the system",
+                );
             }
         }
     }

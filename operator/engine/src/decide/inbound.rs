@@ -108,6 +108,8 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
         let verdict = match sight {
             Sight::First if shown == ValueHash::ABSENT => Verdict::Foreign,
             Sight::First if current == ValueHash::ABSENT => Verdict::Accept,
+            // Until its owner has the record, the creator's value stands.
+            Sight::First if ownership::is_foreign(&program.unit.ownership, unit, &source.unit.role) => Verdict::Foreign,
             _ => ownership::judge(&program.unit, &source.unit, unit, known, read.modified),
         };
         match verdict {
@@ -292,7 +294,8 @@ fn lanes(
     let mut lanes = Vec::new();
     for target in program.participants.iter().filter(|p| p.writable()) {
         if target.unit.name == *name {
-            if (changed || seen_change) && !in_step(target, &record.document, state) {
+            let differs = (changed || seen_change) && !in_step(target, &record.document, state);
+            if differs || (!seen_before && lacks_constants(target, state)) {
                 let origin = if seen_before { Origin::Restore } else { Origin::Source(record.home.clone()) };
                 lanes.push((name.clone(), origin));
             }
@@ -319,6 +322,15 @@ pub fn in_step(target: &Participant, canonical: &Document, state: &ParticipantSt
     target.table.writable_units().iter().all(|unit| {
         let wanted = ValueHash::of(document::present(canonical, unit));
         state.fields.get(&unit.to_string()).map_or(wanted == ValueHash::ABSENT, |field| field.in_step(wanted))
+    })
+}
+
+/// Whether some constant of the field table is not what a read showed in its place.
+fn lacks_constants(target: &Participant, state: &ParticipantState) -> bool {
+    let constants = target.unit.rows.iter().filter(|row| row.canonical.is_none());
+    constants.filter_map(|row| Some((row.native.as_ref()?, row.value.as_ref()?))).any(|(path, value)| {
+        let shown = state.rows.get(&ValueHash::of_text(&path.to_string()).0);
+        shown.is_some_and(|row| row.native != ValueHash::of(Some(value)))
     })
 }
 

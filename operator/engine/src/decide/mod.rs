@@ -5,6 +5,7 @@
 pub mod difference;
 pub mod guard;
 pub mod inbound;
+pub mod merge;
 pub mod outbound;
 pub mod ownership;
 

@@ -10,7 +10,7 @@ use crate::program::{Participant, Program};
 use fairlead_mapping::{Outbound, RowError};
 use fairlead_model::hash::ValueHash;
 use fairlead_model::state::{ParticipantState, RowState};
-use fairlead_model::unit::{InitialLoad, OnDelete};
+use fairlead_model::unit::{InitialLoad, OnDelete, OnMerge};
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
 use fairlead_store::{Claimed, Known, NewDeadLetter, Outcome, Stage};
 use fairlead_systems::{WriteItem, WriteOperation, Written};
@@ -160,7 +160,13 @@ fn delete(target: &Participant, claimed: &Claimed) -> Step {
     if held.state.deleted {
         return Step::Settle(Outcome::Unchanged { learnt: None });
     }
-    let operation = match target.unit.write.as_ref().map(|write| write.on_delete) {
+    let policy = target.unit.write.as_ref().map(|write| match (claimed.known.merged_into, write.on_merge) {
+        (None, _) => write.on_delete,
+        // A merged record stands here for the external id that it keeps: the second one of its survivor.
+        (Some(_), OnMerge::Keep) => OnDelete::Keep,
+        (Some(_), OnMerge::Archive) => OnDelete::Archive,
+    });
+    let operation = match policy {
         Some(OnDelete::Archive) => WriteOperation::Archive,
         Some(OnDelete::Delete) => WriteOperation::Delete,
         Some(OnDelete::Keep) | None => return Step::Settle(Outcome::Filtered { reason: "Keep".into() }),

@@ -7,8 +7,8 @@ use crate::program::{Participant, Program};
 use fairlead_contract::Contract;
 use fairlead_model::hash::Digest;
 use fairlead_model::unit::{
-    ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, OnDelete, OnForeignEdit, OwnershipRule, ParticipantUnit, ReadUnit,
-    Retry, Tie, WriteUnit,
+    ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, OnDelete, OnForeignEdit, OnMerge, OwnershipRule, ParticipantUnit,
+    ReadUnit, Retry, Tie, WriteUnit,
 };
 use fairlead_model::{Document, ExternalId, ObjectRef, RecordId, Timestamp};
 use fairlead_store::{Claimed, Identity, Known, LaneEntry, Origin, Outcome, RecordChange};
@@ -42,7 +42,13 @@ fn participant(name: &str, key: &str) -> ParticipantUnit {
         entity: "customer".into(),
         native: from_value(native).unwrap(),
         read: Some(ReadUnit { every: Duration::from_secs(5) }),
-        write: Some(WriteUnit { key: Some(key.into()), when: None, on_delete: OnDelete::Archive, on_foreign_edit: OnForeignEdit::Restore }),
+        write: Some(WriteUnit {
+            key: Some(key.into()),
+            when: None,
+            on_delete: OnDelete::Archive,
+            on_merge: OnMerge::Keep,
+            on_foreign_edit: OnForeignEdit::Restore,
+        }),
         rows: from_value(rows).unwrap(),
     }
 }

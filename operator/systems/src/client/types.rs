@@ -40,6 +40,8 @@ pub struct NativeRecord {
     pub modified: Option<Timestamp>,
     /// It is deleted; the body may be empty.
     pub deleted: bool,
+    /// It is deleted because the vendor merged it into this record.
+    pub merged_into: Option<ExternalId>,
     /// Its fields, typed by the definition, without floats; decimals are canonical decimal strings.
     pub body: Document,
     /// What came, as JSON text, for dead letters.

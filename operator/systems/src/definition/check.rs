@@ -255,7 +255,16 @@ fn reading(place: &str, read: &ReadFormat, entity: &EntityFormat, known: &BTreeS
         }
     }
     if let Some(soql) = &read.soql {
-        for (word, text) in [("from", Some(&soql.from)), ("stamp", Some(&soql.stamp)), ("deleted", soql.deleted.as_ref())] {
+        if soql.merged.is_some() && soql.deleted.is_none() {
+            f.add(format!("{place}.soql.merged"), "tells of deleted records, which are not asked for", "say `deleted` as well");
+        }
+        let named = [
+            ("from", Some(&soql.from)),
+            ("stamp", Some(&soql.stamp)),
+            ("deleted", soql.deleted.as_ref()),
+            ("merged", soql.merged.as_ref()),
+        ];
+        for (word, text) in named {
             if let Some(text) = text {
                 identifier(&format!("{place}.soql.{word}"), text, f);
             }

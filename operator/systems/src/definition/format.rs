@@ -451,6 +451,9 @@ pub(crate) struct SoqlFormat {
     /// The field that tells that a record is deleted.
     #[serde(default)]
     pub(crate) deleted: Option<String>,
+    /// The field of a deleted record that names the record it was merged into.
+    #[serde(default)]
+    pub(crate) merged: Option<String>,
     /// Only records for which this holds.
     #[serde(default, rename = "where")]
     pub(crate) condition: Option<String>,
