@@ -44,7 +44,8 @@ fn the_survivor_is_as_the_vendor_left_it_and_takes_what_only_the_losers_owners_k
 
 #[test]
 fn a_second_external_id_is_put_away_only_where_that_is_declared() {
-    let both = |id: u128, name: &str| held(id, &[("crm", json!({"Name": name})), ("erp", json!({"Name": name, "Credit": "7"}))]);
+    let both =
+        |id: u128, name: &str| held(id, &[("crm", json!({"Name": name, "Credit": "7"})), ("erp", json!({"Name": name, "Credit": "7"}))]);
     let (loser, survivor) = (both(1, "Acme Ltd"), both(2, "Acme"));
     let (_, enqueue, put_away) = folded(&World::new(), &loser, &survivor);
     assert_eq!((enqueue.len(), put_away.len()), (0, 0), "Keep");
