@@ -11,7 +11,8 @@ use fairlead_api::{Reason, crds_yaml, reference};
 fn main() -> io::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     write(&root.join("crds"), crds_yaml())?;
-    write(&root.join("docs/reference"), reference::pages())?;
+    let metrics = ("metrics.md".to_owned(), fairlead_model::metric::page());
+    write(&root.join("docs/reference"), reference::pages().into_iter().chain([metrics]))?;
     let pages = Reason::ALL.iter().map(|reason| (format!("{reason}.md"), reason.page()));
     write(&root.join("docs/reasons"), pages.chain([("README.md".to_owned(), Reason::index())]))
 }

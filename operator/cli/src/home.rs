@@ -5,6 +5,7 @@
 
 use crate::files::{self, FileSecrets, Loaded, Problem};
 use fairlead_api::Kind;
+use fairlead_engine::way::Witness;
 use fairlead_engine::{Config as EngineConfig, Engine};
 use fairlead_model::report::{ParticipantState, Reports};
 use fairlead_model::unit::Units;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 /// A running folder.
 pub(crate) struct Home {
     folder: Vec<PathBuf>,
-    engine: Engine,
+    engine: Arc<Engine>,
     secrets: Arc<FileSecrets>,
     planner: Planner,
     config: Config,
@@ -42,9 +43,11 @@ impl Home {
         store: Arc<dyn Store>,
         endpoints: EndpointPolicy,
         metrics: Arc<fairlead_engine::metrics::Metrics>,
+        witness: Option<Arc<dyn Witness>>,
     ) -> Self {
         let secrets = Arc::new(FileSecrets::default());
-        let engine = Engine::start(EngineConfig { metrics, ..EngineConfig::new(store, Arc::clone(&secrets) as _, endpoints) });
+        let engine =
+            Arc::new(Engine::start(EngineConfig { metrics, witness, ..EngineConfig::new(store, Arc::clone(&secrets) as _, endpoints) }));
         Self {
             folder,
             engine,
@@ -61,6 +64,12 @@ impl Home {
             units: Units::default(),
             statuses: Statuses::default(),
         }
+    }
+
+    /// The engine, for the admin address.
+    #[must_use]
+    pub(crate) fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.engine)
     }
 
     /// Looks at the files, takes over what changed, and judges the status anew. Returns true when the files had changed.
@@ -147,6 +156,13 @@ impl Home {
             lines.extend(verdict.findings.iter().map(|finding: &Finding| format!("{} {}: {finding}", verdict.kind, verdict.object)));
         }
         lines
+    }
+
+    /// Logs what is wrong with the manifests.
+    pub(crate) fn tell_faults(&self) {
+        for finding in self.faults() {
+            tracing::warn!(%finding, "something is wrong with the manifests");
+        }
     }
 
     /// What is wrong with the manifests, and which resources are not Ready.

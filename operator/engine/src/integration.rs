@@ -2,6 +2,7 @@
 
 use crate::decide::inbound;
 use crate::lane::Lane;
+use crate::masks::Masks;
 use crate::program::{self, Program};
 use crate::shared::{ParticipantFacts, Shared, Surroundings, lock};
 use crate::source::Source;
@@ -61,6 +62,12 @@ impl Running {
     /// The unit that runs.
     pub(crate) fn unit(&self) -> &fairlead_model::unit::IntegrationUnit {
         &self.shared.program.unit
+    }
+
+    /// Which fields of a participant's records may be shown.
+    pub(crate) fn masks(&self, participant: &str) -> Option<Masks> {
+        let program = &self.shared.program;
+        program.participant(participant).map(|participant| Masks::of(program, participant))
     }
 
     /// What it is like.
@@ -303,8 +310,7 @@ async fn observe(
         let books: Vec<_> = snapshot.lanes.iter().filter(|lane| !lane.balanced()).collect();
         tracing::error!(integration = %shared.realm, ?books, sources = ?snapshot.sources, "the ledger does not add up");
     }
-    let standing = participants.iter().map(|p| (p.name.clone(), p.pending, p.dead_letters));
-    shared.around.metrics.standing(&shared.realm, standing, lag.map_or(0, |lag| lag.age.as_secs()), balanced);
+    shared.around.metrics.standing(&shared.realm, &participants, lag, &snapshot);
 
     let mut report = lock(report);
     report.phase = phase;

@@ -10,6 +10,7 @@ use crate::edits;
 use crate::lease::Lease;
 use crate::program::Participant;
 use crate::shared::{Shared, lock};
+use crate::way::{TargetTimes, Way};
 use fairlead_mapping::Table;
 use fairlead_model::state::ParticipantState;
 use fairlead_model::unit::InitialLoad;
@@ -37,13 +38,15 @@ pub(crate) struct Lane {
     lease: Lease,
     /// The account may not write this entity; until then it is not tried again.
     refused_until: Timestamp,
+    way: Way,
 }
 
 impl Lane {
     /// The lane of the participant at `index`.
     pub(crate) fn new(shared: Arc<Shared>, index: usize) -> Self {
         let lease = shared.lane_lease(index);
-        Self { shared, index, lease, refused_until: Timestamp::default() }
+        let way = shared.way(index);
+        Self { shared, index, lease, refused_until: Timestamp::default(), way }
     }
 
     fn target(&self) -> &Participant {
@@ -122,12 +125,15 @@ impl Lane {
             creates: true,
             now: shared.now(),
         };
+        let mark = self.way.mark();
         let claimed = shared.around.store.claim(&claim).await?;
+        let mut times = TargetTimes { claim: self.way.since(mark), ..TargetTimes::default() };
         if claimed.is_empty() {
             return Ok(0);
         }
         crash::point("lane.claimed");
-        let Delivery { results, edited } = self.deliver(claimed, &connection, &fence).await?;
+        let Delivery { results, edited } = self.deliver(claimed, &connection, &fence, &mut times).await?;
+        let mark = self.way.mark();
         let count = results.len();
         for result in &results {
             if let Outcome::DeadLetter(letter) = &result.outcome {
@@ -145,6 +151,8 @@ impl Lane {
             settled => settled.map(|()| settle)?,
         };
         crash::point("lane.settled");
+        times.settle = self.way.since(mark);
+        self.way.settled(&settle.results, times);
         edits::forget(shared.around.store.as_ref(), &settle.realm, &settle.target, &edited).await?;
         Ok(count)
     }
@@ -178,7 +186,9 @@ impl Lane {
         claimed: Vec<Claimed>,
         connection: &crate::connector::Connection,
         fence: &Fence,
+        times: &mut TargetTimes,
     ) -> Result<Delivery, StoreError> {
+        let mark = self.way.mark();
         let shared = Arc::clone(&self.shared);
         let target = &shared.program.participants[self.index];
         let Ok(system) = connection.system() else {
@@ -267,6 +277,7 @@ impl Lane {
                 }
             }
         }
+        times.map = self.way.since(mark);
         if writes.is_empty() {
             return Ok(Delivery { results, edited: Vec::new() });
         }
@@ -284,7 +295,9 @@ impl Lane {
             WriteBatch { entity: target.unit.entity.clone(), items: writes.iter().map(|(_, planned)| planned.item.clone()).collect() };
         let (validity, clock) = (self.lease.validity(), Arc::clone(&shared.around.clock));
         // If the lease is lost all the same, the next holder finds the intents.
+        let mark = self.way.mark();
         let answers = self.lease.during(system.write(&batch, Arc::new(move || validity.lasts(clock.now())))).await;
+        times.write = self.way.since(mark);
         crash::point("lane.written");
         if writes.iter().any(|(_, planned)| planned.item.operation == WriteOperation::Create) {
             crash::point("lane.created");

@@ -4,6 +4,7 @@ use crate::connector::{Connection, Connectors};
 use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::program::Program;
+use crate::way::{Way, Witness};
 use fairlead_model::report::{GuardStop, RecordFailure};
 use fairlead_model::unit::ObjectKey;
 use fairlead_model::{Clock, ExternalId, RemoteError, Timestamp};
@@ -27,6 +28,8 @@ pub(crate) struct Surroundings {
     pub metrics: Arc<Metrics>,
     /// This process, for leases.
     pub holder: String,
+    /// Who listens to each record's way.
+    pub witness: Option<Arc<dyn Witness>>,
 }
 
 /// Shared between the tasks of one running Integration.
@@ -91,6 +94,11 @@ impl Shared {
         let entity = &self.program.participants[participant].unit.entity;
         let known = self.connection(participant).ok().and_then(|connection| Some(connection.entity(entity)?.slices().to_vec()));
         known.unwrap_or_else(|| vec!["main".to_owned()])
+    }
+
+    /// Tells the steps of a participant's records.
+    pub(crate) fn way(&self, participant: usize) -> Way {
+        Way::new(self.around.witness.clone(), &self.realm, &self.program.participants[participant].unit.name)
     }
 
     /// The lease on reading a participant.

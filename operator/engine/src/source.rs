@@ -12,6 +12,7 @@ use crate::edits::{self, Edit, Edits};
 use crate::lease::Lease;
 use crate::program::Participant;
 use crate::shared::{Shared, lock};
+use crate::way::{SourceTimes, Span, Way};
 use fairlead_mapping::Inbound;
 use fairlead_model::hash::ValueHash;
 use fairlead_model::state::ParticipantState;
@@ -70,13 +71,17 @@ pub(crate) struct Source {
     /// Something is to be read again by key soon, and for how many rounds that has been so.
     stale: bool,
     stale_rounds: u32,
+    way: Way,
+    /// When the batch in hand was read, if anybody wants to know.
+    read: Span,
 }
 
 impl Source {
     /// The reader of the participant at `index`.
     pub(crate) fn new(shared: Arc<Shared>, index: usize) -> Self {
         let lease = shared.reader_lease(index);
-        Self { shared, index, lease, parked: HashMap::new(), stale: false, stale_rounds: 0 }
+        let way = shared.way(index);
+        Self { shared, index, lease, parked: HashMap::new(), stale: false, stale_rounds: 0, way, read: None }
     }
 
     fn participant(&self) -> &Participant {
@@ -192,7 +197,9 @@ impl Source {
             let system = connection.system().map_err(|error| Stop::Remote(error.clone()))?;
             let began = store.sequence().await?;
             let participant = self.participant();
+            let mark = self.way.mark();
             let found = system.read_keys(&participant.unit.entity, &participant.native_paths, &ids).await.map_err(Stop::Remote)?;
+            self.read = self.way.since(mark);
             let edits = edits::waiting(store.as_ref(), &self.shared.realm, self.name(), ids.iter().map(ToString::to_string)).await?;
             // What is not found by key is not deleted for that: it may be hidden from this account. Deletions are told by the vendor, in
             // the record itself or in a slice of their own.
@@ -230,10 +237,12 @@ impl Source {
                 cursor: cursor.clone(),
                 deadline: crate::REQUEST_DEADLINE,
             };
+            let mark = self.way.mark();
             let page = tokio::select! {
                 () = self.shared.cancel.cancelled() => return Err(Stop::Cancelled),
                 page = system.read_page(&request) => page.map_err(Stop::Remote)?,
             };
+            self.read = self.way.since(mark);
             crash::point("source.read");
             complete = complete || page.caught_up;
             let moved = cursor.as_ref() != Some(&page.cursor) || (page.caught_up && !request.cursor.as_ref().is_some_and(|_| complete));
@@ -307,7 +316,11 @@ impl Source {
         let mut batch = Absorb { checkpoint, unchanged: repeated, ..Absorb::empty(&shared.realm, name, fence.clone(), now) };
         let mut parked = Vec::new();
 
+        let mut times = SourceTimes { read: self.read, ..SourceTimes::default() };
+        let mark = self.way.mark();
         let mapped = map(participant, &shared.program.contract, records, requested.edits, &mut batch, &mut self.parked, &mut parked);
+        times.map = self.way.since(mark);
+        let mark = self.way.mark();
         let ids: Vec<_> = mapped.iter().map(|(native, _)| native.id.clone()).collect();
         let known = store.known_by_external(&shared.realm, name, &ids).await?;
         let mut identified = self.identify(mapped, known, &mut batch, &mut parked).await?;
@@ -373,6 +386,8 @@ impl Source {
         shared.store_result(&result);
         result?;
         shared.store_works();
+        times.absorb = self.way.since(mark);
+        self.way.absorbed(&batch.records, times);
         edits::forget(store.as_ref(), &shared.realm, name, &through).await?;
         self.parked.extend(parked);
         shared.around.metrics.read(&shared.realm, name, counts.0, counts.1, counts.2);

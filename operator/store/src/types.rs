@@ -459,6 +459,21 @@ pub enum Outcome {
     DeadLetter(Box<NewDeadLetter>),
 }
 
+impl Outcome {
+    /// The word for metrics and traces.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Delivered { .. } => "delivered",
+            Self::Unchanged { .. } => "unchanged",
+            Self::Filtered { .. } => "filtered",
+            Self::Retry { .. } => "retried",
+            Self::WaitFor { .. } => "waiting",
+            Self::DeadLetter(_) => "dead_lettered",
+        }
+    }
+}
+
 /// Keys to put in a lane again.
 #[derive(Debug, Clone)]
 pub struct Enqueue {
