@@ -61,7 +61,7 @@ async fn status(worker: &Fairlead, arguments: &[&str]) -> anyhow::Result<std::pr
 
 #[tokio::test]
 async fn status_tells_lag_rates_ledger_and_connectors_and_whether_all_is_well() -> anyhow::Result<()> {
-    let (systems, worker) = in_step(|_| {}).await?;
+    let (systems, worker) = in_step(|command| _ = command.arg("--log-json")).await?;
     let output = status(&worker, &["-o", "json"]).await?;
     assert!(output.status.success(), "all is well: {}", String::from_utf8_lossy(&output.stderr));
     let overview: Value = serde_json::from_slice(&output.stdout)?;
@@ -88,12 +88,19 @@ async fn status_tells_lag_rates_ledger_and_connectors_and_whether_all_is_well() 
     wait_until("the dead letter in the table", SOON, async || {
         let output = status(&worker, &["--namespace", "north-america"]).await?;
         let table = String::from_utf8_lossy(&output.stdout).into_owned();
-        let told = table.contains("1 dead letters") && table.contains("LAG") && table.contains("ledger of north-america/customers");
+        let told = table.contains("open dead letters: 1") && table.contains("LAG") && table.contains("ledger of north-america/customers");
         Ok(Seen::when(told && table.contains("adds up"), table))
     })
     .await?;
     let elsewhere = status(&worker, &["--namespace", "elsewhere", "-o", "json"]).await?;
     assert_eq!(serde_json::from_slice::<Value>(&elsewhere.stdout)?["integrations"], json!([]));
+
+    let log = worker.process.stderr()?;
+    assert!(log.lines().any(|line| line.contains("record became a dead letter")), "{log}");
+    for line in log.lines() {
+        serde_json::from_str::<Value>(line).with_context(|| line.to_owned())?;
+        assert_eq!(line.matches("\"message\":").count(), 1, "a field takes the message's name: {line}");
+    }
     worker.stop().await
 }
 
@@ -148,6 +155,7 @@ async fn console_shows_a_real_run_and_a_correction_of_a_dead_letter_goes_through
     browser.picture("dead-letter-edited").await?;
     browser.click_button("Correct and try again").await?;
 
+    browser.shows(SOON, &["Closed: Edited by Ada"]).await?;
     wait_until("the correction in NetSuite", SOON, async || {
         let held = text(&systems.netsuite.record(&customer).await?, "phone");
         Ok(Seen::when(held == "+49 30 corrected", held))
@@ -190,6 +198,8 @@ async fn console_refuses_what_does_not_come_from_its_own_page() -> anyhow::Resul
     refused("by another site's script", discard().header("x-fairlead-csrf", csrf).header("sec-fetch-site", "cross-site")).await;
     refused("under a name that resolves here", discard().header("x-fairlead-csrf", csrf).header("host", "rebound.example")).await;
     refused("personal fields", http.get(format!("{base}/api/v1/dead-letters/{id}?personal=true"))).await;
+    refused("records under a name that resolves here", http.get(format!("{base}/api/v1/dead-letters")).header("host", "rebound.example"))
+        .await;
     let shown: Value = http.get(format!("{base}/api/v1/dead-letters/{id}")).send().await?.json().await?;
     assert!(!shown.to_string().contains("+49 30 refused"), "{shown:#}");
     assert_eq!(systems.open_letters(false).await?.len(), 1, "nothing was changed");

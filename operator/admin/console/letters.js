@@ -73,6 +73,14 @@ const parse = (text) => {
 };
 const print = (value) => (value === null ? "" : typeof value === "string" ? value : JSON.stringify(value));
 
+// What was asked for is done by a reader or a lane; usually within a second, and not waited for much longer.
+async function settled(id) {
+  for (let look = 0; look < 10; look += 1) {
+    if ((await get(`/api/v1/dead-letters/${id}`)).closed) return;
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+}
+
 function editor(shown, writes, reload) {
   const author = el("input", { id: "author", autocomplete: "name", placeholder: "recorded", maxlength: 64 });
   const act = async (what, body, button) => {
@@ -80,6 +88,7 @@ function editor(shown, writes, reload) {
     try {
       const { message } = await guarded(`/api/v1/dead-letters/${shown.id}/${what}`, { author: author.value, ...body });
       toast(`Dead letter #${shown.id}: ${message}`);
+      await settled(shown.id);
       await reload();
     } catch (error) {
       toast(error.message);
@@ -124,6 +133,8 @@ function editor(shown, writes, reload) {
     event.preventDefault();
     if (changed.size) act("edit", { set: Object.fromEntries(changed) }, correct);
   };
+  const read = document(original, shown.original, writes && shown.correctable === "original");
+  const sent = document("What was to be sent", shown.payload, writes && shown.correctable === "payload");
   const host = el("form", { onsubmit: submit, id: "letter-form" },
     writes ? el("div", { class: "bar" },
       el("label", {}, "Your name", author),
@@ -131,8 +142,8 @@ function editor(shown, writes, reload) {
       shown.correctable ? correct : null,
       el("button", { type: "button", class: "danger", onclick: (event) => confirmed(`Give up dead letter #${shown.id}? The change it stands for is not delivered.`, () => act("discard", {}, event.target)) }, "Give it up"),
       reveal) : null,
-    document(original, shown.original, writes && shown.correctable === "original"),
-    document("What was to be sent", shown.payload, writes && shown.correctable === "payload"));
+    // What can be corrected stands first.
+    shown.correctable === "payload" ? [sent, read] : [read, sent]);
   return host;
 }
 

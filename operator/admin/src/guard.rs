@@ -1,8 +1,9 @@
 //! Who may change something, and see what is masked.
 //!
-//! Flow: the request must come from the console's own page (its token in `x-fairlead-csrf`, which no other site can read or send without
-//! asking; `Sec-Fetch-Site` and `Origin`, where a browser sends them, say the same); then by [`Writing`]: on a laptop the address itself
-//! must be an IP address or `localhost`, so that a foreign name that resolves to it opens nothing (DNS rebinding); elsewhere a bearer token.
+//! Flow: a request that changes something must come from the console's own page: its token stands in `x-fairlead-csrf`, which no other site
+//! can read, or send without asking; `Sec-Fetch-Site` and `Origin`, where a browser sends them, say the same. Then [`Writing`] decides: on a
+//! laptop the address itself must be an IP address or `localhost`, so that a foreign name that resolves to it opens nothing (DNS
+//! rebinding); elsewhere a bearer token is needed.
 
 use crate::problem::Problem;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -72,6 +73,14 @@ impl Guard {
             Writing::Token(_) => "Token",
             Writing::Off | Writing::Local => "Off",
         }
+    }
+
+    /// Whether records may be shown, masked: not under a foreign name that was made to resolve here.
+    pub(crate) fn admit_reading(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        if matches!(self.writing, Writing::Token(_)) || is_local(headers) {
+            return Ok(());
+        }
+        Err(Problem::new(StatusCode::FORBIDDEN, "open the console by its IP address or as localhost (kubectl port-forward) to see records"))
     }
 
     /// Lets a request through or says why not.
@@ -151,6 +160,8 @@ mod tests {
         assert_eq!(admitted(&guard, &[host, ("sec-fetch-site", "cross-site")]), Some(403));
         assert_eq!(admitted(&guard, &[host, (CSRF_HEADER, "guessed")]), Some(403));
         assert!(guard.admit(&headers(&[host])).is_err(), "without the page's token");
+        assert!(guard.admit_reading(&headers(&[host])).is_ok());
+        assert!(guard.admit_reading(&headers(&[("host", "rebound.example:8080")])).is_err());
     }
 
     #[test]

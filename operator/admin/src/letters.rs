@@ -28,7 +28,12 @@ pub(crate) struct Filter {
     max: Option<usize>,
 }
 
-pub(crate) async fn list(State(surface): State<Arc<Surface>>, Query(filter): Query<Filter>) -> Result<Json<Value>, Problem> {
+pub(crate) async fn list(
+    State(surface): State<Arc<Surface>>,
+    Query(filter): Query<Filter>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
+    surface.guard.admit_reading(&headers)?;
     let max = filter.max.unwrap_or(MAX).clamp(1, MAX);
     let wanted = DeadLetterFilter {
         realm: filter.integration,
@@ -55,6 +60,7 @@ pub(crate) async fn show(
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
+    surface.guard.admit_reading(&headers)?;
     if asked.personal {
         surface.guard.admit(&headers)?;
         tracing::info!(letter = id, "a dead letter's personal fields were asked for");

@@ -206,7 +206,7 @@ fn troubles(overview: &Overview) -> impl Iterator<Item = String> {
     let letters = letters.filter_map(|each| Some((each, each.last_error.as_ref()?)));
     not_ready.chain(letters.map(|(each, Trouble { participant, reason, message, .. })| {
         format!(
-            "Integration {}: {} dead letters; last trouble: {}: {message} ({reason})",
+            "Integration {}: open dead letters: {}; last trouble: {}: {message} ({reason})",
             name(&each.standing),
             each.dead_letters,
             participant.as_deref().unwrap_or_default()

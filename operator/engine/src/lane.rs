@@ -137,7 +137,7 @@ impl Lane {
         let count = results.len();
         for result in &results {
             if let Outcome::DeadLetter(letter) = &result.outcome {
-                tracing::warn!(integration = %shared.realm, target = %target.unit.name, record = %result.id, reason = %letter.reason, message = %letter.message, "record became a dead letter");
+                tracing::warn!(integration = %shared.realm, target = %target.unit.name, record = %result.id, reason = %letter.reason, detail = %letter.message, "record became a dead letter");
             }
             shared.around.metrics.settled(&shared.realm, &target.unit.name, &result.outcome);
         }

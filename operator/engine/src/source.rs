@@ -392,7 +392,7 @@ impl Source {
         self.parked.extend(parked);
         shared.around.metrics.read(&shared.realm, name, counts.0, counts.1, counts.2);
         for letter in &batch.dead_letters {
-            tracing::warn!(integration = %shared.realm, participant = %name, reason = %letter.reason, field = letter.field.as_deref().unwrap_or(""), message = %letter.message, "record became a dead letter");
+            tracing::warn!(integration = %shared.realm, participant = %name, reason = %letter.reason, field = letter.field.as_deref().unwrap_or(""), detail = %letter.message, "record became a dead letter");
             let error = RemoteError::new(letter.class, letter.reason.clone(), letter.message.clone()).field(letter.field.clone());
             shared.failed(self.index, letter.external_id.as_ref().map(ToString::to_string), letter.record, &error);
         }
@@ -624,7 +624,7 @@ impl Source {
             tracing::info!(integration = %shared.realm, "guard overrun was confirmed");
             return Ok(());
         }
-        tracing::warn!(integration = %shared.realm, message = %stop.message, "guard holds the integration");
+        tracing::warn!(integration = %shared.realm, detail = %stop.message, "guard holds the integration");
         *lock(&shared.guard) = Some(stop);
         Err(Stop::Guarded)
     }

@@ -1,9 +1,9 @@
 //! A record's way, for tracing: read, map, absorb at its source; claim, map, write, settle at each target.
 //!
-//! The trace of a record's version is named by the record and the version, so both halves, which meet only in the store, tell the same trace
-//! without carrying anything along: across a crash, another process, or a retry hours later. A step is told when it is over, with the times
-//! of the batch it was part of. Nothing is kept and no clock is read while nobody listens. Steps hold ids, names and outcomes, never a value
-//! of a record.
+//! The trace of a record's version is named by the record and the version, so both halves, which meet only in the store, tell the same
+//! trace without carrying anything along: across a crash, another process, or a retry hours later. A step is told when it is over, with the
+//! times of the batch it was part of. Nothing is kept and no clock is read while nobody listens. Steps hold ids, names and outcomes, never a
+//! value of a record.
 
 use fairlead_model::RecordId;
 use fairlead_model::hash::ValueHash;
