@@ -59,7 +59,7 @@ impl Browser {
         .await
         .with_context(|| driver.tail())?;
         let asked = json!({"capabilities": {"alwaysMatch": wanted}});
-        let session = call(http.post(format!("{base}/session")).json(&asked)).await.with_context(|| driver.tail())?;
+        let session = call(http.post(format!("{base}/session")).body(asked.to_string())).await.with_context(|| driver.tail())?;
         let id = session["sessionId"].as_str().ok_or_else(|| anyhow!("no session in {session}"))?;
         Ok(Self { session: format!("{base}/session/{id}"), http, _driver: driver })
     }
@@ -69,7 +69,7 @@ impl Browser {
     }
 
     async fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
-        call(self.http.post(format!("{}/{path}", self.session)).json(&body)).await.with_context(|| format!("{path} {body}"))
+        call(self.http.post(format!("{}/{path}", self.session)).body(body.to_string())).await.with_context(|| format!("{path} {body}"))
     }
 
     async fn elements(&self, using: &str, value: &str) -> anyhow::Result<Vec<String>> {

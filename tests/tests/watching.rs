@@ -184,10 +184,10 @@ async fn console_refuses_what_does_not_come_from_its_own_page() -> anyhow::Resul
     let id = dead_letter(&systems, &account, json!({"Phone": "+49 30 refused"})).await?;
     let http = reqwest::Client::builder().no_proxy().build()?;
     let base = format!("http://{}", worker.address());
-    let session: Value = http.get(format!("{base}/api/v1/session")).send().await?.json().await?;
+    let session = answer(http.get(format!("{base}/api/v1/session"))).await?;
     assert_eq!(session["writing"], "Open");
     let csrf = session["csrf"].as_str().unwrap();
-    let discard = || http.post(format!("{base}/api/v1/dead-letters/{id}/discard")).json(&json!({}));
+    let discard = || http.post(format!("{base}/api/v1/dead-letters/{id}/discard")).header("content-type", "application/json").body("{}");
     let refused = |name: &'static str, request: reqwest::RequestBuilder| async move {
         let answer = request.send().await.unwrap();
         assert_eq!(answer.status(), 403, "{name}");
@@ -200,7 +200,7 @@ async fn console_refuses_what_does_not_come_from_its_own_page() -> anyhow::Resul
     refused("personal fields", http.get(format!("{base}/api/v1/dead-letters/{id}?personal=true"))).await;
     refused("records under a name that resolves here", http.get(format!("{base}/api/v1/dead-letters")).header("host", "rebound.example"))
         .await;
-    let shown: Value = http.get(format!("{base}/api/v1/dead-letters/{id}")).send().await?.json().await?;
+    let shown = answer(http.get(format!("{base}/api/v1/dead-letters/{id}"))).await?;
     assert!(!shown.to_string().contains("+49 30 refused"), "{shown:#}");
     assert_eq!(systems.open_letters(false).await?.len(), 1, "nothing was changed");
 
@@ -208,10 +208,15 @@ async fn console_refuses_what_does_not_come_from_its_own_page() -> anyhow::Resul
     let policy = page.headers()["content-security-policy"].to_str()?.to_owned();
     assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe"), "{policy}");
 
-    let answer = discard().header("x-fairlead-csrf", csrf).header("origin", &base).send().await?;
-    assert_eq!(answer.status(), 200);
+    answer(discard().header("x-fairlead-csrf", csrf).header("origin", &base)).await?;
     assert!(systems.open_letters(false).await?.is_empty());
     worker.stop().await
+}
+
+#[allow(clippy::disallowed_methods, reason = "our own process")]
+async fn answer(request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
+    let answer = request.send().await?.error_for_status()?;
+    serde_json::from_slice(&answer.bytes().await?).context("read an answer")
 }
 
 /// The generated reference: the labels of each name that may be asked for.
