@@ -168,16 +168,36 @@ pub enum Idempotency {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteReport {
-    /// The unit that is served.
+    /// The unit that is served; none if the first one could not be taken over.
+    pub served: Option<ServedRoute>,
+    /// A newer unit that could not be taken over; the served one goes on.
+    pub rejected: Option<RejectedRoute>,
+    /// Issuers whose keys cannot be had, by their name, and why: nobody with a token of theirs gets in, unless their keys are known from before.
+    pub issuers: BTreeMap<String, String>,
+}
+
+/// The unit that answers requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServedRoute {
+    /// Its digest.
     pub digest: Digest,
     /// Its contract version.
     pub version: String,
     /// Since when this digest is served.
     pub since: Timestamp,
-    /// A newer unit that could not be taken over, and why; the served one goes on.
-    pub rejected: Option<(Digest, String)>,
-    /// Issuers whose keys cannot be had: nobody with a token of theirs gets in, unless their keys are known from before.
-    pub issuers: BTreeMap<String, String>,
+}
+
+/// A unit that the gateway could not take over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RejectedRoute {
+    /// Its digest.
+    pub digest: Digest,
+    /// Another contract that is served under the same path and host, if that is why.
+    pub conflict: Option<ObjectKey>,
+    /// Why, for people.
+    pub message: String,
 }
 
 impl RouteUnit {
@@ -189,6 +209,14 @@ impl RouteUnit {
         self.digest = Digest::of_serialized(&self);
         self.generation = generation;
         self
+    }
+
+    /// The Integrations that its operations speak of, some perhaps more than once.
+    pub fn integrations(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.operations.values().flat_map(|operation| match &operation.backend {
+            Backend::Store { realm } => std::slice::from_ref(realm).iter().collect::<Vec<_>>(),
+            Backend::Participants { targets } => targets.iter().map(|target| &target.integration).collect(),
+        })
     }
 
     /// The path under which it is served, without a closing slash.
