@@ -3,8 +3,8 @@
 //! Salesforce and NetSuite hold a few dozen companies; `fairlead run` keeps them in step by the quickstart's manifests; people and faults do
 //! what the case is about. What happened is read from the systems: their contents, their logs, their counters of requests.
 //!
-//! Not shown here: *merge of records* (neither simulator merges), *children* (their edits move the parent's stamp in neither simulator, and
-//! the quickstart keeps none in step), *onLeave: Archive* (not yet a word of the resource; that a record stays is shown).
+//! Not shown here: *children* (their edits move the parent's stamp in neither simulator, and the quickstart keeps none in step), *onLeave:
+//! Archive* (not yet a word of the resource; that a record stays is shown).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -447,6 +447,68 @@ async fn dead_letter_replayed_late_writes_the_newest_version() -> anyhow::Result
     assert!(systems.open_letters(false).await?.is_empty());
     assert!(written.len() <= 3, "{written:#?}");
     Ok(())
+}
+
+#[tokio::test]
+async fn merge_of_records_folds_them_repoints_what_refers_to_them_and_archives_the_second_external_id() -> anyhow::Result<()> {
+    let (systems, worker) = in_step_by(|manifests| {
+        manifests.participant("erp")?["write"]["onMerge"] = json!("Archive");
+        Ok(())
+    })
+    .await?;
+    let (loser, survivor) = (
+        systems.salesforce.create(new_account("Merged away", "DE-LOSER")).await?,
+        systems.salesforce.create(new_account("Lives on", "DE-SURVIVOR")).await?,
+    );
+    let mut child = new_account("Child of the merged", "DE-CHILD");
+    child["ParentId"] = json!(loser);
+    let child = systems.salesforce.create(child).await?;
+    systems.in_step(SOON).await?;
+    worker.ready(SOON).await?;
+    let customer = async |tax: &str| anyhow::Ok(text(&systems.netsuite.find("vatRegNumber", tax).await?, "id"));
+    let (second, first, below) = (customer("DE-LOSER").await?, customer("DE-SURVIVOR").await?, customer("DE-CHILD").await?);
+    assert_eq!(text(&systems.netsuite.record(&below).await?, "parent"), second);
+
+    let mark = systems.salesforce.mark().await?;
+    systems.salesforce.merge(&loser, &survivor).await?;
+    holds(&systems.netsuite, &second, "isInactive", "true").await?;
+    holds(&systems.netsuite, &below, "parent", &first).await?;
+    // The survivor goes on as itself; what somebody still does to the alias goes nowhere.
+    systems.netsuite.edit(&second, json!({"phone": "nobody's"})).await?;
+    systems.salesforce.edit(&survivor, json!({"Phone": "+49 30 77"})).await?;
+    holds(&systems.netsuite, &first, "phone", "+49 30 77").await?;
+    polls(&systems.netsuite, 2).await?;
+    worker.ready(SOON).await?;
+    assert_eq!(text(&systems.netsuite.record(&second).await?, "phone"), "nobody's");
+    assert_eq!(text(&systems.salesforce.record(&survivor).await?, "Phone"), "+49 30 77");
+    assert_eq!(text(&systems.salesforce.record(&child).await?, "ParentId"), survivor);
+    let written = writes(&systems.salesforce, mark).await?;
+    assert!(written.is_empty(), "Salesforce was written for its own merge: {written:#?}");
+    assert!(systems.open_letters(true).await?.is_empty());
+    worker.stop().await
+}
+
+#[tokio::test]
+async fn merge_of_records_into_one_that_was_turned_away_as_their_double_goes_on_under_its_id() -> anyhow::Result<()> {
+    let (systems, worker) = in_step().await?;
+    let (account, customer) = one_company(&systems).await?;
+    let (account, customer) = (text(&account, "Id"), text(&customer, "id"));
+    let tax = text(&systems.salesforce.record(&account).await?, "Tax_Number__c");
+    let twin = systems.salesforce.create(new_account("The same again", &tax)).await?;
+    wait_until("the dead letter of the twin", SOON, async || {
+        let letters = systems.open_letters(false).await?;
+        let one = letters.len() == 1 && letters[0]["reason"] == "DuplicateIdentity";
+        Ok(Seen::when(one, format_args!("{letters:?}")))
+    })
+    .await?;
+    // As its message says: merge the two. A person may choose either to stay.
+    systems.salesforce.merge(&account, &twin).await?;
+    holds(&systems.netsuite, &customer, "companyName", "The same again").await?;
+    systems.salesforce.edit(&twin, json!({"Phone": "+49 30 88"})).await?;
+    holds(&systems.netsuite, &customer, "phone", "+49 30 88").await?;
+    worker.ready(SOON).await?;
+    assert!(systems.open_letters(false).await?.is_empty());
+    worker.stop().await
 }
 
 #[tokio::test]
