@@ -82,14 +82,15 @@ pub struct Problem {
     kind: Kind,
     detail: Option<String>,
     errors: Vec<Value>,
-    headers: HeaderMap,
+    /// Boxed, since a problem is the rare half of nearly every result here.
+    headers: Box<HeaderMap>,
 }
 
 impl Problem {
     /// A problem without particulars.
     #[must_use]
     pub fn new(kind: Kind) -> Self {
-        Self { kind, detail: None, errors: vec![], headers: HeaderMap::new() }
+        Self { kind, detail: None, errors: vec![], headers: Box::default() }
     }
 
     /// Its kind.
@@ -154,7 +155,7 @@ impl Problem {
         if !self.errors.is_empty() {
             body["errors"] = self.errors.into();
         }
-        let mut headers = self.headers;
+        let mut headers = *self.headers;
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         (self.kind.status(), headers, body.to_string())
