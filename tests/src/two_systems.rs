@@ -498,6 +498,11 @@ impl Manifests {
         Ok(manifests)
     }
 
+    /// Every document, in the order of the files.
+    pub fn documents(&self) -> impl Iterator<Item = &Value> {
+        self.files.iter().flat_map(|(_, documents)| documents)
+    }
+
     /// The document of this kind and name.
     ///
     /// # Errors

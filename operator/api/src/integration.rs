@@ -196,6 +196,7 @@ pub struct Poll {
 /// How changes are written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::WRITE)))]
 pub struct WriteSpec {
     /// The field that holds the canonical id, so that a create can be repeated without making a second record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -211,6 +212,11 @@ pub struct WriteSpec {
     /// stays, and is neither read nor written any more) or Archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_merge: Option<OnMerge>,
+    /// What happens here to a record for which when turns false: Keep (when left out; it is written no more) or Archive (it is made
+    /// inactive as its definition says, and active again when the condition turns true again). Archive concerns records that were let in
+    /// before, not what the system had of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_leave: Option<OnLeave>,
     /// What happens to a change made here to a field that another system owns: Restore (when left out; it is put back) or Keep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_foreign_edit: Option<OnForeignEdit>,
@@ -416,6 +422,15 @@ choice! {
     }
 }
 choice! {
+    /// What happens to a record for which the condition of a target turns false: Keep or Archive.
+    OnLeave {
+        /// It stays as it is.
+        Keep,
+        /// It is marked inactive, as its definition says how.
+        Archive,
+    }
+}
+choice! {
     /// What happens to a record that was deleted elsewhere: Keep, Archive or Delete.
     OnDelete {
         /// It stays.
@@ -526,6 +541,12 @@ impl WriteSpec {
     /// What happens to the second of two records that were merged elsewhere.
     pub fn on_merge(&self) -> OnMerge {
         self.on_merge.unwrap_or_default()
+    }
+
+    /// `onLeave`, or its default.
+    #[must_use]
+    pub fn on_leave(&self) -> OnLeave {
+        self.on_leave.unwrap_or_default()
     }
 
     /// What happens to a change of a field that another system owns.

@@ -49,7 +49,7 @@ pub use crd::{crds, crds_yaml};
 pub use duration::Duration;
 pub use integration::{
     DeletionPolicy, Delivery, EffectiveRetry, FieldRow, Guard, GuardStatus, InitialLoad, Integration, IntegrationSpec, IntegrationStatus,
-    LagBucket, LagStatus, LedgerStatus, OnAmbiguous, OnDelete, OnError, OnForeignEdit, OnMerge, OwnershipRule, Participant,
+    LagBucket, LagStatus, LedgerStatus, OnAmbiguous, OnDelete, OnError, OnForeignEdit, OnLeave, OnMerge, OwnershipRule, Participant,
     ParticipantState, ParticipantStatus, Poll, PreviewStatus, ReadSpec, Reference, Retry, RunState, SyncSpec, Tie, ValuePair, WriteKey,
     WriteSpec,
 };

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::connector::{CircuitBreaker, ConnectorSpec, Probe};
 use crate::contract::{ApiContractSpec, MAX_SCHEMA_BYTES};
-use crate::integration::{FieldRow, InitialLoad, IntegrationSpec, Participant, Poll, ReadSpec, Retry, SyncSpec};
+use crate::integration::{FieldRow, InitialLoad, IntegrationSpec, Participant, Poll, ReadSpec, Retry, SyncSpec, WriteSpec};
 use crate::manifest::Kind;
 use crate::schema;
 
@@ -229,6 +229,15 @@ pub const READ: &[Rule<ReadSpec>] = &[Rule {
     holds: |read| read.poll.is_some(),
 }];
 
+/// Rules on how a participant is written.
+pub const WRITE: &[Rule<WriteSpec>] = &[Rule {
+    at: ".onLeave",
+    cel: "!has(self.onLeave) || has(self.when)",
+    message: "nothing leaves where there is no condition",
+    hint: "set when, or remove onLeave",
+    holds: |write| write.on_leave.is_none() || write.when.is_some(),
+}];
+
 /// Rules on polling.
 pub const POLL: &[Rule<Poll>] = &[Rule {
     at: ".every",
@@ -410,6 +419,9 @@ impl Validate for IntegrationSpec {
                 if let Some(poll) = &read.poll {
                     judge(poll, POLL, &format!("{path}.read.poll"), &mut found);
                 }
+            }
+            if let Some(write) = &participant.write {
+                judge(write, WRITE, &format!("{path}.write"), &mut found);
             }
             for (row_index, row) in participant.fields.iter().enumerate() {
                 judge(row, ROW, &format!("{path}.fields[{row_index}]"), &mut found);

@@ -32,6 +32,7 @@ mod connector;
 mod integration;
 mod lane;
 mod lease;
+mod look_up;
 mod shared;
 mod source;
 

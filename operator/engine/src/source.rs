@@ -18,7 +18,7 @@ use fairlead_model::hash::ValueHash;
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
 use fairlead_store::{
-    Absorb, AbsorbRecord, Checkpoint, Fence, GuardCounts, Known, Merge, NewDeadLetter, RecordChange, Stage, StoreError, Survivor,
+    Absorb, AbsorbRecord, Checkpoint, Fence, GuardCounts, Guarded, Known, Merge, NewDeadLetter, RecordChange, Stage, StoreError, Survivor,
 };
 use fairlead_systems::{NativeRecord, ReadRequest};
 use serde_json::{Value, json};
@@ -166,6 +166,10 @@ impl Source {
     async fn fence(&mut self) -> Result<Option<Fence>, Stop> {
         if self.shared.cancel.is_cancelled() {
             return Err(Stop::Cancelled);
+        }
+        // One reader's overrun holds them all.
+        if self.shared.guarded() {
+            return Err(Stop::Guarded);
         }
         let result = self.lease.ensure().await;
         self.shared.store_result(&result);
@@ -359,8 +363,8 @@ impl Source {
                 }
                 Decision::Absorb(absorbed) => {
                     batch.conflicts += absorbed.conflicts;
-                    batch.guard.changes += u64::from(absorbed.changes);
-                    batch.guard.deletes += u64::from(absorbed.deletes);
+                    batch.guard.changed.extend(absorbed.changes.then_some(absorbed.record.id));
+                    batch.guard.deleted.extend(absorbed.deletes.then_some(absorbed.record.id));
                     targets.extend(absorbed.record.enqueue.iter().map(|(target, _)| target.clone()));
                     self.parked.remove(&absorbed.record.external_id);
                     batch.records.push(absorbed.record);
@@ -378,7 +382,7 @@ impl Source {
         self.guard(&batch.guard, now).await?;
         if !shared.loaded() {
             // The first load changes everything, and must not weigh on the day after it.
-            batch.guard.changes = 0;
+            batch.guard.changed.clear();
         }
         let counts = (batch.records.len() as u64, batch.unchanged, batch.dead_letters.len() as u64);
         edits::close(store.as_ref(), requested.edits, &through, now).await?;
@@ -417,7 +421,7 @@ impl Source {
             None => None,
             Some(id) => store.known_by_id(&shared.realm, &[id]).await?.pop().flatten(),
         };
-        let guard = GuardCounts { changes: 0, deletes: 1 };
+        let guard = Guarded { deleted: vec![loser.record.id], ..Guarded::default() };
         self.guard(&guard, shared.now()).await?;
         let mut merge = Merge {
             realm: shared.realm.clone(),
@@ -429,7 +433,7 @@ impl Source {
             referring: Vec::new(),
             rereads: Vec::new(),
             reread_done: Vec::new(),
-            guard: GuardCounts::default(),
+            guard: Guarded::default(),
             now: shared.now(),
         };
         let mut after = None;
@@ -445,7 +449,7 @@ impl Source {
                 }
             };
             if last {
-                (merge.guard, merge.reread_done) = (guard, vec![gone.read.external_id.clone()]);
+                (merge.guard, merge.reread_done) = (guard.clone(), vec![gone.read.external_id.clone()]);
                 merge.survivor = match &survivor {
                     Some(survivor) => merge::fold(&shared.program, participant, &loser, survivor, gone.read.modified),
                     None => under_another_id(&name, &loser, master),
@@ -514,6 +518,7 @@ impl Source {
         let wanted: Vec<_> = candidates.iter().flatten().flatten().copied().collect::<BTreeSet<_>>().into_iter().collect();
         let by_id: HashMap<_, _> = wanted.iter().copied().zip(store.known_by_id(&shared.realm, &wanted).await?).collect();
 
+        let creating = participant.writable() && participant.key.is_none() && store.creating(&shared.realm, name).await?;
         // Match keys of records that are new in this very batch: two of them in one system are one record twice.
         let mut fresh: HashMap<u64, ExternalId> = HashMap::new();
         let mut claimed: HashMap<RecordId, ExternalId> = HashMap::new();
@@ -540,6 +545,12 @@ impl Source {
                 (None, Some(mut one)) => one.pop(),
                 (None, None) => None,
             };
+            if known.is_none() && creating {
+                // It may be what a creation of ours has made; who it is, is told when that one's outcome is known.
+                batch.unchanged += 1;
+                batch.rereads.push((native.id, None));
+                continue;
+            }
             let taken = match &known {
                 Some(known) => {
                     known.identity(name).map(|identity| identity.external_id.clone()).or_else(|| claimed.get(&known.record.id).cloned())
@@ -598,8 +609,8 @@ impl Source {
     }
 
     /// Holds the Integration when more changes or disappears than a person said could be right.
-    async fn guard(&self, batch: &GuardCounts, now: Timestamp) -> Result<(), Stop> {
-        if *batch == GuardCounts::default() {
+    async fn guard(&self, batch: &Guarded, now: Timestamp) -> Result<(), Stop> {
+        if *batch == Guarded::default() {
             return Ok(());
         }
         let shared = &self.shared;
@@ -608,8 +619,7 @@ impl Source {
         let confirmed = store.note(&shared.realm, CONFIRMED).await?.unwrap_or(Value::Null);
         let number = |name: &str| confirmed.get(name).and_then(Value::as_u64).unwrap_or(0);
         let began = confirmed.get("at").and_then(Value::as_i64).unwrap_or(0);
-        let counted = store.changes_since(&shared.realm, day_ago).await?;
-        let counts = GuardCounts { changes: counted.changes + batch.changes, deletes: counted.deletes + batch.deletes };
+        let counts = store.changes_since(&shared.realm, day_ago, batch).await?;
         let excused = if began > day_ago.0 { (number("changes"), number("deletes")) } else { (0, 0) };
         let window = Window {
             counts: GuardCounts { changes: counts.changes.saturating_sub(excused.0), deletes: counts.deletes.saturating_sub(excused.1) },

@@ -116,7 +116,7 @@ impl Way {
             whole.outcome = Some(result.outcome.word());
             whole.failed = matches!(result.outcome, Outcome::DeadLetter(_) | Outcome::Retry { attempt: true, .. });
             witness.saw(whole);
-            let sent = !matches!(result.outcome, Outcome::Unchanged { .. } | Outcome::Filtered { .. } | Outcome::WaitFor { .. });
+            let sent = !matches!(result.outcome, Outcome::Unchanged | Outcome::Filtered { .. } | Outcome::WaitFor { .. });
             let write = times.write.filter(|_| sent);
             for (name, span) in [("claim", times.claim), ("map", times.map), ("write", write), ("settle", times.settle)] {
                 teller.part(name, deliver, span);

@@ -117,6 +117,9 @@ pub struct IntegrationUnit {
     pub initial_load: InitialLoad,
     /// Match rules, tried in order; each a list of canonical paths that must all be present and equal.
     pub matching: Vec<Vec<FieldPath>>,
+    /// Canonical fields by which records can be found besides (the filters of the contract's `list` operations).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub indexed: Vec<FieldPath>,
     /// Who owns which field; the first rule that names a field decides, a field that none names has no owner (latest writer wins).
     pub ownership: Vec<OwnershipRule>,
     /// Which of several participants of one role wins.
@@ -190,6 +193,9 @@ pub struct WriteUnit {
     /// What becomes here of the second external id of a record into which another was merged.
     #[serde(default, skip_serializing_if = "OnMerge::keeps")]
     pub on_merge: OnMerge,
+    /// What becomes of a record here for which `when` turns false.
+    #[serde(default, skip_serializing_if = "OnLeave::keeps")]
+    pub on_leave: OnLeave,
     /// What happens to an edit of a field that another system owns.
     pub on_foreign_edit: OnForeignEdit,
 }
@@ -330,6 +336,22 @@ pub enum OnMerge {
 }
 
 impl OnMerge {
+    fn keeps(&self) -> bool {
+        *self == Self::Keep
+    }
+}
+
+/// What becomes of a record in a target whose `when` turns false for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum OnLeave {
+    /// It stays as it is, and is written no more.
+    #[default]
+    Keep,
+    /// It is made inactive, as the definition says, and active again when `when` turns true again.
+    Archive,
+}
+
+impl OnLeave {
     fn keeps(&self) -> bool {
         *self == Self::Keep
     }

@@ -18,7 +18,7 @@ use fairlead_mapping as mapping;
 use fairlead_model::hash::Digest;
 use fairlead_model::schema::{CanonicalSchema, FieldType, NativeSchema};
 use fairlead_model::unit::{
-    ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, OnDelete, OnError, OnForeignEdit, OnMerge, OwnershipRule,
+    ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, OnDelete, OnError, OnForeignEdit, OnLeave, OnMerge, OwnershipRule,
     ParticipantUnit, ReadUnit, Reference, Retry, RowUnit, Tie, ValuePair, WriteUnit,
 };
 use fairlead_model::{FieldPath, ObjectRef};
@@ -217,6 +217,7 @@ fn compile(
                 api::InitialLoad::MatchOrCreate => InitialLoad::MatchOrCreate,
             },
             matching,
+            indexed: Vec::new(),
             ownership,
             tie: match spec.sync.tie() {
                 api::Tie::Home => Tie::Home,
@@ -380,6 +381,10 @@ impl Context<'_> {
                 api::OnMerge::Keep => OnMerge::Keep,
                 api::OnMerge::Archive => OnMerge::Archive,
             },
+            on_leave: match write.on_leave() {
+                api::OnLeave::Keep => OnLeave::Keep,
+                api::OnLeave::Archive => OnLeave::Archive,
+            },
             on_foreign_edit: match write.on_foreign_edit() {
                 api::OnForeignEdit::Restore => OnForeignEdit::Restore,
                 api::OnForeignEdit::Keep => OnForeignEdit::Keep,
@@ -510,6 +515,21 @@ impl Context<'_> {
                     "archive",
                     "use Keep, or declare `archive` in a definition that extends the system",
                 );
+            }
+            if write.on_leave() == api::OnLeave::Archive {
+                if !entity.can_archive() {
+                    refuse(
+                        format!("{place}.write.onLeave"),
+                        "archive",
+                        "use Keep, or declare `archive` in a definition that extends the system",
+                    );
+                } else if !entity.can_reactivate() {
+                    refuse(
+                        format!("{place}.write.onLeave"),
+                        "make active again an archived",
+                        "use Keep, or declare `reactivate` in a definition that extends the system",
+                    );
+                }
             }
         }
     }

@@ -23,6 +23,7 @@ pub enum Command {
     Enqueue,
     RequestReads,
     CloseDeadLetters,
+    Reindex,
     PutNote,
     Forget,
 }
@@ -54,7 +55,7 @@ pub enum Step {
 
 impl Command {
     /// Every command.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Lease,
         Self::Release,
         Self::Absorb,
@@ -65,6 +66,7 @@ impl Command {
         Self::Enqueue,
         Self::RequestReads,
         Self::CloseDeadLetters,
+        Self::Reindex,
         Self::PutNote,
         Self::Forget,
     ];
@@ -83,6 +85,7 @@ impl Command {
             Self::Enqueue => "enqueue",
             Self::RequestReads => "request-reads",
             Self::CloseDeadLetters => "close-dead-letters",
+            Self::Reindex => "reindex",
             Self::PutNote => "put-note",
             Self::Forget => "forget",
         }
@@ -95,7 +98,7 @@ impl Command {
             Self::Absorb => &[Step::Fenced, Step::Partly, Step::Rows, Step::DeadLetters, Step::Reads],
             Self::Merge => &[Step::Fenced, Step::Partly, Step::Rows, Step::Reads],
             Self::Claim | Self::Intend | Self::Settle => &[Step::Fenced, Step::Partly, Step::Rows],
-            Self::Enqueue | Self::Forget => &[Step::Partly, Step::Rows],
+            Self::Enqueue | Self::Reindex | Self::Forget => &[Step::Partly, Step::Rows],
             Self::Lease | Self::Release | Self::RequestReads | Self::CloseDeadLetters | Self::PutNote => &[Step::Rows],
         }
     }

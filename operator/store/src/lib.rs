@@ -83,6 +83,11 @@ pub trait Store: Send + Sync + 'static {
     /// Closes open dead letters without delivering them.
     async fn close_dead_letters(&self, close: &CloseDeadLetters) -> Result<u64, StoreError>;
 
+    /// Gives a page of stored records other index keys (match rules were edited, another field is to be found by) and notes how far that is,
+    /// in one transaction. Nothing else of a record changes. [`StoreError::Conflict`] names records that are not there in the version that
+    /// their keys were taken of; nothing is committed then.
+    async fn reindex(&self, page: &Reindex) -> Result<(), StoreError>;
+
     /// Writes a small named value of a realm (resync token, table digests, guard confirmations).
     async fn put_note(&self, realm: &str, name: &str, value: &serde_json::Value) -> Result<(), StoreError>;
 
@@ -99,7 +104,12 @@ pub trait Store: Send + Sync + 'static {
     async fn known_by_id(&self, realm: &str, ids: &[RecordId]) -> Result<Vec<Option<Known>>, StoreError>;
 
     /// The live records that carry each match key, positionally (at most 3 each: one is a match, two are ambiguous).
-    async fn match_records(&self, realm: &str, keys: &[MatchKey]) -> Result<Vec<Vec<RecordId>>, StoreError>;
+    async fn match_records(&self, realm: &str, keys: &[IndexKey]) -> Result<Vec<Vec<RecordId>>, StoreError>;
+
+    /// A page of the live records that carry `key`, after the record `after` (none, if the realm does not hold that one), in the order in
+    /// which the realm first saw them. Whether it carries the key of every record is told by [`IndexState`]; that a record really holds the
+    /// value is for the caller to check.
+    async fn find(&self, realm: &str, key: IndexKey, after: Option<RecordId>, max: usize) -> Result<Vec<Known>, StoreError>;
 
     /// A page of records whose documents hold one of these ids as text, in id order after `after`.
     async fn referring(&self, realm: &str, ids: &[RecordId], after: Option<RecordId>, max: usize) -> Result<Vec<Known>, StoreError>;
@@ -126,8 +136,8 @@ pub trait Store: Send + Sync + 'static {
     /// Counts of one realm, taken in one snapshot: ledger per lane and origin, reads per source, pending, dead letters, live records.
     async fn snapshot(&self, realm: &str, now: Timestamp) -> Result<Snapshot, StoreError>;
 
-    /// Changes and deletes that were absorbed since `since`, for the guard.
-    async fn changes_since(&self, realm: &str, since: Timestamp) -> Result<GuardCounts, StoreError>;
+    /// How many records were changed and how many deleted since `since` (to the hour), those of `with` among them, for the guard.
+    async fn changes_since(&self, realm: &str, since: Timestamp, with: &Guarded) -> Result<GuardCounts, StoreError>;
 
     /// Dead letters by filter, newest first.
     async fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, StoreError>;
@@ -147,6 +157,12 @@ pub trait Store: Send + Sync + 'static {
         after: Option<&ExternalId>,
         max: usize,
     ) -> Result<Vec<ExternalId>, StoreError>;
+
+    /// For which record each of these waits in a target's lane, positionally.
+    async fn waits_for(&self, realm: &str, target: &str, ids: &[RecordId]) -> Result<Vec<Option<RecordId>>, StoreError>;
+
+    /// Whether a record is being created in a target at this moment, or perhaps was: what is read there and known to nobody may be that one.
+    async fn creating(&self, realm: &str, target: &str) -> Result<bool, StoreError>;
 
     /// When the next lane entry of a target that was put off (`Retry`) falls due. What is due at once is not told here: claim until a
     /// claim comes back empty, then wait for this time or for a new entry.

@@ -6,12 +6,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 use fairlead_store::contract_tests::world::{
-    CRM, ERP, REALM, World, at, crm_id, deleted, delivered, id, inserted, lease, letter, merge_into, retry, updated,
+    CRM, ERP, REALM, World, at, crm_id, deleted, delivered, id, inserted, key, lease, letter, merge_into, retry, updated,
 };
 use fairlead_store::crash::{VARIABLE, points};
 use fairlead_store::{
-    Absorb, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Keys, Merge, Origin, Outcome, RecordChange,
-    Referring, SqliteStore, Stage, Store,
+    Absorb, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, Guarded, IndexState, Keys, Merge, Origin, Outcome, RecordChange,
+    Referring, Reindex, SqliteStore, Stage, Store,
 };
 use serde_json::{Value, json};
 use std::io::Write;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 const FOLDER: &str = "FAIRLEAD_STORE_TEST_FOLDER";
 
 /// How many commands the script has.
-const COMMANDS: usize = 25;
+const COMMANDS: usize = 26;
 
 /// What is known of the leases before they are asked for again.
 struct Actor {
@@ -64,7 +64,7 @@ impl Actor {
                     reread_done: vec![crm_id(4)],
                     checkpoint: Some(Checkpoint { slice: "main".into(), cursor: json!({"n": n}), complete: false }),
                     unchanged: 3,
-                    guard: GuardCounts { changes: 2, deletes: 1 },
+                    guard: Guarded { changed: vec![id(1)], deleted: vec![id(2)] },
                     conflicts: 1,
                     ..self.world().batch(now)
                 };
@@ -108,6 +108,11 @@ impl Actor {
                 let merge = Merge { referring, ..merge_into(self.world(), (3, 1), (2, 2), now) };
                 self.store.merge(&merge).await.unwrap();
             }
+            25 => {
+                let records = vec![(id(2), 3, vec![key(5)]), (id(4), 2, vec![key(5), key(6)])];
+                let state = IndexState { digest: 1, fields: Vec::new(), complete: true, after: None };
+                self.store.reindex(&Reindex { realm: REALM.into(), records, state }).await.unwrap();
+            }
             _ => unreachable!("the script has {COMMANDS} commands"),
         }
     }
@@ -125,11 +130,12 @@ async fn contents(store: &dyn Store) -> Value {
         "letters": format!("{:?}", store.dead_letters(&letters).await.unwrap()),
         "checkpoint": store.checkpoint(REALM, CRM, "main").await.unwrap(),
         "reads": store.pending_reads(REALM, CRM, 100).await.unwrap(),
-        "guard": format!("{:?}", store.changes_since(REALM, at(0)).await.unwrap()),
+        "guard": format!("{:?}", store.changes_since(REALM, at(0), &Guarded::default()).await.unwrap()),
         "note": store.note(REALM, "resync").await.unwrap(),
         "other": store.note("sales/other", "resync").await.unwrap(),
         "realms": store.realms().await.unwrap(),
-        "matches": format!("{:?}", store.match_records(REALM, &[fairlead_store::MatchKey { hash: u64::MAX - 1 }]).await.unwrap()),
+        "index": store.note(REALM, IndexState::NOTE).await.unwrap(),
+        "matches": format!("{:?}", store.match_records(REALM, &[key(u64::MAX - 1), key(5), key(6)]).await.unwrap()),
     })
 }
 

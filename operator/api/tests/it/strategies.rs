@@ -149,9 +149,17 @@ fn participant() -> impl Strategy<Value = Participant> {
         of("\\PC{1,8}"),
         of(prop_oneof![Just(OnDelete::Keep), Just(OnDelete::Archive), Just(OnDelete::Delete)]),
         of(prop_oneof![Just(OnMerge::Keep), Just(OnMerge::Archive)]),
+        of(prop_oneof![Just(OnLeave::Keep), Just(OnLeave::Archive)]),
         of(prop_oneof![Just(OnForeignEdit::Restore), Just(OnForeignEdit::Keep)]),
     )
-        .prop_map(|(key, when, on_delete, on_merge, on_foreign_edit)| WriteSpec { key, when, on_delete, on_merge, on_foreign_edit });
+        .prop_map(|(key, when, on_delete, on_merge, on_leave, on_foreign_edit)| WriteSpec {
+            key,
+            when,
+            on_delete,
+            on_merge,
+            on_leave,
+            on_foreign_edit,
+        });
     let read = of(duration().prop_map(|every| Poll { every })).prop_map(|poll| ReadSpec { poll });
     (
         word(&["crm", "erp", "mdm"]),

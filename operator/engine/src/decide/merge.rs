@@ -56,8 +56,8 @@ pub fn fold(program: &Program, source: &Participant, loser: &Known, survivor: &K
         state.modified = modified.map(|at| at.0).or(state.modified);
         (source.unit.name.clone(), state)
     });
-    let match_keys = if lives { program.match_keys(&record.document) } else { Vec::new() };
-    Survivor::Record { record, match_keys, enqueue, put_away, aliases: gone.into_iter().collect() }
+    let keys = if lives { program.index_keys(&record.document) } else { Vec::new() };
+    Survivor::Record { record, keys, enqueue, put_away, aliases: gone.into_iter().collect() }
 }
 
 /// What becomes of records that refer to either of the two, and which of them are to be read again: in the system that merged, the vendor
@@ -86,8 +86,8 @@ pub fn referring(
             .map(|target| (target.unit.name.clone(), Origin::Source(source.unit.name.clone())))
             .collect();
         let change = if changed {
-            let match_keys = if lives { program.match_keys(&document) } else { Vec::new() };
-            RecordChange::Update { record: Record { version: known.record.version + 1, document, ..known.record.clone() }, match_keys }
+            let keys = if lives { program.index_keys(&document) } else { Vec::new() };
+            RecordChange::Update { record: Record { version: known.record.version + 1, document, ..known.record.clone() }, keys }
         } else {
             RecordChange::Keep { version: known.record.version }
         };

@@ -7,7 +7,7 @@
 use super::world::{CRM, ERP, REALM, World, at, crm_id, deleted, erp_id, id, inserted, lease, letter, merge_into, state, updated};
 use crate::{
     Absorb, AbsorbRecord, Claimed, CloseDeadLetters, CloseReason, DeadLetterFilter, Keys, LaneLedger, Merge, Origin, Outcome, Record,
-    RecordChange, SourceLedger, Stage, Store, StoreError, Survivor,
+    RecordChange, Settlement, SourceLedger, Stage, Store, StoreError, Survivor,
 };
 use fairlead_model::RecordId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -382,15 +382,15 @@ impl Model {
         let number = self.number_of(record);
         let erp = self.records[&number].erp;
         let outcome = match ending {
-            Ending::Delivered => Outcome::Delivered { external_id: erp_id(erp), state: state(version) },
-            Ending::Unchanged(true) => Outcome::Unchanged { learnt: Some((erp_id(erp), state(version))) },
-            Ending::Unchanged(false) => Outcome::Unchanged { learnt: None },
+            Ending::Delivered => Outcome::Delivered { external_id: erp_id(erp), state: state(version), incomplete: None },
+            Ending::Unchanged(_) => Outcome::Unchanged,
             Ending::Filtered(when) => Outcome::Filtered { reason: reason(when) },
             Ending::Retry(after, attempt, unknown) => Outcome::Retry { at: at(self.now + i64::from(after)), attempt, unknown },
             Ending::WaitFor(choice) => Outcome::WaitFor { record: id(self.number(choice)) },
             Ending::DeadLetter(outbound) => Outcome::DeadLetter(Box::new(letter(number, stage(outbound)))),
         };
-        self.world.try_settle(vec![(record, version, outcome.clone())], now).await.unwrap();
+        let learnt = (ending == Ending::Unchanged(true)).then(|| (erp_id(erp), state(version)));
+        self.world.try_settle_all(vec![Settlement { id: record, version, learnt, outcome: outcome.clone() }], now).await.unwrap();
         let place = match ending {
             Ending::Delivered => Place::Delivered,
             Ending::Unchanged(_) => Place::Unchanged,
@@ -541,10 +541,10 @@ impl Model {
 /// The survivor of a merge, which is dead where it was before.
 fn alive_as(survivor: Survivor, dead: bool) -> Survivor {
     match survivor {
-        Survivor::Record { record, match_keys, enqueue, put_away, aliases } if dead => {
+        Survivor::Record { record, keys, enqueue, put_away, aliases } if dead => {
             let record = Record { deleted_at: Some(at(0)), ..record };
-            drop(match_keys);
-            Survivor::Record { record, match_keys: Vec::new(), enqueue, put_away, aliases }
+            drop(keys);
+            Survivor::Record { record, keys: Vec::new(), enqueue, put_away, aliases }
         }
         survivor => survivor,
     }

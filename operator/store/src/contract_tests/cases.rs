@@ -1,13 +1,14 @@
 //! The cases, by command.
 
 use super::world::{
-    CRM, ERP, REALM, TTL, World, at, crm_id, deleted, delivered, erp_id, id, inserted, lease, letter, merge_into, record, retry, state,
-    updated,
+    CRM, ERP, REALM, TTL, World, at, crm_id, deleted, delivered, erp_id, id, inserted, key, lease, letter, merge_into, record, retry,
+    state, updated,
 };
 use super::{Case, books};
 use crate::{
-    Absorb, AbsorbRecord, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Keys, LaneEntry, MatchKey, Merge,
-    NewDeadLetter, Origin, Outcome, Pending, RecordChange, Referring, SourceLedger, Stage, Store, StoreError, Survivor,
+    Absorb, AbsorbRecord, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Guarded, IndexKey, IndexState, Keys,
+    LaneEntry, Merge, NewDeadLetter, Origin, Outcome, Pending, RecordChange, Referring, Reindex, Settlement, SourceLedger, Stage, Store,
+    StoreError, Survivor,
 };
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{ErrorClass, RecordId};
@@ -39,6 +40,8 @@ cases![
     one_batch_may_hold_a_record_twice,
     every_command_raises_the_sequence_and_a_delivery_keeps_it,
     only_live_records_match_and_their_keys_are_replaced_as_a_whole,
+    records_are_found_by_a_field_in_pages_and_may_share_it,
+    stored_records_get_other_keys_unless_they_changed_meanwhile,
     the_checkpoint_moves_with_its_batch,
     claims_come_oldest_first_and_once,
     a_claim_shows_the_record_as_it_is_now,
@@ -66,6 +69,9 @@ cases![
     a_record_goes_on_under_another_external_id,
     what_was_learnt_without_a_write_is_kept,
     what_was_wrong_with_a_record_that_is_gone_is_over,
+    what_was_learnt_outlives_a_write_that_failed_then,
+    records_that_wait_for_each_other_are_made_one_without_the_other,
+    a_creation_without_a_known_outcome_is_told_until_it_has_one,
     a_newer_dead_letter_replaces_the_open_one,
     a_good_version_closes_dead_letters_by_itself,
     dead_letters_are_replayed_and_discarded_with_balanced_books,
@@ -73,7 +79,7 @@ cases![
     enqueue_finds_live_records_and_leaves_out_unknown_ones,
     reads_by_key_wait_for_what_they_need,
     the_source_book_counts_every_record_read,
-    the_guard_counts_by_hours,
+    the_guard_counts_each_record_once_in_its_window,
     notes_are_kept_by_name,
     the_snapshot_counts_what_lives_and_what_waits,
     a_forgotten_realm_is_gone_and_its_holders_are_fenced,
@@ -184,7 +190,7 @@ async fn a_record_that_changed_meanwhile_is_a_conflict_and_nothing_of_the_batch_
             rereads: vec![(crm_id(4), None)],
             checkpoint: Some(Checkpoint { slice: "main".into(), cursor: json!(1), complete: true }),
             unchanged: 5,
-            guard: GuardCounts { changes: 2, deletes: 1 },
+            guard: guarded([1], [1]),
             conflicts: 1,
             ..world.batch(at(2))
         };
@@ -192,10 +198,10 @@ async fn a_record_that_changed_meanwhile_is_a_conflict_and_nothing_of_the_batch_
     }
     assert_eq!(world.snapshot(at(9)).await, before);
     assert_eq!(world.known(2).await, None);
-    assert_eq!(world.store.match_records(REALM, &[MatchKey { hash: u64::MAX - 2 }]).await.unwrap(), [Vec::<RecordId>::new()]);
+    assert_eq!(world.store.match_records(REALM, &[key(u64::MAX - 2)]).await.unwrap(), [Vec::<RecordId>::new()]);
     assert_eq!(world.store.checkpoint(REALM, CRM, "main").await.unwrap(), None);
     assert!(world.store.pending_reads(REALM, CRM, 10).await.unwrap().is_empty());
-    assert_eq!(world.store.changes_since(REALM, at(0)).await.unwrap(), GuardCounts::default());
+    assert_eq!(world.store.changes_since(REALM, at(0), &Guarded::default()).await.unwrap(), GuardCounts::default());
 }
 
 async fn an_external_id_stands_for_one_record_and_a_record_has_one_per_participant(store: Arc<dyn Store>) {
@@ -268,7 +274,7 @@ async fn a_change_that_does_not_know_of_a_write_in_flight_is_a_conflict(store: A
 async fn a_record_that_another_reader_found_first_is_not_inserted_again(store: Arc<dyn Store>) {
     let world = World::new(store, "a").await;
     world.absorb(vec![inserted(1)], at(1)).await;
-    let same = RecordChange::Insert { record: record(2, 1), match_keys: vec![MatchKey { hash: 5 }, MatchKey { hash: u64::MAX - 1 }] };
+    let same = RecordChange::Insert { record: record(2, 1), keys: vec![key(5), key(u64::MAX - 1)] };
     let twin = AbsorbRecord { change: same, ..inserted(2) };
     assert_eq!(world.try_absorb(vec![twin.clone()], at(2)).await.unwrap_err(), StoreError::Conflict(vec![id(2)]));
     // What is deleted matches nothing.
@@ -299,10 +305,9 @@ async fn every_command_raises_the_sequence_and_a_delivery_keeps_it(store: Arc<dy
 
 async fn only_live_records_match_and_their_keys_are_replaced_as_a_whole(store: Arc<dyn Store>) {
     let world = World::new(store, "a").await;
-    let key = |hash: u64| MatchKey { hash };
     let with = |n: u64, version: u64, keys: &[u64]| {
-        let (record, match_keys) = (record(n, version), keys.iter().map(|hash| key(*hash)).collect());
-        let change = if version == 1 { RecordChange::Insert { record, match_keys } } else { RecordChange::Update { record, match_keys } };
+        let (record, keys) = (record(n, version), keys.iter().map(|hash| key(*hash)).collect());
+        let change = if version == 1 { RecordChange::Insert { record, keys } } else { RecordChange::Update { record, keys } };
         AbsorbRecord { change, state: state(version), ..inserted(n) }
     };
     world.absorb((1..=4).map(|n| with(n, 1, &[n])).collect(), at(1)).await;
@@ -312,6 +317,62 @@ async fn only_live_records_match_and_their_keys_are_replaced_as_a_whole(store: A
     world.absorb(vec![with(1, 3, &[11, 12]), deleted(3, 3, at(2)), deleted(4, 3, at(2))], at(2)).await;
     let found = world.store.match_records(REALM, &[key(10), key(11), key(12)]).await.unwrap();
     assert_eq!(found, [vec![id(2)], vec![id(1)], vec![id(1)]]);
+}
+
+/// The key of the field `country`.
+fn country(value: &str) -> IndexKey {
+    IndexKey::of_field(&"country".parse().unwrap(), &json!(value))
+}
+
+async fn records_are_found_by_a_field_in_pages_and_may_share_it(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    let with = |n: u64, keys: Vec<IndexKey>| AbsorbRecord { change: RecordChange::Insert { record: record(n, 1), keys }, ..inserted(n) };
+    // They arrive in another order than that of their ids, and stay in the order in which they came.
+    for n in [5, 1, 4, 2, 3] {
+        world.absorb(vec![with(n, vec![country("DE"), key(n)])], at(1)).await;
+    }
+    world.absorb(vec![with(6, vec![country("FR"), key(6)])], at(1)).await;
+    world.absorb(vec![deleted(4, 2, at(2))], at(2)).await;
+    let page = async |value: &str, after: Option<u64>, max: usize| -> Vec<RecordId> {
+        let found = world.store.find(REALM, country(value), after.map(id), max).await.unwrap();
+        found.into_iter().map(|known| known.record.id).collect()
+    };
+    assert_eq!(page("DE", None, 2).await, [id(5), id(1)]);
+    assert_eq!(page("DE", Some(1), 2).await, [id(2), id(3)]);
+    assert_eq!(page("DE", Some(3), 2).await, []);
+    // A page goes on after a record that was deleted meanwhile, and not after one that nobody knows.
+    assert_eq!(page("DE", Some(4), 9).await, [id(2), id(3)]);
+    assert_eq!(page("DE", Some(99), 9).await, []);
+    assert_eq!(page("FR", None, 9).await, [id(6)]);
+    assert_eq!(world.store.find(REALM, country("FR"), None, 1).await.unwrap()[0].record, record(6, 1));
+    // A field is no match rule, and a match rule is no field.
+    assert_eq!(world.store.match_records(REALM, &[country("XX"), key(6)]).await.unwrap(), [vec![], vec![id(6)]]);
+}
+
+async fn stored_records_get_other_keys_unless_they_changed_meanwhile(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb((1..=3).map(inserted).collect(), at(1)).await;
+    let state = |after| IndexState { digest: 7, fields: vec!["country".parse().unwrap()], complete: false, after: Some(id(after)) };
+    let reindex = async |records: Vec<(u64, u64)>, after: u64| {
+        let records = records.into_iter().map(|(n, version)| (id(n), version, vec![country("DE"), key(100 + n)])).collect();
+        world.store.reindex(&Reindex { realm: REALM.into(), records, state: state(after) }).await
+    };
+    let found = async |key: IndexKey| world.store.find(REALM, key, None, 9).await.unwrap().len();
+    world.absorb(vec![updated(2, 2)], at(2)).await;
+    assert_eq!(reindex(vec![(1, 1), (2, 1), (9, 1)], 9).await, Err(StoreError::Conflict(vec![id(2), id(9)])));
+    assert_eq!((found(country("DE")).await, world.store.note(REALM, IndexState::NOTE).await.unwrap()), (0, None));
+
+    let before = world.known(1).await;
+    reindex(vec![(1, 1), (2, 2)], 2).await.unwrap();
+    assert_eq!(world.known(1).await, before, "the record is what it was");
+    assert_eq!(found(country("DE")).await, 2);
+    let matched = world.store.match_records(REALM, &[key(101), key(u64::MAX - 1), key(u64::MAX - 3)]).await.unwrap();
+    assert_eq!(matched, [vec![id(1)], vec![], vec![id(3)]], "the former keys are gone where the new ones are");
+    let note = world.store.note(REALM, IndexState::NOTE).await.unwrap().unwrap();
+    assert_eq!(serde_json::from_value::<IndexState>(note).unwrap(), state(2));
+    // What is absorbed later replaces all keys as ever.
+    world.absorb(vec![updated(1, 2)], at(3)).await;
+    assert_eq!((found(country("DE")).await, found(key(u64::MAX - 1)).await), (1, 1));
 }
 
 async fn the_checkpoint_moves_with_its_batch(store: Arc<dyn Store>) {
@@ -511,7 +572,7 @@ async fn an_external_id_of_another_record_refuses_the_settlement(store: Arc<dyn 
     world.absorb(vec![inserted(2), inserted(3)], at(2)).await;
     world.claim(at(2)).await;
     let before = world.snapshot(at(9)).await;
-    let theirs = Outcome::Delivered { external_id: erp_id(1), state: state(1) };
+    let theirs = Outcome::Delivered { external_id: erp_id(1), state: state(1), incomplete: None };
     let refused = world.try_settle(vec![(id(3), 1, delivered(3, 1)), (id(2), 1, theirs)], at(3)).await;
     assert_eq!(refused.unwrap_err(), StoreError::Conflict(vec![id(2)]));
     assert_eq!(world.snapshot(at(9)).await, before);
@@ -608,7 +669,7 @@ async fn a_merged_record_lives_on_in_its_survivor(store: Arc<dyn Store>) {
     assert_eq!(world.try_claim(9, false, at(4)).await.unwrap().remove(0).known.record.id, id(2));
     assert_eq!(world.store.record_ids(REALM, CRM, &[crm_id(1), crm_id(2)]).await.unwrap(), [Some(id(2)), Some(id(2))]);
     assert_eq!(world.store.external_ids(REALM, ERP, &[id(1), id(2)]).await.unwrap(), [Some(erp_id(1)), Some(erp_id(1))]);
-    assert_eq!(world.store.match_records(REALM, &[MatchKey { hash: u64::MAX - 1 }]).await.unwrap(), [Vec::new()]);
+    assert_eq!(world.store.match_records(REALM, &[key(u64::MAX - 1)]).await.unwrap(), [Vec::new()]);
     let snapshot = world.snapshot(at(4)).await;
     assert_eq!((snapshot.live, snapshot.matched), (1, 1));
     assert_eq!(world.store.pending_reads(REALM, CRM, 9).await.unwrap(), [crm_id(2)]);
@@ -631,7 +692,14 @@ async fn a_second_external_id_becomes_an_alias_that_resolves_and_is_not_absorbed
     // The alias itself is put away like any record that is gone.
     let claimed = world.claim(at(3)).await.remove(0);
     assert_eq!((claimed.known.record.id, claimed.known.merged_into), (id(1), Some(id(2))));
-    world.settle(1, 2, Outcome::Delivered { external_id: erp_id(1), state: ParticipantState { deleted: true, ..state(1) } }, at(4)).await;
+    world
+        .settle(
+            1,
+            2,
+            Outcome::Delivered { external_id: erp_id(1), state: ParticipantState { deleted: true, ..state(1) }, incomplete: None },
+            at(4),
+        )
+        .await;
     assert!(world.known(2).await.unwrap().identity(ERP).is_some_and(|identity| !identity.state.deleted));
 }
 
@@ -681,7 +749,7 @@ async fn a_merge_rewrites_what_refers_to_the_loser_and_frees_what_waited_for_it(
     let refers = |to: u64, version: u64| {
         let mut record = record(4, version);
         record.document.insert("parentId".into(), json!(id(to).to_string()));
-        RecordChange::Update { record, match_keys: Vec::new() }
+        RecordChange::Update { record, keys: Vec::new() }
     };
     world.absorb(vec![AbsorbRecord { change: refers(1, 2), enqueue: Vec::new(), ..updated(4, 2) }], at(3)).await;
     let found = world.store.referring(REALM, &[id(1)], None, 9).await.unwrap();
@@ -789,12 +857,87 @@ async fn what_was_learnt_without_a_write_is_kept(store: Arc<dyn Store>) {
     let world = World::new(store, "a").await;
     world.absorb(vec![inserted(1), inserted(2)], at(1)).await;
     world.claim(at(2)).await;
-    world.settle(1, 1, Outcome::Unchanged { learnt: Some((erp_id(1), state(1))) }, at(3)).await;
-    world.settle(2, 1, Outcome::Unchanged { learnt: None }, at(3)).await;
+    world.try_settle_all(vec![learnt(1, Outcome::Unchanged)], at(3)).await.unwrap();
+    world.settle(2, 1, Outcome::Unchanged, at(3)).await;
     assert_eq!(world.known(1).await.unwrap().identity(ERP).unwrap().external_id, erp_id(1));
     assert_eq!(world.known(2).await.unwrap().identity(ERP), None);
     let snapshot = world.snapshot(at(4)).await;
     assert_eq!((world.book(CRM).await.unchanged, snapshot.matched, snapshot.last_delivered), (2, 1, None));
+}
+
+/// The end of the record `n`'s claim, after it was found in the ERP.
+fn learnt(n: u64, outcome: Outcome) -> Settlement {
+    Settlement { id: id(n), version: 1, learnt: Some((erp_id(n), state(1))), outcome }
+}
+
+async fn what_was_learnt_outlives_a_write_that_failed_then(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb((1..=5).map(inserted).collect(), at(1)).await;
+    world.claim(at(2)).await;
+    let results = vec![
+        learnt(1, retry(at(4))),
+        learnt(2, Outcome::DeadLetter(Box::new(letter(2, Stage::Delivery)))),
+        learnt(3, Outcome::WaitFor { record: id(4) }),
+        learnt(5, Outcome::Filtered { reason: "When".into() }),
+    ];
+    world.try_settle_all(results, at(3)).await.unwrap();
+    for n in [1, 2, 3, 5] {
+        assert_eq!(world.known(n).await.unwrap().identity(ERP).unwrap().external_id, erp_id(n), "record {n}");
+    }
+    // Nothing of it is a creation any more.
+    let claimed = world.try_claim(9, false, at(4)).await.unwrap();
+    assert_eq!(claimed.iter().map(|key| key.known.record.id).collect::<Vec<_>>(), [id(1)]);
+    // An id that stands for another record is refused as ever.
+    let theirs = Settlement { learnt: Some((erp_id(2), state(1))), ..learnt(4, retry(at(9))) };
+    assert_eq!(world.try_settle_all(vec![theirs], at(5)).await, Err(StoreError::Conflict(vec![id(4)])));
+}
+
+async fn records_that_wait_for_each_other_are_made_one_without_the_other(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb(vec![inserted(1), inserted(2)], at(1)).await;
+    world.claim(at(2)).await;
+    world.settle(1, 1, Outcome::WaitFor { record: id(2) }, at(3)).await;
+    let waits = world.store.waits_for(REALM, ERP, &[id(1), id(2), id(9)]).await.unwrap();
+    assert_eq!(waits, [Some(id(2)), None, None]);
+    let incomplete = Outcome::Delivered { external_id: erp_id(2), state: state(1), incomplete: Some(id(1)) };
+    world.settle(2, 1, incomplete, at(4)).await;
+    assert_eq!(world.store.waits_for(REALM, ERP, &[id(1), id(2)]).await.unwrap(), [None, Some(id(1))]);
+    // The first is free, since the second is there; and when it is made, the second is completed.
+    let claimed = world.claim(at(5)).await;
+    assert_eq!(claimed.iter().map(|key| key.known.record.id).collect::<Vec<_>>(), [id(1)]);
+    world.settle(1, 1, delivered(1, 1), at(6)).await;
+    let claimed = world.claim(at(7)).await;
+    assert_eq!(claimed.iter().map(|key| key.known.record.id).collect::<Vec<_>>(), [id(2)]);
+    world.settle(2, 1, delivered(2, 1), at(8)).await;
+    let book = world.book(CRM).await;
+    assert_eq!((book.entered, book.delivered, book.pending), (3, 3, 0));
+}
+
+async fn a_creation_without_a_known_outcome_is_told_until_it_has_one(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    let creating = async || world.store.creating(REALM, ERP).await.unwrap();
+    world.absorb(vec![inserted(1)], at(1)).await;
+    world.claim(at(2)).await;
+    assert!(!creating().await, "nothing was sent");
+    world.intend(&[id(1)], at(2)).await.unwrap();
+    assert!(creating().await, "in flight");
+    world.settle(1, 1, Outcome::Retry { at: at(9), attempt: true, unknown: true }, at(3)).await;
+    assert!(creating().await, "unknown");
+    world.claim(at(9)).await;
+    let mut lost = letter(1, Stage::Delivery);
+    lost.class = ErrorClass::UnknownOutcome;
+    world.settle(1, 1, Outcome::DeadLetter(Box::new(lost)), at(9)).await;
+    assert!(!creating().await, "a person has it now");
+    world.enqueue(Keys::DeadLetters, Origin::Replay, at(10)).await;
+    world.claim(at(10)).await;
+    assert!(creating().await, "looked up once more");
+    world.settle(1, 1, delivered(1, 1), at(11)).await;
+    assert!(!creating().await);
+    // An update in flight creates nothing.
+    world.absorb(vec![updated(1, 2)], at(12)).await;
+    world.claim(at(12)).await;
+    world.intend(&[id(1)], at(12)).await.unwrap();
+    assert!(!creating().await);
 }
 
 // ---- dead letters -----------------------------------------------------------------------------------------------------------------------
@@ -938,16 +1081,27 @@ async fn the_source_book_counts_every_record_read(store: Arc<dyn Store>) {
     assert_eq!(snapshot.conflicts, 2);
 }
 
-async fn the_guard_counts_by_hours(store: Arc<dyn Store>) {
+/// The records whose change and whose deletion count.
+fn guarded(changed: impl IntoIterator<Item = u64>, deleted: impl IntoIterator<Item = u64>) -> Guarded {
+    Guarded { changed: changed.into_iter().map(id).collect(), deleted: deleted.into_iter().map(id).collect() }
+}
+
+async fn the_guard_counts_each_record_once_in_its_window(store: Arc<dyn Store>) {
     let world = World::new(store, "a").await;
-    for hour in 0..3 {
-        let guard = GuardCounts { changes: 10, deletes: 1 };
+    let since = async |hour: i64, with: Guarded| {
+        let counts = world.store.changes_since(REALM, at(hour * 3600), &with).await.unwrap();
+        (counts.changes, counts.deletes)
+    };
+    assert_eq!(since(0, guarded([1, 2], [3])).await, (2, 1), "nothing is stored yet");
+    world.absorb((1..=9).map(inserted).collect(), at(0)).await;
+    for (hour, guard) in [(0, guarded([1, 2], [])), (0, guarded([2], [9])), (1, guarded([2, 3], [])), (2, guarded([3, 4], [8]))] {
         world.store.absorb(&Absorb { guard, ..world.batch(at(hour * 3600)) }).await.unwrap();
     }
-    let since = async |seconds: i64| world.store.changes_since(REALM, at(seconds)).await.unwrap();
-    assert_eq!(since(0).await, GuardCounts { changes: 30, deletes: 3 });
-    assert_eq!(since(2 * 3600).await, GuardCounts { changes: 10, deletes: 1 });
-    assert_eq!(since(3 * 3600).await, GuardCounts::default());
+    assert_eq!(since(0, Guarded::default()).await, (4, 2));
+    assert_eq!(since(1, Guarded::default()).await, (3, 1));
+    assert_eq!(since(2, Guarded::default()).await, (2, 1));
+    assert_eq!(since(3, Guarded::default()).await, (0, 0));
+    assert_eq!(since(1, guarded([1, 2, 3, 5], [9, 8])).await, (5, 2), "those that count already count once");
 }
 
 async fn notes_are_kept_by_name(store: Arc<dyn Store>) {
@@ -988,7 +1142,7 @@ async fn a_forgotten_realm_is_gone_and_its_holders_are_fenced(store: Arc<dyn Sto
         dead_letters: vec![letter(3, Stage::Inbound)],
         rereads: vec![(crm_id(4), None)],
         checkpoint: Some(Checkpoint { slice: "main".into(), cursor: json!(1), complete: true }),
-        guard: GuardCounts { changes: 1, deletes: 1 },
+        guard: guarded([1], [2]),
         ..world.batch(at(2))
     };
     world.store.absorb(&batch).await.unwrap();

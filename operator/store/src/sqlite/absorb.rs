@@ -10,7 +10,7 @@ use super::names::Names;
 use super::records::{self, Body, Named, Naming};
 use super::{leases, letters, reads};
 use crate::crash::{Command, Step, reach};
-use crate::{Absorb, AbsorbRecord, Fence, GuardCounts, NewDeadLetter, Origin, RecordChange, Stage, StoreError};
+use crate::{Absorb, AbsorbRecord, Fence, Guarded, NewDeadLetter, Origin, RecordChange, Stage, StoreError};
 use fairlead_model::{RecordId, Timestamp};
 use rusqlite::{Connection, params};
 
@@ -26,7 +26,7 @@ pub(super) struct Batch {
     gone: Vec<String>,
     checkpoint: Option<(String, String, bool)>,
     source: SourceDelta,
-    guard: GuardCounts,
+    guard: Guarded,
     conflicts: i64,
     now: Timestamp,
 }
@@ -71,7 +71,7 @@ impl Batch {
                 unchanged: command.unchanged + command.records.len() as u64 - changed,
                 dead_lettered: command.dead_letters.iter().filter(inbound).count() as u64,
             },
-            guard: command.guard,
+            guard: command.guard.clone(),
             conflicts: i64::try_from(command.conflicts).unwrap_or(i64::MAX),
             now: command.now,
         })
@@ -131,7 +131,7 @@ impl Batch {
         }
         reach(Command::Absorb, Step::Reads);
         write_source(connection, realm, participant, &self.source)?;
-        write_guard(connection, realm, self.guard, self.now)?;
+        write_guard(connection, realm, &self.guard, self.now)?;
         books.conflicts = self.conflicts;
         books.write(connection, realm)
     }
@@ -141,8 +141,8 @@ impl Item {
     fn new(record: &AbsorbRecord) -> Result<Self, StoreError> {
         let change = match &record.change {
             RecordChange::Keep { version } => Change::Keep(version.cast_signed()),
-            RecordChange::Insert { record, match_keys } => Change::Insert(Body::new(record, match_keys)?),
-            RecordChange::Update { record, match_keys } => Change::Update(Body::new(record, match_keys)?),
+            RecordChange::Insert { record, keys } => Change::Insert(Body::new(record, keys)?),
+            RecordChange::Update { record, keys } => Change::Update(Body::new(record, keys)?),
         };
         Ok(Self {
             id: record.id,

@@ -50,7 +50,7 @@ pub(super) fn decode_document(text: &str) -> Result<Document, StoreError> {
     decode("document", text)
 }
 
-/// Match keys as one blob.
+/// Index keys as one blob.
 pub(super) fn pack_keys(keys: &[i64]) -> Vec<u8> {
     keys.iter().flat_map(|key| key.to_le_bytes()).collect()
 }

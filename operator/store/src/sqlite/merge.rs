@@ -38,7 +38,7 @@ pub(super) fn merge(connection: &Connection, command: &Merge) -> Result<(), Stor
             Survivor::Record { .. } => merging.into_record(command, &loser)?,
             Survivor::ExternalId { .. } => merging.under_another_id(command, &loser)?,
         }
-        write_guard(connection, realm, command.guard, command.now)?;
+        write_guard(connection, realm, &command.guard, command.now)?;
     }
     reach(Command::Merge, Step::Rows);
     for id in &command.reread_done {
@@ -78,8 +78,8 @@ impl Merging<'_> {
                 (RecordChange::Keep { version }, Some(stored)) if stored.version == version.cast_signed() => {
                     (stored.row, stored.version, stored.lives)
                 }
-                (RecordChange::Update { record, match_keys }, Some(stored)) if stored.version + 1 == record.version.cast_signed() => {
-                    let body = Body::new(record, match_keys)?;
+                (RecordChange::Update { record, keys }, Some(stored)) if stored.version + 1 == record.version.cast_signed() => {
+                    let body = Body::new(record, keys)?;
                     records::update(self.connection, &self.names, self.realm, &stored, &body)?;
                     (stored.row, body.version, stored.lives)
                 }
@@ -103,7 +103,7 @@ impl Merging<'_> {
     }
 
     fn into_record(&mut self, command: &Merge, loser: &Stored) -> Result<(), StoreError> {
-        let Survivor::Record { record, match_keys, enqueue, put_away, aliases } = &command.survivor else { return Ok(()) };
+        let Survivor::Record { record, keys, enqueue, put_away, aliases } = &command.survivor else { return Ok(()) };
         let Self { connection, realm, now, .. } = *self;
         let (loser_id, survivor_id) = (id_bytes(command.loser), id_bytes(record.id));
         let survivor = records::find(connection, realm, &survivor_id)?
@@ -112,7 +112,7 @@ impl Merging<'_> {
         self.refuse_open_writes(command.loser, loser.row)?;
         self.refuse_open_writes(record.id, survivor.row)?;
 
-        let body = Body::new(record, match_keys)?;
+        let body = Body::new(record, keys)?;
         let held = (records::holders(connection, loser.row)?, records::holders(connection, survivor.row)?);
         for identity in self.identities(loser.row, survivor.row)? {
             if identity.held {
@@ -164,7 +164,7 @@ impl Merging<'_> {
         connection.prepare_cached("UPDATE record SET version = version + 1 WHERE row = ?1")?.execute(params![stored.row])?;
         connection
             .prepare_cached(
-                "INSERT INTO record (realm, id, version, home, deleted_at, match_keys, document, merged_into)
+                "INSERT INTO record (realm, id, version, home, deleted_at, index_keys, document, merged_into)
                  VALUES (?1, ?2, 1, ?3, ?4, x'', '{}', ?5)",
             )?
             .execute(params![realm, id_bytes(*alias), participant, now.0, stored.row])?;
@@ -214,7 +214,7 @@ impl Merging<'_> {
         records::drop_keys(self.connection, self.realm, loser)?;
         self.connection
             .prepare_cached(
-                "UPDATE record SET version = version + 1, deleted_at = ifnull(deleted_at, ?3), match_keys = x'', merged_into = ?2 WHERE row = ?1",
+                "UPDATE record SET version = version + 1, deleted_at = ifnull(deleted_at, ?3), index_keys = x'', merged_into = ?2 WHERE row = ?1",
             )?
             .execute(params![loser.row, survivor, self.now.0])?;
         self.connection

@@ -1,9 +1,9 @@
-//! Rows of records, identities and match keys.
+//! Rows of records, identities and index keys.
 
 use super::books::Books;
 use super::codec::{IdBytes, decode, decode_document, decode_state, encode, encode_provenance, pack_keys, record_id, unpack_keys};
 use super::names::Names;
-use crate::{Identity, Known, LaneEntry, MatchKey, Record, StoreError};
+use crate::{Identity, IndexKey, Known, LaneEntry, Record, StoreError};
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// What a command needs to know of a stored record.
@@ -21,21 +21,35 @@ pub(super) struct Body {
     pub(super) version: i64,
     home: String,
     deleted_at: Option<i64>,
-    keys: Vec<i64>,
+    keys: Keys,
     provenance: Option<String>,
     document: String,
 }
 
+/// A record's index keys as they are stored.
+pub(super) struct Keys {
+    /// Sorted.
+    all: Vec<i64>,
+    /// Those of match rules.
+    matching: Vec<i64>,
+}
+
+impl Keys {
+    pub(super) fn new(keys: &[IndexKey]) -> Self {
+        let mut all: Vec<i64> = keys.iter().map(|key| key.hash.cast_signed()).collect();
+        all.sort_unstable();
+        all.dedup();
+        Self { all, matching: keys.iter().filter(|key| key.matches).map(|key| key.hash.cast_signed()).collect() }
+    }
+}
+
 impl Body {
-    pub(super) fn new(record: &Record, match_keys: &[MatchKey]) -> Result<Self, StoreError> {
-        let mut keys: Vec<i64> = match_keys.iter().map(|key| key.hash.cast_signed()).collect();
-        keys.sort_unstable();
-        keys.dedup();
+    pub(super) fn new(record: &Record, keys: &[IndexKey]) -> Result<Self, StoreError> {
         Ok(Self {
             version: record.version.cast_signed(),
             home: record.home.clone(),
             deleted_at: record.deleted_at.map(|at| at.0),
-            keys,
+            keys: Keys::new(keys),
             provenance: encode_provenance(&record.provenance)?,
             document: encode(&record.document)?,
         })
@@ -48,7 +62,7 @@ impl Body {
 
 pub(super) fn find(connection: &Connection, realm: i64, id: &IdBytes) -> Result<Option<Stored>, StoreError> {
     let mut statement = connection
-        .prepare_cached("SELECT row, version, deleted_at IS NULL, match_keys, merged_into FROM record WHERE realm = ?1 AND id = ?2")?;
+        .prepare_cached("SELECT row, version, deleted_at IS NULL, index_keys, merged_into FROM record WHERE realm = ?1 AND id = ?2")?;
     let stored = statement
         .query_row(params![realm, id], |row| {
             let keys = unpack_keys(row.get_ref(3)?.as_blob()?);
@@ -71,7 +85,7 @@ pub(super) fn resolve(connection: &Connection, realm: i64, id: &IdBytes) -> Resu
 pub(super) fn insert(connection: &Connection, names: &Names<'_>, realm: i64, id: &IdBytes, body: &Body) -> Result<i64, StoreError> {
     connection
         .prepare_cached(
-            "INSERT INTO record (realm, id, version, home, deleted_at, match_keys, provenance, document)
+            "INSERT INTO record (realm, id, version, home, deleted_at, index_keys, provenance, document)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
@@ -80,30 +94,39 @@ pub(super) fn insert(connection: &Connection, names: &Names<'_>, realm: i64, id:
             body.version,
             names.intern(&body.home)?,
             body.deleted_at,
-            pack_keys(&body.keys),
+            pack_keys(&body.keys.all),
             body.provenance,
             body.document
         ])?;
     let row = connection.last_insert_rowid();
-    replace_keys(connection, realm, row, &[], &body.keys)?;
+    replace_keys(connection, realm, row, &[], &body.keys.all)?;
     Ok(row)
 }
 
 pub(super) fn update(connection: &Connection, names: &Names<'_>, realm: i64, stored: &Stored, body: &Body) -> Result<(), StoreError> {
     connection
         .prepare_cached(
-            "UPDATE record SET version = ?2, home = ?3, deleted_at = ?4, match_keys = ?5, provenance = ?6, document = ?7 WHERE row = ?1",
+            "UPDATE record SET version = ?2, home = ?3, deleted_at = ?4, index_keys = ?5, provenance = ?6, document = ?7 WHERE row = ?1",
         )?
         .execute(params![
             stored.row,
             body.version,
             names.intern(&body.home)?,
             body.deleted_at,
-            pack_keys(&body.keys),
+            pack_keys(&body.keys.all),
             body.provenance,
             body.document
         ])?;
-    replace_keys(connection, realm, stored.row, &stored.keys, &body.keys)
+    replace_keys(connection, realm, stored.row, &stored.keys, &body.keys.all)
+}
+
+/// Gives a stored record other keys.
+pub(super) fn reindex(connection: &Connection, realm: i64, stored: &Stored, keys: &Keys) -> Result<(), StoreError> {
+    if stored.keys == keys.all {
+        return Ok(());
+    }
+    connection.prepare_cached("UPDATE record SET index_keys = ?2 WHERE row = ?1")?.execute(params![stored.row, pack_keys(&keys.all)])?;
+    replace_keys(connection, realm, stored.row, &stored.keys, &keys.all)
 }
 
 /// Nothing finds the record by its match keys any more.
@@ -114,10 +137,10 @@ pub(super) fn drop_keys(connection: &Connection, realm: i64, stored: &Stored) ->
 /// Whether a live record carries one of the match keys already.
 pub(super) fn is_matched(connection: &Connection, realm: i64, body: &Body) -> Result<bool, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM match_key JOIN record ON record.row = match_key.record
-         WHERE match_key.realm = ?1 AND match_key.hash = ?2 AND record.deleted_at IS NULL)",
+        "SELECT EXISTS (SELECT 1 FROM index_key JOIN record ON record.row = index_key.record
+         WHERE index_key.realm = ?1 AND index_key.hash = ?2 AND record.deleted_at IS NULL)",
     )?;
-    for key in &body.keys {
+    for key in &body.keys.matching {
         if statement.query_row(params![realm, key], |row| row.get(0))? {
             return Ok(true);
         }
@@ -129,11 +152,11 @@ pub(super) fn is_matched(connection: &Connection, realm: i64, body: &Body) -> Re
 fn replace_keys(connection: &Connection, realm: i64, row: i64, old: &[i64], new: &[i64]) -> Result<(), StoreError> {
     for key in old.iter().filter(|key| new.binary_search(key).is_err()) {
         connection
-            .prepare_cached("DELETE FROM match_key WHERE realm = ?1 AND hash = ?2 AND record = ?3")?
+            .prepare_cached("DELETE FROM index_key WHERE realm = ?1 AND hash = ?2 AND record = ?3")?
             .execute(params![realm, key, row])?;
     }
     for key in new.iter().filter(|key| old.binary_search(key).is_err()) {
-        connection.prepare_cached("INSERT INTO match_key (realm, hash, record) VALUES (?1, ?2, ?3)")?.execute(params![realm, key, row])?;
+        connection.prepare_cached("INSERT INTO index_key (realm, hash, record) VALUES (?1, ?2, ?3)")?.execute(params![realm, key, row])?;
     }
     Ok(())
 }

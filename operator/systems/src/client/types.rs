@@ -79,6 +79,8 @@ pub enum WriteOperation {
     Update,
     /// Make it inactive, as the definition says.
     Archive,
+    /// Change the named fields, and make it active again, as the definition says.
+    Reactivate,
     /// Delete it.
     Delete,
 }
@@ -91,6 +93,7 @@ impl WriteOperation {
             Self::Create => "create",
             Self::Update => "update",
             Self::Archive => "archive",
+            Self::Reactivate => "reactivation",
             Self::Delete => "delete",
         }
     }

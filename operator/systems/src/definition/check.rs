@@ -232,9 +232,11 @@ fn entity(entity: &EntityFormat, known: &BTreeSet<&str>, f: &mut Findings) {
             f.add(format!("{place}.collections"), "does all writing, so no other way may stand beside it", "keep one of them");
         }
     }
-    for field in entity.archive.keys() {
+    for (word, field) in
+        entity.archive.keys().map(|field| ("archive", field)).chain(entity.reactivate.keys().map(|field| ("reactivate", field)))
+    {
         if !entity.fields.iter().any(|known| &known.name == field && known.writable) {
-            f.add(format!("{place}.archive.{field}"), "is not a writable field of this entity", "declare it under `fields`");
+            f.add(format!("{place}.{word}.{field}"), "is not a writable field of this entity", "declare it under `fields`");
         }
     }
 }
