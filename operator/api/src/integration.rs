@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::common::{
-    CANONICAL_FIELD, CANONICAL_PATH, CircuitState, ConditionedStatus, ENTITY, LABEL, LastError, MAX_EXPRESSION, MAX_LABEL,
+    AllowedNamespaces, CANONICAL_FIELD, CANONICAL_PATH, CircuitState, ConditionedStatus, ENTITY, LABEL, LastError, MAX_EXPRESSION, MAX_LABEL,
     MAX_PARTICIPANTS, MAX_PATH, MAX_QUALIFIED, MAX_ROWS, MAX_TEXT, ObjectReference, Owner, QUALIFIED, conditions_schema,
 };
 use crate::duration::Duration;
@@ -85,6 +85,9 @@ pub struct IntegrationSpec {
     /// What happens to identities and checkpoints when this object is deleted: Retain (when left out; a re-apply goes on from them) or Delete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
+    /// Which other namespaces' contracts may serve these records and write through these participants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_namespaces: Option<AllowedNamespaces>,
 }
 
 /// Master data kept in step between the participants.

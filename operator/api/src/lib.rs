@@ -44,7 +44,10 @@ pub use common::{AllowedNamespaces, CircuitState, ConditionedStatus, ErrorClass,
 pub use connector::{
     Auth, CaKind, CaRef, CircuitBreaker, Connector, ConnectorSpec, ConnectorStatus, Limits, Probe, Quota, SystemInfo, Tls,
 };
-pub use contract::{ApiContract, ApiContractSpec, ApiContractStatus, Lifecycle, Phase};
+pub use contract::{
+    ApiContract, ApiContractSpec, ApiContractStatus, Consumer, ContractOwner, Exposure, Idempotency, Issuer, Lifecycle, Operation,
+    OperationName, Phase, Rate, ReadFrom, Security, Served, StoreSource, TargetParticipant, WriteTo,
+};
 pub use crd::{crds, crds_yaml};
 pub use duration::Duration;
 pub use integration::{

@@ -7,6 +7,7 @@
 use crate::hash::Digest;
 use crate::id::ObjectRef;
 use crate::path::FieldPath;
+use crate::route::RouteUnit;
 use crate::schema::{CanonicalSchema, NativeSchema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -20,6 +21,9 @@ pub struct Units {
     pub connectors: BTreeMap<ObjectKey, ConnectorUnit>,
     /// Integrations that passed planning.
     pub integrations: BTreeMap<ObjectKey, IntegrationUnit>,
+    /// What contracts serve, by ApiContract.
+    #[serde(default)]
+    pub routes: BTreeMap<ObjectKey, RouteUnit>,
     /// Integrations whose resource is gone, with what to do with their state; the runtime forgets them once done.
     pub removed: BTreeMap<ObjectKey, DeletionPolicy>,
 }
@@ -32,6 +36,15 @@ pub struct ObjectKey(pub String);
 impl From<&ObjectRef> for ObjectKey {
     fn from(object: &ObjectRef) -> Self {
         Self(object.to_string())
+    }
+}
+
+impl ObjectKey {
+    /// The object of this key, if it is one.
+    #[must_use]
+    pub fn object(&self) -> Option<ObjectRef> {
+        let (namespace, name) = self.0.split_once('/')?;
+        Some(ObjectRef::new(namespace, name))
     }
 }
 

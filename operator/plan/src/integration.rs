@@ -278,7 +278,7 @@ fn contract<'a>(
     planned.compiled.as_ref().as_ref().ok().map(|contract| (planned, contract))
 }
 
-fn not_permitted(place: &str, kind: &str, target: &ObjectRef, object: &ObjectRef) -> Finding {
+pub(crate) fn not_permitted(place: &str, kind: &str, target: &ObjectRef, object: &ObjectRef) -> Finding {
     Finding::reference(
         Reason::RefNotPermitted,
         place,
@@ -287,7 +287,7 @@ fn not_permitted(place: &str, kind: &str, target: &ObjectRef, object: &ObjectRef
     )
 }
 
-fn dependency(place: &str, kind: &str, target: &ObjectRef, reason: Reason, message: &str) -> Finding {
+pub(crate) fn dependency(place: &str, kind: &str, target: &ObjectRef, reason: Reason, message: &str) -> Finding {
     Finding::reference(
         Reason::DependencyNotReady,
         place,
@@ -296,7 +296,7 @@ fn dependency(place: &str, kind: &str, target: &ObjectRef, reason: Reason, messa
     )
 }
 
-fn missing<'a>(
+pub(crate) fn missing<'a>(
     index: &Index<'_>,
     kind: Kind,
     target: &ObjectRef,
