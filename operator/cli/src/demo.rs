@@ -3,9 +3,11 @@
 //! It tells what it does in plain lines (and in a terminal in a live table below them), breaks something on purpose and shows that it heals, and ends with facts. The facts are checked by
 //! a comparer that looks only at what the two systems hold and at their own logs, never at Fairlead's state.
 
+mod api;
 mod compare;
 mod manifests;
 
+use crate::gateway::{self, GatewayArgs};
 use crate::home::{Home, Standing};
 use crate::screen::{self, Block};
 use crate::{state, status};
@@ -13,13 +15,14 @@ use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use compare::{Facts, Side};
 use fairlead_admin::{Overview, Rates};
-use fairlead_engine::metrics::Metrics;
 use fairlead_model::{Clock, SystemClock};
 use fairlead_simulators::{Options, Simulator, System};
 use fairlead_store::Store;
 use fairlead_systems::EndpointPolicy;
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -59,6 +62,9 @@ enum Output {
     /// Plain lines, and a summary as the last one.
     Json,
 }
+
+/// Any free port of this machine, for itself only.
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Longest wait for any one step.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -139,7 +145,7 @@ impl Demo {
             bail!("--shared cannot be more than --accounts or --customers");
         }
 
-        say("1/6 starting two simulated business systems");
+        say("1/7 starting two simulated business systems");
         let salesforce =
             Simulator::start(Options { seed: self.seed, records: self.accounts, first: 0, ..Options::new(System::Salesforce) }).await?;
         let first = self.accounts - self.shared;
@@ -158,34 +164,42 @@ impl Demo {
         let expected = (self.customers - matching, self.accounts - matching);
 
         let folder = temporary.path.join("manifests");
-        manifests::write(&folder, &salesforce, &netsuite)?;
-        say(&format!("2/6 running the quickstart's manifests from {}", folder.display()));
+        let issuer = gateway::issuer(LOOPBACK, api::AUDIENCE).await?;
+        manifests::write(&folder, &salesforce, &netsuite, &issuer)?;
+        say(&format!("2/7 running the quickstart's manifests from {}", folder.display()));
         let store = state::open(&temporary.path.join("state"))?;
         let loopback = ["127.0.0.0/8", "::1/128"].iter().filter_map(|net| net.parse().ok()).collect();
-        let home =
-            Home::new(vec![folder.clone()], Arc::clone(&store), EndpointPolicy { allow: loopback }, Arc::new(Metrics::default()), None);
+        let serve = GatewayArgs { gateway_listen: Some(LOOPBACK), ..GatewayArgs::default() };
+        let policy = EndpointPolicy { allow: loopback };
+        let home = Home::new(vec![folder.clone()], Arc::clone(&store), policy, &serve, &mut Registry::default(), None).await?;
         let mut stage = Stage::new(home, store);
 
         let first_load = Instant::now();
         settle(&mut stage, "first load").await?;
         let seconds = first_load.elapsed();
         let loaded = compare::compare(&crm, &erp).await?;
-        stage.say(&format!("3/6 first load settled after {:.1} s", seconds.as_secs_f32()));
+        stage.say(&format!("3/7 first load settled after {:.1} s", seconds.as_secs_f32()));
         tell(&mut stage, &loaded);
 
-        stage.say(&format!("4/6 people edit {} records in each system", self.edits));
+        stage.say("4/7 the contract is served: a consumer fetches a customer");
+        let served = api::show(&stage.home.listing(), &issuer).await?;
+        for (what, status) in &served.answers {
+            stage.say(&format!("    {what}: {status}"));
+        }
+
+        stage.say(&format!("5/7 people edit {} records in each system", self.edits));
         let edits = Instant::now();
         let edited = compare::edit_both(&crm, &erp, self.edits).await?;
         settle_edits(&mut stage, &crm, &erp, &edited).await?;
         let after_edits = compare::compare(&crm, &erp).await?;
         stage.say(&format!("    settled after {:.1} s; {} records differ", edits.elapsed().as_secs_f32(), after_edits.differences.len()));
 
-        stage.say("5/6 somebody edits a field that the other system owns: it is put back");
+        stage.say("6/7 somebody edits a field that the other system owns: it is put back");
         let foreign = compare::edit_foreign(&erp).await?;
         let restored = wait_for(&mut stage, "the foreign edit to be put back", || compare::is_put_back(&erp, &foreign)).await?;
         stage.say(&format!("    {} was put back after {:.1} s", foreign.field, restored.as_secs_f32()));
 
-        stage.say("6/6 NetSuite goes into maintenance for a while: reported, and healed when it is over");
+        stage.say("7/7 NetSuite goes into maintenance for a while: reported, and healed when it is over");
         let fault = self.fault(&mut stage, &crm, &erp).await?;
         stage.say(&format!("    reported after {:.1} s: {}", fault.reported.as_secs_f32(), fault.words));
         stage.say(&format!("    healed {:.1} s after the maintenance ended; the edit made meanwhile arrived", fault.healed.as_secs_f32()));
@@ -203,9 +217,10 @@ impl Demo {
             ("open dead letters", standing.dead_letters, 0),
             ("entries left in the lanes", standing.pending, 0),
             ("resources that are not Ready", conditions_good.len() as u64, 0),
+            ("answers of the gateway that are not as they should be", served.wrong, 0),
             ("ledgers that do not add up", u64::from(!stage.home.reports().integrations.values().all(|report| report.balanced)), 0),
         ];
-        stage.say("\nwhat was checked, by looking at the two systems only (and at the status for the last four):");
+        stage.say("\nwhat was checked, by looking at the two systems only (and at the status and the gateway for the last five):");
         let mut good = true;
         for (what, found, wanted) in checks {
             let mark = if found == wanted { "ok" } else { "NOT OK" };
@@ -225,6 +240,7 @@ impl Demo {
                 "accounts": self.accounts, "customers": self.customers, "shared": self.shared,
                 "createdInSalesforce": loaded.created_left, "createdInNetSuite": loaded.created_right,
                 "differences": end.differences.len(), "duplicates": end.duplicates, "idleWrites": end.idle_writes,
+                "apiAnswersWrong": served.wrong,
                 "deadLetters": standing.dead_letters, "pending": standing.pending,
                 "firstLoadSeconds": format!("{:.1}", seconds.as_secs_f32()),
                 "totalSeconds": format!("{:.1}", started.elapsed().as_secs_f32()),

@@ -10,6 +10,7 @@ mod crds;
 mod dead_letters;
 mod demo;
 mod files;
+mod gateway;
 mod home;
 mod operator;
 mod preview;

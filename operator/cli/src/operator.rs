@@ -1,5 +1,6 @@
 //! `fairlead operator`: the loop on a cluster, with the engine in the same process.
 
+use crate::gateway::{self, GatewayArgs, Runtimes};
 use crate::{run, signal, state};
 use anyhow::Context as _;
 use async_trait::async_trait;
@@ -41,6 +42,8 @@ pub(crate) struct Operator {
     /// personal fields. Without it, the console only shows.
     #[arg(long, env = "FAIRLEAD_CONSOLE_WRITE", value_name = "FILE")]
     console_write: Option<PathBuf>,
+    #[command(flatten)]
+    gateway: GatewayArgs,
 }
 
 impl Operator {
@@ -57,13 +60,16 @@ impl Operator {
         let metrics = Arc::new(Metrics::default());
         metrics.register(&mut registry);
         let secrets = Arc::new(ClusterSecrets::new(client.clone()));
-        let config = EngineConfig { metrics: engine_metrics, witness, ..EngineConfig::new(Arc::clone(&store), secrets, endpoints) };
+        let config = EngineConfig { metrics: engine_metrics, witness, ..EngineConfig::new(Arc::clone(&store), secrets, endpoints.clone()) };
         // The engine's name for its own leases is unique per start; the Kubernetes lease uses the same one.
         let name = self.name.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_else(|| "fairlead".to_owned());
+        let lease = LeaseSettings { namespace: self.lease_namespace, identity: format!("{name}_{}", config.holder) };
+        let engine = Arc::new(Engine::start(config));
+        let serving = gateway::start(&self.gateway, &engine, &store, &endpoints, &mut registry).await?;
         let settings = Settings {
             namespaces: self.namespaces.into_iter().filter(|namespace| !namespace.is_empty()).collect(),
-            lease: LeaseSettings { namespace: self.lease_namespace, identity: format!("{name}_{}", config.holder) },
-            plan: fairlead_plan::Config::default(),
+            lease,
+            plan: fairlead_plan::Config { gateway: serving.as_ref().map(|serving| serving.url.clone()), ..fairlead_plan::Config::default() },
         };
 
         let listener = tokio::net::TcpListener::bind(self.listen)
@@ -71,8 +77,8 @@ impl Operator {
             .with_context(|| format!("cannot listen on {}; choose another address with --listen", self.listen))?;
         let address = listener.local_addr()?;
         let health = Arc::new(Health::default());
-        let engine = Arc::new(Engine::start(config));
-        let controller = Controller::new(client, settings, Arc::clone(&engine) as _, metrics, Arc::clone(&health));
+        let runtime = Arc::new(Runtimes::new(Arc::clone(&engine), serving));
+        let controller = Controller::new(client, settings, runtime, metrics, Arc::clone(&health));
         let known = Known { directory: controller.directory(), health };
         let surface = Surface::new(known, engine, store, registry, writing);
         tracing::info!(%address, "serving the console, /status, /healthz, /readyz and /metrics");

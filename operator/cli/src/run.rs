@@ -1,12 +1,12 @@
 //! `fairlead run DIR`: a folder of manifests in place of a cluster.
 
+use crate::gateway::{self, GatewayArgs};
 use crate::home::Home;
 use crate::{signal, state};
 use anyhow::{Context as _, bail};
 use async_trait::async_trait;
 use clap::{Args, ValueEnum};
 use fairlead_admin::{Resources, Surface, Writing};
-use fairlead_engine::metrics::Metrics;
 use fairlead_engine::way::Witness;
 use fairlead_systems::EndpointPolicy;
 use prometheus_client::registry::Registry;
@@ -42,6 +42,14 @@ pub(crate) struct Run {
     /// How the status is printed when the command ends.
     #[arg(short, long, default_value = "table")]
     output: Output,
+    #[command(flatten)]
+    gateway: GatewayArgs,
+    /// Give tokens to anybody who asks on this loopback address, for calling what --gateway-listen serves. For development only.
+    #[arg(long, requires = "gateway_listen")]
+    dev_tokens: Option<SocketAddr>,
+    /// Whom these tokens are for, unless the client asks for another audience.
+    #[arg(long, default_value = "fairlead")]
+    dev_audience: String,
 }
 
 /// When `run` ends by itself.
@@ -65,10 +73,12 @@ impl Run {
     pub(crate) async fn run(self, witness: Option<Arc<dyn Witness>>) -> anyhow::Result<ExitCode> {
         let store = state::open(&self.state)?;
         let endpoints = endpoint_policy(&self.allow_endpoints)?;
-        let metrics = Arc::new(Metrics::default());
+        let _issuer = match self.dev_tokens {
+            Some(address) => Some(gateway::issuer(address, &self.dev_audience).await?),
+            None => None,
+        };
         let mut registry = Registry::default();
-        metrics.register(&mut registry);
-        let mut home = Home::new(self.folder.clone(), Arc::clone(&store), endpoints, metrics, witness);
+        let mut home = Home::new(self.folder.clone(), Arc::clone(&store), endpoints, &self.gateway, &mut registry, witness).await?;
         home.tick().await.context("read the folder of manifests")?;
         let shown = Arc::new(RwLock::new(Arc::new(home.listing())));
         let listener = tokio::net::TcpListener::bind(self.listen)

@@ -73,6 +73,16 @@ impl Running {
         program.participant(participant).map(|participant| Masks::of(program, participant))
     }
 
+    /// What its tasks share.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Runs a task that [`Running::stop`] waits for.
+    pub(crate) fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+        self.tasks.spawn(task)
+    }
+
     /// What it is like.
     pub(crate) fn report(&self) -> IntegrationReport {
         lock(&self.report).clone()

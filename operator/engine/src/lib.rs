@@ -11,6 +11,7 @@
 //! | `source`, `lane` | the two loops of each participant: read and absorb; claim, write and settle |
 //! | `integration` | one running Integration with its report |
 //! | `connector` | live connectors, probed |
+//! | [`serve`] | records for callers of the API: read from the store, written to a participant at once |
 //!
 //! Guarantees: what `absorb` committed is delivered or stands as a dead letter; a write without an answer is looked up before it is sent
 //! again; a process whose lease was taken commits nothing. Caveats: order holds per record, not across records; a vendor without an
@@ -25,6 +26,7 @@ pub mod letters;
 pub mod masks;
 pub mod metrics;
 pub mod program;
+pub mod serve;
 pub mod system;
 pub mod way;
 
@@ -143,6 +145,12 @@ impl Engine {
         engine
     }
 
+    /// The records of what runs, for callers of the API.
+    #[must_use]
+    pub fn records(&self) -> serve::Records {
+        serve::Records { running: Arc::clone(&self.running), around: self.around.clone() }
+    }
+
     /// Reports, renewed a few times a second.
     #[must_use]
     pub fn reports(&self) -> watch::Receiver<Arc<Reports>> {
@@ -244,6 +252,7 @@ impl Publisher {
         Reports {
             at: self.around.clock.now(),
             connectors,
+            routes: BTreeMap::new(),
             integrations,
             forgotten: shared::lock(&self.forgotten).iter().cloned().collect(),
         }

@@ -524,6 +524,8 @@ impl Source {
         let mut claimed: HashMap<RecordId, ExternalId> = HashMap::new();
         for (((native, inbound), told), (keys, candidates)) in unknown.into_iter().zip(told).zip(keys.into_iter().zip(candidates)) {
             let document = partial(&inbound.fields);
+            // What carries an id that nobody knows was made by a write whose process died before it took note, or outlived a lost store.
+            let own = told.filter(|id| told_known.get(id).is_some_and(Option::is_none));
             let told = told.and_then(|id| told_known.get(&id).cloned().flatten());
             let matching: Option<Vec<Known>> = candidates
                 .into_iter()
@@ -571,7 +573,11 @@ impl Source {
                     for key in keys {
                         fresh.insert(key.hash, native.id.clone());
                     }
-                    RecordId(Uuid::now_v7())
+                    // A vendor's copy of a record carries the same id once more; the second one is a record of its own.
+                    let own = own.filter(|id| !claimed.contains_key(id));
+                    let id = own.unwrap_or_else(|| RecordId(Uuid::now_v7()));
+                    claimed.insert(id, native.id.clone());
+                    id
                 }
             };
             identified.push(Identified::new(native, inbound, id, known));

@@ -26,6 +26,9 @@ pub enum Command {
     Reindex,
     PutNote,
     Forget,
+    BeginWrite,
+    FinishWrite,
+    AbandonWrite,
 }
 
 /// A place inside a command.
@@ -55,7 +58,7 @@ pub enum Step {
 
 impl Command {
     /// Every command.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Lease,
         Self::Release,
         Self::Absorb,
@@ -69,6 +72,9 @@ impl Command {
         Self::Reindex,
         Self::PutNote,
         Self::Forget,
+        Self::BeginWrite,
+        Self::FinishWrite,
+        Self::AbandonWrite,
     ];
 
     /// The name in [`VARIABLE`].
@@ -88,6 +94,9 @@ impl Command {
             Self::Reindex => "reindex",
             Self::PutNote => "put-note",
             Self::Forget => "forget",
+            Self::BeginWrite => "begin-write",
+            Self::FinishWrite => "finish-write",
+            Self::AbandonWrite => "abandon-write",
         }
     }
 
@@ -99,7 +108,14 @@ impl Command {
             Self::Merge => &[Step::Fenced, Step::Partly, Step::Rows, Step::Reads],
             Self::Claim | Self::Intend | Self::Settle => &[Step::Fenced, Step::Partly, Step::Rows],
             Self::Enqueue | Self::Reindex | Self::Forget => &[Step::Partly, Step::Rows],
-            Self::Lease | Self::Release | Self::RequestReads | Self::CloseDeadLetters | Self::PutNote => &[Step::Rows],
+            Self::Lease
+            | Self::Release
+            | Self::RequestReads
+            | Self::CloseDeadLetters
+            | Self::PutNote
+            | Self::BeginWrite
+            | Self::FinishWrite
+            | Self::AbandonWrite => &[Step::Rows],
         }
     }
 }

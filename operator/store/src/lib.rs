@@ -95,6 +95,16 @@ pub trait Store: Send + Sync + 'static {
     /// back. Epochs stay.
     async fn forget(&self, realm: &str) -> Result<(), StoreError>;
 
+    /// Notes that a write of an API caller begins, unless its key is known. A write that was begun and neither answered nor given up within
+    /// `held` belongs to a process that died: it may be done again. What has expired is forgotten, and the oldest where there are too many.
+    async fn begin_write(&self, begin: &BeginWrite) -> Result<WriteBegun, StoreError>;
+
+    /// Keeps the answer to a write that was begun.
+    async fn finish_write(&self, scope: &str, answer: &str) -> Result<(), StoreError>;
+
+    /// Forgets a write that was begun and has no answer, so that it can be tried again.
+    async fn abandon_write(&self, scope: &str) -> Result<(), StoreError>;
+
     // ---- queries ----------------------------------------------------------------------------------------------------------------
 
     /// What is known of each external id of one participant, positionally; of an alias, the merged record ([`Known::merged_into`]).

@@ -75,6 +75,8 @@ pub enum Origin {
     Repair,
     /// A dead letter is tried again.
     Replay,
+    /// A caller of the API.
+    Api,
 }
 
 /// A canonical record.
@@ -222,6 +224,8 @@ pub struct Absorb {
     pub guard: Guarded,
     /// Conflicts on owned fields (foreign edits) seen in this batch.
     pub conflicts: u64,
+    /// Writes of API callers that this participant has acknowledged, past its lane: they enter its book under `Api` and are delivered at once.
+    pub direct: u64,
     /// The present moment.
     pub now: Timestamp,
 }
@@ -243,6 +247,7 @@ impl Absorb {
             unchanged: 0,
             guard: Guarded::default(),
             conflicts: 0,
+            direct: 0,
             now,
         }
     }
@@ -762,4 +767,32 @@ impl Snapshot {
     pub fn balanced(&self) -> bool {
         self.lanes.iter().all(LaneLedger::balanced) && self.sources.values().all(SourceLedger::balanced)
     }
+}
+
+/// A write of an API caller that begins.
+#[derive(Debug, Clone)]
+pub struct BeginWrite {
+    /// What the caller's key is unique in, and the key; opaque here.
+    pub scope: String,
+    /// What was sent, in short: the same key with another fingerprint is another write.
+    pub fingerprint: String,
+    /// A write that has no answer after this time belongs to a process that died.
+    pub held: Duration,
+    /// For how long the write is remembered.
+    pub keep: Duration,
+    /// The present moment.
+    pub now: Timestamp,
+}
+
+/// What is known of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteBegun {
+    /// Nothing, or it was begun by a process that died: do it.
+    Fresh,
+    /// It is being done.
+    Running,
+    /// It was done, with this answer.
+    Done(String),
+    /// The key was used for another write.
+    Mismatch,
 }

@@ -10,7 +10,7 @@ use fairlead_store::contract_tests::world::{
 };
 use fairlead_store::crash::{VARIABLE, points};
 use fairlead_store::{
-    Absorb, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, Guarded, IndexState, Keys, Merge, Origin, Outcome, RecordChange,
+    BeginWrite, WriteBegun, Absorb, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, Guarded, IndexState, Keys, Merge, Origin, Outcome, RecordChange,
     Referring, Reindex, SqliteStore, Stage, Store,
 };
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ use std::sync::Arc;
 const FOLDER: &str = "FAIRLEAD_STORE_TEST_FOLDER";
 
 /// How many commands the script has.
-const COMMANDS: usize = 26;
+const COMMANDS: usize = 30;
 
 /// What is known of the leases before they are asked for again.
 struct Actor {
@@ -113,9 +113,18 @@ impl Actor {
                 let state = IndexState { digest: 1, fields: Vec::new(), complete: true, after: None };
                 self.store.reindex(&Reindex { realm: REALM.into(), records, state }).await.unwrap();
             }
+            26 => assert_eq!(self.store.begin_write(&begin("once", now)).await, Ok(WriteBegun::Fresh)),
+            27 => self.store.finish_write("once", "done").await.unwrap(),
+            28 => assert_eq!(self.store.begin_write(&begin("never", now)).await, Ok(WriteBegun::Fresh)),
+            29 => self.store.abandon_write("never").await.unwrap(),
             _ => unreachable!("the script has {COMMANDS} commands"),
         }
     }
+}
+
+fn begin(scope: &str, now: fairlead_model::Timestamp) -> BeginWrite {
+    let (held, keep) = (std::time::Duration::from_secs(10), std::time::Duration::from_secs(10_000));
+    BeginWrite { scope: scope.to_owned(), fingerprint: "x".to_owned(), held, keep, now }
 }
 
 /// Everything that can be asked of the store, as one value.

@@ -283,7 +283,7 @@ fn in_lane(known: &Known, participant: &str) -> bool {
 
 /// Which lanes a record enters after `source` was read.
 #[allow(clippy::too_many_arguments, reason = "one decision over everything that was found out; a struct would only rename it")]
-fn lanes(
+pub(crate) fn lanes(
     program: &Program,
     source: &Participant,
     record: &Record,

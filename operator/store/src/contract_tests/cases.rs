@@ -6,7 +6,7 @@ use super::world::{
 };
 use super::{Case, books};
 use crate::{
-    Absorb, AbsorbRecord, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Guarded, IndexKey, IndexState, Keys,
+    BeginWrite, WriteBegun, Absorb, AbsorbRecord, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Guarded, IndexKey, IndexState, Keys,
     LaneEntry, Merge, NewDeadLetter, Origin, Outcome, Pending, RecordChange, Referring, Reindex, Settlement, SourceLedger, Stage, Store,
     StoreError, Survivor,
 };
@@ -81,6 +81,10 @@ cases![
     the_source_book_counts_every_record_read,
     the_guard_counts_each_record_once_in_its_window,
     notes_are_kept_by_name,
+    a_write_past_the_lane_is_entered_and_delivered_at_once,
+    a_write_with_a_key_is_done_once_and_its_answer_kept,
+    a_key_without_an_answer_is_free_again_when_its_process_died_or_gave_it_up,
+    a_key_is_remembered_as_long_as_was_said,
     the_snapshot_counts_what_lives_and_what_waits,
     a_forgotten_realm_is_gone_and_its_holders_are_fenced,
     pages_follow_one_another,
@@ -1208,4 +1212,51 @@ async fn the_books_balance_whatever_happens(store: Arc<dyn Store>) {
     let seed = 20_260_101;
     println!("seed {seed}");
     books::walk(store, &books::steps_from_seed(seed, 400)).await;
+}
+
+// ---- writes of API callers ---------------------------------------------------------------------------------------------------------------
+
+async fn a_write_past_the_lane_is_entered_and_delivered_at_once(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    let batch = Absorb { records: vec![AbsorbRecord { enqueue: vec![(ERP.to_owned(), Origin::Api)], ..inserted(1) }], direct: 1, ..world.batch(at(1)) };
+    world.store.absorb(&batch).await.unwrap();
+    let snapshot = world.snapshot(at(2)).await;
+    let book = |target: &str| {
+        let lane = snapshot.lanes.iter().find(|lane| lane.target == target && lane.origin == Origin::Api).unwrap();
+        (lane.entered, lane.delivered, lane.pending)
+    };
+    assert_eq!(book(CRM), (1, 1, 0));
+    assert_eq!(book(ERP), (1, 0, 1));
+    assert!(snapshot.balanced() && snapshot.last_delivered == Some(at(1)));
+}
+
+fn begin(scope: &str, fingerprint: &str, seconds: i64) -> BeginWrite {
+    let (held, keep) = (std::time::Duration::from_secs(30), std::time::Duration::from_secs(3600));
+    BeginWrite { scope: scope.to_owned(), fingerprint: fingerprint.to_owned(), held, keep, now: at(seconds) }
+}
+
+async fn a_write_with_a_key_is_done_once_and_its_answer_kept(store: Arc<dyn Store>) {
+    assert_eq!(store.begin_write(&begin("a", "x", 0)).await, Ok(WriteBegun::Fresh));
+    assert_eq!(store.begin_write(&begin("a", "x", 1)).await, Ok(WriteBegun::Running));
+    assert_eq!(store.begin_write(&begin("a", "y", 1)).await, Ok(WriteBegun::Mismatch));
+    assert_eq!(store.begin_write(&begin("b", "y", 1)).await, Ok(WriteBegun::Fresh));
+    store.finish_write("a", "done").await.unwrap();
+    store.abandon_write("a").await.unwrap();
+    assert_eq!(store.begin_write(&begin("a", "x", 2)).await, Ok(WriteBegun::Done("done".into())));
+    assert_eq!(store.begin_write(&begin("a", "y", 2)).await, Ok(WriteBegun::Mismatch));
+}
+
+async fn a_key_without_an_answer_is_free_again_when_its_process_died_or_gave_it_up(store: Arc<dyn Store>) {
+    store.begin_write(&begin("a", "x", 0)).await.unwrap();
+    assert_eq!(store.begin_write(&begin("a", "x", 30)).await, Ok(WriteBegun::Fresh));
+    assert_eq!(store.begin_write(&begin("a", "x", 31)).await, Ok(WriteBegun::Running));
+    store.abandon_write("a").await.unwrap();
+    assert_eq!(store.begin_write(&begin("a", "y", 32)).await, Ok(WriteBegun::Fresh));
+}
+
+async fn a_key_is_remembered_as_long_as_was_said(store: Arc<dyn Store>) {
+    store.begin_write(&begin("a", "x", 0)).await.unwrap();
+    store.finish_write("a", "done").await.unwrap();
+    assert_eq!(store.begin_write(&begin("a", "x", 3599)).await, Ok(WriteBegun::Done("done".into())));
+    assert_eq!(store.begin_write(&begin("a", "other", 3600)).await, Ok(WriteBegun::Fresh));
 }

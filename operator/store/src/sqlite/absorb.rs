@@ -28,6 +28,7 @@ pub(super) struct Batch {
     source: SourceDelta,
     guard: Guarded,
     conflicts: i64,
+    direct: u64,
     now: Timestamp,
 }
 
@@ -73,6 +74,7 @@ impl Batch {
             },
             guard: command.guard.clone(),
             conflicts: i64::try_from(command.conflicts).unwrap_or(i64::MAX),
+            direct: command.direct,
             now: command.now,
         })
     }
@@ -133,6 +135,11 @@ impl Batch {
         write_source(connection, realm, participant, &self.source)?;
         write_guard(connection, realm, &self.guard, self.now)?;
         books.conflicts = self.conflicts;
+        for _ in 0..self.direct {
+            let book = (realm, participant, names.intern_origin(&Origin::Api)?);
+            books.entered(book);
+            books.delivered(book, self.now);
+        }
         books.write(connection, realm)
     }
 }

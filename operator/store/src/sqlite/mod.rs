@@ -22,10 +22,11 @@ mod records;
 mod reindex;
 mod schema;
 mod writer;
+mod writes;
 
 use crate::crash::Command;
 use crate::{
-    Absorb, Absorbed, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue, Fence, GuardCounts, Guarded,
+    BeginWrite, WriteBegun, Absorb, Absorbed, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue, Fence, GuardCounts, Guarded,
     IndexKey, Intend, Known, LeaseRequest, Merge, Reindex, Settle, Snapshot, Store, StoreError,
 };
 use async_trait::async_trait;
@@ -281,6 +282,21 @@ impl Store for SqliteStore {
     async fn forget(&self, realm: &str) -> Result<(), StoreError> {
         let realm = realm.to_owned();
         self.write(Command::Forget, move |connection, _| forget::forget(connection, &realm)).await
+    }
+
+    async fn begin_write(&self, begin: &BeginWrite) -> Result<WriteBegun, StoreError> {
+        let begin = begin.clone();
+        self.write(Command::BeginWrite, move |connection, _| writes::begin(connection, &begin)).await
+    }
+
+    async fn finish_write(&self, scope: &str, answer: &str) -> Result<(), StoreError> {
+        let (scope, answer) = (scope.to_owned(), answer.to_owned());
+        self.write(Command::FinishWrite, move |connection, _| writes::finish(connection, &scope, &answer)).await
+    }
+
+    async fn abandon_write(&self, scope: &str) -> Result<(), StoreError> {
+        let scope = scope.to_owned();
+        self.write(Command::AbandonWrite, move |connection, _| writes::abandon(connection, &scope)).await
     }
 
     async fn known_by_external(&self, realm: &str, participant: &str, ids: &[ExternalId]) -> Result<Vec<Option<Known>>, StoreError> {
