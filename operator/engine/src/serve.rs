@@ -256,7 +256,7 @@ impl Write {
         let record = direct::wanted(source, self.id, known.as_ref(), &changes, shared.now());
         let identities = known.as_ref().map(|known| known.identities.clone()).unwrap_or_default();
         let claimed = Claimed {
-            known: Known { record, identities, lanes: Vec::new() },
+            known: Known { record, identities, lanes: Vec::new(), merged_into: None },
             origin: Origin::Api,
             since: shared.now(),
             attempts: 0,
