@@ -1222,7 +1222,7 @@ async fn a_write_past_the_lane_is_entered_and_delivered_at_once(store: Arc<dyn S
     world.store.absorb(&batch).await.unwrap();
     let snapshot = world.snapshot(at(2)).await;
     let book = |target: &str| {
-        let lane = snapshot.lanes.iter().find(|lane| lane.target == target && lane.origin == Origin::Api).unwrap();
+        let lane = snapshot.lanes.iter().find(|lane| lane.target == target && lane.origin == "Api").unwrap();
         (lane.entered, lane.delivered, lane.pending)
     };
     assert_eq!(book(CRM), (1, 1, 0));
