@@ -368,7 +368,10 @@ impl Write {
         let map = |document: &Document| source.table.to_native(document, &|_, record| resolved.get(&record).cloned());
         match outbound::decide(&shared.program, source, claimed, &map) {
             Step::Write(planned) => Ok(Sending::Write(planned)),
-            Step::Settle(Outcome::Unchanged { learnt: Some((external_id, state)) }) => Ok(Sending::Nothing(external_id, state)),
+            Step::Settle(Outcome::Unchanged) => match claimed.known.identity(name) {
+                Some(held) => Ok(Sending::Nothing(held.external_id.clone(), held.state.clone())),
+                None => Err(ServeError::Defect("a record that is not there was found unchanged".into())),
+            },
             Step::Settle(Outcome::DeadLetter(letter)) => {
                 let field = letter.field.as_deref().and_then(|field| field.parse().ok());
                 let fields = field.map(|field| Refused { field, message: "cannot be turned into what the system wants".into() });
@@ -409,7 +412,7 @@ impl Write {
             Ok(written) => {
                 let answered = written.answer.as_ref().map(|answer| canonical_of(&source.table, answer)).unwrap_or_default();
                 match outbound::delivered(source, claimed, planned, &written, &answered, shared.now()) {
-                    Outcome::Delivered { external_id, state } => Ok((external_id, Learnt::of(planned, state))),
+                    Outcome::Delivered { external_id, state, .. } => Ok((external_id, Learnt::of(planned, state))),
                     _ => Err(ServeError::Defect("an acknowledged write has another outcome".into())),
                 }
             }
@@ -480,7 +483,7 @@ impl Write {
                     let mut state = learnt.over(there.map(|identity| &identity.state));
                     state.settled = sequence;
                     let absorbed = direct::absorbed(&shared.program, source, known.as_ref(), record.clone(), external_id.clone(), state);
-                    batch.guard.changes = u64::from(held);
+                    batch.guard.changed.extend(held.then_some(self.id));
                     batch.records.push(absorbed);
                     record
                 }

@@ -78,6 +78,7 @@ impl Bench {
                 unchanged: 0,
                 guard: Guarded::default(),
                 conflicts: 0,
+                direct: 0,
                 now,
             };
             self.store.absorb(&absorb).await.unwrap();

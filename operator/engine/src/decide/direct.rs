@@ -113,10 +113,10 @@ pub fn absorbed(
         .filter(|(target, _)| *target != source.unit.name)
         .map(|(target, _)| (target, Origin::Api))
         .collect();
-    let (id, match_keys) = (record.id, program.match_keys(&record.document));
+    let (id, keys) = (record.id, program.index_keys(&record.document));
     let change = match known {
-        None => RecordChange::Insert { record, match_keys },
-        Some(_) => RecordChange::Update { record, match_keys },
+        None => RecordChange::Insert { record, keys },
+        Some(_) => RecordChange::Update { record, keys },
     };
     AbsorbRecord { id, change, external_id, state, enqueue, counts_as_changed: true }
 }
