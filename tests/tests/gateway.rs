@@ -103,7 +103,8 @@ impl Stage {
             let contract = self.contract().await?;
             let conditions = contract["status"]["conditions"].as_array().cloned().unwrap_or_default();
             let generation = &contract["metadata"]["generation"];
-            let is_so = |c: &&Value| c["type"] == kind && c["status"] == status && c["reason"] == reason && c["observedGeneration"] == *generation;
+            let is_so =
+                |c: &&Value| c["type"] == kind && c["status"] == status && c["reason"] == reason && c["observedGeneration"] == *generation;
             Ok(match conditions.iter().find(is_so) {
                 Some(_) => Seen::Yes(contract.clone()),
                 None => Seen::NotYet(format!("{}", contract["status"])),
@@ -114,10 +115,8 @@ impl Stage {
 
     async fn all_ready(&self) -> anyhow::Result<()> {
         for kind in ["fcontract", "fconn", "fint"] {
-            let answer = self
-                .plane
-                .kubectl(["wait", "--for=condition=Ready", "--timeout=120s", kind, "--all", "-n", self.namespace.name()])
-                .await?;
+            let answer =
+                self.plane.kubectl(["wait", "--for=condition=Ready", "--timeout=120s", kind, "--all", "-n", self.namespace.name()]).await?;
             ensure!(answer.code == Some(0), "{answer}");
         }
         Ok(())
@@ -140,7 +139,14 @@ impl Stage {
         format!("http://{}/sales/customer/v1{rest}", self.gateway)
     }
 
-    async fn ask(&self, method: Method, rest: &str, token: Option<&str>, headers: &[(&str, &str)], body: Option<Value>) -> anyhow::Result<Answer> {
+    async fn ask(
+        &self,
+        method: Method,
+        rest: &str,
+        token: Option<&str>,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> anyhow::Result<Answer> {
         let mut request = self.http.request(method.clone(), self.url(rest));
         if let Some(token) = token {
             request = request.bearer_auth(token);
@@ -219,7 +225,10 @@ async fn a_contract_with_operations_is_served_and_only_as_it_says() -> anyhow::R
     assert!(answer.challenge.unwrap_or_default().contains("insufficient_scope"));
     assert_eq!(stage.get("", &stage.token("stranger", &["customers.read"])).await?.status, 403);
     let shop = stage.token("web-shop", &["customers.read", "customers.write"]);
-    assert_eq!(stage.ask(Method::POST, "", Some(&shop), &[("idempotency-key", "x")], Some(json!({"data": {"name": "X"}}))).await?.status, 403);
+    assert_eq!(
+        stage.ask(Method::POST, "", Some(&shop), &[("idempotency-key", "x")], Some(json!({"data": {"name": "X"}}))).await?.status,
+        403
+    );
 
     // Pages and filters.
     let office = stage.office();
@@ -274,7 +283,8 @@ async fn what_a_caller_writes_goes_to_one_system_at_once_and_arrives_in_the_othe
     let mut operator = stage.operator(|_| {})?;
     stage.all_ready().await?;
 
-    let data = json!({"name": "Gateway Works AG", "taxId": "DE-GATEWAY-1", "email": "office@gateway.example", "address": {"country": "DE"}});
+    let data =
+        json!({"name": "Gateway Works AG", "taxId": "DE-GATEWAY-1", "email": "office@gateway.example", "address": {"country": "DE"}});
     let created = stage.create("once", data.clone()).await?;
     assert_eq!(created.status, 201, "{created:?}");
     let id = created.body["id"].as_str().context("an id")?.to_owned();
@@ -436,7 +446,8 @@ async fn no_request_fails_while_contracts_change_and_keys_rotate() -> anyhow::Re
     let mut operator = stage.operator(|_| {})?;
     stage.all_ready().await?;
     let listed = stage.get("?limit=20", &stage.office()).await?;
-    let ids: Vec<String> = listed.body["items"].as_array().context("items")?.iter().filter_map(|item| Some(item["id"].as_str()?.to_owned())).collect();
+    let ids: Vec<String> =
+        listed.body["items"].as_array().context("items")?.iter().filter_map(|item| Some(item["id"].as_str()?.to_owned())).collect();
 
     let (sent, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let workers: Vec<_> = (0..4)
@@ -467,7 +478,11 @@ async fn no_request_fails_while_contracts_change_and_keys_rotate() -> anyhow::Re
         let wanted = format!("1.0.{change}");
         let served = wait_until(&format!("version {wanted} to be served"), PATIENCE, async || {
             let status = stage.contract().await?["status"].clone();
-            Ok(if status["served"]["version"] == wanted.as_str() { Seen::Yes(status["served"].clone()) } else { Seen::NotYet(format!("{status}")) })
+            Ok(if status["served"]["version"] == wanted.as_str() {
+                Seen::Yes(status["served"].clone())
+            } else {
+                Seen::NotYet(format!("{status}"))
+            })
         })
         .await?;
         digests.insert(served["digest"].to_string());
@@ -485,7 +500,12 @@ async fn no_request_fails_while_contracts_change_and_keys_rotate() -> anyhow::Re
     }
     assert_eq!(digests.len(), changes, "each change altered the served digest");
     let sent = sent.load(Ordering::Relaxed);
-    ensure!(failures.is_empty() && sent >= requests, "{} of {sent} requests failed: {:#?}", failures.len(), &failures[..failures.len().min(5)]);
+    ensure!(
+        failures.is_empty() && sent >= requests,
+        "{} of {sent} requests failed: {:#?}",
+        failures.len(),
+        &failures[..failures.len().min(5)]
+    );
     println!("{sent} requests during {changes} changes and key rotations: none failed");
     operator.terminate()?;
     ensure!(operator.end(Duration::from_secs(25)).await?.success(), "{}", operator.tail());

@@ -119,9 +119,7 @@ impl ConditionType {
                 Self::Throttled,
                 Self::AuthExpiring,
             ],
-            Kind::ApiContract => {
-                &[Self::Accepted, Self::ResolvedRefs, Self::Programmed, Self::Ready, Self::Reconciling, Self::Stalled]
-            }
+            Kind::ApiContract => &[Self::Accepted, Self::ResolvedRefs, Self::Programmed, Self::Ready, Self::Reconciling, Self::Stalled],
             Kind::Integration => &[
                 Self::Accepted,
                 Self::ResolvedRefs,

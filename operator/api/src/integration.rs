@@ -9,8 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::common::{
-    AllowedNamespaces, CANONICAL_FIELD, CANONICAL_PATH, CircuitState, ConditionedStatus, ENTITY, LABEL, LastError, MAX_EXPRESSION, MAX_LABEL,
-    MAX_PARTICIPANTS, MAX_PATH, MAX_QUALIFIED, MAX_ROWS, MAX_TEXT, ObjectReference, Owner, QUALIFIED, conditions_schema,
+    AllowedNamespaces, CANONICAL_FIELD, CANONICAL_PATH, CircuitState, ConditionedStatus, ENTITY, LABEL, LastError, MAX_EXPRESSION,
+    MAX_LABEL, MAX_PARTICIPANTS, MAX_PATH, MAX_QUALIFIED, MAX_ROWS, MAX_TEXT, ObjectReference, Owner, QUALIFIED, conditions_schema,
 };
 use crate::duration::Duration;
 use crate::rules;

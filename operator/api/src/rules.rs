@@ -176,9 +176,7 @@ pub const CONTRACT: &[Rule<ApiContractSpec>] = &[
         cel: "(has(self.operations) && self.operations.size() > 0) || (!has(self.security) && !has(self.exposure) && (!has(self.consumers) || self.consumers.size() == 0))",
         message: "security, consumers and exposure say how operations are served, and there are none",
         hint: "add operations, such as {name: get, from: {store: {integration: {name: customers}}}}, or remove these blocks",
-        holds: |spec| {
-            !spec.operations.is_empty() || (spec.security.is_none() && spec.exposure.is_none() && spec.consumers.is_empty())
-        },
+        holds: |spec| !spec.operations.is_empty() || (spec.security.is_none() && spec.exposure.is_none() && spec.consumers.is_empty()),
     },
 ];
 

@@ -218,13 +218,8 @@ fn scope_text(scope: &gateway::Scope) -> String {
 #[async_trait]
 impl gateway::IdempotencyLog for StoreLog {
     async fn begin(&self, scope: &gateway::Scope, fingerprint: &Digest, held: Duration) -> Result<Begin, String> {
-        let begin = BeginWrite {
-            scope: scope_text(scope),
-            fingerprint: fingerprint.to_string(),
-            held,
-            keep: REMEMBER,
-            now: SystemClock.now(),
-        };
+        let begin =
+            BeginWrite { scope: scope_text(scope), fingerprint: fingerprint.to_string(), held, keep: REMEMBER, now: SystemClock.now() };
         match self.0.begin_write(&begin).await.map_err(|error| error.to_string())? {
             WriteBegun::Fresh => Ok(Begin::Fresh),
             WriteBegun::Running => Ok(Begin::Running),

@@ -69,7 +69,10 @@ impl Operator {
         let settings = Settings {
             namespaces: self.namespaces.into_iter().filter(|namespace| !namespace.is_empty()).collect(),
             lease,
-            plan: fairlead_plan::Config { gateway: serving.as_ref().map(|serving| serving.url.clone()), ..fairlead_plan::Config::default() },
+            plan: fairlead_plan::Config {
+                gateway: serving.as_ref().map(|serving| serving.url.clone()),
+                ..fairlead_plan::Config::default()
+            },
         };
 
         let listener = tokio::net::TcpListener::bind(self.listen)

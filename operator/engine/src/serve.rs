@@ -11,9 +11,9 @@
 use crate::connector::Connection;
 use crate::crash;
 use crate::decide::direct::{self, Refused};
+use crate::decide::outbound::canonical_of;
 use crate::decide::outbound::{self, Planned, Step};
 use crate::integration::Running;
-use crate::decide::outbound::canonical_of;
 use crate::shared::{Shared, Surroundings, lock};
 use fairlead_model::report::Circuit;
 use fairlead_model::state::ParticipantState;
@@ -153,7 +153,8 @@ impl Records {
             let end = found.len() < PAGE;
             for known in found {
                 after = Some(known.record.id);
-                let matches = |(field, value): &(FieldPath, Value)| fairlead_model::document::present(&known.record.document, field) == Some(value);
+                let matches =
+                    |(field, value): &(FieldPath, Value)| fairlead_model::document::present(&known.record.document, field) == Some(value);
                 if known.record.deleted_at.is_none() && filters.iter().all(matches) {
                     if page.records.len() == limit {
                         page.more = true;
@@ -364,7 +365,8 @@ impl Write {
         let name = &source.unit.name;
         let references = outbound::references(source, &claimed.known.record.document);
         let ids = shared.around.store.external_ids(&shared.realm, name, &references).await?;
-        let resolved: HashMap<RecordId, ExternalId> = references.into_iter().zip(ids).filter_map(|(id, external)| Some((id, external?))).collect();
+        let resolved: HashMap<RecordId, ExternalId> =
+            references.into_iter().zip(ids).filter_map(|(id, external)| Some((id, external?))).collect();
         let map = |document: &Document| source.table.to_native(document, &|_, record| resolved.get(&record).cloned());
         match outbound::decide(&shared.program, source, claimed, &map) {
             Step::Write(planned) => Ok(Sending::Write(planned)),

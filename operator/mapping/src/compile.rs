@@ -399,7 +399,9 @@ impl Compiler<'_> {
         };
         let scope = match direction {
             Direction::ToCanonical => Scope { root: "record", record: &self.native, item: list.map(|list| &list.native), side: "native" },
-            Direction::FromCanonical => Scope { root: "record", record: &self.canonical, item: list.map(|list| &list.canonical), side: "canonical" },
+            Direction::FromCanonical => {
+                Scope { root: "record", record: &self.canonical, item: list.map(|list| &list.canonical), side: "canonical" }
+            }
         };
         match Expression::compile(text, scope) {
             Ok(expression) => match expression.fits(to, direction) {

@@ -93,9 +93,9 @@ fn may_be_served(unit: &RouteUnit, planned: &Planned) -> bool {
     standing.contracts.contains_key(&unit.object)
         && !standing.silent.contains(&unit.object)
         && !lost_claim(planned.contracts.get(&unit.object))
-        && unit.integrations().all(|key| {
-            key.object().is_some_and(|integration| allows(&standing.served, &integration, &unit.object.namespace))
-        })
+        && unit
+            .integrations()
+            .all(|key| key.object().is_some_and(|integration| allows(&standing.served, &integration, &unit.object.namespace)))
 }
 
 /// Whether an older resource claims the same.

@@ -187,7 +187,8 @@ impl<'a> Judge<'a> {
             // Told by the rules.
             _ => None,
         };
-        let filters = operation.filters.iter().enumerate().filter_map(|(index, field)| self.filter(field, &format!("{place}.filters[{index}]")));
+        let filters =
+            operation.filters.iter().enumerate().filter_map(|(index, field)| self.filter(field, &format!("{place}.filters[{index}]")));
         let filters = filters.collect();
         let unit = OperationUnit {
             scopes: operation.scopes.clone(),

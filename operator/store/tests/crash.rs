@@ -10,8 +10,8 @@ use fairlead_store::contract_tests::world::{
 };
 use fairlead_store::crash::{VARIABLE, points};
 use fairlead_store::{
-    BeginWrite, WriteBegun, Absorb, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, Guarded, IndexState, Keys, Merge, Origin, Outcome, RecordChange,
-    Referring, Reindex, SqliteStore, Stage, Store,
+    Absorb, BeginWrite, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, Guarded, IndexState, Keys, Merge, Origin, Outcome,
+    RecordChange, Referring, Reindex, SqliteStore, Stage, Store, WriteBegun,
 };
 use serde_json::{Value, json};
 use std::io::Write;

@@ -104,18 +104,20 @@ pub(crate) fn contract() -> impl Strategy<Value = ApiContractSpec> {
         vec(word(&["customerId", "address.country"]), 1..3),
         (of(allowed()), vec(operation(), 0..3), of(security()), vec(consumer(), 0..2), of(exposure())),
     )
-        .prop_map(|(entity, version, owner, phase, schema, key, (allowed_namespaces, operations, security, consumers, exposure))| ApiContractSpec {
-            operations,
-            security,
-            consumers,
-            exposure,
-            entity,
-            version,
-            owner,
-            lifecycle: Lifecycle { phase },
-            schema: schema.into_iter().collect(),
-            key,
-            allowed_namespaces,
+        .prop_map(|(entity, version, owner, phase, schema, key, (allowed_namespaces, operations, security, consumers, exposure))| {
+            ApiContractSpec {
+                operations,
+                security,
+                consumers,
+                exposure,
+                entity,
+                version,
+                owner,
+                lifecycle: Lifecycle { phase },
+                schema: schema.into_iter().collect(),
+                key,
+                allowed_namespaces,
+            }
         })
 }
 
@@ -133,7 +135,15 @@ fn operation() -> impl Strategy<Value = Operation> {
         of(duration()),
         of(prop_oneof![Just(Idempotency::Required), Just(Idempotency::Optional)]),
     )
-        .prop_map(|(name, scopes, from, to, filters, timeout, idempotency)| Operation { name, scopes, from, to, filters, timeout, idempotency })
+        .prop_map(|(name, scopes, from, to, filters, timeout, idempotency)| Operation {
+            name,
+            scopes,
+            from,
+            to,
+            filters,
+            timeout,
+            idempotency,
+        })
 }
 
 fn security() -> impl Strategy<Value = Security> {

@@ -47,7 +47,13 @@ pub fn changes(program: &Program, before: &Document, after: &Document) -> Vec<(F
 
 /// What `source` cannot take of these changes to a record, which is new where nothing is known.
 #[must_use]
-pub fn refused(program: &Program, source: &Participant, changes: &[(FieldPath, Value)], known: Option<&Known>, now: Timestamp) -> Vec<Refused> {
+pub fn refused(
+    program: &Program,
+    source: &Participant,
+    changes: &[(FieldPath, Value)],
+    known: Option<&Known>,
+    now: Timestamp,
+) -> Vec<Refused> {
     let held: BTreeSet<&FieldPath> = source.table.writable_units().iter().collect();
     changes
         .iter()

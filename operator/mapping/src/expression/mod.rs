@@ -79,8 +79,8 @@ impl Expression {
             TypeState { local: LocalEnv::default(), external: ExternalEnv::new_with_kind(roots(scope), Kind::object(Collection::empty())) };
         let mut config = CompileConfig::default();
         config.set_read_only();
-        let compiled =
-            Compiler::compile(&functions::FUNCTIONS, ast, &state, config).map_err(|list| problems(source, scope.root, list.into_iter().collect()))?;
+        let compiled = Compiler::compile(&functions::FUNCTIONS, ast, &state, config)
+            .map_err(|list| problems(source, scope.root, list.into_iter().collect()))?;
         let info = compiled.program.final_type_info().result;
         let result = info.kind().union(info.returns().clone());
         Ok(Self { program: compiled.program, result, inputs: checked.inputs.into_iter().collect(), names: checked.names, root: scope.root })

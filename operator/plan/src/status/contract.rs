@@ -42,9 +42,7 @@ pub fn contract_status(
         }
     };
     let served = match (&verdict.route, report.and_then(|report| report.served.as_ref())) {
-        (_, Some(served)) => {
-            Some(Served { version: served.version.clone(), digest: served.digest.to_string(), since: time(served.since) })
-        }
+        (_, Some(served)) => Some(Served { version: served.version.clone(), digest: served.digest.to_string(), since: time(served.since) }),
         // Silence does not take away what was served; a gateway that speaks and serves nothing does.
         (Some(_), None) if report.is_none() && config.gateway.is_some() => previous.and_then(|status| status.served.clone()),
         _ => None,
@@ -66,7 +64,8 @@ pub fn contract_status(
 
 fn wanted(verdict: &Verdict, hearing: Hearing, report: Option<&RouteReport>, config: &Config) -> Vec<Wanted> {
     let programmed = programmed(verdict, hearing, report, config);
-    let ready = of_plan(&verdict.accepted, &verdict.resolved).or_else(|| programmed.clone().err()).unwrap_or_else(|| ready(verdict, report));
+    let ready =
+        of_plan(&verdict.accepted, &verdict.resolved).or_else(|| programmed.clone().err()).unwrap_or_else(|| ready(verdict, report));
     let programmed = match programmed {
         Ok(message) => Wanted::new(ConditionType::Programmed, true, Reason::Programmed, message),
         Err(not) => Wanted::new(ConditionType::Programmed, not.status, not.reason, not.message),
@@ -86,10 +85,9 @@ fn ready(verdict: &Verdict, report: Option<&RouteReport>) -> Readiness {
         return Readiness::ready(Reason::Succeeded, "the schema compiles and may be built on");
     }
     match report.and_then(|report| report.issuers.iter().next()) {
-        Some((issuer, why)) => Readiness::trouble(
-            Reason::IssuerKeysUnavailable,
-            format!("the keys of {} cannot be had: {}", clean(issuer), clean(why)),
-        ),
+        Some((issuer, why)) => {
+            Readiness::trouble(Reason::IssuerKeysUnavailable, format!("the keys of {} cannot be had: {}", clean(issuer), clean(why)))
+        }
         None => Readiness::ready(Reason::Succeeded, "the gateway serves the operations as they stand"),
     }
 }

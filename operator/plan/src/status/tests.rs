@@ -8,11 +8,11 @@ use fairlead_api::conditions::{ConditionType, find, is_true, judge};
 use fairlead_api::{Kind, LagBucket, ParticipantState};
 use fairlead_model::ErrorClass as Class;
 use fairlead_model::hash::Digest;
-use fairlead_model::route::{RejectedRoute, RouteReport, ServedRoute};
 use fairlead_model::report::{
     Circuit, ConnectorReport, GuardStop, IntegrationReport, Lag, ParticipantReport, ParticipantState as Reported, Phase, Preview, Quota,
     RecordFailure,
 };
+use fairlead_model::route::{RejectedRoute, RouteReport, ServedRoute};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -289,7 +289,10 @@ fn a_contract_that_is_wrong_says_what_goes_on_being_served() {
 #[test]
 fn what_keeps_a_gateway_from_serving_is_told() {
     let nowhere = contract_status(&serving(), Heard { report: None, at: Some(at(100)) }, None, moment(101), &Config::default()).status;
-    assert_eq!(story(&nowhere.conditions), ["Programmed=False GatewayNotRunning", "Ready=False GatewayNotRunning", "Stalled=True GatewayNotRunning"]);
+    assert_eq!(
+        story(&nowhere.conditions),
+        ["Programmed=False GatewayNotRunning", "Ready=False GatewayNotRunning", "Stalled=True GatewayNotRunning"]
+    );
     let rejected = |conflict: Option<ObjectKey>| {
         let rejected = RejectedRoute { digest: Digest("sha256:now".into()), conflict, message: "because".into() };
         story(&contract(&serving(), Some(&RouteReport { rejected: Some(rejected), ..route_report("sha256:before") }), None).conditions)
@@ -297,7 +300,10 @@ fn what_keeps_a_gateway_from_serving_is_told() {
     assert_eq!(rejected(None)[0], "Programmed=False InternalError");
     assert_eq!(rejected(Some(ObjectKey("na/older".into())))[0], "Programmed=False Conflict");
     let keyless = RouteReport { issuers: [("https://login".to_owned(), "no answer".to_owned())].into(), ..route_report("sha256:now") };
-    assert_eq!(story(&contract(&serving(), Some(&keyless), None).conditions), ["Ready=False IssuerKeysUnavailable", "Reconciling=True ProgressingWithRetry"]);
+    assert_eq!(
+        story(&contract(&serving(), Some(&keyless), None).conditions),
+        ["Ready=False IssuerKeysUnavailable", "Reconciling=True ProgressingWithRetry"]
+    );
 }
 
 #[test]

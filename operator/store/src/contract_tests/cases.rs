@@ -6,9 +6,9 @@ use super::world::{
 };
 use super::{Case, books};
 use crate::{
-    BeginWrite, WriteBegun, Absorb, AbsorbRecord, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Guarded, IndexKey, IndexState, Keys,
-    LaneEntry, Merge, NewDeadLetter, Origin, Outcome, Pending, RecordChange, Referring, Reindex, Settlement, SourceLedger, Stage, Store,
-    StoreError, Survivor,
+    Absorb, AbsorbRecord, BeginWrite, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Guarded, IndexKey,
+    IndexState, Keys, LaneEntry, Merge, NewDeadLetter, Origin, Outcome, Pending, RecordChange, Referring, Reindex, Settlement,
+    SourceLedger, Stage, Store, StoreError, Survivor, WriteBegun,
 };
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{ErrorClass, RecordId};
@@ -1218,7 +1218,11 @@ async fn the_books_balance_whatever_happens(store: Arc<dyn Store>) {
 
 async fn a_write_past_the_lane_is_entered_and_delivered_at_once(store: Arc<dyn Store>) {
     let world = World::new(store, "a").await;
-    let batch = Absorb { records: vec![AbsorbRecord { enqueue: vec![(ERP.to_owned(), Origin::Api)], ..inserted(1) }], direct: 1, ..world.batch(at(1)) };
+    let batch = Absorb {
+        records: vec![AbsorbRecord { enqueue: vec![(ERP.to_owned(), Origin::Api)], ..inserted(1) }],
+        direct: 1,
+        ..world.batch(at(1))
+    };
     world.store.absorb(&batch).await.unwrap();
     let snapshot = world.snapshot(at(2)).await;
     let book = |target: &str| {

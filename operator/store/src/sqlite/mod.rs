@@ -26,8 +26,8 @@ mod writes;
 
 use crate::crash::Command;
 use crate::{
-    BeginWrite, WriteBegun, Absorb, Absorbed, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue, Fence, GuardCounts, Guarded,
-    IndexKey, Intend, Known, LeaseRequest, Merge, Reindex, Settle, Snapshot, Store, StoreError,
+    Absorb, Absorbed, BeginWrite, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue, Fence, GuardCounts,
+    Guarded, IndexKey, Intend, Known, LeaseRequest, Merge, Reindex, Settle, Snapshot, Store, StoreError, WriteBegun,
 };
 use async_trait::async_trait;
 use error::name_full_disk;
