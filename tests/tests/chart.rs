@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
-use fairlead_tests::{ControlPlane, TestNamespace, fairlead};
+use fairlead_tests::{ControlPlane, Seen, TestNamespace, fairlead, wait_until};
 use serde_json::{Map, Value, json};
 use tokio::process::Command;
 
@@ -191,7 +192,13 @@ async fn monitoring_kinds(plane: &ControlPlane) -> anyhow::Result<()> {
     let established = ["wait", "--for=condition=Established", "--timeout=60s", "crd/servicemonitors.monitoring.coreos.com"];
     let answer = plane.kubectl(established.into_iter().chain(["crd/prometheusrules.monitoring.coreos.com"])).await?;
     ensure!(answer.code == Some(0), "{answer}");
-    Ok(())
+    // What is established is served at once and published a little later.
+    wait_until("the kinds are published", Duration::from_secs(60), async || {
+        let answer = plane.kubectl(["get", "--raw", "/openapi/v3/apis/monitoring.coreos.com/v1"]).await?;
+        let published = ["ServiceMonitor", "PrometheusRule"].iter().all(|kind| answer.stdout.contains(&format!("\"kind\":\"{kind}\"")));
+        Ok(Seen::when(published, answer.stdout.len()))
+    })
+    .await
 }
 
 /// JSON Schemas for kubeconform, made from what the API server itself publishes, so that they need no download.
