@@ -4,9 +4,9 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
-# The flags are for the last crate alone, as in tools/image.
+# The flags are for the last crate alone.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo rustc --locked --bin fairlead --profile release -- -C target-feature=+crt-static -C strip=debuginfo \
+    cargo rustc --locked --package fairlead-cli --bin fairlead --profile release -- -C target-feature=+crt-static -C strip=debuginfo \
     && install -D -m 755 target/release/fairlead /image/usr/bin/fairlead \
     && install -d -m 1777 /image/tmp \
     && install -d -m 755 -o 65532 -g 65532 /image/var/lib/fairlead \

@@ -16,7 +16,10 @@ fn combinations(namespace: &str) -> Vec<(&'static str, Value)> {
     vec![
         ("the defaults", json!({})),
         ("the whole cluster, Secrets in one namespace", json!({"secretNamespaces": [namespace]})),
-        ("one namespace, made by the chart", json!({"namespaces": [namespace], "createNamespaces": true, "allowEndpoints": ["10.0.0.0/8"]})),
+        (
+            "one namespace, made by the chart",
+            json!({"namespaces": [namespace], "createNamespaces": true, "allowEndpoints": ["10.0.0.0/8"]}),
+        ),
         (
             "as little as possible",
             json!({
@@ -244,7 +247,8 @@ impl Schemas {
 fn close(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
-            let open = fields.contains_key("additionalProperties") || fields.get("x-kubernetes-preserve-unknown-fields") == Some(&json!(true));
+            let open =
+                fields.contains_key("additionalProperties") || fields.get("x-kubernetes-preserve-unknown-fields") == Some(&json!(true));
             if fields.get("properties").is_some_and(Value::is_object) && !open {
                 fields.insert("additionalProperties".to_owned(), json!(false));
             }
@@ -289,7 +293,8 @@ async fn with_listed_namespaces_nothing_is_granted_across_the_cluster_but_the_wo
     for role in of_kind(&objects, "ClusterRole") {
         let resources: Vec<&Value> = list(&role["rules"]).flat_map(|rule| list(&rule["resources"])).collect();
         let writes_status = list(&role["rules"]).any(|rule| {
-            list(&rule["resources"]).any(|resource| resource.as_str().is_some_and(|text| text.ends_with("/status"))) && rule["verbs"] != json!(["get"])
+            list(&rule["resources"]).any(|resource| resource.as_str().is_some_and(|text| text.ends_with("/status")))
+                && rule["verbs"] != json!(["get"])
         });
         assert!(!resources.is_empty() && !writes_status, "{role}");
     }

@@ -51,6 +51,12 @@ annotations:
 {{- end }}
 {{- end }}
 
+{{/* What stays when the release goes: in Helm's words (Flux uses them) and in Argo CD's. */}}
+{{- define "fairlead.keep" -}}
+helm.sh/resource-policy: keep
+argocd.argoproj.io/sync-options: Prune=false,Delete=false
+{{- end }}
+
 {{- define "fairlead.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create }}
 {{- default (include "fairlead.fullname" .) .Values.serviceAccount.name }}
