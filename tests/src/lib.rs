@@ -27,6 +27,8 @@ mod launch;
 mod namespace;
 mod pki;
 mod process;
+pub mod proxy;
+pub mod stage;
 pub mod two_systems;
 mod wait;
 

@@ -32,15 +32,20 @@ impl Pki {
         write(&self.authority_certificate(), &authority.pem())?;
         write(&self.authority_key(), &key.serialize_pem())?;
 
-        let mut server = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned(), "kubernetes.default.svc".to_owned()])
-            .context("name the API server")?;
-        server.distinguished_name.push(DnType::CommonName, "kube-apiserver");
-        server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(server, "kube-apiserver")?;
+        self.server("kube-apiserver")?;
 
         let tokens = new_key()?;
         write(&self.public_key("service-accounts"), &tokens.public_key_pem())?;
         write(&self.key("service-accounts"), &tokens.serialize_pem())
+    }
+
+    /// Makes a certificate called `name` for an API server on loopback.
+    pub(crate) fn server(&self, name: &str) -> anyhow::Result<()> {
+        let mut server = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned(), "kubernetes.default.svc".to_owned()])
+            .context("name the API server")?;
+        server.distinguished_name.push(DnType::CommonName, "kube-apiserver");
+        server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(server, name)
     }
 
     /// Makes a client certificate for `user` in `groups` and a kubeconfig that uses it against `server`.
