@@ -4,10 +4,7 @@
 //! resource lives in memory and is told by [`Home::listing`] in the shape of `kubectl get -o json`.
 
 use crate::files::{self, FileSecrets, Loaded, Problem};
-use crate::gateway::{self, GatewayArgs, Runtimes};
 use fairlead_api::Kind;
-use fairlead_controller::Runtime as _;
-use fairlead_engine::way::Witness;
 use fairlead_engine::{Config as EngineConfig, Engine};
 use fairlead_model::report::{ParticipantState, Reports};
 use fairlead_model::unit::Units;
@@ -15,7 +12,6 @@ use fairlead_model::{Clock, ObjectRef, SystemClock, Timestamp};
 use fairlead_plan::{Config, Finding, Moment, Planned, Planner, Statuses, World, merge_last_good, object_ref, statuses};
 use fairlead_store::Store;
 use fairlead_systems::{Catalog, EndpointPolicy};
-use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,8 +20,7 @@ use std::sync::Arc;
 /// A running folder.
 pub(crate) struct Home {
     folder: Vec<PathBuf>,
-    engine: Arc<Engine>,
-    runtime: Runtimes,
+    engine: Engine,
     secrets: Arc<FileSecrets>,
     planner: Planner,
     config: Config,
@@ -41,32 +36,21 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// Starts an engine on `store`, and a gateway if one is asked for, for the manifests in `folder`. Metrics go to `registry`.
-    ///
-    /// # Errors
-    /// The gateway cannot start.
-    pub(crate) async fn new(
+    /// Starts an engine on `store` for the manifests in `folder`.
+    pub(crate) fn new(
         folder: Vec<PathBuf>,
         store: Arc<dyn Store>,
         endpoints: EndpointPolicy,
-        gateway: &GatewayArgs,
-        registry: &mut Registry,
-        witness: Option<Arc<dyn Witness>>,
-    ) -> anyhow::Result<Self> {
+        metrics: Arc<fairlead_engine::metrics::Metrics>,
+    ) -> Self {
         let secrets = Arc::new(FileSecrets::default());
-        let metrics = Arc::new(fairlead_engine::metrics::Metrics::default());
-        metrics.register(registry);
-        let config = EngineConfig::new(Arc::clone(&store), Arc::clone(&secrets) as _, endpoints.clone());
-        let engine = Arc::new(Engine::start(EngineConfig { metrics, witness, ..config }));
-        let serving = gateway::start(gateway, &engine, &store, &endpoints, registry).await?;
-        let config = Config { gateway: serving.as_ref().map(|serving| serving.url.clone()), ..Config::default() };
-        Ok(Self {
-            engine: Arc::clone(&engine),
+        let engine = Engine::start(EngineConfig { metrics, ..EngineConfig::new(store, Arc::clone(&secrets) as _, endpoints) });
+        Self {
             folder,
-            runtime: Runtimes::new(engine, serving),
+            engine,
             secrets,
             planner: Planner::default(),
-            config,
+            config: Config::default(),
             listening_since: SystemClock.now(),
             world: World::default(),
             problems: Vec::new(),
@@ -76,13 +60,7 @@ impl Home {
             planned: Planned::default(),
             units: Units::default(),
             statuses: Statuses::default(),
-        })
-    }
-
-    /// The engine, for the admin address.
-    #[must_use]
-    pub(crate) fn engine(&self) -> Arc<Engine> {
-        Arc::clone(&self.engine)
+        }
     }
 
     /// Looks at the files, takes over what changed, and judges the status anew. Returns true when the files had changed.
@@ -114,7 +92,7 @@ impl Home {
         self.world = world;
         // What was said before of an object that is still there stays its status until it is judged anew.
         self.show();
-        self.runtime.apply(&self.units).await;
+        self.engine.apply(&self.units).await;
     }
 
     /// Files have no generation; an edit of a spec makes the next one, as the API server would.
@@ -158,7 +136,7 @@ impl Home {
     /// The runtime's latest reports.
     #[must_use]
     pub(crate) fn reports(&self) -> Arc<Reports> {
-        self.runtime.reports().borrow().clone()
+        self.engine.reports().borrow().clone()
     }
 
     /// What is wrong with the manifests, for people.
@@ -169,13 +147,6 @@ impl Home {
             lines.extend(verdict.findings.iter().map(|finding: &Finding| format!("{} {}: {finding}", verdict.kind, verdict.object)));
         }
         lines
-    }
-
-    /// Logs what is wrong with the manifests.
-    pub(crate) fn tell_faults(&self) {
-        for finding in self.faults() {
-            tracing::warn!(%finding, "something is wrong with the manifests");
-        }
     }
 
     /// What is wrong with the manifests, and which resources are not Ready.
@@ -259,7 +230,7 @@ impl Home {
 
     /// Stops everything after what is in flight has settled.
     pub(crate) async fn stop(self) {
-        self.runtime.stop().await;
+        self.engine.stop().await;
     }
 }
 

@@ -104,12 +104,6 @@ impl Judge {
                 self.stale.insert((Kind::Integration, object.clone()));
             }
         }
-        for object in planned.contracts.keys() {
-            let key = ObjectKey::from(object);
-            if self.reports.routes.get(&key) != reports.routes.get(&key) {
-                self.stale.insert((Kind::ApiContract, object.clone()));
-            }
-        }
         self.reports = reports;
     }
 
@@ -132,8 +126,7 @@ impl Judge {
             let (status, next_check) = match key.0 {
                 Kind::ApiContract => {
                     let previous = previous.and_then(|status| if let Status::ApiContract(status) = status { Some(status) } else { None });
-                    let report = self.reports.routes.get(&ObjectKey::from(&key.1));
-                    let judged = contract_status(verdict, Heard { report, at: self.heard_at() }, previous, moment, config);
+                    let judged = contract_status(verdict, previous, moment);
                     (Status::ApiContract(judged.status.bounded()), judged.next_check)
                 }
                 Kind::Connector => {

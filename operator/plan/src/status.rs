@@ -101,8 +101,7 @@ pub fn statuses(world: &World, planned: &Planned, reports: Option<&Reports>, mom
     let previous: BTreeMap<ObjectRef, &ApiContractStatus> =
         world.contracts.iter().filter_map(|c| Some((object_ref(&c.metadata), c.status.as_ref()?))).collect();
     for (object, verdict) in &planned.contracts {
-        let report = reports.and_then(|reports| reports.routes.get(&ObjectKey::from(object)));
-        let judged = contract_status(verdict, Heard { report, at }, previous.get(object).copied(), moment, config);
+        let judged = contract_status(verdict, previous.get(object).copied(), moment);
         soonest(judged.next_check);
         all.contracts.insert(object.clone(), judged.status);
     }

@@ -11,7 +11,7 @@ mod line;
 mod query;
 mod rest;
 mod sign;
-pub(crate) mod transport;
+mod transport;
 mod types;
 mod write;
 
