@@ -1,4 +1,4 @@
-//! What is told about the API itself. That the OpenAPI document is one, is judged by a validator in `tests/`.
+//! What is told about the API itself. The OpenAPI document is judged by its content; no validator has read it yet.
 
 use crate::support::*;
 use reqwest::Method;
