@@ -45,9 +45,9 @@ crds: ## Generate crds/, the chart's copy and the reference pages from the types
 	@tools/setup demo
 	@cargo run --quiet --example generate
 
-cluster: ## Start a local control plane that keeps running; prints its KUBECONFIG
+cluster: ## Start a local control plane that keeps running; NODE=1: with a node, so that pods run; prints its KUBECONFIG
 	@tools/setup test
-	@tools/cluster up
+	@tools/cluster up $(if $(NODE),--node)
 
-cluster-down: ## Stop it
+cluster-down: ## Stop it and remove every trace of it
 	@tools/cluster down
