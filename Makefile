@@ -11,7 +11,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 export RUST_LIB_BACKTRACE ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint build crds cluster cluster-down
+.PHONY: help demo test lint build image bench crds cluster cluster-down
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -34,7 +34,14 @@ build: ## Build the release binary; the last line is its path
 	@cargo build --release --package fairlead-cli
 	@echo "$(TARGET)/release/fairlead"
 
-crds: ## Generate crds/ and the reference pages from the types
+image: ## Build the container image without a container engine; the last line is its archive
+	@tools/setup demo
+	@tools/image
+
+bench: ## What Fairlead costs: first load, memory, change to Programmed; ARGS='--rounds 5' for more
+	@tools/bench $(ARGS)
+
+crds: ## Generate crds/, the chart's copy and the reference pages from the types
 	@tools/setup demo
 	@cargo run --quiet --example generate
 

@@ -20,6 +20,7 @@
 //! - It knows nothing of Fairlead's rooms: the binary is a process, its resources are what the API server shows.
 
 mod audit;
+pub mod browser;
 mod control_plane;
 pub mod history;
 mod launch;

@@ -152,6 +152,14 @@ impl Simulated {
         self.post("delete", &json!({"entity": self.entity, "id": id})).await.map(|_| ())
     }
 
+    /// A person merges a record into another, which stays.
+    ///
+    /// # Errors
+    /// What the system says of it.
+    pub async fn merge(&self, id: &str, into: &str) -> anyhow::Result<()> {
+        self.post("merge", &json!({"entity": self.entity, "id": id, "into": into})).await.map(|_| ())
+    }
+
     /// Goes wrong as this list of rules says, from now on; an empty list heals it.
     ///
     /// # Errors
@@ -268,6 +276,12 @@ impl TwoSystems {
         serde_json::from_str(&told).with_context(|| format!("read the status from {told}"))
     }
 
+    /// The folder that goes away with the systems.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Runs `fairlead dead-letters` on the state and returns what it prints.
     ///
     /// # Errors
@@ -336,6 +350,12 @@ pub struct Fairlead {
 }
 
 impl Fairlead {
+    /// The admin address.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     #[allow(clippy::disallowed_methods, reason = "our own process")]
     async fn page(&self, page: &str) -> anyhow::Result<Vec<u8>> {
         let request = self.http.get(format!("http://{}/{page}", self.address)).timeout(Duration::from_secs(5));
@@ -362,12 +382,20 @@ impl Fairlead {
         found.map(|item| item["status"].clone()).ok_or_else(|| anyhow!("no Integration in {status}"))
     }
 
+    /// Everything under `/metrics`.
+    ///
+    /// # Errors
+    /// When it does not serve (yet).
+    pub async fn metrics(&self) -> anyhow::Result<String> {
+        String::from_utf8(self.page("metrics").await?).context("read the metrics")
+    }
+
     /// The sum of a metric over all its labels.
     ///
     /// # Errors
     /// When it does not serve (yet).
     pub async fn metric(&self, name: &str) -> anyhow::Result<u64> {
-        let page = String::from_utf8(self.page("metrics").await?)?;
+        let page = self.metrics().await?;
         let values = page.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
         values.map(|line| line.rsplit(' ').next().unwrap_or_default().parse::<u64>().with_context(|| format!("read {line}"))).sum()
     }
@@ -468,6 +496,11 @@ impl Manifests {
             manifests.participant(participant)?["read"]["poll"]["every"] = json!("1s");
         }
         Ok(manifests)
+    }
+
+    /// Every document, in the order of the files.
+    pub fn documents(&self) -> impl Iterator<Item = &Value> {
+        self.files.iter().flat_map(|(_, documents)| documents)
     }
 
     /// The document of this kind and name.

@@ -315,6 +315,20 @@ async fn the_quickstart_by_kubectl_alone_is_ready_moves_data_and_leaves_nothing_
     assert_eq!(operator.page("healthz").await?, "ok");
     stage.edit_arrives("+15550100001").await?;
 
+    // The live numbers on the admin address are the same as for `run`; its console only shows.
+    let server = format!("http://{}", operator.listen);
+    let told = fairlead()?.args(["status", "--server", &server, "-o", "json"]).output().await?;
+    let overview: Value = serde_json::from_slice(&told.stdout).with_context(|| String::from_utf8_lossy(&told.stderr).into_owned())?;
+    assert_eq!(
+        (&overview["integrations"][0]["ready"], &overview["integrations"][0]["balanced"]),
+        (&json!("True"), &json!(true)),
+        "{overview:#}"
+    );
+    assert_eq!(overview["connectors"].as_array().map(Vec::len), Some(2), "{overview:#}");
+    let session: Value = serde_json::from_str(&operator.page("api/v1/session").await?)?;
+    assert_eq!(session["writing"], "Off");
+    assert!(operator.page("console/").await?.contains("main.js"));
+
     let listed = stage.kubectl(&["get", "fint", "customers", "--no-headers"]).await?;
     assert!(listed.contains("customer-v1") && listed.contains("True"), "{listed}");
     let events = stage.kubectl(&["events", "--for", "integration/customers", "--no-headers"]).await?;

@@ -1,5 +1,5 @@
-//! Writes what is generated from the types and tables of this room into the repository: `crds/`, `docs/reasons/` and
-//! `docs/reference/`. A file there that nothing generates any more is removed. Run it after a change here:
+//! Writes what is generated from the types and tables of this room into the repository: `crds/`, the chart's copy of
+//! it, `docs/reasons/` and `docs/reference/`. A file there that nothing generates any more is removed. Run it after a change here:
 //! `cargo run -p fairlead-api --example generate`; tests compare.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,9 @@ use fairlead_api::{Reason, crds_yaml, reference};
 fn main() -> io::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     write(&root.join("crds"), crds_yaml())?;
-    write(&root.join("docs/reference"), reference::pages())?;
+    write(&root.join("charts/fairlead/files/crds"), crds_yaml())?;
+    let metrics = ("metrics.md".to_owned(), fairlead_model::metric::page());
+    write(&root.join("docs/reference"), reference::pages().into_iter().chain([metrics]))?;
     let pages = Reason::ALL.iter().map(|reason| (format!("{reason}.md"), reason.page()));
     write(&root.join("docs/reasons"), pages.chain([("README.md".to_owned(), Reason::index())]))
 }

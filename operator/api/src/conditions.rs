@@ -21,7 +21,8 @@ pub enum ConditionType {
     ResolvedRefs,
     /// The last authenticated probe of the system succeeded.
     Reachable,
-    /// The runtime holds this generation.
+    /// The runtime holds this generation: the engine an Integration, the gateway a contract's operations. A contract without operations
+    /// asks nothing of the gateway, so it holds.
     Programmed,
     /// Data moves within its objective.
     Healthy,
@@ -118,7 +119,7 @@ impl ConditionType {
                 Self::Throttled,
                 Self::AuthExpiring,
             ],
-            Kind::ApiContract => &[Self::Accepted, Self::ResolvedRefs, Self::Ready, Self::Reconciling, Self::Stalled],
+            Kind::ApiContract => &[Self::Accepted, Self::ResolvedRefs, Self::Programmed, Self::Ready, Self::Reconciling, Self::Stalled],
             Kind::Integration => &[
                 Self::Accepted,
                 Self::ResolvedRefs,

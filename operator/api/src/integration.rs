@@ -9,8 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::common::{
-    CANONICAL_FIELD, CANONICAL_PATH, CircuitState, ConditionedStatus, ENTITY, LABEL, LastError, MAX_EXPRESSION, MAX_LABEL,
-    MAX_PARTICIPANTS, MAX_PATH, MAX_QUALIFIED, MAX_ROWS, MAX_TEXT, ObjectReference, Owner, QUALIFIED, conditions_schema,
+    AllowedNamespaces, CANONICAL_FIELD, CANONICAL_PATH, CircuitState, ConditionedStatus, ENTITY, LABEL, LastError, MAX_EXPRESSION,
+    MAX_LABEL, MAX_PARTICIPANTS, MAX_PATH, MAX_QUALIFIED, MAX_ROWS, MAX_TEXT, ObjectReference, Owner, QUALIFIED, conditions_schema,
 };
 use crate::duration::Duration;
 use crate::rules;
@@ -85,6 +85,9 @@ pub struct IntegrationSpec {
     /// What happens to identities and checkpoints when this object is deleted: Retain (when left out; a re-apply goes on from them) or Delete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
+    /// Which other namespaces' contracts may serve these records and write through these participants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_namespaces: Option<AllowedNamespaces>,
 }
 
 /// Master data kept in step between the participants.
@@ -196,6 +199,7 @@ pub struct Poll {
 /// How changes are written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::WRITE)))]
 pub struct WriteSpec {
     /// The field that holds the canonical id, so that a create can be repeated without making a second record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -207,6 +211,15 @@ pub struct WriteSpec {
     /// What happens here to a record that was deleted where it was born: Keep (when left out), Archive or Delete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_delete: Option<OnDelete>,
+    /// What happens here to the second record when two that this system holds were merged into one elsewhere: Keep (when left out; it
+    /// stays, and is neither read nor written any more) or Archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_merge: Option<OnMerge>,
+    /// What happens here to a record for which when turns false: Keep (when left out; it is written no more) or Archive (it is made
+    /// inactive as its definition says, and active again when the condition turns true again). Archive concerns records that were let in
+    /// before, not what the system had of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_leave: Option<OnLeave>,
     /// What happens to a change made here to a field that another system owns: Restore (when left out; it is put back) or Keep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_foreign_edit: Option<OnForeignEdit>,
@@ -412,6 +425,15 @@ choice! {
     }
 }
 choice! {
+    /// What happens to a record for which the condition of a target turns false: Keep or Archive.
+    OnLeave {
+        /// It stays as it is.
+        Keep,
+        /// It is marked inactive, as its definition says how.
+        Archive,
+    }
+}
+choice! {
     /// What happens to a record that was deleted elsewhere: Keep, Archive or Delete.
     OnDelete {
         /// It stays.
@@ -420,6 +442,15 @@ choice! {
         Archive,
         /// It is deleted.
         Delete,
+    }
+}
+choice! {
+    /// What happens to the second of two records that were merged elsewhere: Keep or Archive.
+    OnMerge {
+        /// It stays.
+        Keep,
+        /// It is marked inactive, as its definition says how.
+        Archive,
     }
 }
 choice! {
@@ -508,6 +539,17 @@ impl WriteSpec {
     /// What happens to a record that was deleted where it was born.
     pub fn on_delete(&self) -> OnDelete {
         self.on_delete.unwrap_or_default()
+    }
+
+    /// What happens to the second of two records that were merged elsewhere.
+    pub fn on_merge(&self) -> OnMerge {
+        self.on_merge.unwrap_or_default()
+    }
+
+    /// `onLeave`, or its default.
+    #[must_use]
+    pub fn on_leave(&self) -> OnLeave {
+        self.on_leave.unwrap_or_default()
     }
 
     /// What happens to a change of a field that another system owns.

@@ -44,13 +44,17 @@ pub use common::{AllowedNamespaces, CircuitState, ConditionedStatus, ErrorClass,
 pub use connector::{
     Auth, CaKind, CaRef, CircuitBreaker, Connector, ConnectorSpec, ConnectorStatus, Limits, Probe, Quota, SystemInfo, Tls,
 };
-pub use contract::{ApiContract, ApiContractSpec, ApiContractStatus, Lifecycle, Phase};
+pub use contract::{
+    ApiContract, ApiContractSpec, ApiContractStatus, Consumer, ContractOwner, Exposure, Idempotency, Issuer, Lifecycle, Operation,
+    OperationName, Phase, Rate, ReadFrom, Security, Served, StoreSource, TargetParticipant, WriteTo,
+};
 pub use crd::{crds, crds_yaml};
 pub use duration::Duration;
 pub use integration::{
     DeletionPolicy, Delivery, EffectiveRetry, FieldRow, Guard, GuardStatus, InitialLoad, Integration, IntegrationSpec, IntegrationStatus,
-    LagBucket, LagStatus, LedgerStatus, OnAmbiguous, OnDelete, OnError, OnForeignEdit, OwnershipRule, Participant, ParticipantState,
-    ParticipantStatus, Poll, PreviewStatus, ReadSpec, Reference, Retry, RunState, SyncSpec, Tie, ValuePair, WriteKey, WriteSpec,
+    LagBucket, LagStatus, LedgerStatus, OnAmbiguous, OnDelete, OnError, OnForeignEdit, OnLeave, OnMerge, OwnershipRule, Participant,
+    ParticipantState, ParticipantStatus, Poll, PreviewStatus, ReadSpec, Reference, Retry, RunState, SyncSpec, Tie, ValuePair, WriteKey,
+    WriteSpec,
 };
 pub use manifest::{Kind, Resource};
 pub use reasons::Reason;

@@ -167,6 +167,18 @@ reasons! {
         "The ApiContract that the Integration names does not exist.",
         "Create the contract or correct the name; its arrival is noticed at once.",
         "kubectl get fcontract -A";
+    IntegrationNotFound User
+        "An Integration, or a participant of one, that an operation of the contract names does not exist.",
+        "Create the Integration or correct the name; its arrival is noticed at once.",
+        "kubectl get fint -A";
+    IssuerKeysUnavailable Remote
+        "The public keys of a token issuer cannot be had, so nobody with a token of that issuer gets in, unless the keys are known from before.",
+        "By itself when the issuer answers; otherwise correct spec.security.issuers, or ask the platform team to allow the address.",
+        "kubectl get fcontract NAME -n NAMESPACE -o jsonpath='{.status.conditions}'";
+    GatewayNotRunning Platform
+        "The contract has operations, and this installation runs no gateway to serve them.",
+        "Start the operator with --gateway-listen, or remove spec.operations.",
+        "kubectl get pods -A -l app.kubernetes.io/name=fairlead";
     ContractMismatch User
         "The Integration speaks of a canonical field or entity that the contract does not have.",
         "Correct the row or rule that the message names, or extend the contract.",

@@ -9,8 +9,8 @@
 use serde_json::{Value, json};
 
 use crate::connector::{CircuitBreaker, ConnectorSpec, Probe};
-use crate::contract::{ApiContractSpec, MAX_SCHEMA_BYTES};
-use crate::integration::{FieldRow, InitialLoad, IntegrationSpec, Participant, Poll, ReadSpec, Retry, SyncSpec};
+use crate::contract::{ApiContractSpec, MAX_SCHEMA_BYTES, Operation, Rate, Security};
+use crate::integration::{FieldRow, InitialLoad, IntegrationSpec, Participant, Poll, ReadSpec, Retry, SyncSpec, WriteSpec};
 use crate::manifest::Kind;
 use crate::schema;
 
@@ -156,7 +156,88 @@ pub const PROBE: &[Rule<Probe>] = &[Rule {
 }];
 
 /// Contract rules.
-pub const CONTRACT: &[Rule<ApiContractSpec>] = &[];
+pub const CONTRACT: &[Rule<ApiContractSpec>] = &[
+    Rule {
+        at: ".owner",
+        cel: "!has(self.operations) || self.operations.size() == 0 || (has(self.owner) && has(self.owner.domain))",
+        message: "operations are served under /domain/entity/v1, and no domain is set",
+        hint: "set owner.domain, such as sales",
+        holds: |spec| spec.operations.is_empty() || spec.owner.as_ref().is_some_and(|owner| owner.domain.is_some()),
+    },
+    Rule {
+        at: ".security",
+        cel: "!has(self.operations) || self.operations.size() == 0 || has(self.security)",
+        message: "there are operations, and nobody's tokens are accepted",
+        hint: "set security.issuers",
+        holds: |spec| spec.operations.is_empty() || spec.security.is_some(),
+    },
+    Rule {
+        at: ".operations",
+        cel: "(has(self.operations) && self.operations.size() > 0) || (!has(self.security) && !has(self.exposure) && (!has(self.consumers) || self.consumers.size() == 0))",
+        message: "security, consumers and exposure say how operations are served, and there are none",
+        hint: "add operations, such as {name: get, from: {store: {integration: {name: customers}}}}, or remove these blocks",
+        holds: |spec| !spec.operations.is_empty() || (spec.security.is_none() && spec.exposure.is_none() && spec.consumers.is_empty()),
+    },
+];
+
+/// Rules on one operation.
+pub const OPERATION: &[Rule<Operation>] = &[
+    Rule {
+        at: ".from",
+        cel: "has(self.from) == (self.name == 'list' || self.name == 'get')",
+        message: "list and get read from somewhere, create and update do not",
+        hint: "write from: {store: {integration: {name: customers}}} for list and get, and to for create and update",
+        holds: |operation| operation.from.is_some() != operation.name.writes(),
+    },
+    Rule {
+        at: ".to",
+        cel: "has(self.to) == (self.name == 'create' || self.name == 'update')",
+        message: "create and update go to participants, list and get do not",
+        hint: "write to: {participants: [{integration: customers, participant: erp}]} for create and update, and from for list and get",
+        holds: |operation| operation.to.is_some() == operation.name.writes(),
+    },
+    Rule {
+        at: ".filters",
+        cel: "!has(self.filters) || self.filters.size() == 0 || self.name == 'list'",
+        message: "only a list is filtered",
+        hint: "remove filters here",
+        holds: |operation| operation.filters.is_empty() || operation.name == crate::OperationName::List,
+    },
+    Rule {
+        at: ".idempotency",
+        cel: "!has(self.idempotency) || self.name == 'create' || self.name == 'update'",
+        message: "reading changes nothing and needs no key",
+        hint: "remove idempotency here",
+        holds: |operation| operation.idempotency.is_none() || operation.name.writes(),
+    },
+    Rule {
+        at: ".timeout",
+        cel: "!has(self.timeout) || (duration(self.timeout) >= duration('100ms') && duration(self.timeout) <= duration('30s'))",
+        message: "must be from 100ms to 30s",
+        hint: "write a time within these bounds, such as 5s",
+        holds: |operation| {
+            operation.timeout.is_none_or(|t| (std::time::Duration::from_millis(100)..=std::time::Duration::from_secs(30)).contains(&t.0))
+        },
+    },
+];
+
+/// Rules on whose tokens are accepted.
+pub const SECURITY: &[Rule<Security>] = &[Rule {
+    at: ".maxTokenAge",
+    cel: "!has(self.maxTokenAge) || duration(self.maxTokenAge) >= duration('1m')",
+    message: "must be at least 1m",
+    hint: "write a longer time, such as 1h",
+    holds: |security| security.max_token_age.is_none_or(|age| age.0 >= std::time::Duration::from_secs(60)),
+}];
+
+/// Rules on a rate.
+pub const RATE: &[Rule<Rate>] = &[Rule {
+    at: ".per",
+    cel: "duration(self.per) >= duration('1s') && duration(self.per) <= duration('1h')",
+    message: "must be from 1s to 1h",
+    hint: "write a time within these bounds, such as 1m",
+    holds: |rate| (std::time::Duration::from_secs(1)..=std::time::Duration::from_secs(3600)).contains(&rate.per.0),
+}];
 
 /// What may not change within one contract.
 pub const CONTRACT_CHANGES: &[Change<ApiContractSpec>] = &[
@@ -227,6 +308,15 @@ pub const READ: &[Rule<ReadSpec>] = &[Rule {
     message: "exactly one way of reading must be set",
     hint: "write poll: {every: 30s}",
     holds: |read| read.poll.is_some(),
+}];
+
+/// Rules on how a participant is written.
+pub const WRITE: &[Rule<WriteSpec>] = &[Rule {
+    at: ".onLeave",
+    cel: "!has(self.onLeave) || has(self.when)",
+    message: "nothing leaves where there is no condition",
+    hint: "set when, or remove onLeave",
+    holds: |write| write.on_leave.is_none() || write.when.is_some(),
 }];
 
 /// Rules on polling.
@@ -375,6 +465,17 @@ impl Validate for ApiContractSpec {
     fn rules(&self) -> Vec<Violation> {
         let mut found = Vec::new();
         judge(self, CONTRACT, "spec", &mut found);
+        for (index, operation) in self.operations.iter().enumerate() {
+            judge(operation, OPERATION, &format!("spec.operations[{index}]"), &mut found);
+        }
+        if let Some(security) = &self.security {
+            judge(security, SECURITY, "spec.security", &mut found);
+        }
+        for (index, consumer) in self.consumers.iter().enumerate() {
+            if let Some(rate) = &consumer.rate {
+                judge(rate, RATE, &format!("spec.consumers[{index}].rate"), &mut found);
+            }
+        }
         // The API server bounds the whole object only, at about 1.5 MB.
         let size = serde_json::to_vec(&self.schema).map_or(usize::MAX, |text| text.len());
         if size > MAX_SCHEMA_BYTES {
@@ -410,6 +511,9 @@ impl Validate for IntegrationSpec {
                 if let Some(poll) = &read.poll {
                     judge(poll, POLL, &format!("{path}.read.poll"), &mut found);
                 }
+            }
+            if let Some(write) = &participant.write {
+                judge(write, WRITE, &format!("{path}.write"), &mut found);
             }
             for (row_index, row) in participant.fields.iter().enumerate() {
                 judge(row, ROW, &format!("{path}.fields[{row_index}]"), &mut found);

@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::common::{LastError, MAX_LABEL, MAX_MESSAGE, MAX_PARTICIPANTS, MAX_TEXT};
 use crate::conditions;
 use crate::connector::ConnectorStatus;
-use crate::contract::{ApiContractStatus, MAX_USED_BY};
+use crate::contract::{ApiContractStatus, MAX_USED_BY, Served};
 use crate::integration::{GuardStatus, IntegrationStatus, ParticipantStatus, PreviewStatus};
 
 /// How far the last-sync time must move before it is written again.
@@ -99,7 +99,9 @@ impl Meaning for ApiContractStatus {
     fn meaning(&self) -> Self {
         let mut used_by = self.used_by.clone();
         used_by.sort();
-        Self { conditions: conditions_meaning(&self.conditions), used_by, ..self.clone() }
+        // A gateway that starts anew serves the same since another moment.
+        let served = self.served.clone().map(|served| Served { since: Time(Timestamp::UNIX_EPOCH), ..served });
+        Self { conditions: conditions_meaning(&self.conditions), used_by, served, ..self.clone() }
     }
 
     fn bounded(mut self) -> Self {

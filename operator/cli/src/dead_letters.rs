@@ -5,13 +5,13 @@
 use crate::state;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use fairlead_engine::edits::{self, Edit};
-use fairlead_model::{Clock, FieldPath, SystemClock, document};
-use fairlead_store::{CloseDeadLetters, CloseReason, DeadLetter, DeadLetterFilter, Enqueue, Keys, Origin, Stage, Store};
+use fairlead_engine::letters;
+use fairlead_model::{Clock, FieldPath, SystemClock};
+use fairlead_store::{DeadLetter, DeadLetterFilter, Store};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 /// The most letters listed at once.
 const MAX: usize = 1000;
@@ -92,6 +92,7 @@ impl DeadLetters {
     #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let store = state::open_existing(&self.state)?;
+        let now = SystemClock.now();
         match self.action {
             Action::List { integration, participant, closed } => {
                 let filter = DeadLetterFilter { realm: integration, participant, closed, max: MAX, ..DeadLetterFilter::default() };
@@ -120,107 +121,48 @@ impl DeadLetters {
                 }
             }
             Action::Show { id } => {
-                let letters = fetch(&store, &[id], true).await?;
-                let Some(letter) = letters.first() else {
+                let Some(letter) = letters::find(store.as_ref(), id).await? else {
                     bail!("there is no dead letter {id}; see `fairlead dead-letters list --closed`")
                 };
-                println!("{}", serde_json::to_string_pretty(&to_json(letter))?);
+                println!("{}", serde_json::to_string_pretty(&to_json(&letter))?);
             }
             Action::Replay { ids } => {
-                for letter in open(&store, &ids).await? {
-                    replay(&store, &letter).await?;
+                for letter in open(store.as_ref(), &ids).await? {
+                    letters::replay(store.as_ref(), &letter, "replay", now).await?;
                     println!("dead letter {} is tried again", letter.id);
                 }
             }
             Action::Edit { id, set, author } => {
-                let letters = open(&store, &[id]).await?;
-                let Some(dead) = letters.first() else { bail!("there is no open dead letter {id}") };
-                edit(&store, dead, &set, author).await?;
+                let dead = letters::open(store.as_ref(), id).await?;
+                letters::correct(store.as_ref(), &dead, assignments(&set)?, &author, now).await?;
                 println!("dead letter {id} is tried again with {} corrected fields", set.len());
             }
             Action::Discard { ids, author } => {
-                open(&store, &ids).await?;
-                let close = CloseDeadLetters { ids, reason: CloseReason::Discarded, author, now: SystemClock.now() };
-                println!("{} discarded", store.close_dead_letters(&close).await?);
+                open(store.as_ref(), &ids).await?;
+                println!("{} discarded", letters::discard(store.as_ref(), &ids, &author, now).await?);
             }
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-async fn fetch(store: &Arc<dyn Store>, ids: &[i64], closed: bool) -> anyhow::Result<Vec<DeadLetter>> {
-    let filter = DeadLetterFilter { ids: ids.to_vec(), closed, max: MAX, ..DeadLetterFilter::default() };
-    Ok(store.dead_letters(&filter).await?)
-}
-
 /// The open letters with these numbers; all of them must be there.
-async fn open(store: &Arc<dyn Store>, ids: &[i64]) -> anyhow::Result<Vec<DeadLetter>> {
-    let letters = fetch(store, ids, false).await?;
+async fn open(store: &dyn Store, ids: &[i64]) -> anyhow::Result<Vec<DeadLetter>> {
+    let mut found = Vec::with_capacity(ids.len());
     for id in ids {
-        if !letters.iter().any(|letter| letter.id == *id) {
-            bail!("there is no open dead letter {id}; see `fairlead dead-letters list`");
-        }
+        found.push(letters::open(store, *id).await?);
     }
-    Ok(letters)
+    Ok(found)
 }
 
-/// Leaves the edit for the process that runs, and puts the record in its way again. The letter stays open until the edit is through.
-async fn edit(store: &Arc<dyn Store>, dead: &DeadLetter, set: &[String], author: String) -> anyhow::Result<()> {
-    let mut values = std::collections::BTreeMap::new();
-    for each in set {
+/// `FIELD=VALUE` as people type them.
+fn assignments(set: &[String]) -> anyhow::Result<BTreeMap<FieldPath, Value>> {
+    let assignment = |each: &String| {
         let (field, text) = each.split_once('=').with_context(|| format!("{each:?} is no FIELD=VALUE"))?;
         let field: FieldPath = field.parse().with_context(|| format!("{field:?} is no field"))?;
-        let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
-        anyhow::ensure!(
-            !document::has_float(&value),
-            "{field}: write a number with a fraction as text, so that no digit is lost: {field}='\"{text}\"'"
-        );
-        values.insert(field, value);
-    }
-    let letter = &dead.letter;
-    let key = match letter.stage {
-        Stage::Inbound | Stage::Identity => letter.external_id.as_ref().map(ToString::to_string),
-        Stage::Delivery => letter.record.as_ref().map(ToString::to_string),
-        Stage::Outbound => bail!(
-            "dead letter {} failed in the mapping, before there was a payload; correct the mapping or the source's record, then replay it",
-            dead.id
-        ),
+        Ok((field, serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))))
     };
-    let key = key.context("this dead letter names no record, so it cannot be edited")?;
-    let edit = Edit { letter: dead.id, author, at: SystemClock.now(), set: values };
-    edits::add(store.as_ref(), &dead.realm, &letter.participant, &key, &edit).await?;
-    again(store, dead).await
-}
-
-async fn replay(store: &Arc<dyn Store>, dead: &DeadLetter) -> anyhow::Result<()> {
-    again(store, dead).await?;
-    let close = CloseDeadLetters { ids: vec![dead.id], reason: CloseReason::Replayed, author: "replay".into(), now: SystemClock.now() };
-    store.close_dead_letters(&close).await?;
-    Ok(())
-}
-
-/// Puts a dead letter's record in its way again.
-async fn again(store: &Arc<dyn Store>, dead: &DeadLetter) -> anyhow::Result<()> {
-    let letter = &dead.letter;
-    let now = SystemClock.now();
-    match letter.stage {
-        Stage::Inbound | Stage::Identity => {
-            let id = letter.external_id.clone().context("this dead letter names no external id, so its record cannot be read again")?;
-            store.request_reads(&dead.realm, &letter.participant, &[id], now).await?;
-        }
-        Stage::Outbound | Stage::Delivery => {
-            let id = letter.record.context("this dead letter names no record, so it cannot be put in a lane again")?;
-            let enqueue = Enqueue {
-                realm: dead.realm.clone(),
-                target: letter.participant.clone(),
-                keys: Keys::Records(vec![id]),
-                origin: Origin::Replay,
-                now,
-            };
-            store.enqueue(&enqueue).await?;
-        }
-    }
-    Ok(())
+    set.iter().map(assignment).collect()
 }
 
 fn to_json(dead: &DeadLetter) -> Value {

@@ -1,20 +1,28 @@
 //! `fairlead demo`: two simulated systems and the quickstart's manifests, one command, nothing else needed.
 //!
-//! It tells what it does in plain lines, breaks something on purpose and shows that it heals, and ends with facts. The facts are checked by
+//! It tells what it does in plain lines (and in a terminal in a live table below them), breaks something on purpose and shows that it heals, and ends with facts. The facts are checked by
 //! a comparer that looks only at what the two systems hold and at their own logs, never at Fairlead's state.
 
+mod api;
 mod compare;
 mod manifests;
 
+use crate::gateway::{self, GatewayArgs};
 use crate::home::{Home, Standing};
-use crate::state;
+use crate::screen::{self, Block};
+use crate::{state, status};
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use compare::{Facts, Side};
-use fairlead_engine::metrics::Metrics;
+use fairlead_admin::{Overview, Rates};
+use fairlead_model::{Clock, SystemClock};
 use fairlead_simulators::{Options, Simulator, System};
+use fairlead_store::Store;
 use fairlead_systems::EndpointPolicy;
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -55,9 +63,74 @@ enum Output {
     Json,
 }
 
+/// Any free port of this machine, for itself only.
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// Longest wait for any one step.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// What runs, and where it is told: plain lines, and in a terminal a live table below them.
+struct Stage {
+    home: Home,
+    store: Arc<dyn Store>,
+    table: Option<Table>,
+}
+
+struct Table {
+    block: Block,
+    rates: Rates,
+    drawn: Option<Instant>,
+}
+
+/// How often the table is drawn.
+const REDRAW: Duration = Duration::from_millis(500);
+
+impl Stage {
+    fn new(home: Home, store: Arc<dyn Store>) -> Self {
+        let table = screen::is_terminal().then(|| Table { block: Block::default(), rates: Rates::default(), drawn: None });
+        Self { home, store, table }
+    }
+
+    /// A line that stays.
+    #[allow(clippy::print_stdout, reason = "the demo's lines")]
+    fn say(&mut self, line: &str) {
+        if let Some(table) = &mut self.table {
+            let _ = table.block.clear();
+            table.drawn = None;
+        }
+        println!("{line}");
+    }
+
+    /// Looks at the files and reports, and draws the table anew.
+    async fn tick(&mut self) -> anyhow::Result<()> {
+        self.home.tick().await?;
+        let Some(table) = self.table.as_mut().filter(|table| table.drawn.is_none_or(|at| at.elapsed() >= REDRAW)) else { return Ok(()) };
+        let reports = self.home.reports();
+        let mut books = BTreeMap::new();
+        for key in reports.integrations.keys() {
+            books.insert(key.clone(), self.store.snapshot(&key.0, SystemClock.now()).await?);
+        }
+        let rates = table.rates.observe(&books, tokio::time::Instant::now());
+        let overview = Overview::of(&self.home.listing(), &reports, &books, &rates);
+        let mut lines = vec![String::new()];
+        lines.extend(status::integrations(&overview.integrations));
+        lines.push(String::new());
+        lines.extend(status::connectors(&overview.connectors));
+        table.block.draw(&lines)?;
+        table.drawn = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Removes the table and stops what runs.
+    async fn end(mut self) {
+        if let Some(table) = &mut self.table {
+            let _ = table.block.clear();
+        }
+        self.home.stop().await;
+    }
+}
+
+/// A line before anything runs.
 #[allow(clippy::print_stdout, reason = "the demo's lines")]
 fn say(line: &str) {
     println!("{line}");
@@ -72,7 +145,7 @@ impl Demo {
             bail!("--shared cannot be more than --accounts or --customers");
         }
 
-        say("1/6 starting two simulated business systems");
+        say("1/7 starting two simulated business systems");
         let salesforce =
             Simulator::start(Options { seed: self.seed, records: self.accounts, first: 0, ..Options::new(System::Salesforce) }).await?;
         let first = self.accounts - self.shared;
@@ -91,40 +164,50 @@ impl Demo {
         let expected = (self.customers - matching, self.accounts - matching);
 
         let folder = temporary.path.join("manifests");
-        manifests::write(&folder, &salesforce, &netsuite)?;
-        say(&format!("2/6 running the quickstart's manifests from {}", folder.display()));
+        let issuer = gateway::issuer(LOOPBACK, api::AUDIENCE).await?;
+        manifests::write(&folder, &salesforce, &netsuite, &issuer)?;
+        say(&format!("2/7 running the quickstart's manifests from {}", folder.display()));
         let store = state::open(&temporary.path.join("state"))?;
         let loopback = ["127.0.0.0/8", "::1/128"].iter().filter_map(|net| net.parse().ok()).collect();
-        let mut home = Home::new(vec![folder.clone()], store, EndpointPolicy { allow: loopback }, Arc::new(Metrics::default()));
+        let serve = GatewayArgs { gateway_listen: Some(LOOPBACK), ..GatewayArgs::default() };
+        let policy = EndpointPolicy { allow: loopback };
+        let home = Home::new(vec![folder.clone()], Arc::clone(&store), policy, &serve, &mut Registry::default(), None).await?;
+        let mut stage = Stage::new(home, store);
 
         let first_load = Instant::now();
-        settle(&mut home, "first load").await?;
+        settle(&mut stage, "first load").await?;
         let seconds = first_load.elapsed();
         let loaded = compare::compare(&crm, &erp).await?;
-        say(&format!("3/6 first load settled after {:.1} s", seconds.as_secs_f32()));
-        tell(&loaded);
+        stage.say(&format!("3/7 first load settled after {:.1} s", seconds.as_secs_f32()));
+        tell(&mut stage, &loaded);
 
-        say(&format!("4/6 people edit {} records in each system", self.edits));
+        stage.say("4/7 the contract is served: a consumer fetches a customer");
+        let served = api::show(&stage.home.listing(), &issuer).await?;
+        for (what, status) in &served.answers {
+            stage.say(&format!("    {what}: {status}"));
+        }
+
+        stage.say(&format!("5/7 people edit {} records in each system", self.edits));
         let edits = Instant::now();
         let edited = compare::edit_both(&crm, &erp, self.edits).await?;
-        settle_edits(&mut home, &crm, &erp, &edited).await?;
+        settle_edits(&mut stage, &crm, &erp, &edited).await?;
         let after_edits = compare::compare(&crm, &erp).await?;
-        say(&format!("    settled after {:.1} s; {} records differ", edits.elapsed().as_secs_f32(), after_edits.differences.len()));
+        stage.say(&format!("    settled after {:.1} s; {} records differ", edits.elapsed().as_secs_f32(), after_edits.differences.len()));
 
-        say("5/6 somebody edits a field that the other system owns: it is put back");
+        stage.say("6/7 somebody edits a field that the other system owns: it is put back");
         let foreign = compare::edit_foreign(&erp).await?;
-        let restored = wait_for(&mut home, "the foreign edit to be put back", || compare::is_put_back(&erp, &foreign)).await?;
-        say(&format!("    {} was put back after {:.1} s", foreign.field, restored.as_secs_f32()));
+        let restored = wait_for(&mut stage, "the foreign edit to be put back", || compare::is_put_back(&erp, &foreign)).await?;
+        stage.say(&format!("    {} was put back after {:.1} s", foreign.field, restored.as_secs_f32()));
 
-        say("6/6 NetSuite goes into maintenance for a while: reported, and healed when it is over");
-        let fault = self.fault(&mut home, &crm, &erp).await?;
-        say(&format!("    reported after {:.1} s: {}", fault.reported.as_secs_f32(), fault.words));
-        say(&format!("    healed {:.1} s after the maintenance ended; the edit made meanwhile arrived", fault.healed.as_secs_f32()));
+        stage.say("7/7 NetSuite goes into maintenance for a while: reported, and healed when it is over");
+        let fault = self.fault(&mut stage, &crm, &erp).await?;
+        stage.say(&format!("    reported after {:.1} s: {}", fault.reported.as_secs_f32(), fault.words));
+        stage.say(&format!("    healed {:.1} s after the maintenance ended; the edit made meanwhile arrived", fault.healed.as_secs_f32()));
 
-        settle(&mut home, "the end").await?;
+        settle(&mut stage, "the end").await?;
         let end = compare::compare(&crm, &erp).await?;
-        let standing = home.standing();
-        let conditions_good = home.not_ready();
+        let standing = stage.home.standing();
+        let conditions_good = stage.home.not_ready();
         let checks = [
             ("records that differ between the systems", end.differences.len() as u64, 0),
             ("accounts created in Salesforce", loaded.created_left, expected.0),
@@ -134,58 +217,60 @@ impl Demo {
             ("open dead letters", standing.dead_letters, 0),
             ("entries left in the lanes", standing.pending, 0),
             ("resources that are not Ready", conditions_good.len() as u64, 0),
-            ("ledgers that do not add up", u64::from(!home.reports().integrations.values().all(|report| report.balanced)), 0),
+            ("answers of the gateway that are not as they should be", served.wrong, 0),
+            ("ledgers that do not add up", u64::from(!stage.home.reports().integrations.values().all(|report| report.balanced)), 0),
         ];
-        say("\nwhat was checked, by looking at the two systems only (and at the status for the last four):");
+        stage.say("\nwhat was checked, by looking at the two systems only (and at the status and the gateway for the last five):");
         let mut good = true;
         for (what, found, wanted) in checks {
             let mark = if found == wanted { "ok" } else { "NOT OK" };
             good &= found == wanted;
-            say(&format!("  {mark:<6} {what}: {found} (expected {wanted})"));
+            stage.say(&format!("  {mark:<6} {what}: {found} (expected {wanted})"));
         }
         for line in end.differences.iter().take(5).chain(conditions_good.iter().take(5)).chain(end.idle_examples.iter().take(5)) {
-            say(&format!("         {line}"));
+            stage.say(&format!("         {line}"));
         }
-        say("\nwhat to try next:");
-        say("  fairlead demo --folder demo        keeps manifests and state, to look at and to change");
-        say("  fairlead check examples/quickstart what the operator would say of the manifests");
-        say("  make cluster                       a local Kubernetes API server to apply them to");
+        stage.say("\nwhat to try next:");
+        stage.say("  fairlead demo --folder demo        keeps manifests and state, to look at and to change");
+        stage.say("  fairlead check examples/quickstart what the operator would say of the manifests");
+        stage.say("  make cluster                       a local Kubernetes API server to apply them to");
         if self.output == Output::Json {
             let summary = json!({
                 "ok": good,
                 "accounts": self.accounts, "customers": self.customers, "shared": self.shared,
                 "createdInSalesforce": loaded.created_left, "createdInNetSuite": loaded.created_right,
                 "differences": end.differences.len(), "duplicates": end.duplicates, "idleWrites": end.idle_writes,
+                "apiAnswersWrong": served.wrong,
                 "deadLetters": standing.dead_letters, "pending": standing.pending,
                 "firstLoadSeconds": format!("{:.1}", seconds.as_secs_f32()),
                 "totalSeconds": format!("{:.1}", started.elapsed().as_secs_f32()),
             });
-            say(&summary.to_string());
+            stage.say(&summary.to_string());
         }
-        home.stop().await;
+        stage.end().await;
         salesforce.stop().await;
         netsuite.stop().await;
         Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     /// Puts NetSuite into maintenance, edits an account meanwhile, ends the maintenance.
-    async fn fault(&self, home: &mut Home, crm: &Side, erp: &Side) -> anyhow::Result<FaultShown> {
+    async fn fault(&self, stage: &mut Stage, crm: &Side, erp: &Side) -> anyhow::Result<FaultShown> {
         erp.faults(&json!({"rules": [{"fault": "maintenancePage", "times": "forever"}]})).await?;
         let began = Instant::now();
         let edit = compare::edit_one(crm).await?;
         let words = loop {
-            home.tick().await?;
-            if let Some(words) = connector_trouble(&home.listing()) {
+            stage.tick().await?;
+            if let Some(words) = connector_trouble(&stage.home.listing()) {
                 break words;
             }
             if began.elapsed() > PATIENCE {
-                bail!("the maintenance was never reported; the status is\n{:#}", home.listing());
+                bail!("the maintenance was never reported; the status is\n{:#}", stage.home.listing());
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         };
         let reported = began.elapsed();
         erp.faults(&json!({"rules": []})).await?;
-        let healed = wait_for(home, "the edit to arrive after the maintenance", || compare::has_arrived(erp, &edit)).await?;
+        let healed = wait_for(stage, "the edit to arrive after the maintenance", || compare::has_arrived(erp, &edit)).await?;
         Ok(FaultShown { reported, words, healed })
     }
 }
@@ -216,45 +301,45 @@ fn is_erp(item: &Value) -> bool {
 }
 
 /// Waits until nothing moves any more.
-async fn settle(home: &mut Home, what: &str) -> anyhow::Result<Standing> {
+async fn settle(stage: &mut Stage, what: &str) -> anyhow::Result<Standing> {
     let began = Instant::now();
     let mut told = Instant::now();
     let mut rest: Option<(fairlead_model::Timestamp, Instant)> = None;
     loop {
-        home.tick().await?;
-        let standing = home.standing();
+        stage.tick().await?;
+        let standing = stage.home.standing();
         match rest {
             _ if !(standing.resting && standing.well) => rest = None,
             None => rest = Some((standing.at, Instant::now())),
             Some((at, since)) if standing.at > at && since.elapsed() >= Duration::from_secs(2) => return Ok(standing),
             Some(_) => {}
         }
-        if told.elapsed() > Duration::from_secs(3) {
+        if told.elapsed() > Duration::from_secs(3) && stage.table.is_none() {
             told = Instant::now();
-            say(&format!("    {what}: {} entries wait in the lanes, {} dead letters", standing.pending, standing.dead_letters));
+            stage.say(&format!("    {what}: {} entries wait in the lanes, {} dead letters", standing.pending, standing.dead_letters));
         }
         if began.elapsed() > PATIENCE {
-            bail!("{what} did not settle within {} s:\n{}", PATIENCE.as_secs(), home.findings().join("\n"));
+            bail!("{what} did not settle within {} s:\n{}", PATIENCE.as_secs(), stage.home.findings().join("\n"));
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }
 
 /// Waits until every edit is in both systems.
-async fn settle_edits(home: &mut Home, crm: &Side, erp: &Side, edited: &[compare::Edit]) -> anyhow::Result<()> {
-    wait_for(home, "the edits to arrive", || compare::all_arrived(crm, erp, edited)).await.map(|_| ())
+async fn settle_edits(stage: &mut Stage, crm: &Side, erp: &Side, edited: &[compare::Edit]) -> anyhow::Result<()> {
+    wait_for(stage, "the edits to arrive", || compare::all_arrived(crm, erp, edited)).await.map(|_| ())
 }
 
 async fn wait_for<F: Future<Output = anyhow::Result<bool>>>(
-    home: &mut Home,
+    stage: &mut Stage,
     what: &str,
     mut is_so: impl FnMut() -> F,
 ) -> anyhow::Result<Duration> {
     let began = Instant::now();
     while !is_so().await? {
-        home.tick().await?;
+        stage.tick().await?;
         if began.elapsed() > PATIENCE {
-            bail!("waited {} s for {what}:\n{}", PATIENCE.as_secs(), home.findings().join("\n"));
+            bail!("waited {} s for {what}:\n{}", PATIENCE.as_secs(), stage.home.findings().join("\n"));
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
@@ -262,9 +347,9 @@ async fn wait_for<F: Future<Output = anyhow::Result<bool>>>(
 }
 
 /// Says what the comparer found after the first load.
-fn tell(facts: &Facts) {
-    say(&format!("    {} accounts and {} customers now; {} differ", facts.left, facts.right, facts.differences.len()));
-    say(&format!("    created: {} accounts in Salesforce, {} customers in NetSuite", facts.created_left, facts.created_right));
+fn tell(stage: &mut Stage, facts: &Facts) {
+    stage.say(&format!("    {} accounts and {} customers now; {} differ", facts.left, facts.right, facts.differences.len()));
+    stage.say(&format!("    created: {} accounts in Salesforce, {} customers in NetSuite", facts.created_left, facts.created_right));
 }
 
 /// A folder that goes away with the demo unless the user named it.

@@ -4,7 +4,10 @@
 //! resource lives in memory and is told by [`Home::listing`] in the shape of `kubectl get -o json`.
 
 use crate::files::{self, FileSecrets, Loaded, Problem};
+use crate::gateway::{self, GatewayArgs, Runtimes};
 use fairlead_api::Kind;
+use fairlead_controller::Runtime as _;
+use fairlead_engine::way::Witness;
 use fairlead_engine::{Config as EngineConfig, Engine};
 use fairlead_model::report::{ParticipantState, Reports};
 use fairlead_model::unit::Units;
@@ -12,6 +15,7 @@ use fairlead_model::{Clock, ObjectRef, SystemClock, Timestamp};
 use fairlead_plan::{Config, Finding, Moment, Planned, Planner, Statuses, World, merge_last_good, object_ref, statuses};
 use fairlead_store::Store;
 use fairlead_systems::{Catalog, EndpointPolicy};
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,7 +24,8 @@ use std::sync::Arc;
 /// A running folder.
 pub(crate) struct Home {
     folder: Vec<PathBuf>,
-    engine: Engine,
+    engine: Arc<Engine>,
+    runtime: Runtimes,
     secrets: Arc<FileSecrets>,
     planner: Planner,
     config: Config,
@@ -36,21 +41,32 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// Starts an engine on `store` for the manifests in `folder`.
-    pub(crate) fn new(
+    /// Starts an engine on `store`, and a gateway if one is asked for, for the manifests in `folder`. Metrics go to `registry`.
+    ///
+    /// # Errors
+    /// The gateway cannot start.
+    pub(crate) async fn new(
         folder: Vec<PathBuf>,
         store: Arc<dyn Store>,
         endpoints: EndpointPolicy,
-        metrics: Arc<fairlead_engine::metrics::Metrics>,
-    ) -> Self {
+        gateway: &GatewayArgs,
+        registry: &mut Registry,
+        witness: Option<Arc<dyn Witness>>,
+    ) -> anyhow::Result<Self> {
         let secrets = Arc::new(FileSecrets::default());
-        let engine = Engine::start(EngineConfig { metrics, ..EngineConfig::new(store, Arc::clone(&secrets) as _, endpoints) });
-        Self {
+        let metrics = Arc::new(fairlead_engine::metrics::Metrics::default());
+        metrics.register(registry);
+        let config = EngineConfig::new(Arc::clone(&store), Arc::clone(&secrets) as _, endpoints.clone());
+        let engine = Arc::new(Engine::start(EngineConfig { metrics, witness, ..config }));
+        let serving = gateway::start(gateway, &engine, &store, &endpoints, registry).await?;
+        let config = Config { gateway: serving.as_ref().map(|serving| serving.url.clone()), ..Config::default() };
+        Ok(Self {
+            engine: Arc::clone(&engine),
             folder,
-            engine,
+            runtime: Runtimes::new(engine, serving),
             secrets,
             planner: Planner::default(),
-            config: Config::default(),
+            config,
             listening_since: SystemClock.now(),
             world: World::default(),
             problems: Vec::new(),
@@ -60,7 +76,13 @@ impl Home {
             planned: Planned::default(),
             units: Units::default(),
             statuses: Statuses::default(),
-        }
+        })
+    }
+
+    /// The engine, for the admin address.
+    #[must_use]
+    pub(crate) fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.engine)
     }
 
     /// Looks at the files, takes over what changed, and judges the status anew. Returns true when the files had changed.
@@ -92,7 +114,7 @@ impl Home {
         self.world = world;
         // What was said before of an object that is still there stays its status until it is judged anew.
         self.show();
-        self.engine.apply(&self.units).await;
+        self.runtime.apply(&self.units).await;
     }
 
     /// Files have no generation; an edit of a spec makes the next one, as the API server would.
@@ -136,7 +158,7 @@ impl Home {
     /// The runtime's latest reports.
     #[must_use]
     pub(crate) fn reports(&self) -> Arc<Reports> {
-        self.engine.reports().borrow().clone()
+        self.runtime.reports().borrow().clone()
     }
 
     /// What is wrong with the manifests, for people.
@@ -147,6 +169,13 @@ impl Home {
             lines.extend(verdict.findings.iter().map(|finding: &Finding| format!("{} {}: {finding}", verdict.kind, verdict.object)));
         }
         lines
+    }
+
+    /// Logs what is wrong with the manifests.
+    pub(crate) fn tell_faults(&self) {
+        for finding in self.faults() {
+            tracing::warn!(%finding, "something is wrong with the manifests");
+        }
     }
 
     /// What is wrong with the manifests, and which resources are not Ready.
@@ -230,7 +259,7 @@ impl Home {
 
     /// Stops everything after what is in flight has settled.
     pub(crate) async fn stop(self) {
-        self.engine.stop().await;
+        self.runtime.stop().await;
     }
 }
 

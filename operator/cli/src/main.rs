@@ -1,20 +1,26 @@
 //! The `fairlead` binary: one program for the operator, the cluster-less mode, the checks and the simulators.
 
 use clap::{Parser, Subcommand};
+use fairlead_engine::way::Witness;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 mod check;
 mod crds;
 mod dead_letters;
 mod demo;
 mod files;
+mod gateway;
 mod home;
 mod operator;
 mod preview;
 mod run;
+mod screen;
 mod signal;
 mod simulate;
 mod state;
+mod status;
+mod telemetry;
 
 /// Keeps business records in step between CRMs and ERPs, declared as Kubernetes resources.
 #[derive(Debug, Parser)]
@@ -26,6 +32,10 @@ struct Fairlead {
     /// Logs as JSON lines.
     #[arg(long, env = "FAIRLEAD_LOG_JSON", global = true)]
     log_json: bool,
+    /// Send each record's way as an OTLP trace (protobuf over HTTP) to this collector, such as http://localhost:4318. The standard OTEL_*
+    /// variables count too.
+    #[arg(long, global = true, value_name = "URL")]
+    otlp_endpoint: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -34,6 +44,7 @@ struct Fairlead {
 enum Command {
     Operator(operator::Operator),
     Run(run::Run),
+    Status(status::Status),
     Check(check::Check),
     Preview(preview::Preview),
     Crds(crds::Crds),
@@ -57,22 +68,29 @@ fn main() -> ExitCode {
         }
     };
     let result = runtime.block_on(async {
-        match fairlead.command {
-            Command::Operator(command) => command.run().await,
-            Command::Run(command) => command.run().await,
+        let traces = telemetry::Traces::start(fairlead.otlp_endpoint.as_deref())?;
+        let witness = traces.clone().map(|traces| traces as Arc<dyn Witness>);
+        let result = match fairlead.command {
+            Command::Operator(command) => command.run(witness).await,
+            Command::Run(command) => command.run(witness).await,
+            Command::Status(command) => command.run().await,
             Command::Check(command) => command.run(),
             Command::Preview(command) => command.run().await,
             Command::Crds(command) => Ok(command.run()),
             Command::Simulate(command) => command.run().await,
             Command::DeadLetters(command) => command.run().await,
             Command::Demo(command) => command.run().await,
+        };
+        if let Some(traces) = traces {
+            tokio::task::block_in_place(|| traces.stop());
         }
+        result
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     match result {
         Ok(code) => code,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!(error = %format_args!("{error:#}"), "the command failed");
             ExitCode::FAILURE
         }
     }

@@ -1,13 +1,18 @@
 //! `fairlead operator`: the loop on a cluster, with the engine in the same process.
 
+use crate::gateway::{self, GatewayArgs, Runtimes};
 use crate::{run, signal, state};
 use anyhow::Context as _;
+use async_trait::async_trait;
 use clap::Args;
-use fairlead_controller::{ClusterSecrets, Health, LeaseSettings, Metrics, Operator as Controller, Settings};
+use fairlead_admin::{Resources, Surface, Token, Writing};
+use fairlead_controller::{ClusterSecrets, Directory, Health, LeaseSettings, Metrics, Operator as Controller, Settings};
+use fairlead_engine::way::Witness;
 use fairlead_engine::{Config as EngineConfig, Engine};
 use prometheus_client::registry::Registry;
+use serde_json::Value;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +23,7 @@ pub(crate) struct Operator {
     /// Where the state lives. Made if missing.
     #[arg(long, env = "FAIRLEAD_STATE", default_value = "/var/lib/fairlead")]
     state: PathBuf,
-    /// Where /healthz, /readyz and /metrics are served.
+    /// Where the console, /status, /metrics, /healthz and /readyz are served.
     #[arg(long, env = "FAIRLEAD_LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
     /// Networks that endpoints may lie in although they are private or loopback, and over plain HTTP (CIDR,...).
@@ -33,12 +38,19 @@ pub(crate) struct Operator {
     /// This replica's name, for the lease and for events; the host's name when left out.
     #[arg(long, env = "POD_NAME")]
     name: Option<String>,
+    /// A file with a token of at least 16 characters: whoever has it may replay, correct and discard dead letters in the console, and see
+    /// personal fields. Without it, the console only shows.
+    #[arg(long, env = "FAIRLEAD_CONSOLE_WRITE", value_name = "FILE")]
+    console_write: Option<PathBuf>,
+    #[command(flatten)]
+    gateway: GatewayArgs,
 }
 
 impl Operator {
     /// Runs until it is told to stop.
-    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, witness: Option<Arc<dyn Witness>>) -> anyhow::Result<ExitCode> {
         let endpoints = run::endpoint_policy(&self.allow_endpoints)?;
+        let writing = self.console_write.as_deref().map_or(Ok(Writing::Off), console_token)?;
         let store = state::open(&self.state)?;
         let client = fairlead_controller::connect().await?;
 
@@ -48,21 +60,32 @@ impl Operator {
         let metrics = Arc::new(Metrics::default());
         metrics.register(&mut registry);
         let secrets = Arc::new(ClusterSecrets::new(client.clone()));
-        let config = EngineConfig { metrics: engine_metrics, ..EngineConfig::new(store, secrets, endpoints) };
+        let config = EngineConfig { metrics: engine_metrics, witness, ..EngineConfig::new(Arc::clone(&store), secrets, endpoints.clone()) };
         // The engine's name for its own leases is unique per start; the Kubernetes lease uses the same one.
         let name = self.name.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_else(|| "fairlead".to_owned());
+        let lease = LeaseSettings { namespace: self.lease_namespace, identity: format!("{name}_{}", config.holder) };
+        let engine = Arc::new(Engine::start(config));
+        let serving = gateway::start(&self.gateway, &engine, &store, &endpoints, &mut registry).await?;
         let settings = Settings {
             namespaces: self.namespaces.into_iter().filter(|namespace| !namespace.is_empty()).collect(),
-            lease: LeaseSettings { namespace: self.lease_namespace, identity: format!("{name}_{}", config.holder) },
-            plan: fairlead_plan::Config::default(),
+            lease,
+            plan: fairlead_plan::Config {
+                gateway: serving.as_ref().map(|serving| serving.url.clone()),
+                ..fairlead_plan::Config::default()
+            },
         };
 
         let listener = tokio::net::TcpListener::bind(self.listen)
             .await
             .with_context(|| format!("cannot listen on {}; choose another address with --listen", self.listen))?;
-        tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
+        let address = listener.local_addr()?;
         let health = Arc::new(Health::default());
-        let serving = tokio::spawn(fairlead_controller::serve(listener, Arc::clone(&health), registry));
+        let runtime = Arc::new(Runtimes::new(Arc::clone(&engine), serving));
+        let controller = Controller::new(client, settings, runtime, metrics, Arc::clone(&health));
+        let known = Known { directory: controller.directory(), health };
+        let surface = Surface::new(known, engine, store, registry, writing);
+        tracing::info!(%address, "serving the console, /status, /healthz, /readyz and /metrics");
+        let serving = tokio::spawn(surface.serve(listener));
 
         let stop = CancellationToken::new();
         let told = stop.clone();
@@ -70,9 +93,37 @@ impl Operator {
             signal::terminated().await;
             told.cancel();
         });
-        Controller::new(client, settings, Arc::new(Engine::start(config)), metrics, health).run(stop).await;
+        controller.run(stop).await;
         serving.abort();
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn console_token(file: &Path) -> anyhow::Result<Writing> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("--console-write: cannot read {}", file.display()))?;
+    let token =
+        Token::new(&text).with_context(|| format!("--console-write: {} holds fewer than {} characters", file.display(), Token::MIN))?;
+    Ok(Writing::Token(token))
+}
+
+/// What the operator tells on its admin address.
+struct Known {
+    directory: Directory,
+    health: Arc<Health>,
+}
+
+#[async_trait]
+impl Resources for Known {
+    async fn listing(&self) -> Option<Value> {
+        self.directory.listing().await
+    }
+
+    fn is_ready(&self) -> bool {
+        self.health.is_ready()
+    }
+
+    fn stuck(&self) -> Vec<&'static str> {
+        self.health.stuck()
     }
 }

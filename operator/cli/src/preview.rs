@@ -40,7 +40,7 @@ impl Preview {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let loaded = files::load(&files::find(&self.files)?, true);
         for problem in &loaded.problems {
-            tracing::error!("{problem}");
+            tracing::error!(%problem, "something is wrong with the manifests");
         }
         let planned = fairlead_plan::plan(&loaded.world, Catalog::builtin(), &Config::default(), SystemClock.now());
         let units = &planned.units.integrations;
@@ -52,7 +52,7 @@ impl Preview {
         let Some(unit) = unit else {
             for verdict in planned.verdicts() {
                 for finding in &verdict.findings {
-                    tracing::error!("{} {}: {finding}", verdict.kind, verdict.object);
+                    tracing::error!(kind = %verdict.kind, object = %verdict.object, %finding, "something is wrong with the manifests");
                 }
             }
             bail!("no Integration here can run; see the findings above");

@@ -1,21 +1,20 @@
 //! `fairlead run DIR`: a folder of manifests in place of a cluster.
 
+use crate::gateway::{self, GatewayArgs};
 use crate::home::Home;
 use crate::{signal, state};
 use anyhow::{Context as _, bail};
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
+use async_trait::async_trait;
 use clap::{Args, ValueEnum};
-use fairlead_engine::metrics::Metrics;
+use fairlead_admin::{Resources, Surface, Writing};
+use fairlead_engine::way::Witness;
 use fairlead_systems::EndpointPolicy;
 use prometheus_client::registry::Registry;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// How often files and reports are looked at.
@@ -30,7 +29,7 @@ pub(crate) struct Run {
     /// Where the state lives. Made if missing.
     #[arg(long, default_value = ".fairlead")]
     state: PathBuf,
-    /// Where /status, /metrics, /healthz and /readyz are served.
+    /// Where the console, /status, /metrics, /healthz and /readyz are served.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     /// End when nothing moves any more: exit code 0 if all is Ready, the lanes are empty and no dead letter is open, 1 with the findings
@@ -43,6 +42,14 @@ pub(crate) struct Run {
     /// How the status is printed when the command ends.
     #[arg(short, long, default_value = "table")]
     output: Output,
+    #[command(flatten)]
+    gateway: GatewayArgs,
+    /// Give tokens to anybody who asks on this loopback address, for calling what --gateway-listen serves. For development only.
+    #[arg(long, requires = "gateway_listen")]
+    dev_tokens: Option<SocketAddr>,
+    /// Whom these tokens are for, unless the client asks for another audience.
+    #[arg(long, default_value = "fairlead")]
+    dev_audience: String,
 }
 
 /// When `run` ends by itself.
@@ -63,24 +70,30 @@ pub(crate) enum Output {
 
 impl Run {
     /// Runs until it is told to stop, or until things have settled.
-    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, witness: Option<Arc<dyn Witness>>) -> anyhow::Result<ExitCode> {
         let store = state::open(&self.state)?;
         let endpoints = endpoint_policy(&self.allow_endpoints)?;
-        let metrics = Arc::new(Metrics::default());
+        let _issuer = match self.dev_tokens {
+            Some(address) => Some(gateway::issuer(address, &self.dev_audience).await?),
+            None => None,
+        };
         let mut registry = Registry::default();
-        metrics.register(&mut registry);
-        let mut home = Home::new(self.folder.clone(), store, endpoints, metrics);
+        let mut home = Home::new(self.folder.clone(), Arc::clone(&store), endpoints, &self.gateway, &mut registry, witness).await?;
         home.tick().await.context("read the folder of manifests")?;
-        let served = Arc::new(Served { listing: RwLock::new(home.listing()), registry });
+        let shown = Arc::new(RwLock::new(Arc::new(home.listing())));
         let listener = tokio::net::TcpListener::bind(self.listen)
             .await
             .with_context(|| format!("cannot listen on {}; choose another address with --listen", self.listen))?;
-        tracing::info!(address = %listener.local_addr()?, "serving /status");
-        tokio::spawn(serve(listener, Arc::clone(&served)));
+        let address = listener.local_addr()?;
+        tracing::info!(%address, console = %format_args!("http://{address}/console/"), "serving status, metrics and the console");
+        let surface = Surface::new(Shown(Arc::clone(&shown)), home.engine(), store, registry, Writing::Local);
+        tokio::spawn(async move {
+            if let Err(error) = surface.serve(listener).await {
+                tracing::error!(%error, "the admin address is no longer served");
+            }
+        });
 
-        for line in home.faults() {
-            tracing::warn!("{line}");
-        }
+        home.tell_faults();
         let mut stop = std::pin::pin!(signal::terminated());
         let mut settled: Option<(fairlead_model::Timestamp, tokio::time::Instant)> = None;
         let code = loop {
@@ -92,16 +105,12 @@ impl Run {
                 Ok(false) => {}
                 Ok(true) => {
                     tracing::info!("manifests were taken over");
-                    for line in home.faults() {
-                        tracing::warn!("{line}");
-                    }
+                    home.tell_faults();
                 }
                 // What runs goes on; the next look may find them again.
                 Err(error) => tracing::warn!(%error, "the manifests cannot be read; what ran before goes on"),
             }
-            if let Ok(mut listing) = served.listing.write() {
-                *listing = home.listing();
-            }
+            *shown.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(home.listing());
             if self.until == Some(Until::Settled) {
                 // Once is a moment; twice, a second apart and from different reports, is rest.
                 let standing = home.standing();
@@ -159,35 +168,28 @@ fn print(output: Output, listing: &Value, findings: &[String], dead_letters: u64
     }
     for line in lines {
         match output {
-            Output::Json => tracing::error!("{line}"),
+            Output::Json => tracing::error!(finding = %line, "not everything is well"),
             Output::Table => println!("{line}"),
         }
     }
     Ok(())
 }
 
-struct Served {
-    listing: RwLock<Value>,
-    registry: Registry,
-}
+/// What `run` tells on its address: the listing as of the last look.
+struct Shown(Arc<RwLock<Arc<Value>>>);
 
-async fn serve(listener: tokio::net::TcpListener, served: Arc<Served>) {
-    let app = Router::new()
-        .route(
-            "/status",
-            get(|State(served): State<Arc<Served>>| async move { Json(served.listing.read().map(|l| l.clone()).unwrap_or(json!(null))) }),
-        )
-        .route("/metrics", get(|State(served): State<Arc<Served>>| async move { encode(&served.registry) }))
-        .route("/healthz", get(|| async { "ok" }))
-        .route("/readyz", get(|| async { "ok" }))
-        .with_state(served);
-    if let Err(error) = axum::serve(listener, app).await {
-        tracing::error!(%error, "the status address is no longer served");
+#[async_trait]
+impl Resources for Shown {
+    async fn listing(&self) -> Option<Value> {
+        let listing = Arc::clone(&*self.0.read().unwrap_or_else(PoisonError::into_inner));
+        Some((*listing).clone())
     }
-}
 
-fn encode(registry: &Registry) -> Result<String, StatusCode> {
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, registry).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    Ok(text)
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn stuck(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
 }

@@ -14,6 +14,7 @@ use fairlead_model::ObjectRef;
 use fairlead_plan::{ConfigMapView, Undecodable, World, object_ref};
 use kube::Resource;
 use kube::runtime::watcher::Event;
+use serde_json::{Value, json};
 
 use crate::guarded::{Decoded, Guarded};
 use crate::judge::Status;
@@ -175,6 +176,25 @@ impl Cache {
         }
     }
 
+    /// Every object with its status, as a Kubernetes List. One that cannot be decoded has its name and status only.
+    pub(crate) fn listing(&self) -> Value {
+        let item = |((kind, object), entry): (&Key, &Entry)| {
+            let declared = match kind {
+                Kind::ApiContract => find(&self.world.contracts, object).map(serde_json::to_value),
+                Kind::Connector => find(&self.world.connectors, object).map(serde_json::to_value),
+                Kind::Integration => find(&self.world.integrations, object).map(serde_json::to_value),
+            };
+            let mut item = declared
+                .and_then(Result::ok)
+                .unwrap_or_else(|| json!({"kind": kind.to_string(), "metadata": {"namespace": object.namespace, "name": object.name}}));
+            if let Some(status) = entry.status.as_ref().and_then(|status| status.to_value().ok()) {
+                item["status"] = status;
+            }
+            item
+        };
+        json!({"apiVersion": "v1", "kind": "List", "items": self.entries.iter().map(item).collect::<Vec<_>>()})
+    }
+
     fn remove(&mut self, key: &Key) -> bool {
         self.entries.remove(key);
         withdraw(Arc::make_mut(&mut self.world), key.0, &key.1)
@@ -237,7 +257,6 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
 
     fn connector(name: &str, version: &str, system: &str, status: Value) -> Guarded {
         serde_json::from_value(json!({

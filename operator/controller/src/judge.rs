@@ -104,6 +104,12 @@ impl Judge {
                 self.stale.insert((Kind::Integration, object.clone()));
             }
         }
+        for object in planned.contracts.keys() {
+            let key = ObjectKey::from(object);
+            if self.reports.routes.get(&key) != reports.routes.get(&key) {
+                self.stale.insert((Kind::ApiContract, object.clone()));
+            }
+        }
         self.reports = reports;
     }
 
@@ -126,7 +132,8 @@ impl Judge {
             let (status, next_check) = match key.0 {
                 Kind::ApiContract => {
                     let previous = previous.and_then(|status| if let Status::ApiContract(status) = status { Some(status) } else { None });
-                    let judged = contract_status(verdict, previous, moment);
+                    let report = self.reports.routes.get(&ObjectKey::from(&key.1));
+                    let judged = contract_status(verdict, Heard { report, at: self.heard_at() }, previous, moment, config);
                     (Status::ApiContract(judged.status.bounded()), judged.next_check)
                 }
                 Kind::Connector => {

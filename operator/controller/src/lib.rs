@@ -14,10 +14,10 @@
 //!
 //! This room must not know vendors, mappings or the store, and reads no Secret: [`ClusterSecrets`] hands them to the runtime by name.
 
-mod admin;
 mod cache;
 mod client;
 mod config_maps;
+mod directory;
 mod election;
 mod events;
 mod guarded;
@@ -33,8 +33,8 @@ mod writer;
 #[cfg(test)]
 mod fake;
 
-pub use admin::serve;
 pub use client::{ConnectError, connect};
+pub use directory::Directory;
 pub use election::{LEASE_NAME, LeaseSettings};
 pub use health::Health;
 pub use metrics::Metrics;

@@ -2,6 +2,7 @@
 //! kinds and fixed words.
 
 use fairlead_api::Kind;
+use fairlead_model::metric;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -57,6 +58,8 @@ pub struct Metrics {
     objects: Family<Controller, Gauge>,
     leader: Family<Name, Gauge>,
     last_success: Gauge,
+    reported: Gauge,
+    lag_objective: Gauge,
     plan_time: Histogram,
     events: Family<Outcome, Counter>,
 }
@@ -78,6 +81,8 @@ impl Default for Metrics {
             objects: Family::default(),
             leader: Family::default(),
             last_success: Gauge::default(),
+            reported: Gauge::default(),
+            lag_objective: Gauge::default(),
             plan_time: seconds(),
             events: Family::default(),
         }
@@ -90,22 +95,24 @@ impl Metrics {
     /// Makes them known to `registry`.
     pub fn register(&self, registry: &mut Registry) {
         let r = registry;
-        r.register("controller_runtime_reconcile", "Judgements of an object, by kind and result", self.reconciles.clone());
-        r.register("controller_runtime_reconcile_errors", "Judgements whose status could not be written", self.reconcile_errors.clone());
-        r.register("controller_runtime_reconcile_panics", "Plans that ended in a panic", self.panics.clone());
-        r.register("controller_runtime_reconcile_time_seconds", "Time to judge one object", self.reconcile_time.clone());
-        r.register("controller_runtime_active_workers", "Status writes under way", self.active.clone());
-        r.register("controller_runtime_max_concurrent_reconciles", "Status writes that may be under way at once", self.limit.clone());
-        r.register("workqueue_depth", "Status writes that wait", self.queue_depth.clone());
-        r.register("workqueue_adds", "Status writes that were queued", self.queue_adds.clone());
-        r.register("fairlead_status_patches", "Status writes, by kind and result", self.patches.clone());
-        r.register("fairlead_watch_restarts", "Watches that failed and began again", self.watch_restarts.clone());
-        r.register("fairlead_undecodable_objects", "Objects that are stored and do not fit their schema", self.undecodable.clone());
-        r.register("fairlead_objects", "Objects that are known", self.objects.clone());
-        r.register("leader_election_master_status", "1 while this replica writes status", self.leader.clone());
-        r.register("fairlead_last_success_timestamp_seconds", "When the last plan succeeded", self.last_success.clone());
-        r.register("fairlead_plan_seconds", "Time of one plan of everything", self.plan_time.clone());
-        r.register("fairlead_events_published", "Events, by result", self.events.clone());
+        r.register(metric::RECONCILE.name, metric::RECONCILE.help, self.reconciles.clone());
+        r.register(metric::RECONCILE_ERRORS.name, metric::RECONCILE_ERRORS.help, self.reconcile_errors.clone());
+        r.register(metric::RECONCILE_PANICS.name, metric::RECONCILE_PANICS.help, self.panics.clone());
+        r.register(metric::RECONCILE_TIME.name, metric::RECONCILE_TIME.help, self.reconcile_time.clone());
+        r.register(metric::ACTIVE_WORKERS.name, metric::ACTIVE_WORKERS.help, self.active.clone());
+        r.register(metric::MAX_CONCURRENT.name, metric::MAX_CONCURRENT.help, self.limit.clone());
+        r.register(metric::QUEUE_DEPTH.name, metric::QUEUE_DEPTH.help, self.queue_depth.clone());
+        r.register(metric::QUEUE_ADDS.name, metric::QUEUE_ADDS.help, self.queue_adds.clone());
+        r.register(metric::STATUS_PATCHES.name, metric::STATUS_PATCHES.help, self.patches.clone());
+        r.register(metric::WATCH_RESTARTS.name, metric::WATCH_RESTARTS.help, self.watch_restarts.clone());
+        r.register(metric::UNDECODABLE.name, metric::UNDECODABLE.help, self.undecodable.clone());
+        r.register(metric::OBJECTS.name, metric::OBJECTS.help, self.objects.clone());
+        r.register(metric::LEADER.name, metric::LEADER.help, self.leader.clone());
+        r.register(metric::LAST_SUCCESS.name, metric::LAST_SUCCESS.help, self.last_success.clone());
+        r.register(metric::PLAN_TIME.name, metric::PLAN_TIME.help, self.plan_time.clone());
+        r.register(metric::RUNTIME_REPORTED.name, metric::RUNTIME_REPORTED.help, self.reported.clone());
+        r.register(metric::LAG_OBJECTIVE.name, metric::LAG_OBJECTIVE.help, self.lag_objective.clone());
+        r.register(metric::EVENTS.name, metric::EVENTS.help, self.events.clone());
     }
 
     pub(crate) fn judged(&self, kind: Kind, took: Duration) {
@@ -135,6 +142,16 @@ impl Metrics {
     pub(crate) fn planned(&self, took: Duration, at: i64) {
         self.plan_time.observe(took.as_secs_f64());
         self.last_success.set(at);
+    }
+
+    /// A report of the runtime came.
+    pub(crate) fn reported(&self, at: i64) {
+        self.reported.set(at);
+    }
+
+    /// What lag is meant to be.
+    pub(crate) fn objective(&self, lag: Duration) {
+        self.lag_objective.set(i64::try_from(lag.as_secs()).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn panicked(&self) {

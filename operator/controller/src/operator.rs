@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, Key};
 use crate::config_maps::{ConfigMaps, until};
+use crate::directory::{Directory, Questions};
 use crate::election::{Campaign, LeaseSettings, may_write};
 use crate::events::Events;
 use crate::health::Health;
@@ -55,13 +56,22 @@ pub struct Operator {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    directory: Directory,
+    questions: Questions,
 }
 
 impl Operator {
     /// An operator that does nothing until it is run.
     #[must_use]
     pub fn new(client: Client, settings: Settings, runtime: Arc<dyn Runtime>, metrics: Arc<Metrics>, health: Arc<Health>) -> Self {
-        Self { client, settings, runtime, clock: Arc::new(SystemClock), metrics, health }
+        let (directory, questions) = Directory::new();
+        Self { client, settings, runtime, clock: Arc::new(SystemClock), metrics, health, directory, questions }
+    }
+
+    /// Tells what this operator knows of the resources while it runs.
+    #[must_use]
+    pub fn directory(&self) -> Directory {
+        self.directory.clone()
     }
 
     /// Runs until `stop` is cancelled; then lets what is in flight settle and gives the lease back.
@@ -147,12 +157,14 @@ struct Pass {
     health: Arc<Health>,
     leading: Option<Instant>,
     has_planned: bool,
+    questions: Questions,
 }
 
 impl Pass {
     fn new(operator: Operator, apply: watch::Sender<Arc<Units>>, events: Events) -> Self {
-        let Operator { client, settings, runtime, clock, metrics, health } = operator;
+        let Operator { client, settings, runtime, clock, metrics, health, questions, .. } = operator;
         let scopes = scopes(&settings.namespaces);
+        metrics.objective(settings.plan.lag_objective);
         Self {
             watches: Watches::new(&client, &scopes, &metrics),
             scopes,
@@ -174,6 +186,7 @@ impl Pass {
             health,
             leading: None,
             has_planned: false,
+            questions,
         }
     }
 
@@ -200,6 +213,10 @@ impl Pass {
                     let now = *leadership.borrow_and_update();
                     self.leads(now.filter(|_| electing));
                 },
+                Some(answer) = self.questions.recv() => {
+                    // Whoever asked may be gone.
+                    let _ = answer.send(self.cache.listing());
+                }
                 () = until(plan_at) => self.plan().await,
                 () = until(check_at) => {}
                 () = until(write_at) => {
@@ -316,6 +333,7 @@ impl Pass {
 
     fn reported(&mut self) {
         let reports = Arc::clone(&self.reports.borrow_and_update());
+        self.metrics.reported(reports.at.0 / 1000);
         // What a runtime has forgotten need not be told to it again.
         for key in &reports.forgotten {
             if self.units.removed.contains_key(key) {

@@ -77,7 +77,7 @@ impl Connection {
                 if let Err(error) = &result
                     && since == now
                 {
-                    tracing::warn!(connector = %self.unit.object, reason = %error.reason, message = %error.message, "connector is not reachable");
+                    tracing::warn!(connector = %self.unit.object, reason = %error.reason, detail = %error.message, "connector is not reachable");
                 }
                 if healthy && !matches!(*probe, Some(Ok(_))) {
                     tracing::info!(connector = %self.unit.object, "connector is reachable");

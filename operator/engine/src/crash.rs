@@ -2,8 +2,20 @@
 //! `FAIRLEAD_CRASH_AT=<point>:<nth pass>` names one; release builds contain none of this.
 
 /// Every point, so that tests can go through them all.
-pub const POINTS: [&str; 8] =
-    ["source.read", "source.absorbed", "lane.claimed", "lane.intended", "lane.written", "lane.created", "lane.settled", "lane.looked-up"];
+pub const POINTS: [&str; 9] = [
+    "source.read",
+    "source.absorbed",
+    "source.merging",
+    "lane.claimed",
+    "lane.intended",
+    "lane.written",
+    "lane.created",
+    "lane.settled",
+    "lane.looked-up",
+];
+
+/// The same of writes by API callers.
+pub const API_POINTS: [&str; 2] = ["api.written", "api.absorbed"];
 
 /// Passes the point `name`.
 #[inline]
@@ -22,7 +34,7 @@ mod armed {
     static ARMED: OnceLock<Option<(String, AtomicU64)>> = OnceLock::new();
 
     pub(super) fn pass(name: &'static str) {
-        debug_assert!(super::POINTS.contains(&name), "unlisted crash point {name}");
+        debug_assert!(super::POINTS.contains(&name) || super::API_POINTS.contains(&name), "unlisted crash point {name}");
         let armed = ARMED.get_or_init(|| {
             let text = std::env::var("FAIRLEAD_CRASH_AT").ok()?;
             let (point, nth) = text.split_once(':').unwrap_or((&text, "1"));

@@ -2,13 +2,15 @@
 
 use crate::decide::inbound;
 use crate::lane::Lane;
+use crate::masks::Masks;
 use crate::program::{self, Program};
 use crate::shared::{ParticipantFacts, Shared, Surroundings, lock};
 use crate::source::Source;
 use fairlead_model::report::{IntegrationReport, Lag, ParticipantReport, ParticipantState, Phase, Preview};
 use fairlead_model::unit::InitialLoad;
-use fairlead_model::{ExternalId, RecordId};
-use fairlead_store::{Absorb, Checkpoint, DeadLetterFilter, Enqueue, Keys, Origin, Snapshot, Stage, StoreError};
+use fairlead_model::{ExternalId, RecordId, Timestamp};
+use fairlead_store::{Absorb, Checkpoint, DeadLetterFilter, Enqueue, IndexState, Keys, Origin, Reindex, Snapshot, Stage, StoreError};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,6 +20,8 @@ use tokio_util::task::TaskTracker;
 
 /// How often the report is renewed.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
+/// While the store stands still, the last count is good for so long.
+const RECOUNT_AFTER: Duration = Duration::from_secs(10);
 /// Ids handled at once when a whole participant is to be read again.
 const PAGE: usize = 1000;
 /// How many dead letters of a participant are read again when a new unit comes.
@@ -63,6 +67,22 @@ impl Running {
         &self.shared.program.unit
     }
 
+    /// Which fields of a participant's records may be shown.
+    pub(crate) fn masks(&self, participant: &str) -> Option<Masks> {
+        let program = &self.shared.program;
+        program.participant(participant).map(|participant| Masks::of(program, participant))
+    }
+
+    /// What its tasks share.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Runs a task that [`Running::stop`] waits for.
+    pub(crate) fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+        self.tasks.spawn(task)
+    }
+
     /// What it is like.
     pub(crate) fn report(&self) -> IntegrationReport {
         lock(&self.report).clone()
@@ -84,20 +104,9 @@ impl Running {
 
 /// Does what the new unit asks for, then starts readers and lanes.
 async fn run(shared: Arc<Shared>, tasks: TaskTracker) {
-    if shared.program.unit.paused {
+    // Also while it is paused: the gateway goes on serving, and finds records by what the unit says.
+    if !until_done(&shared, reindex).await || shared.program.unit.paused || !until_done(&shared, prepare).await {
         return;
-    }
-    loop {
-        let result = prepare(&shared).await;
-        shared.store_result(&result);
-        match result {
-            Ok(()) => break,
-            Err(error) => tracing::warn!(integration = %shared.realm, %error, "integration waits for the store"),
-        }
-        tokio::select! {
-            () = shared.cancel.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-        }
     }
     for (index, participant) in shared.program.participants.iter().enumerate() {
         if participant.readable() {
@@ -107,6 +116,55 @@ async fn run(shared: Arc<Shared>, tasks: TaskTracker) {
             tasks.spawn(Lane::new(Arc::clone(&shared), index).run());
         }
     }
+}
+
+/// Does one thing, again until the store lets it; `false` when the Integration stops before that.
+async fn until_done(shared: &Shared, work: impl AsyncFn(&Shared) -> Result<(), StoreError>) -> bool {
+    loop {
+        let result = work(shared).await;
+        shared.store_result(&result);
+        match result {
+            Ok(()) => return !shared.cancel.is_cancelled(),
+            Err(error) => tracing::warn!(integration = %shared.realm, %error, "integration waits for the store"),
+        }
+        tokio::select! {
+            () = shared.cancel.cancelled() => return false,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+}
+
+/// Gives the stored records the keys by which this unit finds them, where the unit before found them by others. Page by page, each with the
+/// note how far it is, so that a restart goes on there. Readers wait for it: a record that cannot be found would be made a second time.
+async fn reindex(shared: &Shared) -> Result<(), StoreError> {
+    let (store, program) = (&shared.around.store, &shared.program);
+    let digest = program.index_digest();
+    let before = store.note(&shared.realm, IndexState::NOTE).await?.and_then(|note| IndexState::deserialize(note).ok());
+    let mut state = before.clone().filter(|state| state.digest == digest).unwrap_or_else(|| {
+        let had = before.map(|state| state.fields).unwrap_or_default();
+        IndexState {
+            digest,
+            fields: had.into_iter().filter(|field| program.unit.indexed.contains(field)).collect(),
+            complete: false,
+            after: None,
+        }
+    });
+    while !state.complete && !shared.cancel.is_cancelled() {
+        let page = store.records(&shared.realm, state.after, PAGE).await?;
+        let next = match page.last() {
+            Some(last) => IndexState { after: Some(last.record.id), ..state.clone() },
+            None => IndexState { digest, fields: program.unit.indexed.clone(), complete: true, after: None },
+        };
+        let live = page.iter().map(|known| &known.record).filter(|record| record.deleted_at.is_none());
+        let records = live.map(|record| (record.id, record.version, program.index_keys(&record.document))).collect();
+        match store.reindex(&Reindex { realm: shared.realm.clone(), records, state: next.clone() }).await {
+            Ok(()) => state = next,
+            // Somebody who is about to stop still commits; the page is taken once more.
+            Err(StoreError::Conflict(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Compares what the unit says with what was in force before, and asks for readings and comparisons where that differs. The note that says
@@ -249,12 +307,15 @@ async fn rewind(shared: &Shared, index: usize) -> Result<(), StoreError> {
 }
 
 async fn report_forever(shared: Arc<Shared>, report: Arc<Mutex<IntegrationReport>>) {
-    let mut sequence = None;
+    let mut counted = None;
     let mut preview = None;
     loop {
-        let result = observe(&shared, &report, &mut sequence, &mut preview).await;
+        let result = observe(&shared, &report, &mut counted, &mut preview).await;
         shared.store_result(&result);
-        lock(&report).store_error.clone_from(&lock(&shared.store_error));
+        if result.is_ok() {
+            shared.try_store().await;
+        }
+        lock(&report).store_error = lock(&shared.store_error).as_ref().map(|(error, _)| error.clone());
         tokio::select! {
             () = shared.cancel.cancelled() => return,
             () = tokio::time::sleep(REPORT_EVERY) => {}
@@ -262,24 +323,39 @@ async fn report_forever(shared: Arc<Shared>, report: Arc<Mutex<IntegrationReport
     }
 }
 
-/// Takes one snapshot and writes the report from it.
+/// A snapshot, and when it was taken.
+struct Counted {
+    sequence: u64,
+    at: Timestamp,
+    snapshot: Snapshot,
+}
+
+/// Takes a snapshot, if the store has moved since the last one, and writes the report from it.
 async fn observe(
     shared: &Shared,
     report: &Mutex<IntegrationReport>,
-    sequence: &mut Option<u64>,
+    counted: &mut Option<Counted>,
     preview: &mut Option<Preview>,
 ) -> Result<(), StoreError> {
     let store = &shared.around.store;
-    let at = store.sequence().await?;
-    let moved = *sequence != Some(at);
-    let snapshot = store.snapshot(&shared.realm, shared.now()).await?;
-    *sequence = Some(at);
-    refresh_live(shared, &snapshot);
-    note_complete(shared).await?;
+    let (sequence, now) = (store.sequence().await?, shared.now());
+    // What waits falls due without a commit, so an old count is renewed all the same.
+    let moved = counted.as_ref().is_none_or(|last| last.sequence != sequence);
+    let last = counted.take().filter(|last| !moved && now.since(last.at) < RECOUNT_AFTER);
+    let last = match last {
+        Some(last) => last,
+        None => {
+            let snapshot = store.snapshot(&shared.realm, now).await?;
+            refresh_live(shared, &snapshot);
+            note_complete(shared).await?;
+            Counted { sequence, at: now, snapshot }
+        }
+    };
+    let snapshot = &counted.insert(last).snapshot;
     let loaded = shared.loaded();
     if shared.program.unit.initial_load == InitialLoad::Preview && loaded {
         if moved || preview.is_none() {
-            *preview = Some(count_preview(shared, &snapshot).await?);
+            *preview = Some(count_preview(shared, snapshot).await?);
         }
     } else {
         *preview = None;
@@ -296,15 +372,14 @@ async fn observe(
     } else {
         Phase::Live
     };
-    let participants: Vec<_> = (0..shared.participants.len()).map(|index| participant_report(shared, index, &snapshot)).collect();
-    let lag = lag(shared, &snapshot, phase);
+    let participants: Vec<_> = (0..shared.participants.len()).map(|index| participant_report(shared, index, snapshot)).collect();
+    let lag = lag(shared, snapshot, phase);
     let balanced = snapshot.balanced();
     if !balanced {
         let books: Vec<_> = snapshot.lanes.iter().filter(|lane| !lane.balanced()).collect();
         tracing::error!(integration = %shared.realm, ?books, sources = ?snapshot.sources, "the ledger does not add up");
     }
-    let standing = participants.iter().map(|p| (p.name.clone(), p.pending, p.dead_letters));
-    shared.around.metrics.standing(&shared.realm, standing, lag.map_or(0, |lag| lag.age.as_secs()), balanced);
+    shared.around.metrics.standing(&shared.realm, &participants, lag, &snapshot);
 
     let mut report = lock(report);
     report.phase = phase;
@@ -337,7 +412,7 @@ fn participant_report(shared: &Shared, index: usize, snapshot: &Snapshot) -> Par
     } else {
         ParticipantState::Backfill
     };
-    let last_read = i64::try_from(facts.last_read.load(Ordering::Acquire)).ok().filter(|at| *at > 0).map(fairlead_model::Timestamp);
+    let last_read = i64::try_from(facts.last_read.load(Ordering::Acquire)).ok().filter(|at| *at > 0).map(Timestamp);
     ParticipantReport {
         name: name.clone(),
         state,
@@ -364,7 +439,7 @@ fn lag(shared: &Shared, snapshot: &Snapshot, phase: Phase) -> Option<Lag> {
             let every = participant.unit.read.as_ref()?.every;
             let last = i64::try_from(facts.last_read.load(Ordering::Acquire)).ok()?;
             // A round may take a while itself; twice the schedule is late.
-            (last > 0).then(|| now.since(fairlead_model::Timestamp(last)).saturating_sub(every.saturating_mul(2) + Duration::from_secs(5)))
+            (last > 0).then(|| now.since(Timestamp(last)).saturating_sub(every.saturating_mul(2) + Duration::from_secs(5)))
         })
         .max()
         .unwrap_or_default();

@@ -5,18 +5,18 @@
 //! mark, and the next holder looks before it writes.
 
 use crate::crash;
-use crate::decide::outbound::{self, LookedUp, Planned, Step};
+use crate::decide::outbound::{self, Planned, Step};
 use crate::edits;
 use crate::lease::Lease;
+use crate::look_up::{Found, LookUp};
 use crate::program::Participant;
 use crate::shared::{Shared, lock};
-use fairlead_mapping::Table;
+use crate::way::{TargetTimes, Way};
 use fairlead_model::state::ParticipantState;
 use fairlead_model::unit::InitialLoad;
-use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp};
-use fairlead_store::{Claim, Claimed, Fence, Identity, Intend, Origin, Outcome, Settle, Settlement, Stage, StoreError};
-use fairlead_systems::{NativeRecord, WriteBatch, WriteOperation};
-use serde_json::Value;
+use fairlead_model::{Document, ErrorClass, ExternalId, RecordId, RemoteError, Timestamp};
+use fairlead_store::{Claim, Claimed, Fence, Intend, Origin, Outcome, Settle, Settlement, Stage, StoreError};
+use fairlead_systems::{WriteBatch, WriteOperation};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,8 @@ const BATCH: usize = 200;
 /// work, later while it is idle.
 const TICK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(4));
 
+/// A circle of more records that wait for each other is not found.
+const LONGEST_CIRCLE: usize = 100;
 /// A missing permission is somebody's to give; so long the entity rests.
 const REFUSED: Duration = Duration::from_secs(30);
 
@@ -37,13 +39,15 @@ pub(crate) struct Lane {
     lease: Lease,
     /// The account may not write this entity; until then it is not tried again.
     refused_until: Timestamp,
+    way: Way,
 }
 
 impl Lane {
     /// The lane of the participant at `index`.
     pub(crate) fn new(shared: Arc<Shared>, index: usize) -> Self {
         let lease = shared.lane_lease(index);
-        Self { shared, index, lease, refused_until: Timestamp::default() }
+        let way = shared.way(index);
+        Self { shared, index, lease, refused_until: Timestamp::default(), way }
     }
 
     fn target(&self) -> &Participant {
@@ -122,16 +126,19 @@ impl Lane {
             creates: true,
             now: shared.now(),
         };
+        let mark = self.way.mark();
         let claimed = shared.around.store.claim(&claim).await?;
+        let mut times = TargetTimes { claim: self.way.since(mark), ..TargetTimes::default() };
         if claimed.is_empty() {
             return Ok(0);
         }
         crash::point("lane.claimed");
-        let Delivery { results, edited } = self.deliver(claimed, &connection, &fence).await?;
+        let Delivery { results, edited } = self.deliver(claimed, &connection, &fence, &mut times).await?;
+        let mark = self.way.mark();
         let count = results.len();
         for result in &results {
             if let Outcome::DeadLetter(letter) = &result.outcome {
-                tracing::warn!(integration = %shared.realm, target = %target.unit.name, record = %result.id, reason = %letter.reason, message = %letter.message, "record became a dead letter");
+                tracing::warn!(integration = %shared.realm, target = %target.unit.name, record = %result.id, reason = %letter.reason, detail = %letter.message, "record became a dead letter");
             }
             shared.around.metrics.settled(&shared.realm, &target.unit.name, &result.outcome);
         }
@@ -145,6 +152,8 @@ impl Lane {
             settled => settled.map(|()| settle)?,
         };
         crash::point("lane.settled");
+        times.settle = self.way.since(mark);
+        self.way.settled(&settle.results, times);
         edits::forget(shared.around.store.as_ref(), &settle.realm, &settle.target, &edited).await?;
         Ok(count)
     }
@@ -155,8 +164,9 @@ impl Lane {
         let known = self.shared.around.store.known_by_id(&settle.realm, ids).await?;
         for known in known.into_iter().flatten() {
             let Some(result) = settle.results.iter_mut().find(|result| result.id == known.record.id) else { continue };
-            let told = match &result.outcome {
-                Outcome::Delivered { external_id, .. } | Outcome::Unchanged { learnt: Some((external_id, _)) } => external_id.to_string(),
+            let told = match (&result.outcome, result.learnt.take()) {
+                (Outcome::Delivered { external_id, .. }, _) => external_id.to_string(),
+                (_, Some((external_id, _))) => external_id.to_string(),
                 _ => continue,
             };
             let error = RemoteError::new(
@@ -173,49 +183,73 @@ impl Lane {
         Ok(settle)
     }
 
+    /// New records that wait for each other would wait for ever: one of each circle is made without its references, and completed when the
+    /// others are there. A circle closes with the last of its records that begins to wait, and that one is among `steps`.
+    async fn break_circles(&self, steps: &mut [(Claimed, Step)], again: impl Fn(&Claimed) -> Step) -> Result<(), StoreError> {
+        let waiting = |step: &Step| match step {
+            Step::Settle(Outcome::WaitFor { record }) => Some(*record),
+            _ => None,
+        };
+        let mut waits: HashMap<RecordId, Option<RecordId>> =
+            steps.iter().map(|(claimed, step)| (claimed.known.record.id, waiting(step))).collect();
+        for (claimed, step) in steps {
+            let (id, mut next) = (claimed.known.record.id, waiting(step));
+            for _ in 0..LONGEST_CIRCLE {
+                let Some(at) = next.filter(|at| *at != id) else { break };
+                next = match waits.get(&at) {
+                    Some(known) => *known,
+                    None => {
+                        let target = &self.target().unit.name;
+                        let found = self.shared.around.store.waits_for(&self.shared.realm, target, &[at]).await?.pop().flatten();
+                        waits.insert(at, found);
+                        found
+                    }
+                };
+            }
+            if next == Some(id) {
+                tracing::info!(integration = %self.shared.realm, target = %self.target().unit.name, record = %id, "records wait for each other; this one is made first and completed later");
+                *step = again(claimed);
+                waits.insert(id, None);
+            }
+        }
+        Ok(())
+    }
+
     async fn deliver(
         &mut self,
         claimed: Vec<Claimed>,
         connection: &crate::connector::Connection,
         fence: &Fence,
+        times: &mut TargetTimes,
     ) -> Result<Delivery, StoreError> {
+        let mark = self.way.mark();
         let shared = Arc::clone(&self.shared);
         let target = &shared.program.participants[self.index];
         let Ok(system) = connection.system() else {
             return Err(StoreError::Other("the connector went away while keys were claimed".into()));
         };
-        let visible_after = connection.entity(&target.unit.entity).map_or(Duration::from_secs(1), |entity| entity.visible_after());
-        let mut results = Vec::with_capacity(claimed.len());
-        let mut settle = |claimed: &Claimed, outcome: Outcome| {
-            results.push(Settlement { id: claimed.known.record.id, version: claimed.known.record.version, outcome });
-        };
+        let entity = connection.entity(&target.unit.entity);
+        let visible_after = entity.map_or(Duration::from_secs(1), fairlead_systems::Entity::visible_after);
+        let mut results = Results::default();
 
-        let (unknown, clear): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|claimed| claimed.intent.is_some());
-        let mut ready = clear;
-        if !unknown.is_empty() {
+        let wait = |attempts: u32| backoff(&shared, attempts);
+        let look_up = LookUp { shared: &shared, index: self.index, target, system: system.as_ref(), entity, backoff: &wait };
+        let (unsure, mut ready): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|claimed| look_up.wants(claimed));
+        if !unsure.is_empty() {
             // Looking up many takes longer than a lease; under a lost one it would begin anew each time.
-            match self.lease.during(look_up(target, system.as_ref(), unknown)).await {
-                Ok(found) => {
-                    crash::point("lane.looked-up");
-                    for (claimed, result) in found {
-                        match result {
-                            Found::Clear(claimed) => ready.push(*claimed),
-                            Found::Settled(outcome) => settle(&claimed, outcome),
-                            Found::Edited(external_id) => {
-                                shared.read_again(self.index, &external_id).await?;
-                                settle(
-                                    &claimed,
-                                    Outcome::Retry { at: shared.now().plus(Duration::from_secs(1)), attempt: false, unknown: false },
-                                );
-                            }
-                        }
+            let found = self.lease.during(look_up.all(unsure)).await?;
+            crash::point("lane.looked-up");
+            for (claimed, found) in found {
+                match found {
+                    Found::Clear(clear) => {
+                        results.learn(target, &claimed, &clear);
+                        ready.push(*clear);
                     }
-                }
-                Err((unknown, error)) => {
-                    shared.failed(self.index, None, None, &error);
-                    let wait = error.retry_after.unwrap_or(Duration::from_secs(1));
-                    for claimed in &unknown {
-                        settle(claimed, Outcome::Retry { at: shared.now().plus(wait), attempt: false, unknown: true });
+                    Found::Settled(outcome) => results.settle(&claimed, outcome),
+                    Found::Edited(external_id) => {
+                        shared.read_again(self.index, &external_id).await?;
+                        let at = shared.now().plus(Duration::from_secs(1));
+                        results.settle(&claimed, Outcome::Retry { at, attempt: false, unknown: false });
                     }
                 }
             }
@@ -246,10 +280,22 @@ impl Lane {
 
         let replayed = ready.iter().filter(|claimed| claimed.origin == Origin::Replay).map(|claimed| claimed.known.record.id.to_string());
         let edits = edits::waiting(shared.around.store.as_ref(), &shared.realm, &target.unit.name, replayed).await?;
+        let map = |document: &Document| target.table.to_native(document, &|_, record| resolved.get(&record).cloned().flatten());
+        let decide = |claimed: &Claimed| match outbound::decide(&shared.program, target, claimed, &map) {
+            Step::Settle(Outcome::WaitFor { record }) if never.contains_key(&record) => {
+                Step::Settle(outbound::dead_letter(target, claimed, Stage::Outbound, &never[&record], None))
+            }
+            step => step,
+        };
+        let decided = |claimed: Claimed| {
+            let step = decide(&claimed);
+            (claimed, step)
+        };
+        let mut steps: Vec<(Claimed, Step)> = ready.into_iter().map(decided).collect();
+        self.break_circles(&mut steps, |claimed| outbound::decide_without_references(&shared.program, target, claimed, &map)).await?;
         let mut writes: Vec<(Claimed, Planned)> = Vec::new();
-        for claimed in ready {
-            let map = |document: &Document| target.table.to_native(document, &|_, record| resolved.get(&record).cloned().flatten());
-            match outbound::decide(&shared.program, target, &claimed, &map) {
+        for (claimed, step) in steps {
+            match step {
                 Step::Write(mut planned) => {
                     if let Some(edit) = edits.get(&claimed.known.record.id.to_string()) {
                         planned.correct(edit);
@@ -257,18 +303,16 @@ impl Lane {
                     writes.push((claimed, *planned));
                 }
                 Step::Settle(outcome) => {
-                    let outcome = match &outcome {
-                        Outcome::WaitFor { record } => {
-                            never.get(record).map_or(outcome, |error| outbound::dead_letter(target, &claimed, Stage::Outbound, error, None))
-                        }
-                        _ => outcome,
-                    };
-                    settle(&claimed, outcome);
+                    if let (Outcome::Unchanged, Some(learnt)) = (&outcome, outbound::inside(target, &claimed)) {
+                        results.learnt.insert(claimed.known.record.id, learnt);
+                    }
+                    results.settle(&claimed, outcome);
                 }
             }
         }
+        times.map = self.way.since(mark);
         if writes.is_empty() {
-            return Ok(Delivery { results, edited: Vec::new() });
+            return Ok(Delivery { results: results.list, edited: Vec::new() });
         }
 
         // A request goes out only while the lease outlives it.
@@ -284,7 +328,9 @@ impl Lane {
             WriteBatch { entity: target.unit.entity.clone(), items: writes.iter().map(|(_, planned)| planned.item.clone()).collect() };
         let (validity, clock) = (self.lease.validity(), Arc::clone(&shared.around.clock));
         // If the lease is lost all the same, the next holder finds the intents.
+        let mark = self.way.mark();
         let answers = self.lease.during(system.write(&batch, Arc::new(move || validity.lasts(clock.now())))).await;
+        times.write = self.way.since(mark);
         crash::point("lane.written");
         if writes.iter().any(|(_, planned)| planned.item.operation == WriteOperation::Create) {
             crash::point("lane.created");
@@ -296,7 +342,7 @@ impl Lane {
                 Ok(written) => {
                     *lock(&shared.participants[self.index].refused) = None;
                     through.extend(edits.contains_key(&claimed.known.record.id.to_string()).then(|| claimed.known.record.id.to_string()));
-                    let answered = written.answer.as_ref().map(|answer| canonical_of(&target.table, answer)).unwrap_or_default();
+                    let answered = written.answer.as_ref().map(|answer| outbound::canonical_of(&target.table, answer)).unwrap_or_default();
                     outbound::delivered(target, claimed, planned, &written, &answered, shared.now())
                 }
                 Err(error) => {
@@ -329,10 +375,10 @@ impl Lane {
                     }
                 }
             };
-            settle(claimed, outcome);
+            results.settle(claimed, outcome);
         }
         edits::close(shared.around.store.as_ref(), &edits, &through, shared.now()).await?;
-        Ok(Delivery { results, edited: through })
+        Ok(Delivery { results: results.list, edited: through })
     }
 }
 
@@ -343,127 +389,33 @@ struct Delivery {
     edited: Vec<String>,
 }
 
+/// Results of a batch under way.
+#[derive(Default)]
+struct Results {
+    list: Vec<Settlement>,
+    /// What looking records up has taught, until they are settled.
+    learnt: HashMap<RecordId, (ExternalId, ParticipantState)>,
+}
+
+impl Results {
+    /// Keeps what `after` knows of the record in the target and `before` did not.
+    fn learn(&mut self, target: &Participant, before: &Claimed, after: &Claimed) {
+        let name = &target.unit.name;
+        if let Some(identity) = after.known.identity(name).filter(|identity| before.known.identity(name) != Some(*identity)) {
+            self.learnt.insert(after.known.record.id, (identity.external_id.clone(), identity.state.clone()));
+        }
+    }
+
+    fn settle(&mut self, claimed: &Claimed, outcome: Outcome) {
+        let id = claimed.known.record.id;
+        self.list.push(Settlement { id, version: claimed.known.record.version, learnt: self.learnt.remove(&id), outcome });
+    }
+}
+
 /// Exponential with full jitter, between a tenth of and the whole step.
 fn backoff(shared: &Shared, attempts: u32) -> Duration {
     let retry = &shared.program.unit.retry;
     let step = retry.initial.saturating_mul(2u32.saturating_pow(attempts.min(20))).min(retry.max);
     let millis = u64::try_from(step.as_millis()).unwrap_or(u64::MAX).max(1);
     Duration::from_millis(rand::random_range(millis.div_ceil(10)..=millis))
-}
-
-/// What looking up a key with an unknown outcome led to.
-enum Found {
-    /// It is as sure now as if nothing had been in flight; with what was learnt, it may be written.
-    Clear(Box<Claimed>),
-    /// It is settled.
-    Settled(Outcome),
-    /// Somebody else edited it meanwhile: read and absorb first.
-    Edited(ExternalId),
-}
-
-/// Looks up every key whose last write may or may not have taken effect.
-async fn look_up(
-    target: &Participant,
-    system: &dyn crate::system::System,
-    unknown: Vec<Claimed>,
-) -> Result<Vec<(Claimed, Found)>, (Vec<Claimed>, RemoteError)> {
-    let name = &target.unit.name;
-    let entity = &target.unit.entity;
-    let (held, new): (Vec<_>, Vec<_>) = unknown.iter().cloned().partition(|claimed| claimed.known.identity(name).is_some());
-    let mut found = Vec::with_capacity(unknown.len());
-
-    let ids: Vec<ExternalId> = held.iter().filter_map(|claimed| claimed.known.identity(name)).map(|i| i.external_id.clone()).collect();
-    if !ids.is_empty() {
-        let shown = match system.read_keys(entity, &target.native_paths, &ids).await {
-            Ok(shown) => shown,
-            Err(error) => return Err((unknown, error)),
-        };
-        for (claimed, record) in held.into_iter().zip(shown) {
-            let result = match record.filter(|record| !record.deleted) {
-                None => gone(&claimed, name),
-                Some(record) => compare(target, &claimed, &record),
-            };
-            found.push((claimed, result));
-        }
-    }
-    for claimed in new {
-        let Some(key) = &target.key else {
-            let error = RemoteError::new(
-                ErrorClass::UnknownOutcome,
-                "OutcomeUnknown",
-                "the creation was sent, no answer came, and this entity has no field to look it up by; see whether it exists, then replay or discard",
-            );
-            let outcome = outbound::dead_letter(target, &claimed, Stage::Delivery, &error, None);
-            found.push((claimed, Found::Settled(outcome)));
-            continue;
-        };
-        let criteria = [(key.clone(), Value::String(claimed.known.record.id.to_string()))];
-        let hits = match system.search(entity, &target.native_paths, &criteria).await {
-            Ok(hits) => hits,
-            Err(error) => return Err((unknown, error)),
-        };
-        let result = match hits.as_slice() {
-            [] => Found::Clear(Box::new(without_intent(&claimed))),
-            [one] => compare(target, &claimed, one),
-            _ => {
-                let error = RemoteError::new(
-                    ErrorClass::UnknownOutcome,
-                    "OutcomeUnknown",
-                    format!("several records carry the canonical id in {key}; remove all but one, then replay"),
-                );
-                Found::Settled(outbound::dead_letter(target, &claimed, Stage::Delivery, &error, None))
-            }
-        };
-        found.push((claimed, result));
-    }
-    Ok(found)
-}
-
-fn gone(claimed: &Claimed, target: &str) -> Found {
-    let deleting = claimed.known.record.deleted_at.is_some();
-    match claimed.known.identity(target) {
-        Some(identity) if deleting => {
-            let mut state = identity.state.clone();
-            state.deleted = true;
-            Found::Settled(Outcome::Delivered { external_id: identity.external_id.clone(), state })
-        }
-        Some(identity) => Found::Edited(identity.external_id.clone()),
-        None => Found::Clear(Box::new(without_intent(claimed))),
-    }
-}
-
-/// Compares what the target shows with what was sent and with what it held before; what took effect is learnt, and the key goes on from
-/// there: if the canonical record has moved meanwhile, the difference is written, else there is nothing left to do.
-fn compare(target: &Participant, claimed: &Claimed, shown: &NativeRecord) -> Found {
-    let name = &target.unit.name;
-    let sent = claimed.intent.as_ref().map(|intent| outbound::Sent::read(&intent.sent)).unwrap_or_default();
-    let fields = canonical_of(&target.table, &shown.body);
-    let mut learnt = without_intent(claimed);
-    let created = claimed.known.identity(name).is_none();
-    if created {
-        learnt.known.identities.push(Identity {
-            participant: name.clone(),
-            external_id: shown.id.clone(),
-            state: ParticipantState::default(),
-        });
-    }
-    let Some(identity) = learnt.known.identities.iter_mut().find(|identity| identity.participant == *name) else {
-        return Found::Clear(Box::new(learnt));
-    };
-    match outbound::looked_up(&identity.state, &fields, &sent) {
-        LookedUp::NoEffect if !created => {}
-        // A record found by the canonical id was made by our creation; what differs since is an edit, and a read will tell.
-        LookedUp::Edited if !created => return Found::Edited(shown.id.clone()),
-        _ => sent.took_effect(&mut identity.state),
-    }
-    Found::Clear(Box::new(learnt))
-}
-
-fn without_intent(claimed: &Claimed) -> Claimed {
-    Claimed { intent: None, ..claimed.clone() }
-}
-
-/// What the field table makes of a native body, leaving out references and what cannot be mapped: enough for comparing.
-fn canonical_of(table: &Table, body: &Document) -> Vec<(FieldPath, Value)> {
-    table.to_canonical(body).map(|inbound| inbound.fields).unwrap_or_default()
 }

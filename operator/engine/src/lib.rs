@@ -11,6 +11,7 @@
 //! | `source`, `lane` | the two loops of each participant: read and absorb; claim, write and settle |
 //! | `integration` | one running Integration with its report |
 //! | `connector` | live connectors, probed |
+//! | [`serve`] | records for callers of the API: read from the store, written to a participant at once |
 //!
 //! Guarantees: what `absorb` committed is delivered or stands as a dead letter; a write without an answer is looked up before it is sent
 //! again; a process whose lease was taken commits nothing. Caveats: order holds per record, not across records; a vendor without an
@@ -21,14 +22,19 @@
 pub mod crash;
 pub mod decide;
 pub mod edits;
+pub mod letters;
+pub mod masks;
 pub mod metrics;
 pub mod program;
+pub mod serve;
 pub mod system;
+pub mod way;
 
 mod connector;
 mod integration;
 mod lane;
 mod lease;
+mod look_up;
 mod shared;
 mod source;
 
@@ -68,6 +74,8 @@ pub struct Config {
     pub metrics: Arc<Metrics>,
     /// This process, for leases; unique per start.
     pub holder: String,
+    /// Who listens to the steps of each record's way, if anybody does.
+    pub witness: Option<Arc<dyn way::Witness>>,
 }
 
 impl Config {
@@ -81,6 +89,7 @@ impl Config {
             clock: Arc::new(SystemClock),
             metrics: Arc::default(),
             holder: format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple()),
+            witness: None,
         }
     }
 }
@@ -100,7 +109,14 @@ impl Engine {
     #[must_use]
     pub fn start(config: Config) -> Self {
         let connectors = Arc::new(Connectors::new(config.secrets, config.endpoints, Arc::clone(&config.clock)));
-        let around = Surroundings { store: config.store, connectors, clock: config.clock, metrics: config.metrics, holder: config.holder };
+        let around = Surroundings {
+            store: config.store,
+            connectors,
+            clock: config.clock,
+            metrics: config.metrics,
+            holder: config.holder,
+            witness: config.witness,
+        };
         let (publish, reports) = watch::channel(Arc::new(Reports::default()));
         let engine = Self {
             around,
@@ -129,10 +145,23 @@ impl Engine {
         engine
     }
 
+    /// The records of what runs, for callers of the API.
+    #[must_use]
+    pub fn records(&self) -> serve::Records {
+        serve::Records { running: Arc::clone(&self.running), around: self.around.clone() }
+    }
+
     /// Reports, renewed a few times a second.
     #[must_use]
     pub fn reports(&self) -> watch::Receiver<Arc<Reports>> {
         self.reports.clone()
+    }
+
+    /// Which fields of a participant's records may be shown outside the store; `None` while its Integration does not run.
+    #[must_use]
+    pub fn masks(&self, integration: &ObjectKey, participant: &str) -> Option<masks::Masks> {
+        let running = shared::lock(&self.running).get(integration).cloned()?;
+        running.masks(participant)
     }
 
     /// Makes `units` what runs: unchanged ones go on untouched, changed ones are swapped after what is in flight has settled, absent ones
@@ -218,9 +247,12 @@ impl Publisher {
                 ..IntegrationReport::begun(digest.clone(), Phase::Paused)
             });
         }
+        let connectors = self.around.connectors.reports();
+        self.around.metrics.connectors(&connectors);
         Reports {
             at: self.around.clock.now(),
-            connectors: self.around.connectors.reports(),
+            connectors,
+            routes: BTreeMap::new(),
             integrations,
             forgotten: shared::lock(&self.forgotten).iter().cloned().collect(),
         }

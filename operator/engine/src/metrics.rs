@@ -1,11 +1,16 @@
 //! Numbers of the data plane for Prometheus. Labels are bounded: integration and participant names, and result words from fixed lists.
 
-use fairlead_store::Outcome;
+use fairlead_model::metric;
+use fairlead_model::report::{Circuit, ConnectorReport, Lag, ParticipantReport, Quota};
+use fairlead_model::unit::ObjectKey;
+use fairlead_store::{Outcome, Snapshot};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 
 /// Whose records, and what came of them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -28,6 +33,16 @@ struct OfIntegration {
     integration: String,
 }
 
+/// One Connector.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfConnector {
+    connector: String,
+}
+
+fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 /// The engine's metrics.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -37,17 +52,29 @@ pub struct Metrics {
     dead_letters: Family<OfParticipant, Gauge>,
     lag: Family<OfIntegration, Gauge>,
     unbalanced: Family<OfIntegration, Gauge>,
+    last_read: Family<OfParticipant, Gauge>,
+    last_delivered: Family<OfIntegration, Gauge>,
+    reachable: Family<OfConnector, Gauge>,
+    circuit_open: Family<OfConnector, Gauge>,
+    quota_low: Family<OfConnector, Gauge>,
+    known: Mutex<BTreeSet<ObjectKey>>,
 }
 
 impl Metrics {
     /// Makes them known to `registry`.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("fairlead_records_read", "Records read, by what they were", self.read.clone());
-        registry.register("fairlead_records_settled", "Lane entries settled, by outcome", self.settled.clone());
-        registry.register("fairlead_lane_pending", "Keys waiting in a target's lane", self.pending.clone());
-        registry.register("fairlead_dead_letters", "Open dead letters", self.dead_letters.clone());
-        registry.register("fairlead_lag_seconds", "Age of the oldest undelivered change plus overdue reading", self.lag.clone());
-        registry.register("fairlead_ledger_unbalanced", "1 while the ledger does not add up", self.unbalanced.clone());
+        let r = registry;
+        r.register(metric::RECORDS_READ.name, metric::RECORDS_READ.help, self.read.clone());
+        r.register(metric::RECORDS_SETTLED.name, metric::RECORDS_SETTLED.help, self.settled.clone());
+        r.register(metric::LANE_PENDING.name, metric::LANE_PENDING.help, self.pending.clone());
+        r.register(metric::DEAD_LETTERS.name, metric::DEAD_LETTERS.help, self.dead_letters.clone());
+        r.register(metric::LAG.name, metric::LAG.help, self.lag.clone());
+        r.register(metric::LEDGER_UNBALANCED.name, metric::LEDGER_UNBALANCED.help, self.unbalanced.clone());
+        r.register(metric::LAST_READ.name, metric::LAST_READ.help, self.last_read.clone());
+        r.register(metric::LAST_DELIVERED.name, metric::LAST_DELIVERED.help, self.last_delivered.clone());
+        r.register(metric::CONNECTOR_REACHABLE.name, metric::CONNECTOR_REACHABLE.help, self.reachable.clone());
+        r.register(metric::CONNECTOR_CIRCUIT_OPEN.name, metric::CONNECTOR_CIRCUIT_OPEN.help, self.circuit_open.clone());
+        r.register(metric::CONNECTOR_QUOTA_LOW.name, metric::CONNECTOR_QUOTA_LOW.help, self.quota_low.clone());
     }
 
     /// A batch was absorbed.
@@ -60,34 +87,47 @@ impl Metrics {
 
     /// A key was settled.
     pub(crate) fn settled(&self, integration: &str, target: &str, outcome: &Outcome) {
-        let result = match outcome {
-            Outcome::Delivered { .. } => "delivered",
-            Outcome::Unchanged { .. } => "unchanged",
-            Outcome::Filtered { .. } => "filtered",
-            Outcome::Retry { .. } => "retried",
-            Outcome::WaitFor { .. } => "waiting",
-            Outcome::DeadLetter(_) => "dead_lettered",
-        };
+        let result = outcome.word();
         self.settled.get_or_create(&Records { integration: integration.to_owned(), participant: target.to_owned(), result }).inc();
     }
 
     /// A snapshot was taken.
-    pub(crate) fn standing(
-        &self,
-        integration: &str,
-        participants: impl Iterator<Item = (String, u64, u64)>,
-        lag_seconds: u64,
-        balanced: bool,
-    ) {
-        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        for (participant, pending, dead) in participants {
-            let labels = OfParticipant { integration: integration.to_owned(), participant };
-            self.pending.get_or_create(&labels).set(number(pending));
-            self.dead_letters.get_or_create(&labels).set(number(dead));
+    pub(crate) fn standing(&self, integration: &str, participants: &[ParticipantReport], lag: Option<Lag>, snapshot: &Snapshot) {
+        for participant in participants {
+            let labels = OfParticipant { integration: integration.to_owned(), participant: participant.name.clone() };
+            self.pending.get_or_create(&labels).set(number(participant.pending));
+            self.dead_letters.get_or_create(&labels).set(number(participant.dead_letters));
+            if let Some(at) = participant.last_read {
+                self.last_read.get_or_create(&labels).set(at.0 / 1000);
+            }
         }
         let labels = OfIntegration { integration: integration.to_owned() };
-        self.lag.get_or_create(&labels).set(number(lag_seconds));
-        self.unbalanced.get_or_create(&labels).set(i64::from(!balanced));
+        self.lag.get_or_create(&labels).set(lag.map_or(0, |lag| number(lag.age.as_secs())));
+        self.unbalanced.get_or_create(&labels).set(i64::from(!snapshot.balanced()));
+        if let Some(at) = snapshot.last_delivered {
+            self.last_delivered.get_or_create(&labels).set(at.0 / 1000);
+        }
+    }
+
+    /// What the connectors are like; those that are gone are forgotten.
+    pub(crate) fn connectors(&self, reports: &BTreeMap<ObjectKey, ConnectorReport>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for gone in known.iter().filter(|key| !reports.contains_key(*key)) {
+            for family in [&self.reachable, &self.circuit_open, &self.quota_low] {
+                family.remove(&OfConnector { connector: gone.0.clone() });
+            }
+        }
+        *known = reports.keys().cloned().collect();
+        for (key, report) in reports {
+            let labels = OfConnector { connector: key.0.clone() };
+            self.reachable.get_or_create(&labels).set(i64::from(matches!(report.probe, Some(Ok(_)))));
+            self.circuit_open.get_or_create(&labels).set(i64::from(report.circuit == Circuit::Open));
+            self.quota_low.get_or_create(&labels).set(match report.quota {
+                Quota::Ample => 0,
+                Quota::Low => 1,
+                Quota::Exhausted => 2,
+            });
+        }
     }
 
     /// An Integration is gone.
@@ -96,9 +136,11 @@ impl Metrics {
             let labels = OfParticipant { integration: integration.to_owned(), participant };
             self.pending.remove(&labels);
             self.dead_letters.remove(&labels);
+            self.last_read.remove(&labels);
         }
         let labels = OfIntegration { integration: integration.to_owned() };
         self.lag.remove(&labels);
         self.unbalanced.remove(&labels);
+        self.last_delivered.remove(&labels);
     }
 }

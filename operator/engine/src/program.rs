@@ -3,9 +3,9 @@
 use fairlead_contract::Contract;
 use fairlead_mapping::{Table, TableSource};
 use fairlead_model::hash::ValueHash;
-use fairlead_model::unit::{InitialLoad, IntegrationUnit, OwnershipRule, ParticipantUnit, RowUnit};
+use fairlead_model::unit::{InitialLoad, IntegrationUnit, OnLeave, OwnershipRule, ParticipantUnit, RowUnit};
 use fairlead_model::{Document, FieldPath, document};
-use fairlead_store::MatchKey;
+use fairlead_store::IndexKey;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -38,6 +38,8 @@ pub struct Participant {
     pub key: Option<FieldPath>,
     /// Some row is written from an expression that belongs to no canonical field: what such a row needs is told only by mapping.
     pub derives: bool,
+    /// What was inside and leaves is archived.
+    pub archives_leavers: bool,
 }
 
 impl Program {
@@ -65,20 +67,22 @@ impl Program {
 
     /// The match keys of a document: one per rule whose fields are all there.
     #[must_use]
-    pub fn match_keys(&self, document: &Document) -> Vec<MatchKey> {
-        self.unit
-            .matching
-            .iter()
-            .filter_map(|paths| {
-                // By the rule's paths, not its place: another rule before it changes nothing for the records that it finds.
-                let mut values = Vec::with_capacity(paths.len() * 2);
-                for path in paths {
-                    values.push(Value::from(path.to_string()));
-                    values.push(document::present(document, path)?.clone());
-                }
-                Some(MatchKey { hash: ValueHash::of(Some(&Value::Array(values))).0 })
-            })
-            .collect()
+    pub fn match_keys(&self, document: &Document) -> Vec<IndexKey> {
+        self.unit.matching.iter().filter_map(|paths| IndexKey::of_rule(paths, document)).collect()
+    }
+
+    /// Everything that a live record is found by: its match keys, and one key per indexed field that it has.
+    #[must_use]
+    pub fn index_keys(&self, document: &Document) -> Vec<IndexKey> {
+        let mut keys = self.match_keys(document);
+        keys.extend(self.unit.indexed.iter().filter_map(|path| Some(IndexKey::of_field(path, document::present(document, path)?))));
+        keys
+    }
+
+    /// The digest over what records are found by.
+    #[must_use]
+    pub fn index_digest(&self) -> u64 {
+        digest(&(&self.unit.matching, &self.unit.indexed))
     }
 
     /// The fields of a document that the match rules speak of, for comparing a hash's candidates by value.
@@ -116,7 +120,7 @@ impl Participant {
         let write_rows: BTreeMap<_, _> =
             unit.rows.iter().filter_map(|row| Some((row.native.clone()?, digest(&WriteSide::of(row))))).collect();
         // What is written natively is compared natively, so a written path is read as well.
-        if unit.read.is_some() && unit.write.is_some() {
+        if unit.write.is_some() {
             for path in write_rows.keys() {
                 if path.list_root().is_none() && !native_paths.contains(path) && unit.native.contains_key(path) {
                     native_paths.push(path.clone());
@@ -127,10 +131,11 @@ impl Participant {
             read_digest: digest(&unit.rows.iter().map(ReadSide::of).collect::<Vec<_>>()),
             write_digest: digest(&(
                 unit.rows.iter().map(WriteSide::of).collect::<Vec<_>>(),
-                &unit.write.as_ref().map(|write| (&write.when, &write.key, write.on_foreign_edit)),
+                &unit.write.as_ref().map(|write| (&write.when, &write.key, write.on_foreign_edit, write.on_leave)),
                 // What `MatchOnly` turned away is to be created when it no longer holds.
                 integration.initial_load == InitialLoad::MatchOnly,
             )),
+            archives_leavers: when.is_some() && unit.write.as_ref().is_some_and(|write| write.on_leave == OnLeave::Archive),
             derives: unit.rows.iter().any(|row| row.canonical.is_none() && row.from_canonical.is_some()),
             unit: unit.clone(),
             table,

@@ -4,6 +4,7 @@ use crate::connector::{Connection, Connectors};
 use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::program::Program;
+use crate::way::{Way, Witness};
 use fairlead_model::report::{GuardStop, RecordFailure};
 use fairlead_model::unit::ObjectKey;
 use fairlead_model::{Clock, ExternalId, RemoteError, Timestamp};
@@ -11,8 +12,12 @@ use fairlead_store::{Store, StoreError};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+/// So long after the last trouble with the store it is tried again.
+const TRY_STORE: Duration = Duration::from_secs(5);
 
 /// What an Integration runs in.
 #[derive(Clone)]
@@ -27,6 +32,8 @@ pub(crate) struct Surroundings {
     pub metrics: Arc<Metrics>,
     /// This process, for leases.
     pub holder: String,
+    /// Who listens to each record's way.
+    pub witness: Option<Arc<dyn Witness>>,
 }
 
 /// Shared between the tasks of one running Integration.
@@ -47,8 +54,8 @@ pub(crate) struct Shared {
     pub guard: Mutex<Option<GuardStop>>,
     /// The last thing that went wrong with a record or call.
     pub last_error: Mutex<Option<RecordFailure>>,
-    /// Trouble with the store.
-    pub store_error: Mutex<Option<String>>,
+    /// Trouble with the store, and when it was last met.
+    pub store_error: Mutex<Option<(String, Timestamp)>>,
 }
 
 /// What is known of one participant right now.
@@ -91,6 +98,11 @@ impl Shared {
         let entity = &self.program.participants[participant].unit.entity;
         let known = self.connection(participant).ok().and_then(|connection| Some(connection.entity(entity)?.slices().to_vec()));
         known.unwrap_or_else(|| vec!["main".to_owned()])
+    }
+
+    /// Tells the steps of a participant's records.
+    pub(crate) fn way(&self, participant: usize) -> Way {
+        Way::new(self.around.witness.clone(), &self.realm, &self.program.participants[participant].unit.name)
     }
 
     /// The lease on reading a participant.
@@ -160,17 +172,29 @@ impl Shared {
         *lock(&self.store_error) = None;
     }
 
+    /// Where nothing is to be committed, nobody would ever learn that the store works again: some time after the last trouble it is tried
+    /// with a note.
+    pub(crate) async fn try_store(&self) {
+        let due = lock(&self.store_error).as_ref().is_some_and(|(_, at)| self.now().since(*at) >= TRY_STORE);
+        if due {
+            match self.around.store.put_note(&self.realm, "tried", &self.now().0.into()).await {
+                Ok(()) => self.store_works(),
+                failed => self.store_result(&failed),
+            }
+        }
+    }
+
     /// Takes note of trouble with the store.
     pub(crate) fn store_result<T>(&self, result: &Result<T, StoreError>) {
         let mut noted = lock(&self.store_error);
         match result {
-            // Reading may work while writing does not: only a commit of records takes the note away.
+            // Reading may work while writing does not: only a commit takes the note away.
             Ok(_) | Err(StoreError::Fenced { .. } | StoreError::Conflict(_)) => {}
             Err(error) => {
                 if noted.is_none() {
                     tracing::error!(integration = %self.realm, %error, "the store refuses; nothing is lost, it is tried again");
                 }
-                *noted = Some(error.to_string());
+                *noted = Some((error.to_string(), self.now()));
             }
         }
     }

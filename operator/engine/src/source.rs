@@ -7,14 +7,19 @@
 use crate::crash;
 use crate::decide::guard::{self, Window};
 use crate::decide::inbound::{self, Context, Decision, ReadRecord};
+use crate::decide::merge;
 use crate::edits::{self, Edit, Edits};
 use crate::lease::Lease;
 use crate::program::Participant;
 use crate::shared::{Shared, lock};
+use crate::way::{SourceTimes, Span, Way};
 use fairlead_mapping::Inbound;
 use fairlead_model::hash::ValueHash;
+use fairlead_model::state::ParticipantState;
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
-use fairlead_store::{Absorb, AbsorbRecord, Checkpoint, Fence, GuardCounts, Known, NewDeadLetter, RecordChange, Stage, StoreError};
+use fairlead_store::{
+    Absorb, AbsorbRecord, Checkpoint, Fence, GuardCounts, Guarded, Known, Merge, NewDeadLetter, RecordChange, Stage, StoreError, Survivor,
+};
 use fairlead_systems::{NativeRecord, ReadRequest};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -25,6 +30,8 @@ use uuid::Uuid;
 
 /// Records read by key in one call.
 const KEYS_PER_READ: usize = 200;
+/// Records that refer to a merged one, rewritten in one transaction.
+const REFERRING: usize = 500;
 /// How often a batch is decided again after a conflict, before it is left to the next read.
 const CONFLICT_RETRIES: u32 = 8;
 /// The wait after a failed read, at first and at most.
@@ -64,13 +71,17 @@ pub(crate) struct Source {
     /// Something is to be read again by key soon, and for how many rounds that has been so.
     stale: bool,
     stale_rounds: u32,
+    way: Way,
+    /// When the batch in hand was read, if anybody wants to know.
+    read: Span,
 }
 
 impl Source {
     /// The reader of the participant at `index`.
     pub(crate) fn new(shared: Arc<Shared>, index: usize) -> Self {
         let lease = shared.reader_lease(index);
-        Self { shared, index, lease, parked: HashMap::new(), stale: false, stale_rounds: 0 }
+        let way = shared.way(index);
+        Self { shared, index, lease, parked: HashMap::new(), stale: false, stale_rounds: 0, way, read: None }
     }
 
     fn participant(&self) -> &Participant {
@@ -156,6 +167,10 @@ impl Source {
         if self.shared.cancel.is_cancelled() {
             return Err(Stop::Cancelled);
         }
+        // One reader's overrun holds them all.
+        if self.shared.guarded() {
+            return Err(Stop::Guarded);
+        }
         let result = self.lease.ensure().await;
         self.shared.store_result(&result);
         Ok(result?)
@@ -186,7 +201,9 @@ impl Source {
             let system = connection.system().map_err(|error| Stop::Remote(error.clone()))?;
             let began = store.sequence().await?;
             let participant = self.participant();
+            let mark = self.way.mark();
             let found = system.read_keys(&participant.unit.entity, &participant.native_paths, &ids).await.map_err(Stop::Remote)?;
+            self.read = self.way.since(mark);
             let edits = edits::waiting(store.as_ref(), &self.shared.realm, self.name(), ids.iter().map(ToString::to_string)).await?;
             // What is not found by key is not deleted for that: it may be hidden from this account. Deletions are told by the vendor, in
             // the record itself or in a slice of their own.
@@ -224,10 +241,12 @@ impl Source {
                 cursor: cursor.clone(),
                 deadline: crate::REQUEST_DEADLINE,
             };
+            let mark = self.way.mark();
             let page = tokio::select! {
                 () = self.shared.cancel.cancelled() => return Err(Stop::Cancelled),
                 page = system.read_page(&request) => page.map_err(Stop::Remote)?,
             };
+            self.read = self.way.since(mark);
             crash::point("source.read");
             complete = complete || page.caught_up;
             let moved = cursor.as_ref() != Some(&page.cursor) || (page.caught_up && !request.cursor.as_ref().is_some_and(|_| complete));
@@ -301,10 +320,15 @@ impl Source {
         let mut batch = Absorb { checkpoint, unchanged: repeated, ..Absorb::empty(&shared.realm, name, fence.clone(), now) };
         let mut parked = Vec::new();
 
+        let mut times = SourceTimes { read: self.read, ..SourceTimes::default() };
+        let mark = self.way.mark();
         let mapped = map(participant, &shared.program.contract, records, requested.edits, &mut batch, &mut self.parked, &mut parked);
+        times.map = self.way.since(mark);
+        let mark = self.way.mark();
         let ids: Vec<_> = mapped.iter().map(|(native, _)| native.id.clone()).collect();
         let known = store.known_by_external(&shared.realm, name, &ids).await?;
-        let identified = self.identify(mapped, known, &mut batch, &mut parked).await?;
+        let mut identified = self.identify(mapped, known, &mut batch, &mut parked).await?;
+        let merged: Vec<Identified> = identified.extract_if(.., |record| record.merged_into.is_some()).collect();
         let resolved = self.resolve(identified, &mut batch).await?;
 
         let connection = shared.connection(self.index).ok();
@@ -339,37 +363,113 @@ impl Source {
                 }
                 Decision::Absorb(absorbed) => {
                     batch.conflicts += absorbed.conflicts;
-                    batch.guard.changes += u64::from(absorbed.changes);
-                    batch.guard.deletes += u64::from(absorbed.deletes);
+                    batch.guard.changed.extend(absorbed.changes.then_some(absorbed.record.id));
+                    batch.guard.deleted.extend(absorbed.deletes.then_some(absorbed.record.id));
                     targets.extend(absorbed.record.enqueue.iter().map(|(target, _)| target.clone()));
                     self.parked.remove(&absorbed.record.external_id);
                     batch.records.push(absorbed.record);
                 }
             }
         }
+        let stale = !batch.rereads.is_empty();
+        // A merge is a command of its own. Until it is committed, the request to read the record again stands for it.
+        for record in &merged {
+            batch.unchanged += 1;
+            done.remove(&record.read.external_id);
+            batch.rereads.push((record.read.external_id.clone(), None));
+        }
         batch.reread_done = done.into_iter().collect();
         self.guard(&batch.guard, now).await?;
         if !shared.loaded() {
             // The first load changes everything, and must not weigh on the day after it.
-            batch.guard.changes = 0;
+            batch.guard.changed.clear();
         }
         let counts = (batch.records.len() as u64, batch.unchanged, batch.dead_letters.len() as u64);
-        let stale = !batch.rereads.is_empty();
         edits::close(store.as_ref(), requested.edits, &through, now).await?;
         let result = store.absorb(&batch).await;
         shared.store_result(&result);
         result?;
         shared.store_works();
+        times.absorb = self.way.since(mark);
+        self.way.absorbed(&batch.records, times);
         edits::forget(store.as_ref(), &shared.realm, name, &through).await?;
         self.parked.extend(parked);
         shared.around.metrics.read(&shared.realm, name, counts.0, counts.1, counts.2);
         for letter in &batch.dead_letters {
-            tracing::warn!(integration = %shared.realm, participant = %name, reason = %letter.reason, field = letter.field.as_deref().unwrap_or(""), message = %letter.message, "record became a dead letter");
+            tracing::warn!(integration = %shared.realm, participant = %name, reason = %letter.reason, field = letter.field.as_deref().unwrap_or(""), detail = %letter.message, "record became a dead letter");
             let error = RemoteError::new(letter.class, letter.reason.clone(), letter.message.clone()).field(letter.field.clone());
             shared.failed(self.index, letter.external_id.as_ref().map(ToString::to_string), letter.record, &error);
         }
         shared.wake_lanes(targets.iter().map(String::as_str));
         self.stale |= stale;
+        for record in &merged {
+            crash::point("source.merging");
+            self.merge(record, fence).await?;
+        }
+        Ok(())
+    }
+
+    /// The vendor merged a record into another. What cannot be done now (a write of ours is open) is done when it is read again.
+    async fn merge(&mut self, gone: &Identified, fence: &Fence) -> Result<(), Stop> {
+        let (shared, name) = (Arc::clone(&self.shared), self.name().to_owned());
+        let (store, participant) = (&shared.around.store, &shared.program.participants[self.index]);
+        let Some(master) = &gone.merged_into else { return Ok(()) };
+        let ids = [gone.read.external_id.clone(), master.clone()];
+        let loser = store.known_by_external(&shared.realm, &name, &ids[..1]).await?.pop().flatten();
+        let Some(loser) = loser.filter(|loser| loser.merged_into.is_none()) else { return Ok(()) };
+        let survivor = match store.record_ids(&shared.realm, &name, &ids[1..]).await?.pop().flatten() {
+            None => None,
+            Some(id) => store.known_by_id(&shared.realm, &[id]).await?.pop().flatten(),
+        };
+        let guard = Guarded { deleted: vec![loser.record.id], ..Guarded::default() };
+        self.guard(&guard, shared.now()).await?;
+        let mut merge = Merge {
+            realm: shared.realm.clone(),
+            participant: name.clone(),
+            fence: fence.clone(),
+            loser: loser.record.id,
+            loser_version: loser.record.version,
+            survivor: Survivor::Later,
+            referring: Vec::new(),
+            rereads: Vec::new(),
+            reread_done: Vec::new(),
+            guard: Guarded::default(),
+            now: shared.now(),
+        };
+        let mut after = None;
+        let committed = loop {
+            let last = match &survivor {
+                None => true,
+                Some(survivor) => {
+                    let ids = (loser.record.id, survivor.record.id);
+                    let page = store.referring(&shared.realm, &[ids.0, ids.1], after, REFERRING).await?;
+                    after = page.last().map(|known| known.record.id);
+                    (merge.referring, merge.rereads) = merge::referring(&shared.program, participant, &page, ids);
+                    page.len() < REFERRING
+                }
+            };
+            if last {
+                (merge.guard, merge.reread_done) = (guard.clone(), vec![gone.read.external_id.clone()]);
+                merge.survivor = match &survivor {
+                    Some(survivor) => merge::fold(&shared.program, participant, &loser, survivor, gone.read.modified),
+                    None => under_another_id(&name, &loser, master),
+                };
+                // The survivor's values are read again, in its new standing.
+                merge.rereads.push(master.clone());
+            }
+            match store.merge(&merge).await {
+                Ok(()) if last => break true,
+                Ok(()) => {}
+                Err(StoreError::Conflict(_)) => break false,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        self.stale = true;
+        if committed {
+            tracing::info!(integration = %shared.realm, participant = name, loser = %ids[0], survivor = %master, "records were merged");
+            let lanes: Vec<String> = shared.program.participants.iter().map(|participant| participant.unit.name.clone()).collect();
+            shared.wake_lanes(lanes.iter().map(String::as_str));
+        }
         Ok(())
     }
 
@@ -388,8 +488,13 @@ impl Source {
         let mut unknown = Vec::new();
         for ((native, inbound), known) in mapped.into_iter().zip(known) {
             match known {
+                // An alias: it stands for its survivor, and nobody's record changes with it.
+                Some(known) if known.merged_into.is_some() => batch.unchanged += 1,
                 Some(known) => identified.push(Identified::new(native, inbound, known.record.id, Some(known))),
-                None if native.deleted => batch.unchanged += 1,
+                None if native.deleted => {
+                    batch.unchanged += 1;
+                    batch.gone.push(native.id);
+                }
                 None => unknown.push((native, inbound)),
             }
         }
@@ -413,11 +518,14 @@ impl Source {
         let wanted: Vec<_> = candidates.iter().flatten().flatten().copied().collect::<BTreeSet<_>>().into_iter().collect();
         let by_id: HashMap<_, _> = wanted.iter().copied().zip(store.known_by_id(&shared.realm, &wanted).await?).collect();
 
+        let creating = participant.writable() && participant.key.is_none() && store.creating(&shared.realm, name).await?;
         // Match keys of records that are new in this very batch: two of them in one system are one record twice.
         let mut fresh: HashMap<u64, ExternalId> = HashMap::new();
         let mut claimed: HashMap<RecordId, ExternalId> = HashMap::new();
         for (((native, inbound), told), (keys, candidates)) in unknown.into_iter().zip(told).zip(keys.into_iter().zip(candidates)) {
             let document = partial(&inbound.fields);
+            // What carries an id that nobody knows was made by a write whose process died before it took note, or outlived a lost store.
+            let own = told.filter(|id| told_known.get(id).is_some_and(Option::is_none));
             let told = told.and_then(|id| told_known.get(&id).cloned().flatten());
             let matching: Option<Vec<Known>> = candidates
                 .into_iter()
@@ -439,6 +547,12 @@ impl Source {
                 (None, Some(mut one)) => one.pop(),
                 (None, None) => None,
             };
+            if known.is_none() && creating {
+                // It may be what a creation of ours has made; who it is, is told when that one's outcome is known.
+                batch.unchanged += 1;
+                batch.rereads.push((native.id, None));
+                continue;
+            }
             let taken = match &known {
                 Some(known) => {
                     known.identity(name).map(|identity| identity.external_id.clone()).or_else(|| claimed.get(&known.record.id).cloned())
@@ -459,7 +573,11 @@ impl Source {
                     for key in keys {
                         fresh.insert(key.hash, native.id.clone());
                     }
-                    RecordId(Uuid::now_v7())
+                    // A vendor's copy of a record carries the same id once more; the second one is a record of its own.
+                    let own = own.filter(|id| !claimed.contains_key(id));
+                    let id = own.unwrap_or_else(|| RecordId(Uuid::now_v7()));
+                    claimed.insert(id, native.id.clone());
+                    id
                 }
             };
             identified.push(Identified::new(native, inbound, id, known));
@@ -497,8 +615,8 @@ impl Source {
     }
 
     /// Holds the Integration when more changes or disappears than a person said could be right.
-    async fn guard(&self, batch: &GuardCounts, now: Timestamp) -> Result<(), Stop> {
-        if *batch == GuardCounts::default() {
+    async fn guard(&self, batch: &Guarded, now: Timestamp) -> Result<(), Stop> {
+        if *batch == Guarded::default() {
             return Ok(());
         }
         let shared = &self.shared;
@@ -507,8 +625,7 @@ impl Source {
         let confirmed = store.note(&shared.realm, CONFIRMED).await?.unwrap_or(Value::Null);
         let number = |name: &str| confirmed.get(name).and_then(Value::as_u64).unwrap_or(0);
         let began = confirmed.get("at").and_then(Value::as_i64).unwrap_or(0);
-        let counted = store.changes_since(&shared.realm, day_ago).await?;
-        let counts = GuardCounts { changes: counted.changes + batch.changes, deletes: counted.deletes + batch.deletes };
+        let counts = store.changes_since(&shared.realm, day_ago, batch).await?;
         let excused = if began > day_ago.0 { (number("changes"), number("deletes")) } else { (0, 0) };
         let window = Window {
             counts: GuardCounts { changes: counts.changes.saturating_sub(excused.0), deletes: counts.deletes.saturating_sub(excused.1) },
@@ -523,7 +640,7 @@ impl Source {
             tracing::info!(integration = %shared.realm, "guard overrun was confirmed");
             return Ok(());
         }
-        tracing::warn!(integration = %shared.realm, message = %stop.message, "guard holds the integration");
+        tracing::warn!(integration = %shared.realm, detail = %stop.message, "guard holds the integration");
         *lock(&shared.guard) = Some(stop);
         Err(Stop::Guarded)
     }
@@ -535,11 +652,14 @@ struct Identified {
     references: Vec<(FieldPath, ExternalId)>,
     id: RecordId,
     known: Option<Known>,
+    /// The vendor merged it into this one.
+    merged_into: Option<ExternalId>,
 }
 
 impl Identified {
     fn new(native: NativeRecord, inbound: Inbound, id: RecordId, known: Option<Known>) -> Self {
         Self {
+            merged_into: native.merged_into.filter(|_| native.deleted),
             references: inbound.references.into_iter().map(|(unit, _, external)| (unit, external)).collect(),
             read: ReadRecord {
                 external_id: native.id,
@@ -553,6 +673,18 @@ impl Identified {
             id,
             known,
         }
+    }
+}
+
+/// The survivor is no record here (it came since, or was turned away as the same as this one): then it is this one under another id, of which
+/// nothing has been read yet.
+fn under_another_id(participant: &str, loser: &Known, master: &ExternalId) -> Survivor {
+    let before = loser.identity(participant).map(|identity| identity.state.clone()).unwrap_or_default();
+    Survivor::ExternalId {
+        external_id: master.clone(),
+        state: ParticipantState { settled: before.settled, ..ParticipantState::default() },
+        alias: RecordId(Uuid::now_v7()),
+        alias_state: ParticipantState { deleted: true, ..before },
     }
 }
 

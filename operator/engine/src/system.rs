@@ -7,6 +7,7 @@ use fairlead_model::{ExternalId, FieldPath, RemoteError, Timestamp};
 use fairlead_systems::{Client, NativeRecord, Page, ReadRequest, WriteBatch, Written};
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Asked before each request that writes.
 pub type MaySend = Arc<dyn Fn() -> bool + Send + Sync>;
@@ -24,6 +25,8 @@ pub trait System: Send + Sync {
     async fn search(&self, entity: &str, fields: &[FieldPath], criteria: &[(FieldPath, Value)]) -> Result<Vec<NativeRecord>, RemoteError>;
     /// Writes, positionally. `may_send` is asked before each request; once it says no, what is left fails without having been sent.
     async fn write(&self, batch: &WriteBatch, may_send: MaySend) -> Vec<Result<Written, RemoteError>>;
+    /// The longest that one request may take.
+    fn request_timeout(&self) -> Duration;
     /// State of the circuit breaker.
     fn circuit(&self) -> Circuit;
     /// What is left of the quota.
@@ -58,6 +61,10 @@ impl System for Client {
 
     async fn write(&self, batch: &WriteBatch, may_send: MaySend) -> Vec<Result<Written, RemoteError>> {
         Self::write_while(self, batch, may_send).await
+    }
+
+    fn request_timeout(&self) -> Duration {
+        Self::request_timeout(self)
     }
 
     fn circuit(&self) -> Circuit {

@@ -398,8 +398,10 @@ impl Compiler<'_> {
             Direction::FromCanonical => Column::FromCanonical,
         };
         let scope = match direction {
-            Direction::ToCanonical => Scope { record: &self.native, item: list.map(|list| &list.native), side: "native" },
-            Direction::FromCanonical => Scope { record: &self.canonical, item: list.map(|list| &list.canonical), side: "canonical" },
+            Direction::ToCanonical => Scope { root: "record", record: &self.native, item: list.map(|list| &list.native), side: "native" },
+            Direction::FromCanonical => {
+                Scope { root: "record", record: &self.canonical, item: list.map(|list| &list.canonical), side: "canonical" }
+            }
         };
         match Expression::compile(text, scope) {
             Ok(expression) => match expression.fits(to, direction) {
@@ -714,7 +716,7 @@ impl Compiler<'_> {
 
     fn when(&mut self) -> Option<Expression> {
         let text = self.source.when?;
-        let scope = Scope { record: &self.canonical, item: None, side: "canonical" };
+        let scope = Scope { root: "record", record: &self.canonical, item: None, side: "canonical" };
         let mut wrong = |message: String, hint: Option<String>| {
             self.findings.push(Finding {
                 severity: Severity::Error,

@@ -47,9 +47,11 @@ mod compile;
 mod convert;
 mod expression;
 mod finding;
+mod predicate;
 mod shape;
 mod table;
 
 pub use expression::{LANGUAGE, MAX_EXPRESSION};
 pub use finding::{Column, Finding, RowError, Severity};
+pub use predicate::Predicate;
 pub use table::{How, Inbound, Lineage, Outbound, OutboundRow, Table, TableSource, Trace};

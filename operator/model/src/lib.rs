@@ -8,6 +8,7 @@ pub mod document;
 pub mod error;
 pub mod hash;
 pub mod id;
+pub mod metric;
 pub mod path;
 pub mod report;
 pub mod route;

@@ -3,6 +3,7 @@
 use crate::error::RemoteError;
 use crate::hash::Digest;
 use crate::id::RecordId;
+use crate::route::RouteReport;
 use crate::time::Timestamp;
 use crate::unit::ObjectKey;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,9 @@ pub struct Reports {
     pub connectors: BTreeMap<ObjectKey, ConnectorReport>,
     /// By Integration.
     pub integrations: BTreeMap<ObjectKey, IntegrationReport>,
+    /// By ApiContract, of those that are served.
+    #[serde(default)]
+    pub routes: BTreeMap<ObjectKey, RouteReport>,
     /// Removed Integrations whose clean-up is done.
     pub forgotten: Vec<ObjectKey>,
 }

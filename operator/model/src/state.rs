@@ -68,6 +68,20 @@ pub struct ParticipantState {
     /// The record is deleted or archived in this system.
     #[serde(rename = "x", default, skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
+    /// Where the target does something about records that leave it (`onLeave: Archive`): whether this one was inside.
+    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<Standing>,
+}
+
+/// A record's standing in a target whose `when` may turn false.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// `when` was true for it.
+    #[serde(rename = "i")]
+    Inside,
+    /// It was archived when `when` turned false.
+    #[serde(rename = "l")]
+    Left,
 }
 
 #[cfg(test)]

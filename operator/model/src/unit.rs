@@ -7,6 +7,7 @@
 use crate::hash::Digest;
 use crate::id::ObjectRef;
 use crate::path::FieldPath;
+use crate::route::RouteUnit;
 use crate::schema::{CanonicalSchema, NativeSchema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -20,6 +21,9 @@ pub struct Units {
     pub connectors: BTreeMap<ObjectKey, ConnectorUnit>,
     /// Integrations that passed planning.
     pub integrations: BTreeMap<ObjectKey, IntegrationUnit>,
+    /// What contracts serve, by ApiContract.
+    #[serde(default)]
+    pub routes: BTreeMap<ObjectKey, RouteUnit>,
     /// Integrations whose resource is gone, with what to do with their state; the runtime forgets them once done.
     pub removed: BTreeMap<ObjectKey, DeletionPolicy>,
 }
@@ -32,6 +36,15 @@ pub struct ObjectKey(pub String);
 impl From<&ObjectRef> for ObjectKey {
     fn from(object: &ObjectRef) -> Self {
         Self(object.to_string())
+    }
+}
+
+impl ObjectKey {
+    /// The object of this key, if it is one.
+    #[must_use]
+    pub fn object(&self) -> Option<ObjectRef> {
+        let (namespace, name) = self.0.split_once('/')?;
+        Some(ObjectRef::new(namespace, name))
     }
 }
 
@@ -117,6 +130,9 @@ pub struct IntegrationUnit {
     pub initial_load: InitialLoad,
     /// Match rules, tried in order; each a list of canonical paths that must all be present and equal.
     pub matching: Vec<Vec<FieldPath>>,
+    /// Canonical fields by which records can be found besides (the filters of the contract's `list` operations).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub indexed: Vec<FieldPath>,
     /// Who owns which field; the first rule that names a field decides, a field that none names has no owner (latest writer wins).
     pub ownership: Vec<OwnershipRule>,
     /// Which of several participants of one role wins.
@@ -187,6 +203,12 @@ pub struct WriteUnit {
     pub when: Option<String>,
     /// What a deletion becomes here.
     pub on_delete: OnDelete,
+    /// What becomes here of the second external id of a record into which another was merged.
+    #[serde(default, skip_serializing_if = "OnMerge::keeps")]
+    pub on_merge: OnMerge,
+    /// What becomes of a record here for which `when` turns false.
+    #[serde(default, skip_serializing_if = "OnLeave::keeps")]
+    pub on_leave: OnLeave,
     /// What happens to an edit of a field that another system owns.
     pub on_foreign_edit: OnForeignEdit,
 }
@@ -314,6 +336,38 @@ pub enum OnDelete {
     Archive,
     /// The record is deleted.
     Delete,
+}
+
+/// What becomes in a target of a second external id, after a merge elsewhere of the two records that it held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum OnMerge {
+    /// It stays as it is, and is neither read nor written any more.
+    #[default]
+    Keep,
+    /// It is made inactive, as the definition says.
+    Archive,
+}
+
+impl OnMerge {
+    fn keeps(&self) -> bool {
+        *self == Self::Keep
+    }
+}
+
+/// What becomes of a record in a target whose `when` turns false for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum OnLeave {
+    /// It stays as it is, and is written no more.
+    #[default]
+    Keep,
+    /// It is made inactive, as the definition says, and active again when `when` turns true again.
+    Archive,
+}
+
+impl OnLeave {
+    fn keeps(&self) -> bool {
+        *self == Self::Keep
+    }
 }
 
 /// What happens to an edit of a field that another system owns.

@@ -13,6 +13,8 @@ pub struct Config {
     pub lost_after: Duration,
     /// Noise (a number that leaves zero, a lag bucket, an error) is written at most this often; conditions are written at once.
     pub noise_interval: Duration,
+    /// Where callers reach the gateway, as a URL without the contracts' paths; nothing where no gateway runs.
+    pub gateway: Option<String>,
 }
 
 impl Default for Config {
@@ -22,6 +24,7 @@ impl Default for Config {
             silent_after: Duration::from_secs(20),
             lost_after: Duration::from_secs(60),
             noise_interval: Duration::from_secs(60),
+            gateway: None,
         }
     }
 }

@@ -18,8 +18,8 @@ use fairlead_mapping as mapping;
 use fairlead_model::hash::Digest;
 use fairlead_model::schema::{CanonicalSchema, FieldType, NativeSchema};
 use fairlead_model::unit::{
-    ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, OnDelete, OnError, OnForeignEdit, OwnershipRule, ParticipantUnit,
-    ReadUnit, Reference, Retry, RowUnit, Tie, ValuePair, WriteUnit,
+    ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, OnDelete, OnError, OnForeignEdit, OnLeave, OnMerge, OwnershipRule,
+    ParticipantUnit, ReadUnit, Reference, Retry, RowUnit, Tie, ValuePair, WriteUnit,
 };
 use fairlead_model::{FieldPath, ObjectRef};
 use fairlead_systems::{Definition, Entity};
@@ -217,6 +217,7 @@ fn compile(
                 api::InitialLoad::MatchOrCreate => InitialLoad::MatchOrCreate,
             },
             matching,
+            indexed: Vec::new(),
             ownership,
             tie: match spec.sync.tie() {
                 api::Tie::Home => Tie::Home,
@@ -277,7 +278,7 @@ fn contract<'a>(
     planned.compiled.as_ref().as_ref().ok().map(|contract| (planned, contract))
 }
 
-fn not_permitted(place: &str, kind: &str, target: &ObjectRef, object: &ObjectRef) -> Finding {
+pub(crate) fn not_permitted(place: &str, kind: &str, target: &ObjectRef, object: &ObjectRef) -> Finding {
     Finding::reference(
         Reason::RefNotPermitted,
         place,
@@ -286,7 +287,7 @@ fn not_permitted(place: &str, kind: &str, target: &ObjectRef, object: &ObjectRef
     )
 }
 
-fn dependency(place: &str, kind: &str, target: &ObjectRef, reason: Reason, message: &str) -> Finding {
+pub(crate) fn dependency(place: &str, kind: &str, target: &ObjectRef, reason: Reason, message: &str) -> Finding {
     Finding::reference(
         Reason::DependencyNotReady,
         place,
@@ -295,7 +296,7 @@ fn dependency(place: &str, kind: &str, target: &ObjectRef, reason: Reason, messa
     )
 }
 
-fn missing<'a>(
+pub(crate) fn missing<'a>(
     index: &Index<'_>,
     kind: Kind,
     target: &ObjectRef,
@@ -375,6 +376,14 @@ impl Context<'_> {
                 api::OnDelete::Keep => OnDelete::Keep,
                 api::OnDelete::Archive => OnDelete::Archive,
                 api::OnDelete::Delete => OnDelete::Delete,
+            },
+            on_merge: match write.on_merge() {
+                api::OnMerge::Keep => OnMerge::Keep,
+                api::OnMerge::Archive => OnMerge::Archive,
+            },
+            on_leave: match write.on_leave() {
+                api::OnLeave::Keep => OnLeave::Keep,
+                api::OnLeave::Archive => OnLeave::Archive,
             },
             on_foreign_edit: match write.on_foreign_edit() {
                 api::OnForeignEdit::Restore => OnForeignEdit::Restore,
@@ -499,6 +508,28 @@ impl Context<'_> {
                     );
                 }
                 _ => {}
+            }
+            if write.on_merge() == api::OnMerge::Archive && !entity.can_archive() {
+                refuse(
+                    format!("{place}.write.onMerge"),
+                    "archive",
+                    "use Keep, or declare `archive` in a definition that extends the system",
+                );
+            }
+            if write.on_leave() == api::OnLeave::Archive {
+                if !entity.can_archive() {
+                    refuse(
+                        format!("{place}.write.onLeave"),
+                        "archive",
+                        "use Keep, or declare `archive` in a definition that extends the system",
+                    );
+                } else if !entity.can_reactivate() {
+                    refuse(
+                        format!("{place}.write.onLeave"),
+                        "make active again an archived",
+                        "use Keep, or declare `reactivate` in a definition that extends the system",
+                    );
+                }
             }
         }
     }

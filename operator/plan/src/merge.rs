@@ -3,13 +3,17 @@
 //! Kept is what ran before, whose resource is still there, and which does not plan now. Not kept is what lost its ground: a contract or
 //! connector that the *running* unit uses and that was deleted, or no longer allows it; or what an older Integration claims. That is a
 //! decision of its owner, and use stops with it, whatever the Integration's own spec says by now. (A deleted ConfigMap is no such decision: its content lies in the unit.)
+//! The same holds for the route of a contract: it goes on being served while the contract is wrong, and ends with its operations, its path's
+//! older claimant, or the Integrations that it speaks of.
 //! A person who pauses an Integration is obeyed even while the rest of the spec is broken.
 
+use crate::finding::Severity;
 use crate::planned::{Planned, Verdict};
 use fairlead_api::Reason;
 use fairlead_model::ObjectRef;
+use fairlead_model::route::RouteUnit;
 use fairlead_model::unit::{DeletionPolicy, IntegrationUnit, ObjectKey, Units};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What stays true of objects whatever else is wrong with them. `None` is an object that is there and cannot be decoded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +24,10 @@ pub(crate) struct Standing {
     pub(crate) contracts: BTreeMap<ObjectRef, Option<Vec<String>>>,
     /// What each Integration orders.
     pub(crate) integrations: BTreeMap<ObjectRef, Option<Orders>>,
+    /// The namespaces whose contracts may serve each Integration's records.
+    pub(crate) served: BTreeMap<ObjectRef, Option<Vec<String>>>,
+    /// The contracts that have no operations.
+    pub(crate) silent: BTreeSet<ObjectRef>,
 }
 
 /// What an Integration's spec orders that needs nothing else to be right.
@@ -57,6 +65,11 @@ pub fn merge_last_good(previous: &Units, planned: &Planned) -> Units {
             }
         }
     }
+    for (key, unit) in &previous.routes {
+        if !units.routes.contains_key(key) && may_be_served(unit, planned) {
+            units.routes.insert(key.clone(), unit.clone());
+        }
+    }
     for (key, policy) in &previous.removed {
         units.removed.entry(key.clone()).or_insert(*policy);
     }
@@ -68,17 +81,36 @@ pub fn merge_last_good(previous: &Units, planned: &Planned) -> Units {
 
 /// Whether everything that a running unit uses is still there and still allows it, and no older Integration claims the same.
 fn has_ground(unit: &IntegrationUnit, planned: &Planned) -> bool {
-    let verdict = planned.integrations.get(&unit.object);
-    if verdict.and_then(Verdict::fault).is_some_and(|(reason, _)| reason == Reason::Conflict) {
-        return false;
-    }
-    let allows = |consents: &BTreeMap<ObjectRef, Option<Vec<String>>>, target: &ObjectRef| match consents.get(target) {
+    let caller = &unit.object.namespace;
+    !lost_claim(planned.integrations.get(&unit.object))
+        && allows(&planned.standing.contracts, &unit.contract.object, caller)
+        && unit.participants.iter().all(|participant| allows(&planned.standing.connectors, &participant.connector, caller))
+}
+
+/// The same of a route, whose contract must still have operations.
+fn may_be_served(unit: &RouteUnit, planned: &Planned) -> bool {
+    let standing = &planned.standing;
+    standing.contracts.contains_key(&unit.object)
+        && !standing.silent.contains(&unit.object)
+        && !lost_claim(planned.contracts.get(&unit.object))
+        && unit
+            .integrations()
+            .all(|key| key.object().is_some_and(|integration| allows(&standing.served, &integration, &unit.object.namespace)))
+}
+
+/// Whether an older resource claims the same.
+fn lost_claim(verdict: Option<&Verdict>) -> bool {
+    verdict.is_some_and(|verdict| {
+        verdict.findings.iter().any(|finding| finding.severity == Severity::Error && finding.reason == Reason::Conflict)
+    })
+}
+
+fn allows(consents: &BTreeMap<ObjectRef, Option<Vec<String>>>, target: &ObjectRef, caller: &str) -> bool {
+    match consents.get(target) {
         None => false,
         Some(None) => true,
-        Some(Some(names)) => target.namespace == unit.object.namespace || names.contains(&unit.object.namespace),
-    };
-    allows(&planned.standing.contracts, &unit.contract.object)
-        && unit.participants.iter().all(|participant| allows(&planned.standing.connectors, &participant.connector))
+        Some(Some(names)) => target.namespace == caller || names.iter().any(|name| name == caller),
+    }
 }
 
 fn obeying(unit: &IntegrationUnit, orders: Option<&Orders>) -> IntegrationUnit {

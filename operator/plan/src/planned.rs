@@ -1,7 +1,7 @@
 //! The compile step: a world becomes units, verdicts and the edges between objects.
 //!
 //! Order matters only inwards: contracts and connectors are judged first, then each Integration against them. One broken object yields a
-//! verdict of its own and harms nobody who does not need it. An Integration becomes a unit only if everything it needs is right; what
+//! verdict of its own and harms nobody who does not need it. What contracts serve is judged last, since it speaks of Integrations. An Integration becomes a unit only if everything it needs is right; what
 //! happens to one that ran before and does not plan now is decided by [`crate::merge_last_good`].
 
 use crate::config::Config;
@@ -12,7 +12,7 @@ use crate::integration::{self, Remembered};
 use crate::merge::Standing;
 use crate::references::{RefKind, References, Target};
 use crate::world::{Index, World};
-use crate::{connector, contract};
+use crate::{connector, contract, route};
 use fairlead_api::{Integration, Kind, Reason};
 use fairlead_contract::{Contract, SchemaFinding};
 use fairlead_model::hash::Digest;
@@ -64,6 +64,19 @@ pub struct Verdict {
     pub system: Option<SystemFacts>,
     /// Of an Integration: its participants' names and connectors, in order.
     pub participants: Vec<(String, ObjectRef)>,
+    /// Of an ApiContract with operations: where it should be served.
+    pub route: Option<RouteFacts>,
+}
+
+/// Where a contract's operations should be served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteFacts {
+    /// The path, if the contract says enough for one.
+    pub path: Option<String>,
+    /// The host names; none is any.
+    pub hostnames: Vec<String>,
+    /// How many consumers it names.
+    pub consumers: usize,
 }
 
 /// The system behind a Connector.
@@ -90,6 +103,7 @@ impl Verdict {
             digest: None,
             system: None,
             participants: Vec::new(),
+            route: None,
         }
     }
 
@@ -166,6 +180,9 @@ impl Planner {
             let mut result = contract::plan(object, resource, &self.memo, &mut fresh);
             double_check(&index, &mut result.verdict);
             planned.standing.contracts.insert(object.clone(), Some(allowed(resource.spec.allowed_namespaces.as_ref())));
+            if resource.spec.operations.is_empty() {
+                planned.standing.silent.insert(object.clone());
+            }
             contracts.insert(object.clone(), result);
         }
 
@@ -198,7 +215,22 @@ impl Planner {
                 planned.units.integrations.insert(ObjectKey::from(object), unit);
             }
             planned.standing.integrations.insert(object.clone(), Some(result.orders));
+            planned.standing.served.insert(object.clone(), Some(allowed(resource.spec.allowed_namespaces.as_ref())));
             planned.integrations.insert(object.clone(), result.verdict);
+        }
+
+        let mut paths = route::Paths::default();
+        for object in route::by_age(&index) {
+            let Some(result) = contracts.get_mut(&object) else { continue };
+            let mut names = Vec::new();
+            let unit = route::plan(result, &index, &planned.integrations, &mut paths, &mut names);
+            for target in names {
+                planned.references.add(Target::new(RefKind::ApiContract, object.clone()), target);
+            }
+            if let Some(unit) = unit {
+                result.verdict.digest = Some(unit.digest.clone());
+                planned.units.routes.insert(ObjectKey::from(&object), unit);
+            }
         }
 
         for (object, mut result) in contracts {
@@ -235,6 +267,7 @@ impl Planner {
                 }
                 Kind::Integration => {
                     planned.standing.integrations.entry(object.clone()).or_insert(None);
+                    planned.standing.served.entry(object.clone()).or_insert(None);
                     planned.integrations.entry(object).or_insert(verdict);
                 }
             }

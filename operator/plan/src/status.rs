@@ -101,7 +101,8 @@ pub fn statuses(world: &World, planned: &Planned, reports: Option<&Reports>, mom
     let previous: BTreeMap<ObjectRef, &ApiContractStatus> =
         world.contracts.iter().filter_map(|c| Some((object_ref(&c.metadata), c.status.as_ref()?))).collect();
     for (object, verdict) in &planned.contracts {
-        let judged = contract_status(verdict, previous.get(object).copied(), moment);
+        let report = reports.and_then(|reports| reports.routes.get(&ObjectKey::from(object)));
+        let judged = contract_status(verdict, Heard { report, at }, previous.get(object).copied(), moment, config);
         soonest(judged.next_check);
         all.contracts.insert(object.clone(), judged.status);
     }

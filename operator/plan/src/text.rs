@@ -7,6 +7,7 @@ use crate::finding::{Check, render};
 use crate::planned::{Planned, Verdict};
 use fairlead_api::Kind;
 use fairlead_model::ObjectRef;
+use fairlead_model::route::RouteUnit;
 use fairlead_model::unit::{ConnectorUnit, IntegrationUnit, ObjectKey};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -35,7 +36,7 @@ pub fn resource_text(planned: &Planned, verdict: &Verdict) -> String {
     let unit = match verdict.kind {
         Kind::Connector => planned.units.connectors.get(&key).map(connector),
         Kind::Integration => planned.units.integrations.get(&key).map(integration),
-        Kind::ApiContract => None,
+        Kind::ApiContract => planned.units.routes.get(&key).map(route),
     };
     if let Some(mut unit) = unit {
         tidy(&mut unit);
@@ -75,6 +76,13 @@ fn integration(unit: &IntegrationUnit) -> Value {
         Value::Object(shown)
     });
     shown.insert("participants".into(), participants.collect());
+    Value::Object(shown)
+}
+
+fn route(unit: &RouteUnit) -> Value {
+    let mut shown = shorn(unit, &["object", "generation", "digest", "schema", "fields", "domain", "entity", "major"]);
+    shown.insert("path".into(), json!(unit.path()));
+    shown.insert("fields".into(), json!(unit.fields.len()));
     Value::Object(shown)
 }
 

@@ -87,6 +87,22 @@ fn the_quickstart_plans_without_a_finding() {
 }
 
 #[test]
+fn the_gateway_example_is_the_quickstarts_contract_with_operations_and_plans_without_a_finding() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/gateway/customer-v1.yaml");
+    let served = documents(&std::fs::read_to_string(path).unwrap()).remove(0);
+    let mut all = quickstart();
+    let plain = all.iter_mut().find(|document| document["kind"] == "ApiContract").unwrap();
+    for part in ["entity", "version", "key", "schema", "lifecycle"] {
+        assert_eq!(plain["spec"][part], served["spec"][part], "{part}");
+    }
+    *plain = served;
+    let planned = plan(&World::of_manifests(&all, true), Catalog::builtin(), &Config::default(), Timestamp(0));
+    let findings: Vec<String> = planned.verdicts().flat_map(|verdict| &verdict.findings).map(ToString::to_string).collect();
+    assert_eq!(findings, Vec::<String>::new());
+    assert_eq!(planned.units.routes.values().map(fairlead_model::route::RouteUnit::path).collect::<Vec<_>>(), ["/sales/customer/v1"]);
+}
+
+#[test]
 fn a_quickstart_customer_that_netsuite_does_not_know_gets_a_subsidiary_by_country_and_keeps_the_one_it_has() {
     let planned = plan(&World::of_manifests(&quickstart(), true), Catalog::builtin(), &Config::default(), Timestamp(0));
     let unit = planned.units.integrations.values().next().unwrap();

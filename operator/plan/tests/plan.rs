@@ -209,3 +209,63 @@ fn a_planner_that_remembers_says_what_a_fresh_one_says() {
         assert_eq!(planner.plan(&world, Catalog::builtin(), &config, now), planned(&world));
     }
 }
+
+/// The base world with a contract that is served.
+fn served(edits: &[Edit]) -> Planned {
+    let mut documents = fairlead_api::manifest::from_yaml(include_str!("golden/routes.yaml")).unwrap();
+    let known: Vec<_> = documents.iter().map(|d| (d["kind"].clone(), d["metadata"]["name"].clone())).collect();
+    documents.extend(base().into_iter().filter(|d| !known.contains(&(d["kind"].clone(), d["metadata"]["name"].clone()))));
+    for (kind, name, edit) in edits {
+        edit(documents.iter_mut().find(|d| d["kind"] == *kind && d["metadata"]["name"] == *name).unwrap());
+    }
+    documents.retain(|document| !document.is_null());
+    planned(&World::of_manifests(&documents, true))
+}
+
+fn routes(edits: &[Edit]) -> Vec<fairlead_model::hash::Digest> {
+    let good = merge_last_good(&Units::default(), &served(&[]));
+    merge_last_good(&good, &served(edits)).routes.values().map(|route| route.digest.clone()).collect()
+}
+
+#[test]
+fn a_broken_contract_keeps_its_last_good_route_and_loses_it_with_its_ground() {
+    let good = routes(&[]);
+    assert_eq!(good.len(), 1);
+    let broken: Edit = ("ApiContract", "customer-v1", |d| d["spec"]["operations"][0]["filters"] = json!(["nothing"]));
+    assert_eq!(routes(&[broken]), good);
+    let integration_broken: Edit = ("Integration", "customers", |d| d["spec"]["sync"]["participants"][0]["entity"] = json!("Acount"));
+    assert_eq!(routes(&[integration_broken]), good);
+    let ends: [Edit; 4] = [
+        ("ApiContract", "customer-v1", GONE),
+        ("ApiContract", "customer-v1", |d| {
+            let spec = d["spec"].as_object_mut().unwrap();
+            ["operations", "security", "consumers", "exposure"].iter().for_each(|block| drop(spec.remove(*block)));
+        }),
+        ("Integration", "customers", GONE),
+        ("Integration", "customers", |d| d["spec"]["allowedNamespaces"]["names"] = json!(["europe"])),
+    ];
+    for end in ends {
+        assert!(routes(&[end]).is_empty(), "{} {}", end.0, end.1);
+        if end.0 == "Integration" {
+            assert!(routes(&[broken, end]).is_empty(), "a broken contract too loses what it may not use");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_operation_harms_no_integration_on_the_contract() {
+    let planned = served(&[("ApiContract", "customer-v1", |d| d["spec"]["operations"][0]["filters"] = json!(["nothing"]))]);
+    assert!(planned.verdict(Kind::Integration, &customers()).unwrap().is_good());
+    assert!(planned.units.routes.is_empty() && planned.units.integrations.len() == 1);
+}
+
+#[test]
+fn a_repaired_integration_heals_the_contract_without_a_touch() {
+    let break_it: Edit = ("Integration", "customers", |d| d["spec"]["sync"]["participants"][0]["entity"] = json!("Acount"));
+    let contract = ObjectRef::new("contracts", "customer-v1");
+    assert!(!served(&[break_it]).verdict(Kind::ApiContract, &contract).unwrap().is_good());
+    assert!(served(&[]).verdict(Kind::ApiContract, &contract).unwrap().is_good());
+    let planned = served(&[]);
+    let concerned = planned.references.concerned(&Target::new(RefKind::Integration, customers()));
+    assert!(concerned.contains(&Target::new(RefKind::ApiContract, contract)));
+}

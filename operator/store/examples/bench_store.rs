@@ -9,8 +9,8 @@ use fairlead_model::hash::ValueHash;
 use fairlead_model::state::{FieldState, ParticipantState};
 use fairlead_model::{ExternalId, RecordId, Timestamp};
 use fairlead_store::{
-    Absorb, AbsorbRecord, Claim, Fence, GuardCounts, Intend, LeaseRequest, MatchKey, Origin, Outcome, Record, RecordChange, Settle,
-    Settlement, SqliteStore, Store,
+    Absorb, AbsorbRecord, Claim, Fence, Guarded, IndexKey, Intend, LeaseRequest, Origin, Outcome, Record, RecordChange, Settle, Settlement,
+    SqliteStore, Store,
 };
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -58,10 +58,10 @@ impl Bench {
             let known = self.store.known_by_external(REALM, "crm", &externals).await.unwrap();
             assert!(known.iter().all(|known| known.is_some() == (version > 1)));
             let records = chunk.iter().zip(externals).map(|(n, external_id)| {
-                let (record, match_keys) = (record(*n, version), vec![MatchKey { hash: n.wrapping_mul(0x9E37_79B9_7F4A_7C15) }]);
+                let key = IndexKey { hash: n.wrapping_mul(0x9E37_79B9_7F4A_7C15), matches: true };
+                let (record, keys) = (record(*n, version), vec![key]);
                 let id = record.id;
-                let change =
-                    if version == 1 { RecordChange::Insert { record, match_keys } } else { RecordChange::Update { record, match_keys } };
+                let change = if version == 1 { RecordChange::Insert { record, keys } } else { RecordChange::Update { record, keys } };
                 let enqueue = vec![("erp".to_owned(), Origin::Source("crm".into()))];
                 AbsorbRecord { id, change, external_id, state: state(version), enqueue, counts_as_changed: true }
             });
@@ -73,10 +73,12 @@ impl Bench {
                 dead_letters: Vec::new(),
                 rereads: Vec::new(),
                 reread_done: Vec::new(),
+                gone: Vec::new(),
                 checkpoint: None,
                 unchanged: 0,
-                guard: GuardCounts::default(),
+                guard: Guarded::default(),
                 conflicts: 0,
+                direct: 0,
                 now,
             };
             self.store.absorb(&absorb).await.unwrap();
@@ -90,7 +92,12 @@ impl Bench {
             let results = claimed.iter().map(|key| Settlement {
                 id: key.known.record.id,
                 version,
-                outcome: Outcome::Delivered { external_id: ExternalId(format!("e{}", key.known.record.id)), state: state(version) },
+                learnt: None,
+                outcome: Outcome::Delivered {
+                    external_id: ExternalId(format!("e{}", key.known.record.id)),
+                    state: state(version),
+                    incomplete: None,
+                },
             });
             self.store.settle(&Settle { realm, target, fence, results: results.collect(), now }).await.unwrap();
         }

@@ -16,14 +16,19 @@ pub enum Command {
     Lease,
     Release,
     Absorb,
+    Merge,
     Claim,
     Intend,
     Settle,
     Enqueue,
     RequestReads,
     CloseDeadLetters,
+    Reindex,
     PutNote,
     Forget,
+    BeginWrite,
+    FinishWrite,
+    AbandonWrite,
 }
 
 /// A place inside a command.
@@ -53,18 +58,23 @@ pub enum Step {
 
 impl Command {
     /// Every command.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 16] = [
         Self::Lease,
         Self::Release,
         Self::Absorb,
+        Self::Merge,
         Self::Claim,
         Self::Intend,
         Self::Settle,
         Self::Enqueue,
         Self::RequestReads,
         Self::CloseDeadLetters,
+        Self::Reindex,
         Self::PutNote,
         Self::Forget,
+        Self::BeginWrite,
+        Self::FinishWrite,
+        Self::AbandonWrite,
     ];
 
     /// The name in [`VARIABLE`].
@@ -74,14 +84,19 @@ impl Command {
             Self::Lease => "lease",
             Self::Release => "release",
             Self::Absorb => "absorb",
+            Self::Merge => "merge",
             Self::Claim => "claim",
             Self::Intend => "intend",
             Self::Settle => "settle",
             Self::Enqueue => "enqueue",
             Self::RequestReads => "request-reads",
             Self::CloseDeadLetters => "close-dead-letters",
+            Self::Reindex => "reindex",
             Self::PutNote => "put-note",
             Self::Forget => "forget",
+            Self::BeginWrite => "begin-write",
+            Self::FinishWrite => "finish-write",
+            Self::AbandonWrite => "abandon-write",
         }
     }
 
@@ -90,9 +105,17 @@ impl Command {
     pub const fn inner_steps(self) -> &'static [Step] {
         match self {
             Self::Absorb => &[Step::Fenced, Step::Partly, Step::Rows, Step::DeadLetters, Step::Reads],
+            Self::Merge => &[Step::Fenced, Step::Partly, Step::Rows, Step::Reads],
             Self::Claim | Self::Intend | Self::Settle => &[Step::Fenced, Step::Partly, Step::Rows],
-            Self::Enqueue | Self::Forget => &[Step::Partly, Step::Rows],
-            Self::Lease | Self::Release | Self::RequestReads | Self::CloseDeadLetters | Self::PutNote => &[Step::Rows],
+            Self::Enqueue | Self::Reindex | Self::Forget => &[Step::Partly, Step::Rows],
+            Self::Lease
+            | Self::Release
+            | Self::RequestReads
+            | Self::CloseDeadLetters
+            | Self::PutNote
+            | Self::BeginWrite
+            | Self::FinishWrite
+            | Self::AbandonWrite => &[Step::Rows],
         }
     }
 }

@@ -38,7 +38,7 @@ pub trait Store: Send + Sync + 'static {
     /// again and decides again. When it returns, the source counts as acknowledged.
     ///
     /// A conflict is: another version than the one looked up; an id that is there already (Insert) or not (Keep, Update); a live record
-    /// with one of the match keys (Insert); an external id that stands for another record; a second external id of this participant for one
+    /// with one of the match keys (Insert); a record that was merged; an external id that stands for another record; a second external id of this participant for one
     /// record; a state that does not know of a write which was settled since it was looked up (`state.settled` below the stored one: a
     /// state is changed, never made anew); and a change (`counts_as_changed`) in a record of which a write to this participant is claimed,
     /// since that write will settle by the state it was claimed with.
@@ -46,6 +46,17 @@ pub trait Store: Send + Sync + 'static {
     /// Open inbound and identity letters of an external id that is absorbed close as superseded. Lanes and reads that waited for a newly
     /// named record are due at once.
     async fn absorb(&self, batch: &Absorb) -> Result<Absorbed, StoreError>;
+
+    /// Folds one record into another in ONE transaction, because a vendor merged the two; or has a record go on under another external id.
+    ///
+    /// The loser stays as a tombstone whose id resolves to the survivor wherever records are looked up by id; external ids that it keeps are
+    /// *aliases*: they resolve likewise, and are neither absorbed nor written. Its match keys go, its waiting lane entries and open letters
+    /// pass to the survivor (where that one has its own, the loser's are superseded), and what waited for it waits for the survivor. A merge
+    /// that was committed before is repeated without effect.
+    ///
+    /// [`StoreError::Conflict`]: another version than the one looked up, or a write to either that is in flight or has no known outcome yet;
+    /// also an external id that stands for a record by now. Nothing is committed then.
+    async fn merge(&self, merge: &Merge) -> Result<(), StoreError>;
 
     /// Claims up to `max` due keys of one target's lane, oldest first, marks them in flight under the fence's epoch (until they are settled,
     /// or claimed again under a newer epoch) and returns them with everything needed to write them.
@@ -72,6 +83,11 @@ pub trait Store: Send + Sync + 'static {
     /// Closes open dead letters without delivering them.
     async fn close_dead_letters(&self, close: &CloseDeadLetters) -> Result<u64, StoreError>;
 
+    /// Gives a page of stored records other index keys (match rules were edited, another field is to be found by) and notes how far that is,
+    /// in one transaction. Nothing else of a record changes. [`StoreError::Conflict`] names records that are not there in the version that
+    /// their keys were taken of; nothing is committed then.
+    async fn reindex(&self, page: &Reindex) -> Result<(), StoreError>;
+
     /// Writes a small named value of a realm (resync token, table digests, guard confirmations).
     async fn put_note(&self, realm: &str, name: &str, value: &serde_json::Value) -> Result<(), StoreError>;
 
@@ -79,21 +95,40 @@ pub trait Store: Send + Sync + 'static {
     /// back. Epochs stay.
     async fn forget(&self, realm: &str) -> Result<(), StoreError>;
 
+    /// Notes that a write of an API caller begins, unless its key is known. A write that was begun and neither answered nor given up within
+    /// `held` belongs to a process that died: it may be done again. What has expired is forgotten, and the oldest where there are too many.
+    async fn begin_write(&self, begin: &BeginWrite) -> Result<WriteBegun, StoreError>;
+
+    /// Keeps the answer to a write that was begun.
+    async fn finish_write(&self, scope: &str, answer: &str) -> Result<(), StoreError>;
+
+    /// Forgets a write that was begun and has no answer, so that it can be tried again.
+    async fn abandon_write(&self, scope: &str) -> Result<(), StoreError>;
+
     // ---- queries ----------------------------------------------------------------------------------------------------------------
 
-    /// What is known of each external id of one participant, positionally.
+    /// What is known of each external id of one participant, positionally; of an alias, the merged record ([`Known::merged_into`]).
     async fn known_by_external(&self, realm: &str, participant: &str, ids: &[ExternalId]) -> Result<Vec<Option<Known>>, StoreError>;
 
-    /// What is known of each record, positionally.
+    /// What is known of each record, positionally; of the survivor where it was merged.
     async fn known_by_id(&self, realm: &str, ids: &[RecordId]) -> Result<Vec<Option<Known>>, StoreError>;
 
     /// The live records that carry each match key, positionally (at most 3 each: one is a match, two are ambiguous).
-    async fn match_records(&self, realm: &str, keys: &[MatchKey]) -> Result<Vec<Vec<RecordId>>, StoreError>;
+    async fn match_records(&self, realm: &str, keys: &[IndexKey]) -> Result<Vec<Vec<RecordId>>, StoreError>;
 
-    /// The external id of each record in one participant, positionally.
+    /// A page of the live records that carry `key`, after the record `after` (none, if the realm does not hold that one), in the order in
+    /// which the realm first saw them. Whether it carries the key of every record is told by [`IndexState`]; that a record really holds the
+    /// value is for the caller to check.
+    async fn find(&self, realm: &str, key: IndexKey, after: Option<RecordId>, max: usize) -> Result<Vec<Known>, StoreError>;
+
+    /// A page of records whose documents hold one of these ids as text, in id order after `after`.
+    async fn referring(&self, realm: &str, ids: &[RecordId], after: Option<RecordId>, max: usize) -> Result<Vec<Known>, StoreError>;
+
+    /// The external id of each record in one participant, positionally; the survivor's where it was merged.
     async fn external_ids(&self, realm: &str, participant: &str, ids: &[RecordId]) -> Result<Vec<Option<ExternalId>>, StoreError>;
 
-    /// The record of each external id of one participant, positionally (deleted records included).
+    /// The record of each external id of one participant, positionally (deleted records included; of an alias, the
+    /// survivor).
     async fn record_ids(&self, realm: &str, participant: &str, ids: &[ExternalId]) -> Result<Vec<Option<RecordId>>, StoreError>;
 
     /// The store's present sequence: every commit raises it. A read notes it when its request starts.
@@ -111,8 +146,8 @@ pub trait Store: Send + Sync + 'static {
     /// Counts of one realm, taken in one snapshot: ledger per lane and origin, reads per source, pending, dead letters, live records.
     async fn snapshot(&self, realm: &str, now: Timestamp) -> Result<Snapshot, StoreError>;
 
-    /// Changes and deletes that were absorbed since `since`, for the guard.
-    async fn changes_since(&self, realm: &str, since: Timestamp) -> Result<GuardCounts, StoreError>;
+    /// How many records were changed and how many deleted since `since` (to the hour), those of `with` among them, for the guard.
+    async fn changes_since(&self, realm: &str, since: Timestamp, with: &Guarded) -> Result<GuardCounts, StoreError>;
 
     /// Dead letters by filter, newest first.
     async fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, StoreError>;
@@ -124,7 +159,7 @@ pub trait Store: Send + Sync + 'static {
     /// A page of records in id order, after `after`; for previews, resync, and the API.
     async fn records(&self, realm: &str, after: Option<RecordId>, max: usize) -> Result<Vec<Known>, StoreError>;
 
-    /// A page of a participant's external ids in order, after `after`.
+    /// A page of a participant's external ids in order, after `after`; without aliases.
     async fn participant_ids(
         &self,
         realm: &str,
@@ -132,6 +167,12 @@ pub trait Store: Send + Sync + 'static {
         after: Option<&ExternalId>,
         max: usize,
     ) -> Result<Vec<ExternalId>, StoreError>;
+
+    /// For which record each of these waits in a target's lane, positionally.
+    async fn waits_for(&self, realm: &str, target: &str, ids: &[RecordId]) -> Result<Vec<Option<RecordId>>, StoreError>;
+
+    /// Whether a record is being created in a target at this moment, or perhaps was: what is read there and known to nobody may be that one.
+    async fn creating(&self, realm: &str, target: &str) -> Result<bool, StoreError>;
 
     /// When the next lane entry of a target that was put off (`Retry`) falls due. What is due at once is not told here: claim until a
     /// claim comes back empty, then wait for this time or for a new entry.

@@ -1,8 +1,10 @@
 //! The values that commands and queries carry. They hold decisions; this module takes none.
 
+use fairlead_model::hash::ValueHash;
 use fairlead_model::state::ParticipantState;
-use fairlead_model::{Document, ErrorClass, ExternalId, RecordId, Timestamp};
+use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, Timestamp, document};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -73,6 +75,8 @@ pub enum Origin {
     Repair,
     /// A dead letter is tried again.
     Replay,
+    /// A caller of the API.
+    Api,
 }
 
 /// A canonical record.
@@ -123,6 +127,8 @@ pub struct Known {
     pub identities: Vec<Identity>,
     /// Targets in whose lane it stands, and whether a write is in flight there.
     pub lanes: Vec<LaneEntry>,
+    /// It was folded into this record, which lives on in its place; the identities that it still has are aliases of that one.
+    pub merged_into: Option<RecordId>,
 }
 
 impl Known {
@@ -142,12 +148,53 @@ pub struct LaneEntry {
     pub in_flight: bool,
 }
 
-/// An index entry by which records are found that no identity names yet. `rule` is the rule's place in the list, `hash` covers the
-/// rule's paths and values; equal hashes are checked against the documents by the caller.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MatchKey {
-    /// The hash over rule and values.
+/// An entry of the index by which live records are found by what they hold: by a match rule (who a record is that no identity names yet),
+/// or by one field (a list that is filtered). Equal hashes are checked against the documents by whoever asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IndexKey {
+    /// The hash over paths and values.
     pub hash: u64,
+    /// The key of a match rule: it tells who the record is.
+    pub matches: bool,
+}
+
+impl IndexKey {
+    /// The key of a match rule, if all its fields are there. It depends on the rule's paths, not on its place among the rules: another rule
+    /// before it changes nothing for the records that it finds.
+    #[must_use]
+    pub fn of_rule(paths: &[FieldPath], document: &Document) -> Option<Self> {
+        let mut values = Vec::with_capacity(paths.len() * 2);
+        for path in paths {
+            values.push(Value::from(path.to_string()));
+            values.push(document::present(document, path)?.clone());
+        }
+        Some(Self { hash: ValueHash::of(Some(&Value::Array(values))).0, matches: true })
+    }
+
+    /// The key of one field that holds `value`; for [`crate::Store::find`].
+    #[must_use]
+    pub fn of_field(path: &FieldPath, value: &Value) -> Self {
+        let named = Value::Object(Document::from_iter([(path.to_string(), value.clone())]));
+        Self { hash: ValueHash::of(Some(&named)).0, matches: false }
+    }
+}
+
+/// By what a realm's records can be found, and how far a change of that has come; kept as the note [`IndexState::NOTE`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexState {
+    /// Over the match rules and fields that are wanted.
+    pub digest: u64,
+    /// The fields by which every record can be found now. While the index is rebuilt, those that the former one had and this one keeps.
+    pub fields: Vec<FieldPath>,
+    /// Every record has its keys.
+    pub complete: bool,
+    /// Until then: the last record that has.
+    pub after: Option<RecordId>,
+}
+
+impl IndexState {
+    /// The name of the note.
+    pub const NOTE: &'static str = "index";
 }
 
 /// A batch of observed changes.
@@ -167,14 +214,18 @@ pub struct Absorb {
     pub rereads: Vec<(ExternalId, Option<ExternalId>)>,
     /// External ids whose requested re-read is herewith done.
     pub reread_done: Vec<ExternalId>,
+    /// External ids that stand for no record and are gone: what was wrong with them is over, so their open letters close as superseded.
+    pub gone: Vec<ExternalId>,
     /// Where the next read begins, if this batch moves it.
     pub checkpoint: Option<Checkpoint>,
     /// Reads counted: how many records the batch held, and how many of those were equal to what was known.
     pub unchanged: u64,
-    /// Changes and deletes that count towards the guard.
-    pub guard: GuardCounts,
+    /// What counts towards the guard.
+    pub guard: Guarded,
     /// Conflicts on owned fields (foreign edits) seen in this batch.
     pub conflicts: u64,
+    /// Writes of API callers that this participant has acknowledged, past its lane: they enter its book under `Api` and are delivered at once.
+    pub direct: u64,
     /// The present moment.
     pub now: Timestamp,
 }
@@ -191,10 +242,12 @@ impl Absorb {
             dead_letters: Vec::new(),
             rereads: Vec::new(),
             reread_done: Vec::new(),
+            gone: Vec::new(),
             checkpoint: None,
             unchanged: 0,
-            guard: GuardCounts::default(),
+            guard: Guarded::default(),
             conflicts: 0,
+            direct: 0,
             now,
         }
     }
@@ -229,16 +282,85 @@ pub enum RecordChange {
     Insert {
         /// The record, version 1.
         record: Record,
-        /// Its match keys.
-        match_keys: Vec<MatchKey>,
+        /// What it is found by.
+        keys: Vec<IndexKey>,
     },
     /// It changed.
     Update {
         /// The record, its version one above the one that was looked up.
         record: Record,
-        /// Its match keys, all of them.
-        match_keys: Vec<MatchKey>,
+        /// What it is found by, all of it.
+        keys: Vec<IndexKey>,
     },
+}
+
+/// One record is folded into another, because a vendor merged the two.
+#[derive(Debug, Clone)]
+pub struct Merge {
+    /// The realm.
+    pub realm: String,
+    /// The participant whose vendor merged them.
+    pub participant: String,
+    /// The reader's lease.
+    pub fence: Fence,
+    /// The record that goes.
+    pub loser: RecordId,
+    /// Its version, as it was looked up.
+    pub loser_version: u64,
+    /// What lives on.
+    pub survivor: Survivor,
+    /// Records that refer to either of the two.
+    pub referring: Vec<Referring>,
+    /// External ids of the participant to read again by key.
+    pub rereads: Vec<ExternalId>,
+    /// External ids whose requested re-read is herewith done.
+    pub reread_done: Vec<ExternalId>,
+    /// What counts towards the guard.
+    pub guard: Guarded,
+    /// The present moment.
+    pub now: Timestamp,
+}
+
+/// What lives on after a merge.
+#[derive(Debug, Clone)]
+pub enum Survivor {
+    /// Not yet decided: only a part of what refers to the two is dealt with here, because one command is bounded.
+    Later,
+    /// Another record. It gets the loser's external ids in participants where it has none; the others stay with the loser as aliases.
+    Record {
+        /// The record as it is from now on, its version one above the one that was looked up.
+        record: Record,
+        /// What it is found by, all of it.
+        keys: Vec<IndexKey>,
+        /// Lanes that it enters.
+        enqueue: Vec<(String, Origin)>,
+        /// Lanes that the loser enters, to have the alias there put away.
+        put_away: Vec<(String, Origin)>,
+        /// New states of aliases, by participant.
+        aliases: Vec<(String, ParticipantState)>,
+    },
+    /// The same record, under an external id of this participant that no record had. The old one becomes an alias.
+    ExternalId {
+        /// The new external id.
+        external_id: ExternalId,
+        /// What the participant is known to hold under it.
+        state: ParticipantState,
+        /// The id for the tombstone that carries the alias.
+        alias: RecordId,
+        /// The alias's state.
+        alias_state: ParticipantState,
+    },
+}
+
+/// A record that refers to one that is merged.
+#[derive(Debug, Clone)]
+pub struct Referring {
+    /// The record.
+    pub id: RecordId,
+    /// What becomes of it.
+    pub change: RecordChange,
+    /// Lanes that it enters.
+    pub enqueue: Vec<(String, Origin)>,
 }
 
 /// The result of [`crate::Store::absorb`].
@@ -254,9 +376,20 @@ pub struct Checkpoint {
     /// A slice of the entity's stream: `main`, `deletes`, or a child collection.
     pub slice: String,
     /// The definition's cursor, opaque.
-    pub cursor: serde_json::Value,
+    pub cursor: Value,
     /// The first full read is complete.
     pub complete: bool,
+}
+
+/// Index keys for records that are stored already, because what they are found by has changed.
+#[derive(Debug, Clone)]
+pub struct Reindex {
+    /// The realm.
+    pub realm: String,
+    /// Records with the version that the keys were taken of, and all their keys.
+    pub records: Vec<(RecordId, u64, Vec<IndexKey>)>,
+    /// How far this is.
+    pub state: IndexState,
 }
 
 /// A claim on a lane.
@@ -301,7 +434,7 @@ pub struct Intent {
     /// The record's version that was being written.
     pub version: u64,
     /// What was being sent, as the engine described it with [`crate::Store::intend`]; opaque here.
-    pub sent: serde_json::Value,
+    pub sent: Value,
 }
 
 /// What claimed keys are about to be sent.
@@ -314,7 +447,7 @@ pub struct Intend {
     /// The lane's lease.
     pub fence: Fence,
     /// Per record: a description of what is sent, opaque to the store.
-    pub sent: Vec<(RecordId, serde_json::Value)>,
+    pub sent: Vec<(RecordId, Value)>,
     /// The present moment.
     pub now: Timestamp,
 }
@@ -341,6 +474,8 @@ pub struct Settlement {
     pub id: RecordId,
     /// The version that was claimed. If the lane wants a newer one by now, the key stays.
     pub version: u64,
+    /// What looking it up in the target taught, to be kept whatever came of it then: its id there and the state.
+    pub learnt: Option<(ExternalId, ParticipantState)>,
     /// What came of it.
     pub outcome: Outcome,
 }
@@ -354,12 +489,11 @@ pub enum Outcome {
         external_id: ExternalId,
         /// The target's state now (the store sets `settled` to the commit's sequence).
         state: ParticipantState,
+        /// A reference was left out, since this record and the other one wait for each other: the key stays, and waits for that one.
+        incomplete: Option<RecordId>,
     },
-    /// The target held it already; nothing was sent. With a state if something was learnt.
-    Unchanged {
-        /// External id and state, if they are new.
-        learnt: Option<(ExternalId, ParticipantState)>,
-    },
+    /// The target held it already; nothing was sent.
+    Unchanged,
     /// It does not belong in this target.
     Filtered {
         /// Why: `When`, `NeverCreated`, `MatchOnly`, `Keep`.
@@ -383,6 +517,21 @@ pub enum Outcome {
     /// It cannot be delivered as it is. With the class `UnknownOutcome` an open intent outlives the letter: whatever enters the lane next is
     /// looked up before it is written.
     DeadLetter(Box<NewDeadLetter>),
+}
+
+impl Outcome {
+    /// The word for metrics and traces.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Delivered { .. } => "delivered",
+            Self::Unchanged => "unchanged",
+            Self::Filtered { .. } => "filtered",
+            Self::Retry { .. } => "retried",
+            Self::WaitFor { .. } => "waiting",
+            Self::DeadLetter(_) => "dead_lettered",
+        }
+    }
 }
 
 /// Keys to put in a lane again.
@@ -509,7 +658,16 @@ pub struct CloseDeadLetters {
     pub now: Timestamp,
 }
 
-/// Counts for the guard.
+/// Records that count towards the guard.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Guarded {
+    /// Records whose values are replaced.
+    pub changed: Vec<RecordId>,
+    /// Records that are deleted.
+    pub deleted: Vec<RecordId>,
+}
+
+/// Counts for the guard; a record counts once, however often it changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GuardCounts {
     /// Records changed.
@@ -609,4 +767,32 @@ impl Snapshot {
     pub fn balanced(&self) -> bool {
         self.lanes.iter().all(LaneLedger::balanced) && self.sources.values().all(SourceLedger::balanced)
     }
+}
+
+/// A write of an API caller that begins.
+#[derive(Debug, Clone)]
+pub struct BeginWrite {
+    /// What the caller's key is unique in, and the key; opaque here.
+    pub scope: String,
+    /// What was sent, in short: the same key with another fingerprint is another write.
+    pub fingerprint: String,
+    /// A write that has no answer after this time belongs to a process that died.
+    pub held: Duration,
+    /// For how long the write is remembered.
+    pub keep: Duration,
+    /// The present moment.
+    pub now: Timestamp,
+}
+
+/// What is known of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteBegun {
+    /// Nothing, or it was begun by a process that died: do it.
+    Fresh,
+    /// It is being done.
+    Running,
+    /// It was done, with this answer.
+    Done(String),
+    /// The key was used for another write.
+    Mismatch,
 }

@@ -6,11 +6,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 use fairlead_store::contract_tests::world::{
-    CRM, ERP, REALM, World, at, crm_id, deleted, delivered, id, inserted, lease, letter, retry, updated,
+    CRM, ERP, REALM, World, at, crm_id, deleted, delivered, id, inserted, key, lease, letter, merge_into, retry, updated,
 };
 use fairlead_store::crash::{VARIABLE, points};
 use fairlead_store::{
-    Absorb, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Keys, Origin, Outcome, SqliteStore, Stage, Store,
+    Absorb, BeginWrite, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, Guarded, IndexState, Keys, Merge, Origin, Outcome,
+    RecordChange, Referring, Reindex, SqliteStore, Stage, Store, WriteBegun,
 };
 use serde_json::{Value, json};
 use std::io::Write;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 const FOLDER: &str = "FAIRLEAD_STORE_TEST_FOLDER";
 
 /// How many commands the script has.
-const COMMANDS: usize = 24;
+const COMMANDS: usize = 30;
 
 /// What is known of the leases before they are asked for again.
 struct Actor {
@@ -63,7 +64,7 @@ impl Actor {
                     reread_done: vec![crm_id(4)],
                     checkpoint: Some(Checkpoint { slice: "main".into(), cursor: json!({"n": n}), complete: false }),
                     unchanged: 3,
-                    guard: GuardCounts { changes: 2, deletes: 1 },
+                    guard: Guarded { changed: vec![id(1)], deleted: vec![id(2)] },
                     conflicts: 1,
                     ..self.world().batch(now)
                 };
@@ -101,9 +102,29 @@ impl Actor {
             21 => self.store.put_note("sales/other", "resync", &json!(1)).await.unwrap(),
             22 => self.store.forget("sales/other").await.unwrap(),
             23 => drop(self.world().absorb(vec![updated(4, 2)], now).await),
+            24 => {
+                let referring =
+                    vec![Referring { id: id(4), change: RecordChange::Keep { version: 2 }, enqueue: vec![(ERP.into(), Origin::Repair)] }];
+                let merge = Merge { referring, ..merge_into(self.world(), (3, 1), (2, 2), now) };
+                self.store.merge(&merge).await.unwrap();
+            }
+            25 => {
+                let records = vec![(id(2), 3, vec![key(5)]), (id(4), 2, vec![key(5), key(6)])];
+                let state = IndexState { digest: 1, fields: Vec::new(), complete: true, after: None };
+                self.store.reindex(&Reindex { realm: REALM.into(), records, state }).await.unwrap();
+            }
+            26 => assert_eq!(self.store.begin_write(&begin("once", now)).await, Ok(WriteBegun::Fresh)),
+            27 => self.store.finish_write("once", "done").await.unwrap(),
+            28 => assert_eq!(self.store.begin_write(&begin("never", now)).await, Ok(WriteBegun::Fresh)),
+            29 => self.store.abandon_write("never").await.unwrap(),
             _ => unreachable!("the script has {COMMANDS} commands"),
         }
     }
+}
+
+fn begin(scope: &str, now: fairlead_model::Timestamp) -> BeginWrite {
+    let (held, keep) = (std::time::Duration::from_secs(10), std::time::Duration::from_secs(10_000));
+    BeginWrite { scope: scope.to_owned(), fingerprint: "x".to_owned(), held, keep, now }
 }
 
 /// Everything that can be asked of the store, as one value.
@@ -118,11 +139,12 @@ async fn contents(store: &dyn Store) -> Value {
         "letters": format!("{:?}", store.dead_letters(&letters).await.unwrap()),
         "checkpoint": store.checkpoint(REALM, CRM, "main").await.unwrap(),
         "reads": store.pending_reads(REALM, CRM, 100).await.unwrap(),
-        "guard": format!("{:?}", store.changes_since(REALM, at(0)).await.unwrap()),
+        "guard": format!("{:?}", store.changes_since(REALM, at(0), &Guarded::default()).await.unwrap()),
         "note": store.note(REALM, "resync").await.unwrap(),
         "other": store.note("sales/other", "resync").await.unwrap(),
         "realms": store.realms().await.unwrap(),
-        "matches": format!("{:?}", store.match_records(REALM, &[fairlead_store::MatchKey { hash: u64::MAX - 1 }]).await.unwrap()),
+        "index": store.note(REALM, IndexState::NOTE).await.unwrap(),
+        "matches": format!("{:?}", store.match_records(REALM, &[key(u64::MAX - 1), key(5), key(6)]).await.unwrap()),
     })
 }
 

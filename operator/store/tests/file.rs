@@ -167,7 +167,7 @@ async fn a_store_of_schema_1_is_opened_with_all_it_holds() {
     assert_eq!(identity.state.fields, state(1).fields);
     assert_eq!((claimed.attempts, claimed.intent.unwrap().sent), (2, json!({"to": "erp"})));
     assert_eq!(world.snapshot(at(1)).await.live, 1);
-    let key = fairlead_store::MatchKey { hash: u64::MAX - 1 };
+    let key = fairlead_store::contract_tests::world::key(u64::MAX - 1);
     assert_eq!(world.store.match_records(REALM, &[key]).await.unwrap(), [vec![id(1)]]);
     assert!(world.store.checkpoint(REALM, CRM, "main").await.unwrap().unwrap().complete);
 }

@@ -13,6 +13,7 @@
 //! | [`catalog`] | the built-in definitions |
 //! | [`client`] | one live connector |
 //! | [`egress`] | which addresses may be connected to |
+//! | [`Fetcher`] | documents from addresses that users name, by the same rules |
 //! | [`secret`] | credentials: where they come from, and a type that cannot be printed |
 //! | [`reason`] | every reason word that an error of this room may carry |
 //!
@@ -43,10 +44,12 @@ pub mod secret;
 
 mod decode;
 mod encode;
+mod fetch;
 mod message;
 
 pub use catalog::Catalog;
 pub use client::{CallCounters, Client, NativeRecord, Page, ReadRequest, WriteBatch, WriteItem, WriteOperation, Written};
 pub use definition::{AuthMethod, Definition, DefinitionFinding, EndOfLife, Entity, Parameter, SecretKey};
 pub use egress::EndpointPolicy;
+pub use fetch::Fetcher;
 pub use secret::{SecretData, SecretError, SecretSource, SecretString};

@@ -37,7 +37,8 @@ fn every_reason_has_its_page_and_no_page_lacks_a_reason() {
 
 #[test]
 fn the_field_reference_is_what_the_schemas_generate() {
-    is_current("docs/reference", reference::pages());
+    let metrics = ("metrics.md".to_owned(), fairlead_model::metric::page());
+    is_current("docs/reference", reference::pages().into_iter().chain([metrics]));
 }
 
 #[test]

@@ -98,21 +98,72 @@ pub(crate) fn contract() -> impl Strategy<Value = ApiContractSpec> {
     (
         word(&["customer", "sales.order"]),
         (0..3u32, 0..20u32, 0..20u32).prop_map(|(major, minor, patch)| format!("{major}.{minor}.{patch}")),
-        of(owner()),
+        of((owner(), of(word(&["sales"]))).prop_map(|(Owner { team, contact }, domain)| ContractOwner { team, domain, contact })),
         prop_oneof![Just(Phase::Draft), Just(Phase::Published)],
         prop::collection::btree_map("[a-zA-Z$]{1,8}", free, 0..4),
         vec(word(&["customerId", "address.country"]), 1..3),
-        of(allowed()),
+        (of(allowed()), vec(operation(), 0..3), of(security()), vec(consumer(), 0..2), of(exposure())),
     )
-        .prop_map(|(entity, version, owner, phase, schema, key, allowed_namespaces)| ApiContractSpec {
-            entity,
-            version,
-            owner,
-            lifecycle: Lifecycle { phase },
-            schema: schema.into_iter().collect(),
-            key,
-            allowed_namespaces,
+        .prop_map(|(entity, version, owner, phase, schema, key, (allowed_namespaces, operations, security, consumers, exposure))| {
+            ApiContractSpec {
+                operations,
+                security,
+                consumers,
+                exposure,
+                entity,
+                version,
+                owner,
+                lifecycle: Lifecycle { phase },
+                schema: schema.into_iter().collect(),
+                key,
+                allowed_namespaces,
+            }
         })
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let name = prop_oneof![Just(OperationName::List), Just(OperationName::Get), Just(OperationName::Create), Just(OperationName::Update)];
+    let reference = || (word(&["customers"]), of(word(&["europe"]))).prop_map(|(name, namespace)| ObjectReference { name, namespace });
+    let target = (of("\\PC{1,8}"), of(word(&["europe"])), word(&["customers"]), word(&["erp"]))
+        .prop_map(|(when, namespace, integration, participant)| TargetParticipant { when, namespace, integration, participant });
+    (
+        name,
+        vec(word(&["customers.read", "customers.write"]), 0..2),
+        of(reference().prop_map(|integration| ReadFrom { store: StoreSource { integration } })),
+        of(vec(target, 1..3).prop_map(|participants| WriteTo { participants })),
+        prop_oneof![2 => Just(Vec::new()), 1 => vec(word(&["taxId"]), 1..2)],
+        of(duration()),
+        of(prop_oneof![Just(Idempotency::Required), Just(Idempotency::Optional)]),
+    )
+        .prop_map(|(name, scopes, from, to, filters, timeout, idempotency)| Operation {
+            name,
+            scopes,
+            from,
+            to,
+            filters,
+            timeout,
+            idempotency,
+        })
+}
+
+fn security() -> impl Strategy<Value = Security> {
+    let issuer = word(&["https://login.acme.example", "https://other.example"]).prop_map(|issuer| Issuer {
+        jwks_uri: format!("{issuer}/keys"),
+        issuer,
+        audiences: vec!["customers".into()],
+    });
+    (vec(issuer, 1..3), of(duration())).prop_map(|(issuers, max_token_age)| Security { issuers, max_token_age })
+}
+
+fn consumer() -> impl Strategy<Value = Consumer> {
+    let rate = (1..1_000_000i32, duration()).prop_map(|(requests, per)| Rate { requests, per });
+    let operations = prop_oneof![Just(Vec::new()), Just(vec![OperationName::Get])];
+    (word(&["web-shop", "office"]), vec(word(&["one", "two words"]), 1..3), operations, of(rate))
+        .prop_map(|(name, client_ids, operations, rate)| Consumer { name, client_ids, operations, rate })
+}
+
+fn exposure() -> impl Strategy<Value = Exposure> {
+    vec(word(&["api.acme.example", "localhost"]), 1..3).prop_map(|hostnames| Exposure { hostnames })
 }
 
 pub(crate) fn row() -> impl Strategy<Value = FieldRow> {
@@ -148,9 +199,18 @@ fn participant() -> impl Strategy<Value = Participant> {
         of(word(&["Fairlead_Id__c"]).prop_map(|native| WriteKey { native })),
         of("\\PC{1,8}"),
         of(prop_oneof![Just(OnDelete::Keep), Just(OnDelete::Archive), Just(OnDelete::Delete)]),
+        of(prop_oneof![Just(OnMerge::Keep), Just(OnMerge::Archive)]),
+        of(prop_oneof![Just(OnLeave::Keep), Just(OnLeave::Archive)]),
         of(prop_oneof![Just(OnForeignEdit::Restore), Just(OnForeignEdit::Keep)]),
     )
-        .prop_map(|(key, when, on_delete, on_foreign_edit)| WriteSpec { key, when, on_delete, on_foreign_edit });
+        .prop_map(|(key, when, on_delete, on_merge, on_leave, on_foreign_edit)| WriteSpec {
+            key,
+            when,
+            on_delete,
+            on_merge,
+            on_leave,
+            on_foreign_edit,
+        });
     let read = of(duration().prop_map(|every| Poll { every })).prop_map(|poll| ReadSpec { poll });
     (
         word(&["crm", "erp", "mdm"]),
@@ -209,8 +269,10 @@ pub(crate) fn integration() -> impl Strategy<Value = IntegrationSpec> {
         of(of(retry).prop_map(|retry| Delivery { retry })),
         of(prop_oneof![Just(RunState::Running), Just(RunState::Paused)]),
         of(prop_oneof![Just(DeletionPolicy::Retain), Just(DeletionPolicy::Delete)]),
+        of(allowed()),
     )
-        .prop_map(|(owner, contract, sync, delivery, state, deletion_policy)| IntegrationSpec {
+        .prop_map(|(owner, contract, sync, delivery, state, deletion_policy, allowed_namespaces)| IntegrationSpec {
+            allowed_namespaces,
             owner,
             contract,
             sync,

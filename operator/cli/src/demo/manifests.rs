@@ -1,26 +1,32 @@
 //! The quickstart's manifests with the simulators' addresses and credentials filled in.
 //!
-//! The very files of `examples/quickstart/` are used, so that what the demo shows is what a user copies.
+//! The very files of `examples/quickstart/` are used, and of `examples/gateway/` for the contract, so that what the demo shows is what a user
+//! copies.
 
 use anyhow::Context as _;
+use fairlead_gateway::issuer::DevelopmentIssuer;
 use fairlead_simulators::Simulator;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// The files of the quickstart that are applied as they are.
+/// The files that are applied, as they are but for addresses.
 const FILES: [(&str, &str); 5] = [
     ("00-namespace.yaml", include_str!("../../../../examples/quickstart/00-namespace.yaml")),
     ("10-definitions.yaml", include_str!("../../../../examples/quickstart/10-definitions.yaml")),
     ("20-connectors.yaml", include_str!("../../../../examples/quickstart/20-connectors.yaml")),
-    ("30-contract.yaml", include_str!("../../../../examples/quickstart/30-contract.yaml")),
+    ("30-contract.yaml", include_str!("../../../../examples/gateway/customer-v1.yaml")),
     ("40-integration.yaml", include_str!("../../../../examples/quickstart/40-integration.yaml")),
 ];
 
 /// Writes the manifests to `folder`, replacing what is there.
-pub(super) fn write(folder: &Path, salesforce: &Simulator, netsuite: &Simulator) -> anyhow::Result<()> {
+pub(super) fn write(folder: &Path, salesforce: &Simulator, netsuite: &Simulator, issuer: &DevelopmentIssuer) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     for (name, text) in FILES {
-        let text = if name == "20-connectors.yaml" { connectors(text, salesforce, netsuite)? } else { text.to_owned() };
+        let text = match name {
+            "20-connectors.yaml" => connectors(text, salesforce, netsuite)?,
+            "30-contract.yaml" => text.replace("http://127.0.0.1:8090", issuer.issuer()),
+            _ => text.to_owned(),
+        };
         put(folder, name, &text)?;
     }
     for (name, simulator) in [("salesforce", salesforce), ("netsuite", netsuite)] {

@@ -7,7 +7,7 @@ use crate::decide::difference::{self, Sight};
 use crate::decide::ownership::{self, Verdict};
 use crate::program::{Participant, Program};
 use fairlead_model::hash::ValueHash;
-use fairlead_model::state::{ParticipantState, RowState};
+use fairlead_model::state::{ParticipantState, RowState, Standing};
 use fairlead_model::unit::OnForeignEdit;
 use fairlead_model::{Document, ExternalId, FieldPath, RecordId, Timestamp, document};
 use fairlead_store::{AbsorbRecord, Known, Origin, Provenance, Record, RecordChange};
@@ -108,6 +108,8 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
         let verdict = match sight {
             Sight::First if shown == ValueHash::ABSENT => Verdict::Foreign,
             Sight::First if current == ValueHash::ABSENT => Verdict::Accept,
+            // Until its owner has the record, the creator's value stands.
+            Sight::First if ownership::is_foreign(&program.unit.ownership, unit, &source.unit.role) => Verdict::Foreign,
             _ => ownership::judge(&program.unit, &source.unit, unit, known, read.modified),
         };
         match verdict {
@@ -159,6 +161,9 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     state.vendor_version.clone_from(&read.version);
     state.modified = read.modified.map(|at| at.0);
     note_rows(source, &read.body, &mut state);
+    if source.archives_leavers && state.standing.is_none() && source.table.accepts(&canonical) == Ok(true) {
+        state.standing = Some(Standing::Inside);
+    }
     if !changed && known.is_some() && held.is_some() && state == before {
         return Decision::Unchanged;
     }
@@ -179,9 +184,9 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     };
     let id = record.id;
     let change = if known.is_none() {
-        RecordChange::Insert { match_keys: program.match_keys(&record.document), record }
+        RecordChange::Insert { keys: program.index_keys(&record.document), record }
     } else if changed {
-        RecordChange::Update { match_keys: program.match_keys(&record.document), record }
+        RecordChange::Update { keys: program.index_keys(&record.document), record }
     } else {
         RecordChange::Keep { version }
     };
@@ -247,7 +252,7 @@ fn decide_deleted(
         .filter(|p| known.identity(&p.unit.name).is_some_and(|identity| !identity.state.deleted) || in_lane(known, &p.unit.name))
         .map(|p| (p.unit.name.clone(), Origin::Source(source.unit.name.clone())))
         .collect();
-    absorb(RecordChange::Update { record, match_keys: Vec::new() }, enqueue, true)
+    absorb(RecordChange::Update { record, keys: Vec::new() }, enqueue, true)
 }
 
 /// A read that differs may be older than what we wrote, or show a creation whose outcome is not settled: then it proves nothing and the
@@ -278,7 +283,7 @@ fn in_lane(known: &Known, participant: &str) -> bool {
 
 /// Which lanes a record enters after `source` was read.
 #[allow(clippy::too_many_arguments, reason = "one decision over everything that was found out; a struct would only rename it")]
-fn lanes(
+pub(crate) fn lanes(
     program: &Program,
     source: &Participant,
     record: &Record,
@@ -292,7 +297,8 @@ fn lanes(
     let mut lanes = Vec::new();
     for target in program.participants.iter().filter(|p| p.writable()) {
         if target.unit.name == *name {
-            if (changed || seen_change) && !in_step(target, &record.document, state) {
+            let differs = (changed || seen_change) && (!in_step(target, &record.document, state) || moves(target, &record.document, state));
+            if differs || (!seen_before && lacks_constants(target, state)) {
                 let origin = if seen_before { Origin::Restore } else { Origin::Source(record.home.clone()) };
                 lanes.push((name.clone(), origin));
             }
@@ -302,7 +308,10 @@ fn lanes(
             continue;
         }
         let wanted = match known.and_then(|known| known.identity(&target.unit.name)) {
-            Some(identity) => !identity.state.deleted && (target.derives || !in_step(target, &record.document, &identity.state)),
+            Some(identity) => {
+                let (document, state) = (&record.document, &identity.state);
+                !state.deleted && (target.derives || !in_step(target, document, state) || moves(target, document, state))
+            }
             // What `when` cannot judge enters the lane: there it becomes a dead letter with its reason.
             None => target.table.accepts(&record.document).unwrap_or(true),
         };
@@ -311,6 +320,17 @@ fn lanes(
         }
     }
     lanes
+}
+
+/// Whether the target's `when` says otherwise of a record than when it was last in its lane, where that has consequences.
+fn moves(target: &Participant, canonical: &Document, state: &ParticipantState) -> bool {
+    target.archives_leavers
+        && match target.table.accepts(canonical) {
+            Ok(true) => state.standing != Some(Standing::Inside),
+            Ok(false) => state.standing == Some(Standing::Inside),
+            // The lane makes it a dead letter with its reason.
+            Err(_) => true,
+        }
 }
 
 /// Whether everything that Fairlead writes in `target` is there already.
@@ -322,13 +342,22 @@ pub fn in_step(target: &Participant, canonical: &Document, state: &ParticipantSt
     })
 }
 
+/// Whether some constant of the field table is not what a read showed in its place.
+fn lacks_constants(target: &Participant, state: &ParticipantState) -> bool {
+    let constants = target.unit.rows.iter().filter(|row| row.canonical.is_none());
+    constants.filter_map(|row| Some((row.native.as_ref()?, row.value.as_ref()?))).any(|(path, value)| {
+        let shown = state.rows.get(&ValueHash::of_text(&path.to_string()).0);
+        shown.is_some_and(|row| row.native != ValueHash::of(Some(value)))
+    })
+}
+
 /// With `onForeignEdit: Keep`, a foreign edit stays where it was made.
 fn keeps_foreign_edits(source: &Participant) -> bool {
     source.unit.write.as_ref().is_some_and(|write| write.on_foreign_edit == OnForeignEdit::Keep)
 }
 
 /// Notes what the system holds natively in each place that Fairlead writes.
-fn note_rows(source: &Participant, body: &Document, state: &mut ParticipantState) {
+pub(crate) fn note_rows(source: &Participant, body: &Document, state: &mut ParticipantState) {
     if !source.writable() {
         return;
     }

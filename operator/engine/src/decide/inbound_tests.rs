@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::decide::sample::{ID, Seen, World, unit};
-use fairlead_model::unit::{OnDelete, Tie};
+use fairlead_model::unit::{OnDelete, ParticipantUnit, Tie};
 use serde_json::json;
 
 fn both(world: &mut World, body: serde_json::Value) {
@@ -286,4 +286,29 @@ fn a_record_enters_only_lanes_whose_condition_it_meets() {
     let mut world = World::of(unit);
     assert!(world.read("crm", json!({"Name": "Acme", "Note": "no"})).lanes().is_empty());
     assert_eq!(world.read("crm", json!({"Name": "Acme", "Note": "yes"})).lanes(), ["erp:crm"]);
+}
+
+#[test]
+fn a_bystanders_first_sight_replaces_nothing_before_the_owner_has_the_record() {
+    let mut unit = unit();
+    unit.participants.push(ParticipantUnit { name: "mdm".into(), role: "mdm".into(), ..unit.participants[0].clone() });
+    let mut world = World::of(unit);
+    world.read("crm", json!({"Name": "Acme", "Credit": "5"}));
+    let seen = world.read("mdm", json!({"Name": "Acme", "Credit": "6"}));
+    assert_eq!(world.canonical(), json!({"name": "Acme", "credit": "5"}), "the creator's value stands");
+    assert_eq!(seen.lanes(), ["mdm:crm"]);
+    world.read("erp", json!({"Name": "Acme", "Credit": "7"}));
+    assert_eq!(world.canonical(), json!({"name": "Acme", "credit": "7"}), "until the owner has it");
+}
+
+#[test]
+fn constants_are_written_to_a_record_that_is_read_for_the_first_time() {
+    let mut unit = unit();
+    unit.participants[1].rows.push(serde_json::from_value(json!({"native": "Label", "value": "ours"})).unwrap());
+    let mut world = World::of(unit);
+    world.read("crm", json!({"Name": "Acme"}));
+    assert_eq!(world.read("erp", json!({"Name": "Acme"})).lanes(), ["erp:crm"]);
+    assert_eq!(world.write("erp"), Some(json!({"Label": "ours"})));
+    // What the system makes of it is its own affair: no fight.
+    assert!(world.read("erp", json!({"Name": "Acme", "Label": "OURS"})).lanes().is_empty());
 }

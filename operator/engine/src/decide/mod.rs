@@ -3,8 +3,10 @@
 //! No I/O, no clock, no randomness: ids and moments come in as arguments, so a decision can be repeated and tested as a table.
 
 pub mod difference;
+pub mod direct;
 pub mod guard;
 pub mod inbound;
+pub mod merge;
 pub mod outbound;
 pub mod ownership;
 

@@ -4,16 +4,16 @@
 //! rendering and the row is the one it was rendered under. So an echo writes nothing, a normalised value is not sent again, and an edited
 //! row is compared natively without reading anything.
 
-use crate::decide::difference;
+use crate::decide::{difference, inbound};
 use crate::edits::Edit;
 use crate::program::{Participant, Program};
-use fairlead_mapping::{Outbound, RowError};
+use fairlead_mapping::{Outbound, RowError, Table};
 use fairlead_model::hash::ValueHash;
-use fairlead_model::state::{ParticipantState, RowState};
-use fairlead_model::unit::{InitialLoad, OnDelete};
+use fairlead_model::state::{ParticipantState, RowState, Standing};
+use fairlead_model::unit::{InitialLoad, OnDelete, OnMerge};
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
-use fairlead_store::{Claimed, Known, NewDeadLetter, Outcome, Stage};
-use fairlead_systems::{WriteItem, WriteOperation, Written};
+use fairlead_store::{Claimed, Identity, Known, NewDeadLetter, Outcome, Stage};
+use fairlead_systems::{NativeRecord, WriteItem, WriteOperation, Written};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -35,6 +35,8 @@ pub struct Planned {
     pub item: WriteItem,
     /// The rows in it.
     pub rows: Vec<PlannedRow>,
+    /// A record whose id in the target is left out until it has one.
+    pub incomplete: Option<RecordId>,
 }
 
 /// One row of a write.
@@ -80,6 +82,27 @@ pub fn decide(
     claimed: &Claimed,
     mapped: &dyn Fn(&Document) -> Result<Outbound, RowError>,
 ) -> Step {
+    decide_as(program, target, claimed, mapped, false)
+}
+
+/// Likewise for a record of a circle in which each waits for the next: it is made without the references that would have it wait.
+#[must_use]
+pub fn decide_without_references(
+    program: &Program,
+    target: &Participant,
+    claimed: &Claimed,
+    mapped: &dyn Fn(&Document) -> Result<Outbound, RowError>,
+) -> Step {
+    decide_as(program, target, claimed, mapped, true)
+}
+
+fn decide_as(
+    program: &Program,
+    target: &Participant,
+    claimed: &Claimed,
+    mapped: &dyn Fn(&Document) -> Result<Outbound, RowError>,
+    without_references: bool,
+) -> Step {
     let record = &claimed.known.record;
     let held = claimed.known.identity(&target.unit.name);
     if record.deleted_at.is_some() {
@@ -90,7 +113,7 @@ pub fn decide(
     }
     match target.table.accepts(&record.document) {
         Err(error) => return Step::Settle(dead_letter(target, claimed, Stage::Outbound, &row_error("when", &error), None)),
-        Ok(false) => return Step::Settle(Outcome::Filtered { reason: if held.is_some() { "Left" } else { "When" }.into() }),
+        Ok(false) => return leave(target, held),
         Ok(true) => {}
     }
     if held.is_none() && program.unit.initial_load == InitialLoad::MatchOnly {
@@ -100,8 +123,9 @@ pub fn decide(
         Ok(outbound) => outbound,
         Err(error) => return Step::Settle(dead_letter(target, claimed, Stage::Outbound, &row_error("mapping", &error), None)),
     };
-    if let Some(missing) = outbound.unresolved.first() {
-        return Step::Settle(Outcome::WaitFor { record: *missing });
+    let incomplete = outbound.unresolved.first().copied();
+    if let Some(record) = incomplete.filter(|_| !without_references) {
+        return Step::Settle(Outcome::WaitFor { record });
     }
     let empty = ParticipantState::default();
     let state = held.map_or(&empty, |identity| &identity.state);
@@ -122,20 +146,47 @@ pub fn decide(
             rows.push(PlannedRow { native: row.native, digest, value, unit });
         }
     }
-    if held.is_some() && body.is_empty() {
-        // What looking up taught is kept; else this is what was known before, and costs nothing.
-        let learnt = held.map(|identity| (identity.external_id.clone(), identity.state.clone()));
-        return Step::Settle(Outcome::Unchanged { learnt });
-    }
+    let operation = match held {
+        None => WriteOperation::Create,
+        Some(_) if state.standing == Some(Standing::Left) => WriteOperation::Reactivate,
+        Some(_) if body.is_empty() => return Step::Settle(Outcome::Unchanged),
+        Some(_) => WriteOperation::Update,
+    };
     Step::Write(Box::new(Planned {
         item: WriteItem {
-            operation: if held.is_some() { WriteOperation::Update } else { WriteOperation::Create },
+            operation,
             id: held.map(|identity| identity.external_id.clone()),
             key: target.key.clone().map(|path| (path, record.id.to_string())),
             body,
         },
         rows,
+        incomplete,
     }))
+}
+
+/// What becomes of a record for which `when` is false. `onLeave: Archive` is about what was inside once, not about what the target had of
+/// its own.
+fn leave(target: &Participant, held: Option<&Identity>) -> Step {
+    let Some(held) = held else { return Step::Settle(Outcome::Filtered { reason: "When".into() }) };
+    if !target.archives_leavers || held.state.standing != Some(Standing::Inside) {
+        return Step::Settle(Outcome::Filtered { reason: "Left".into() });
+    }
+    Step::Write(Box::new(Planned {
+        item: WriteItem { operation: WriteOperation::Archive, id: Some(held.external_id.clone()), key: None, body: Document::new() },
+        rows: Vec::new(),
+        incomplete: None,
+    }))
+}
+
+/// What is to be kept of a record that needs no write: that it belongs here, where leaving has consequences.
+#[must_use]
+pub fn inside(target: &Participant, claimed: &Claimed) -> Option<(ExternalId, ParticipantState)> {
+    let held = claimed.known.identity(&target.unit.name)?;
+    let news = target.archives_leavers
+        && claimed.known.record.deleted_at.is_none()
+        && !held.state.deleted
+        && held.state.standing != Some(Standing::Inside);
+    news.then(|| (held.external_id.clone(), ParticipantState { standing: Some(Standing::Inside), ..held.state.clone() }))
 }
 
 /// Whether a row must be written to a record that the target holds.
@@ -158,9 +209,15 @@ fn delete(target: &Participant, claimed: &Claimed) -> Step {
         return Step::Settle(Outcome::Filtered { reason: "NeverCreated".into() });
     };
     if held.state.deleted {
-        return Step::Settle(Outcome::Unchanged { learnt: None });
+        return Step::Settle(Outcome::Unchanged);
     }
-    let operation = match target.unit.write.as_ref().map(|write| write.on_delete) {
+    let policy = target.unit.write.as_ref().map(|write| match (claimed.known.merged_into, write.on_merge) {
+        (None, _) => write.on_delete,
+        // A merged record stands here for the external id that it keeps: the second one of its survivor.
+        (Some(_), OnMerge::Keep) => OnDelete::Keep,
+        (Some(_), OnMerge::Archive) => OnDelete::Archive,
+    });
+    let operation = match policy {
         Some(OnDelete::Archive) => WriteOperation::Archive,
         Some(OnDelete::Delete) => WriteOperation::Delete,
         Some(OnDelete::Keep) | None => return Step::Settle(Outcome::Filtered { reason: "Keep".into() }),
@@ -168,6 +225,7 @@ fn delete(target: &Participant, claimed: &Claimed) -> Step {
     Step::Write(Box::new(Planned {
         item: WriteItem { operation, id: Some(held.external_id.clone()), key: None, body: Document::new() },
         rows: Vec::new(),
+        incomplete: None,
     }))
 }
 
@@ -182,8 +240,12 @@ pub fn delivered(
     now: Timestamp,
 ) -> Outcome {
     let mut state = claimed.known.identity(&target.unit.name).map(|identity| identity.state.clone()).unwrap_or_default();
-    if matches!(planned.item.operation, WriteOperation::Archive | WriteOperation::Delete) {
-        state.deleted = true;
+    match planned.item.operation {
+        WriteOperation::Archive if claimed.known.record.deleted_at.is_none() => state.standing = Some(Standing::Left),
+        WriteOperation::Archive | WriteOperation::Delete => state.deleted = true,
+        WriteOperation::Create | WriteOperation::Update | WriteOperation::Reactivate => {
+            state.standing = target.archives_leavers.then_some(Standing::Inside);
+        }
     }
     for row in &planned.rows {
         state.rows.insert(ValueHash::of_text(&row.native.to_string()).0, RowState { digest: row.digest, native: row.value });
@@ -196,7 +258,7 @@ pub fn delivered(
     if written.version.is_some() {
         state.vendor_version.clone_from(&written.version);
     }
-    Outcome::Delivered { external_id: written.id.clone(), state }
+    Outcome::Delivered { external_id: written.id.clone(), state, incomplete: planned.incomplete }
 }
 
 /// What a failed write becomes.
@@ -232,7 +294,7 @@ pub fn failed(
         ErrorClass::NotFound if planned.item.operation == WriteOperation::Delete => {
             let Some(identity) = claimed.known.identity(&target.unit.name) else { return keep(give_up()) };
             let state = ParticipantState { deleted: true, ..identity.state.clone() };
-            keep(Outcome::Delivered { external_id: identity.external_id.clone(), state })
+            keep(Outcome::Delivered { external_id: identity.external_id.clone(), state, incomplete: None })
         }
         ErrorClass::Data => keep(give_up()),
         ErrorClass::Throttled => keep(retry(error.retry_after.unwrap_or(wait), false, false)),
@@ -249,6 +311,61 @@ pub fn failed(
             Failed { outcome: retry(wait, true, false), reread: claimed.known.identity(&target.unit.name).map(|i| i.external_id.clone()) }
         }
     }
+}
+
+/// Decides about a key that could not be looked up; `wait` as for [`failed`]. While its outcome is unknown it is not written, and when the
+/// attempts run out, that is what stays.
+#[must_use]
+pub fn look_up_failed(
+    program: &Program,
+    target: &Participant,
+    claimed: &Claimed,
+    error: &RemoteError,
+    wait: Duration,
+    circuit_closed: bool,
+    now: Timestamp,
+) -> Outcome {
+    let unknown = claimed.intent.is_some();
+    let passing = matches!(error.class, ErrorClass::Throttled | ErrorClass::Auth | ErrorClass::Permission | ErrorClass::Configuration);
+    let counts = circuit_closed && !passing;
+    if !counts || claimed.attempts + 1 < program.unit.retry.attempts {
+        return Outcome::Retry { at: now.plus(error.retry_after.unwrap_or(wait)), attempt: counts, unknown };
+    }
+    let message = format!(
+        "it was sent, no answer came, and it cannot be looked up: {}; see whether it is there, then replay or discard",
+        error.message
+    );
+    let told = if unknown { RemoteError::new(ErrorClass::UnknownOutcome, "OutcomeUnknown", message) } else { error.clone() };
+    dead_letter(target, claimed, Stage::Delivery, &told, None)
+}
+
+/// The match rules as searches in a target, in their order: those of which it gets every field, by native path and value.
+#[must_use]
+pub fn searches(program: &Program, target: &Participant, mapped: &Outbound) -> Vec<Vec<(FieldPath, Value)>> {
+    let native = |path: &FieldPath| {
+        let row =
+            mapped.rows.iter().find(|row| row.unit.as_ref() == Some(path) && row.native.list_root().is_none() && !row.value.is_null())?;
+        target.unit.native.contains_key(&row.native).then(|| (row.native.clone(), row.value.clone()))
+    };
+    program.unit.matching.iter().filter(|paths| !paths.is_empty()).filter_map(|paths| paths.iter().map(native).collect()).collect()
+}
+
+/// The state of a target in which `shown` was found.
+#[must_use]
+pub fn adopted(target: &Participant, shown: &NativeRecord) -> ParticipantState {
+    let mut state =
+        ParticipantState { vendor_version: shown.version.clone(), modified: shown.modified.map(|at| at.0), ..ParticipantState::default() };
+    for (unit, value) in canonical_of(&target.table, &shown.body) {
+        state.fields.entry(unit.to_string()).or_default().seen = Some(ValueHash::of(Some(&value)));
+    }
+    inbound::note_rows(target, &shown.body, &mut state);
+    state
+}
+
+/// What the field table makes of a native body, leaving out references and what cannot be mapped: enough for comparing.
+#[must_use]
+pub fn canonical_of(table: &Table, body: &Document) -> Vec<(FieldPath, Value)> {
+    table.to_canonical(body).map(|inbound| inbound.fields).unwrap_or_default()
 }
 
 /// A key that cannot be delivered as it is.
@@ -321,6 +438,12 @@ impl Sent {
     #[must_use]
     pub fn read(value: &Value) -> Self {
         Self::deserialize(value).unwrap_or_default()
+    }
+
+    /// Nothing is known of what was sent (only that something was).
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 
     /// The state of a target in which this took effect.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::decide::sample::{ID, World, document, unit};
-use fairlead_model::unit::OnDelete;
+use fairlead_model::unit::{OnDelete, OnLeave};
 use fairlead_systems::WriteOperation;
 use serde_json::json;
 use uuid::Uuid;
@@ -49,7 +49,7 @@ fn a_creation_sends_every_value_there_is_and_the_correlation_field() {
 #[test]
 fn an_update_sends_only_what_differs_and_empties_what_is_gone() {
     let mut world = in_both();
-    assert!(matches!(settled(world.step("erp")), Outcome::Unchanged { .. }));
+    assert!(matches!(settled(world.step("erp")), Outcome::Unchanged));
     world.read("crm", json!({"Name": "Acme Corp", "Credit": "5"}));
     assert_eq!(world.write("erp"), Some(json!({"Name": "Acme Corp"})));
     world.read("crm", json!({"Name": null, "Credit": "5"}));
@@ -117,7 +117,7 @@ fn a_deletion_becomes_what_the_target_says() {
             Some(operation) => {
                 assert_eq!(written(world.step("erp")).item.operation, operation);
                 world.write("erp");
-                assert!(matches!(settled(world.step("erp")), Outcome::Unchanged { learnt: None }), "once is enough");
+                assert!(matches!(settled(world.step("erp")), Outcome::Unchanged), "once is enough");
             }
         }
     }
@@ -257,4 +257,125 @@ fn a_removal_whose_outcome_is_unknown_is_sent_again() {
     world.read_deleted("crm");
     let sent = Sent::of(&written(world.step("erp")));
     assert_eq!(looked_up(&world.claimed().known.identity("erp").unwrap().state, &[], &sent), LookedUp::NoEffect);
+}
+
+/// A target that archives what leaves it, told by the field `note`.
+fn leaving() -> World {
+    let mut unit = unit();
+    let write = unit.participants[1].write.as_mut().unwrap();
+    write.when = Some(r#".record.note == "yes""#.into());
+    write.on_leave = OnLeave::Archive;
+    World::of(unit)
+}
+
+#[test]
+fn what_leaves_a_target_is_archived_once_and_made_active_when_it_returns() {
+    let mut world = leaving();
+    world.read("crm", json!({"Name": "Acme", "Note": "yes"}));
+    world.write("erp");
+    assert_eq!(world.read("crm", json!({"Name": "Acme Corp", "Note": "no"})).lanes(), ["erp:crm"]);
+    let planned = written(world.step("erp"));
+    assert_eq!((planned.item.operation, planned.item.body.is_empty()), (WriteOperation::Archive, true));
+    world.write("erp");
+    assert_eq!(filtered(world.step("erp")), "Left", "once is enough");
+    // What changes outside is not written, and comes with the return.
+    world.read("crm", json!({"Name": "Acme Inc", "Note": "no"}));
+    assert_eq!(filtered(world.step("erp")), "Left");
+    assert_eq!(world.read("crm", json!({"Name": "Acme Inc", "Note": "yes"})).lanes(), ["erp:crm"]);
+    let planned = written(world.step("erp"));
+    assert_eq!(planned.item.operation, WriteOperation::Reactivate);
+    assert_eq!(planned.item.body, document(json!({"Name": "Acme Inc"})));
+    world.write("erp");
+    assert!(matches!(settled(world.step("erp")), Outcome::Unchanged));
+}
+
+#[test]
+fn leaving_concerns_what_was_let_in_and_not_what_the_target_had_of_its_own() {
+    // Never inside: it stays as it is.
+    let mut world = leaving();
+    world.read("erp", json!({"Name": "Acme", "Note": "no"}));
+    world.read("crm", json!({"Name": "Acme", "Note": "no"}));
+    assert_eq!(filtered(world.step("erp")), "Left");
+    // Seen inside, it has been let in, also where nothing was ever written.
+    let mut world = leaving();
+    world.read("erp", json!({"Name": "Acme", "Note": "yes"}));
+    world.read("crm", json!({"Name": "Acme", "Note": "yes"}));
+    assert_eq!(world.read("crm", json!({"Name": "Acme", "Note": "no"})).lanes(), ["erp:crm"]);
+    assert_eq!(written(world.step("erp")).item.operation, WriteOperation::Archive);
+    // It came in by a change that needed no write; that is kept when its key is settled.
+    let mut world = leaving();
+    world.read("erp", json!({"Name": "Acme", "Note": "no"}));
+    world.known().record.document.insert("note".into(), json!("yes"));
+    let (_, state) = inside(world.participant("erp"), &world.claimed()).unwrap();
+    assert_eq!(state.standing, Some(Standing::Inside));
+    assert!(inside(World::new().participant("erp"), &world.claimed()).is_none(), "where leaving has no consequence nothing is kept");
+}
+
+#[test]
+fn a_record_of_a_circle_is_made_without_its_references_and_says_what_it_lacks() {
+    let mut world = World::new();
+    world.read("crm", json!({"Name": "Acme"}));
+    let parent = RecordId(Uuid::from_u128(8));
+    world.known().record.document.insert("parentId".into(), json!(parent.to_string()));
+    let target = world.participant("erp");
+    let map = |document: &Document| target.table.to_native(document, &|_, _| None);
+    let planned = written(decide_without_references(&world.program, target, &world.claimed(), &map));
+    assert_eq!(planned.item.body, document(json!({"Name": "Acme"})));
+    assert!(planned.rows.iter().all(|row| row.native.to_string() != "Parent"), "what was not told is not taken for known");
+    let done = Written { id: "e1".into(), version: None, created: true, answer: None };
+    let outcome = delivered(target, &world.claimed(), &planned, &done, &[], Timestamp(0));
+    assert!(matches!(outcome, Outcome::Delivered { incomplete: Some(record), .. } if record == parent));
+}
+
+#[test]
+fn a_look_up_that_fails_keeps_the_outcome_unknown_until_the_attempts_run_out() {
+    let mut world = World::new();
+    world.read("crm", json!({"Name": "Acme"}));
+    let intent = Some(fairlead_store::Intent { at: Timestamp(0), version: 1, sent: Value::Null });
+    let outcome = |class: ErrorClass, attempts: u32, closed: bool, unknown: bool| {
+        let claimed = Claimed { attempts, intent: intent.clone().filter(|_| unknown), ..world.claimed() };
+        let error = RemoteError::new(class, "SchemaDrift", "no such column");
+        match look_up_failed(&world.program, world.participant("erp"), &claimed, &error, Duration::from_secs(4), closed, Timestamp(0)) {
+            Outcome::Retry { at, attempt, unknown } => format!("retry at {} attempt={attempt} unknown={unknown}", at.0 / 1000),
+            Outcome::DeadLetter(letter) => format!("dead letter {} {}", letter.class, letter.reason),
+            outcome => panic!("{outcome:?}"),
+        }
+    };
+    use ErrorClass as Class;
+    for (class, attempts, closed, unknown, expected) in [
+        (Class::Data, 0, true, true, "retry at 4 attempt=true unknown=true"),
+        (Class::Data, 2, true, true, "dead letter UnknownOutcome OutcomeUnknown"),
+        (Class::Data, 2, true, false, "dead letter Data SchemaDrift"),
+        (Class::Transient, 2, false, true, "retry at 4 attempt=false unknown=true"),
+        (Class::Throttled, 9, true, true, "retry at 4 attempt=false unknown=true"),
+        (Class::Permission, 9, true, true, "retry at 4 attempt=false unknown=true"),
+    ] {
+        assert_eq!(outcome(class, attempts, closed, unknown), expected, "{class} after {attempts}, closed: {closed}, unknown: {unknown}");
+    }
+}
+
+#[test]
+fn match_rules_are_searched_by_the_fields_that_the_target_has() {
+    let mut unit = unit();
+    unit.matching = ["note,name", "credit", "missing"].map(|rule| rule.split(',').map(|path| path.parse().unwrap()).collect()).to_vec();
+    let mut world = World::of(unit);
+    world.read("crm", json!({"Name": "Acme", "Note": "n", "Credit": null}));
+    let target = world.participant("erp");
+    let mapped = target.table.to_native(&world.claimed().known.record.document, &|_, _| None).unwrap();
+    let path = |text: &str| text.parse::<FieldPath>().unwrap();
+    assert_eq!(searches(&world.program, target, &mapped), [vec![(path("Note"), json!("n")), (path("Name"), json!("Acme"))]]);
+}
+
+#[test]
+fn what_is_found_is_adopted_as_it_stands_and_only_the_difference_is_written() {
+    let mut world = World::new();
+    world.read("crm", json!({"Name": "Acme", "Credit": "5", "Note": "n"}));
+    let body = document(json!({"Name": "ACME", "Note": "n"}));
+    let shown =
+        NativeRecord { id: "e7".into(), version: None, modified: None, deleted: false, merged_into: None, body, raw: String::new() };
+    let state = adopted(world.participant("erp"), &shown);
+    world.known().identities.push(Identity { participant: "erp".into(), external_id: "e7".into(), state });
+    let planned = written(world.step("erp"));
+    assert_eq!(planned.item.operation, WriteOperation::Update);
+    assert_eq!(planned.item.body, document(json!({"Name": "Acme", "Credit": "5"})));
 }

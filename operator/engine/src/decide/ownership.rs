@@ -53,6 +53,12 @@ pub fn owner<'a>(rules: &'a [OwnershipRule], field: &FieldPath) -> Option<&'a st
     rules.iter().find(|rule| rule.fields.iter().any(|named| names(named, field))).map(|rule| rule.role.as_str())
 }
 
+/// Whether another role than `role` owns `field`.
+#[must_use]
+pub fn is_foreign(rules: &[OwnershipRule], field: &FieldPath, role: &str) -> bool {
+    owner(rules, field).is_some_and(|owner| owner != role)
+}
+
 fn names(named: &str, field: &FieldPath) -> bool {
     named == "*" || named.parse::<FieldPath>().is_ok_and(|named| field.starts_with(&named))
 }

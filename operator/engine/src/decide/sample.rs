@@ -7,8 +7,8 @@ use crate::program::{Participant, Program};
 use fairlead_contract::Contract;
 use fairlead_model::hash::Digest;
 use fairlead_model::unit::{
-    ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, OnDelete, OnForeignEdit, OwnershipRule, ParticipantUnit, ReadUnit,
-    Retry, Tie, WriteUnit,
+    ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, OnDelete, OnForeignEdit, OnLeave, OnMerge, OwnershipRule,
+    ParticipantUnit, ReadUnit, Retry, Tie, WriteUnit,
 };
 use fairlead_model::{Document, ExternalId, ObjectRef, RecordId, Timestamp};
 use fairlead_store::{Claimed, Identity, Known, LaneEntry, Origin, Outcome, RecordChange};
@@ -42,7 +42,14 @@ fn participant(name: &str, key: &str) -> ParticipantUnit {
         entity: "customer".into(),
         native: from_value(native).unwrap(),
         read: Some(ReadUnit { every: Duration::from_secs(5) }),
-        write: Some(WriteUnit { key: Some(key.into()), when: None, on_delete: OnDelete::Archive, on_foreign_edit: OnForeignEdit::Restore }),
+        write: Some(WriteUnit {
+            key: Some(key.into()),
+            when: None,
+            on_delete: OnDelete::Archive,
+            on_merge: OnMerge::Keep,
+            on_leave: OnLeave::Keep,
+            on_foreign_edit: OnForeignEdit::Restore,
+        }),
         rows: from_value(rows).unwrap(),
     }
 }
@@ -66,6 +73,7 @@ pub(crate) fn unit() -> IntegrationUnit {
         participants: vec![participant("crm", "FairleadId"), participant("erp", "ExternalId")],
         initial_load: InitialLoad::MatchOrCreate,
         matching: vec![vec!["name".parse().unwrap()]],
+        indexed: Vec::new(),
         ownership: vec![rule("name", "crm"), rule("credit", "erp"), rule("parentId", "crm")],
         tie: Tie::Home,
         guard: Guard::default(),
@@ -192,7 +200,7 @@ impl World {
         let record = &absorbed.record;
         match &record.change {
             RecordChange::Insert { record, .. } => {
-                self.known = Some(Known { record: record.clone(), identities: Vec::new(), lanes: Vec::new() });
+                self.known = Some(Known { record: record.clone(), identities: Vec::new(), lanes: Vec::new(), merged_into: None });
             }
             RecordChange::Update { record, .. } => self.known().record = record.clone(),
             RecordChange::Keep { version } => assert_eq!(*version, self.known().record.version),
@@ -244,7 +252,7 @@ impl World {
         let target = self.participant(who);
         let answered = answer.map(|answer| target.table.to_canonical(&document(answer)).unwrap().fields).unwrap_or_default();
         let written = Written { id: ExternalId(format!("{who}-1")), version: None, created: false, answer: None };
-        let Outcome::Delivered { external_id, mut state } =
+        let Outcome::Delivered { external_id, mut state, .. } =
             outbound::delivered(target, &self.claimed(), &planned, &written, &answered, Timestamp(self.clock))
         else {
             panic!("a write that was acknowledged is delivered")

@@ -37,7 +37,9 @@ impl Problem {
 /// The named roots of an expression.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scope<'a> {
-    /// What `.record` is.
+    /// What the root is called: `record`, or `input`.
+    pub(crate) root: &'static str,
+    /// What the root is.
     pub(crate) record: &'a Tree,
     /// Inside a list: the path of the list, whose element `.item` is.
     pub(crate) item: Option<&'a FieldPath>,
@@ -51,7 +53,7 @@ pub(crate) struct Checked {
     pub(crate) problems: Vec<Problem>,
     /// The fields that the expression looks at.
     pub(crate) inputs: BTreeSet<FieldPath>,
-    /// The top-level fields of `.record` that it looks at.
+    /// The top-level fields of the root that it looks at.
     pub(crate) names: BTreeSet<String>,
 }
 
@@ -366,7 +368,7 @@ impl Walk<'_> {
             QueryTarget::FunctionCall(call) => self.call(call, depth).plain(),
             QueryTarget::Container(container) => self.container(container, depth).plain(),
             QueryTarget::External(PathPrefix::Metadata) => {
-                self.problem("there is no metadata (%)", "use .record");
+                self.problem("there is no metadata (%)", &format!("use .{}", self.scope.root));
                 Worth::ONE
             }
             QueryTarget::External(PathPrefix::Event) => Worth::of(self.field(&query.path.inner().segments)),
@@ -375,7 +377,8 @@ impl Walk<'_> {
 
     /// A path such as `.record.address.country` or `.item.Email`.
     fn field(&mut self, segments: &[OwnedSegment]) -> bool {
-        let roots = if self.scope.item.is_some() { ".record or .item" } else { ".record" };
+        let name = self.scope.root;
+        let roots = if self.scope.item.is_some() { format!(".{name} or .item") } else { format!(".{name}") };
         let root = match segments.first() {
             Some(OwnedSegment::Field(name)) => name.as_str(),
             _ => {
@@ -384,21 +387,21 @@ impl Walk<'_> {
             }
         };
         let (mut node, mut path) = match (root, self.scope.item) {
-            ("record", _) => (self.scope.record, String::new()),
+            (root, _) if root == name => (self.scope.record, String::new()),
             ("item", Some(list)) => match self.scope.record.node(list) {
                 Some(node) => (node, list.to_string()),
                 None => return false,
             },
             ("item", None) => {
-                self.problem(".item is only there in rows of a list", "use .record");
+                self.problem(".item is only there in rows of a list", &format!("use .{name}"));
                 return false;
             }
             (other, _) => {
-                self.problem(format!("there is no .{other}"), &format!("begin with {roots}: .record.{other}"));
+                self.problem(format!("there is no .{other}"), &format!("begin with {roots}: .{name}.{other}"));
                 return false;
             }
         };
-        if root == "record" {
+        if root == name {
             match segments.get(1) {
                 Some(OwnedSegment::Field(name)) => self.checked.names.extend([name.to_string()]),
                 _ => self.checked.names.extend(node.children().keys().cloned()),

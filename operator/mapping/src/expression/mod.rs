@@ -1,6 +1,6 @@
 //! The thin layer behind which the expression language lies. The rest of the crate knows expressions, roots and results, not VRL.
 //!
-//! An expression sees `.record`, and `.item` inside a list; it makes one value and changes nothing. It is compiled once against the types of
+//! An expression sees `.record` (or, where what somebody sent is judged, `.input`), and `.item` inside a list; it makes one value and changes nothing. It is compiled once against the types of
 //! both sides, so that what it can give is known before a record is seen. At run time it is bounded in steps, and what it gives is checked
 //! again: a type is a promise of a schema, a value is what a system really sent.
 
@@ -46,6 +46,7 @@ pub(crate) struct Expression {
     result: Kind,
     inputs: Vec<FieldPath>,
     names: BTreeSet<String>,
+    root: &'static str,
 }
 
 impl Expression {
@@ -56,10 +57,10 @@ impl Expression {
             return Err(vec![Problem::new(format!("has {length} characters, the most is {MAX_EXPRESSION}"), "")]);
         }
         if source.trim().is_empty() {
-            return Err(vec![Problem::new("is empty", "leave it out, or write an expression over .record")]);
+            return Err(vec![Problem::new("is empty", &format!("leave it out, or write an expression over .{}", scope.root))]);
         }
         // Brackets bound the depth of everything but chains of operators, which the walk bounds: nothing recursive runs before it.
-        let ast = ::vrl::parser::parse(source).map_err(|error| problems(source, vec![Diagnostic::from(boxed(error))]))?;
+        let ast = ::vrl::parser::parse(source).map_err(|error| problems(source, scope.root, vec![Diagnostic::from(boxed(error))]))?;
         let unreadable: Vec<Diagnostic> = ast
             .iter()
             .filter_map(|root| match root.inner() {
@@ -68,7 +69,7 @@ impl Expression {
             })
             .collect();
         if !unreadable.is_empty() {
-            return Err(problems(source, unreadable));
+            return Err(problems(source, scope.root, unreadable));
         }
         let checked = check::check(ast.clone(), scope);
         if !checked.problems.is_empty() {
@@ -78,11 +79,11 @@ impl Expression {
             TypeState { local: LocalEnv::default(), external: ExternalEnv::new_with_kind(roots(scope), Kind::object(Collection::empty())) };
         let mut config = CompileConfig::default();
         config.set_read_only();
-        let compiled =
-            Compiler::compile(&functions::FUNCTIONS, ast, &state, config).map_err(|list| problems(source, list.into_iter().collect()))?;
+        let compiled = Compiler::compile(&functions::FUNCTIONS, ast, &state, config)
+            .map_err(|list| problems(source, scope.root, list.into_iter().collect()))?;
         let info = compiled.program.final_type_info().result;
         let result = info.kind().union(info.returns().clone());
-        Ok(Self { program: compiled.program, result, inputs: checked.inputs.into_iter().collect(), names: checked.names })
+        Ok(Self { program: compiled.program, result, inputs: checked.inputs.into_iter().collect(), names: checked.names, root: scope.root })
     }
 
     /// The fields it looks at.
@@ -90,7 +91,7 @@ impl Expression {
         &self.inputs
     }
 
-    /// The top-level fields of `.record` that it looks at.
+    /// The top-level fields of its root that it looks at.
     pub(crate) fn names(&self) -> &BTreeSet<String> {
         &self.names
     }
@@ -142,6 +143,7 @@ impl Expression {
 
     /// Evaluates it. The message of a failure holds none of the record's texts.
     pub(crate) fn run(&self, roots: &mut Roots<'_>) -> Result<Value, String> {
+        roots.root = self.root;
         let mut steps = 0;
         let mut control = || {
             steps += 1;
@@ -161,7 +163,7 @@ impl Expression {
 
 fn roots(scope: Scope<'_>) -> Kind {
     let mut known = std::collections::BTreeMap::new();
-    known.insert("record".into(), value::object(scope.record));
+    known.insert(scope.root.into(), value::object(scope.record));
     if let Some(node) = scope.item.and_then(|list| scope.record.node(list)) {
         known.insert("item".into(), value::element(node));
     }
@@ -173,7 +175,7 @@ fn boxed(error: impl DiagnosticMessage + 'static) -> Box<dyn DiagnosticMessage> 
 }
 
 /// The compiler's diagnostics as one line each, with the part of the source that is meant.
-fn problems(source: &str, list: Vec<Diagnostic>) -> Vec<Problem> {
+fn problems(source: &str, root: &str, list: Vec<Diagnostic>) -> Vec<Problem> {
     list.into_iter()
         .filter(Diagnostic::is_problem)
         .map(|found| {
@@ -184,7 +186,7 @@ fn problems(source: &str, list: Vec<Diagnostic>) -> Vec<Problem> {
                 105 => nearest(place, functions::FUNCTIONS.iter().map(|function| function.identifier().to_owned()))
                     .map_or_else(String::new, |meant| format!("did you mean {meant}?")),
                 110 => "insist on the type first: string!(...), int!(...), array!(...)".to_owned(),
-                701 => format!("fields begin with their root (.record.{place}), texts stand in double quotes"),
+                701 => format!("fields begin with their root (.{root}.{place}), texts stand in double quotes"),
                 _ => String::new(),
             };
             // The labels tell the story in order, except where they only repeat the message. The tokens that a grammar would have taken tell
@@ -219,6 +221,8 @@ fn size(value: &Vrl) -> usize {
 #[derive(Debug)]
 pub(crate) struct Roots<'d> {
     document: &'d Document,
+    /// What the document is called. One table's expressions all call it the same.
+    root: &'static str,
     /// The top-level fields that any expression of the table looks at.
     names: &'d BTreeSet<String>,
     made: Option<Made>,
@@ -228,7 +232,7 @@ pub(crate) struct Roots<'d> {
 
 impl<'d> Roots<'d> {
     pub(crate) fn new(document: &'d Document, names: &'d BTreeSet<String>) -> Self {
-        Self { document, names, made: None, item: None, item_made: false }
+        Self { document, root: "record", names, made: None, item: None, item_made: false }
     }
 
     /// Goes to the next element of a list, or leaves it.
@@ -244,7 +248,7 @@ impl<'d> Roots<'d> {
                 .iter()
                 .filter_map(|name| self.document.get(name).map(|value| (name.as_str().into(), value::to_vrl(value))))
                 .collect();
-            Made(Vrl::Object(ObjectMap::from([("record".into(), Vrl::Object(record))])))
+            Made(Vrl::Object(ObjectMap::from([(self.root.into(), Vrl::Object(record))])))
         });
         if !self.item_made {
             if let Vrl::Object(roots) = &mut made.0 {

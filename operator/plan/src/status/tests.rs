@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::finding::Check;
-use crate::planned::SystemFacts;
+use crate::planned::{RouteFacts, SystemFacts};
 use fairlead_api::conditions::{ConditionType, find, is_true, judge};
 use fairlead_api::{Kind, LagBucket, ParticipantState};
 use fairlead_model::ErrorClass as Class;
@@ -12,6 +12,7 @@ use fairlead_model::report::{
     Circuit, ConnectorReport, GuardStop, IntegrationReport, Lag, ParticipantReport, ParticipantState as Reported, Phase, Preview, Quota,
     RecordFailure,
 };
+use fairlead_model::route::{RejectedRoute, RouteReport, ServedRoute};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -218,16 +219,101 @@ fn an_invalid_connector_is_stalled_whatever_runs() {
     );
 }
 
+fn contract(verdict: &Verdict, report: Option<&RouteReport>, previous: Option<&ApiContractStatus>) -> ApiContractStatus {
+    let config = Config { gateway: Some("https://api.acme.example".into()), ..Config::default() };
+    let status = contract_status(verdict, Heard { report, at: Some(at(100)) }, previous, moment(101), &config).status;
+    lawful(Kind::ApiContract, &status.conditions, status.observed_generation);
+    status
+}
+
+/// A contract with operations.
+fn serving() -> Verdict {
+    let mut verdict = verdict(Kind::ApiContract);
+    verdict.route = Some(RouteFacts { path: Some("/sales/customer/v1".into()), hostnames: Vec::new(), consumers: 2 });
+    verdict
+}
+
+fn route_report(digest: &str) -> RouteReport {
+    let served = ServedRoute { digest: Digest(digest.into()), version: "1.3.0".into(), since: at(50) };
+    RouteReport { served: Some(served), rejected: None, issuers: BTreeMap::new() }
+}
+
 #[test]
 fn a_contract_is_ready_when_it_plans_and_names_its_users() {
     let mut good = verdict(Kind::ApiContract);
     good.used_by = vec![ObjectRef::new("na", "customers")];
-    let status = contract_status(&good, None, moment(0)).status;
+    let status = contract(&good, None, None);
     assert_eq!((story(&status.conditions), &status.used_by[..]), (vec!["Ready=True Succeeded".into()], &["na/customers".to_owned()][..]));
+    assert!(is_true(&status.conditions, ConditionType::Programmed), "it asks nothing of a gateway");
+    assert_eq!((&status.served, &status.url, status.consumers), (&None, &None, None));
     good.accepted = failed(Reason::SchemaInvalid);
-    let status = contract_status(&good, Some(&status), moment(1)).status;
-    lawful(Kind::ApiContract, &status.conditions, status.observed_generation);
-    assert_eq!(story(&status.conditions), ["Accepted=False SchemaInvalid", "Ready=False SchemaInvalid", "Stalled=True SchemaInvalid"]);
+    let status = contract(&good, None, Some(&status));
+    assert_eq!(
+        story(&status.conditions),
+        ["Accepted=False SchemaInvalid", "Programmed=False SchemaInvalid", "Ready=False SchemaInvalid", "Stalled=True SchemaInvalid"]
+    );
+}
+
+#[test]
+fn a_contract_with_operations_is_programmed_only_when_the_gateway_has_acknowledged_its_digest() {
+    let waiting = ["Programmed=False Progressing", "Ready=False Progressing", "Reconciling=True Progressing"];
+    assert_eq!(story(&contract(&serving(), None, None).conditions), waiting);
+    let status = contract(&serving(), Some(&route_report("sha256:before")), None);
+    assert_eq!(story(&status.conditions), waiting);
+    assert_eq!(status.served.as_ref().map(|served| (served.version.as_str(), served.digest.as_str())), Some(("1.3.0", "sha256:before")));
+    let status = contract(&serving(), Some(&route_report("sha256:now")), Some(&status));
+    assert_eq!(story(&status.conditions), ["Ready=True Succeeded"]);
+    assert_eq!(status.url.as_deref(), Some("https://api.acme.example/sales/customer/v1"));
+    assert_eq!(status.consumers, Some(2));
+}
+
+#[test]
+fn a_contract_that_is_wrong_says_what_goes_on_being_served() {
+    let mut wrong = serving();
+    wrong.resolved = failed(Reason::IntegrationNotFound);
+    wrong.digest = None;
+    let status = contract(&wrong, Some(&route_report("sha256:before")), None);
+    assert_eq!(
+        story(&status.conditions),
+        [
+            "ResolvedRefs=False IntegrationNotFound",
+            "Programmed=False IntegrationNotFound",
+            "Ready=False IntegrationNotFound",
+            "Stalled=True IntegrationNotFound"
+        ]
+    );
+    assert!(find(&status.conditions, ConditionType::Programmed).unwrap().message.contains("version 1.3.0 goes on being served"));
+    assert!(status.served.is_some() && status.url.is_some());
+}
+
+#[test]
+fn what_keeps_a_gateway_from_serving_is_told() {
+    let nowhere = contract_status(&serving(), Heard { report: None, at: Some(at(100)) }, None, moment(101), &Config::default()).status;
+    assert_eq!(
+        story(&nowhere.conditions),
+        ["Programmed=False GatewayNotRunning", "Ready=False GatewayNotRunning", "Stalled=True GatewayNotRunning"]
+    );
+    let rejected = |conflict: Option<ObjectKey>| {
+        let rejected = RejectedRoute { digest: Digest("sha256:now".into()), conflict, message: "because".into() };
+        story(&contract(&serving(), Some(&RouteReport { rejected: Some(rejected), ..route_report("sha256:before") }), None).conditions)
+    };
+    assert_eq!(rejected(None)[0], "Programmed=False InternalError");
+    assert_eq!(rejected(Some(ObjectKey("na/older".into())))[0], "Programmed=False Conflict");
+    let keyless = RouteReport { issuers: [("https://login".to_owned(), "no answer".to_owned())].into(), ..route_report("sha256:now") };
+    assert_eq!(
+        story(&contract(&serving(), Some(&keyless), None).conditions),
+        ["Ready=False IssuerKeysUnavailable", "Reconciling=True ProgressingWithRetry"]
+    );
+}
+
+#[test]
+fn a_restarted_operator_moves_nothing_of_a_contract_that_is_served() {
+    let before = contract(&serving(), Some(&route_report("sha256:now")), None);
+    let config = Config { gateway: Some("https://api.acme.example".into()), ..Config::default() };
+    let young = contract_status(&serving(), Heard { report: None, at: None }, Some(&before), moment(1), &config);
+    assert_eq!(young.status, before);
+    let old = contract_status(&serving(), Heard { report: None, at: None }, Some(&before), moment(70), &config);
+    assert_eq!(story(&old.status.conditions)[0], "Programmed=False WorkerNotReporting");
 }
 
 fn good_connectors() -> BTreeMap<ObjectRef, ConnectorStatus> {
@@ -682,6 +768,37 @@ proptest! {
             let then = at(now + later);
             if judged.next_check.is_none_or(|next| then < next) {
                 let again = integration_status(&verdict, heard, &connectors, Some(&judged.status), Moment { now: then, listening_since: START }, &config);
+                prop_assert_eq!(&again.status, &judged.status);
+            }
+            previous = Some(judged.status);
+        }
+    }
+
+    #[test]
+    fn no_contract_status_breaks_a_rule_and_time_moves_nothing_unannounced(
+        verdict in any_verdict(Kind::ApiContract),
+        serves in any::<bool>(),
+        gateway in any::<bool>(),
+        history in prop::collection::vec((prop::option::of((prop::sample::select(vec!["sha256:now", "sha256:before"]), any::<bool>(), any::<bool>())), any_times()), 1..4),
+        later in 0u64..500,
+    ) {
+        let config = Config { gateway: gateway.then(|| "https://api.acme.example".to_owned()), ..Config::default() };
+        let verdict = Verdict { route: serves.then(|| serving().route).flatten(), ..verdict };
+        let mut previous: Option<ApiContractStatus> = None;
+        for (report, (spoke, wait)) in &history {
+            let now = spoke.unwrap_or_default() + wait;
+            let report = report.map(|(digest, rejected, keyless)| RouteReport {
+                rejected: rejected.then(|| RejectedRoute { digest: Digest("sha256:now".into()), conflict: None, message: "because".into() }),
+                issuers: keyless.then(|| ("https://login".to_owned(), "no answer".to_owned())).into_iter().collect(),
+                ..route_report(digest)
+            });
+            let heard = Heard { report: report.as_ref(), at: spoke.map(at) };
+            let judged = contract_status(&verdict, heard, previous.as_ref(), moment(now), &config);
+            let breaches = judge(Kind::ApiContract, &judged.status.conditions, judged.status.observed_generation, verdict.generation);
+            prop_assert!(breaches.is_empty(), "{breaches:?}");
+            let then = at(now + later);
+            if judged.next_check.is_none_or(|next| then < next) {
+                let again = contract_status(&verdict, heard, Some(&judged.status), Moment { now: then, listening_since: START }, &config);
                 prop_assert_eq!(&again.status, &judged.status);
             }
             previous = Some(judged.status);

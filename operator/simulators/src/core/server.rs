@@ -9,6 +9,8 @@
 //! | `POST /__fairlead/edit` | `{"entity","id","values"[,"secondsAgo"]}`: a person edits a record; answers the record |
 //! | `POST /__fairlead/create` | `{"entity","values"}` |
 //! | `POST /__fairlead/delete` | `{"entity","id"}` |
+//! | `POST /__fairlead/undelete` | `{"entity","id"}`: out of the recycle bin, where the vendor has one |
+//! | `POST /__fairlead/merge` | `{"entity","id","into"}`: merged into another record, where the vendor tells its API of that |
 //! | `POST /__fairlead/expire-tokens` | makes all tokens invalid; 204 |
 //!
 //! These pages are never subject to faults and need no credentials: a simulator holds made-up data only. HTTP/1.1 alone is
@@ -427,7 +429,7 @@ fn page(shared: &Shared, request: &Request) -> Reply {
             shared.vendor.expire_tokens();
             Ok(Reply::empty(204))
         }
-        (&Method::POST, ["__fairlead", act @ ("edit" | "create" | "delete")]) => person(shared, request, act),
+        (&Method::POST, ["__fairlead", act @ ("edit" | "create" | "delete" | "undelete" | "merge")]) => person(shared, request, act),
         _ => Err((404, "there is no such page".to_owned())),
     };
     answer.unwrap_or_else(|(status, message)| Reply::json(status, JSON, &Value::object([("error", Value::text(message))])))
@@ -451,6 +453,8 @@ fn person(shared: &Shared, request: &Request, act: &str) -> Result<Reply, (u16, 
     let act = match act {
         "edit" => Act::Edit { id: text("id")?, values: values()? },
         "create" => Act::Create { values: values()? },
+        "undelete" => Act::Undelete { id: text("id")? },
+        "merge" => Act::Merge { id: text("id")?, into: text("into")? },
         _ => Act::Delete { id: text("id")? },
     };
     let number = shared.requests.load(Ordering::SeqCst);

@@ -194,6 +194,18 @@ pub enum Act {
         /// The vendor's id.
         id: String,
     },
+    /// Takes a deleted record out of the recycle bin.
+    Undelete {
+        /// The vendor's id.
+        id: String,
+    },
+    /// Merges a record into another: it is deleted, what hangs on it goes to the other.
+    Merge {
+        /// The vendor's id of the record that goes.
+        id: String,
+        /// The vendor's id of the record that stays.
+        into: String,
+    },
 }
 
 /// One vendor's protocol.
@@ -222,6 +234,7 @@ pub trait Vendor: Send + Sync + 'static {
     fn records(&self, entity: &str) -> Option<Vec<Value>>;
 
     /// Does what a person does in the vendor's screens, moving stamps as the vendor would, and reports it to `desk` with
-    /// operation `edit`, `create` or `delete`. Answers the record as it is afterwards, or what was wrong in words.
+    /// operation `edit`, `create`, `delete`, `undelete` or `merge`. Answers the record as it is afterwards, or what was wrong in words; an
+    /// act that the vendor does not offer is wrong.
     fn person(&self, entity: &str, act: &Act, desk: &Desk<'_>) -> Result<Value, String>;
 }

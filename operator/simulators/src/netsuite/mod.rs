@@ -232,6 +232,10 @@ impl Vendor for Netsuite {
             Act::Edit { id, values } => (Intent::Update(id, values), "edit"),
             Act::Create { values } => (Intent::Create(values), "create"),
             Act::Delete { id } => (Intent::Delete(id), "delete"),
+            Act::Undelete { .. } => return Err("NetSuite keeps no recycle bin".to_owned()),
+            Act::Merge { .. } => {
+                return Err("what NetSuite's API tells of its merge of duplicates is not known, so it is not simulated".to_owned());
+            }
         };
         let last = match act {
             Act::Delete { id } => tables

@@ -147,6 +147,68 @@ impl Org {
         Ok((id, cascades))
     }
 
+    /// Takes a record out of the recycle bin. One that was merged comes back as a record of its own; what went with it stays where it is.
+    pub(super) fn undelete(&mut self, entity: usize, id: &str, now: DateTime<Utc>) -> Result<String, ApiError> {
+        let schema = &ENTITIES[entity];
+        let normal = ids::normal(id).ok_or_else(|| ApiError::malformed_id(id))?;
+        let found = self.tables[entity].rows.get(&normal).filter(|row| row.deleted);
+        let mut row = (**found.ok_or_else(|| ApiError::data("UNDELETE_FAILED", "Entity is not in the recycle bin", &[]))?).clone();
+        row.deleted = false;
+        for (name, value) in [("IsDeleted", Value::Bool(false)), ("MasterRecordId", Value::Null)] {
+            if let Some(position) = schema.position(name) {
+                row.values[position] = value;
+            }
+        }
+        self.check(entity, &row)?;
+        touch(schema, &mut row, &self.user, now);
+        self.tables[entity].put(schema, row);
+        Ok(normal)
+    }
+
+    /// Merges `id` into `into`, as the merge of the screens and of SOAP does: the one is deleted and names the other as its master, whose
+    /// values stay as they are; the children of the one become the other's.
+    pub(super) fn merge(&mut self, entity: usize, id: &str, into: &str, now: DateTime<Utc>) -> Result<(String, Vec<Cascade>), ApiError> {
+        let schema = &ENTITIES[entity];
+        let Some(master_at) = schema.position("MasterRecordId") else {
+            return Err(ApiError::data("INVALID_TYPE", format!("entity type {} cannot be merged", schema.name), &[]));
+        };
+        let (mut gone, mut master) = ((**self.row(entity, id)?).clone(), (**self.row(entity, into)?).clone());
+        if gone.id == master.id {
+            return Err(ApiError::data("INVALID_ID_FIELD", "a record cannot be merged into itself", &[]));
+        }
+        let mut cascades = Vec::new();
+        if entity == ACCOUNT {
+            for (child_entity, field) in [(CONTACT, "AccountId"), (ACCOUNT, "ParentId")] {
+                let Some(position) = ENTITIES[child_entity].position(field) else { continue };
+                for child in self.referring(child_entity, field, &gone.id) {
+                    let mut row = (**self.row(child_entity, &child)?).clone();
+                    row.values[position] = Value::text(&master.id);
+                    // No account stands above itself, were it by way of others.
+                    if self.check(child_entity, &row).is_err() {
+                        row.values[position] = Value::Null;
+                    }
+                    touch(&ENTITIES[child_entity], &mut row, &self.user, now);
+                    if child_entity == ACCOUNT && child == master.id {
+                        master = row.clone();
+                    }
+                    self.tables[child_entity].put(&ENTITIES[child_entity], row);
+                    cascades.push(Cascade { entity: child_entity, id: child, outcome: Outcome::Updated });
+                }
+            }
+        }
+        touch(schema, &mut master, &self.user, now);
+        gone.deleted = true;
+        gone.values[master_at] = Value::text(&master.id);
+        if let Some(position) = schema.position("IsDeleted") {
+            gone.values[position] = Value::Bool(true);
+        }
+        touch(schema, &mut gone, &self.user, now);
+        let id = gone.id.clone();
+        self.tables[entity].put(schema, master);
+        self.tables[entity].put(schema, gone);
+        Ok((id, cascades))
+    }
+
     fn referring(&self, entity: usize, field: &str, id: &str) -> Vec<String> {
         let Some(position) = ENTITIES[entity].position(field) else { return Vec::new() };
         let table = &self.tables[entity];

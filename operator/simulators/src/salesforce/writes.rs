@@ -409,12 +409,16 @@ pub(super) fn person(org: &mut Org, entity: usize, act: &Act, desk: &Desk<'_>) -
         Act::Edit { id, values } => {
             org.write(entity, &Target::Id(id.clone()), values, now).map(|written| (written.id, written.outcome, Vec::new()))
         }
+        Act::Undelete { id } => org.undelete(entity, id, now).map(|id| (id, Outcome::Updated, Vec::new())),
+        Act::Merge { id, into } => org.merge(entity, id, into, now).map(|(id, cascades)| (id, Outcome::Deleted, cascades)),
     };
     org.user = api;
     let (operation, key, values) = match act {
         Act::Edit { id, values } => ("edit", id.as_str(), Value::Object(values.clone())),
         Act::Create { values } => ("create", "", Value::Object(values.clone())),
         Act::Delete { id } => ("delete", id.as_str(), Value::Null),
+        Act::Undelete { id } => ("undelete", id.as_str(), Value::Null),
+        Act::Merge { id, into } => ("merge", id.as_str(), Value::object([("MasterRecordId", Value::text(into))])),
     };
     Line {
         entity,

@@ -4,10 +4,10 @@
 //! both must tell the same numbers, and at the end everything that waits can be brought home. Which keys a claim returns is the store's to
 //! say (time decides that); that each of them had an entry is checked.
 
-use super::world::{CRM, ERP, REALM, World, at, crm_id, deleted, delivered, id, inserted, lease, letter, updated};
+use super::world::{CRM, ERP, REALM, World, at, crm_id, deleted, erp_id, id, inserted, lease, letter, merge_into, state, updated};
 use crate::{
-    Absorb, AbsorbRecord, Claimed, CloseDeadLetters, CloseReason, DeadLetterFilter, Keys, LaneLedger, Origin, Outcome, RecordChange,
-    SourceLedger, Stage, Store, StoreError,
+    Absorb, AbsorbRecord, Claimed, CloseDeadLetters, CloseReason, DeadLetterFilter, Keys, LaneLedger, Merge, Origin, Outcome, Record,
+    RecordChange, Settlement, SourceLedger, Stage, Store, StoreError, Survivor,
 };
 use fairlead_model::RecordId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +47,8 @@ pub enum Step {
     Close(u8, bool),
     /// Another epoch begins; what the old one claimed, it will not settle.
     TakeOver,
+    /// The CRM merges one record into another.
+    Merge(u8, u8),
     /// Time passes.
     Pass(u8),
 }
@@ -89,7 +91,8 @@ pub fn step_from(number: u64) -> Step {
     let [kind, a, b, c, d, ..] = number.to_le_bytes();
     let yes = b & 1 == 1;
     match kind % 32 {
-        0..=5 => Step::Change(a),
+        0..=4 => Step::Change(a),
+        5 => Step::Merge(a, b),
         6 => Step::Delete(a),
         7 => Step::Touch(a),
         8 => Step::BadRead(a),
@@ -141,6 +144,8 @@ struct Shape {
     version: u64,
     dead: bool,
     in_erp: bool,
+    /// By which number the ERP's id of it is made.
+    erp: u64,
     settled: u64,
 }
 
@@ -149,6 +154,8 @@ struct Model {
     now: i64,
     epochs: u64,
     records: BTreeMap<u64, Shape>,
+    /// What was merged, into what.
+    merged: BTreeMap<u64, u64>,
     entries: Vec<Entry>,
     source: SourceLedger,
     erp_source: SourceLedger,
@@ -164,6 +171,7 @@ pub async fn walk(store: Arc<dyn Store>, steps: &[Step]) {
         now: 0,
         epochs: 1,
         records: BTreeMap::new(),
+        merged: BTreeMap::new(),
         entries: Vec::new(),
         source: SourceLedger::default(),
         erp_source: SourceLedger::default(),
@@ -181,8 +189,10 @@ pub async fn walk(store: Arc<dyn Store>, steps: &[Step]) {
 }
 
 impl Model {
-    fn number(choice: u8) -> u64 {
-        u64::from(choice % RECORDS) + 1
+    /// One of the records; the survivor, where it was merged.
+    fn number(&self, choice: u8) -> u64 {
+        let number = u64::from(choice % RECORDS) + 1;
+        self.merged.get(&number).copied().unwrap_or(number)
     }
 
     fn find(&mut self, record: u64, wanted: impl Fn(Place) -> bool) -> impl Iterator<Item = &mut Entry> {
@@ -197,15 +207,18 @@ impl Model {
     async fn step(&mut self, step: Step) {
         let now = at(self.now);
         match step {
-            Step::Change(choice) => self.change(Self::number(choice), false).await,
+            Step::Change(choice) => {
+                let number = self.number(choice);
+                self.change(number, false).await;
+            }
             Step::Delete(choice) => {
-                let number = Self::number(choice);
+                let number = self.number(choice);
                 if self.records.contains_key(&number) {
                     self.change(number, true).await;
                 }
             }
             Step::Touch(choice) => {
-                let number = Self::number(choice);
+                let number = self.number(choice);
                 if let Some(shape) = self.records.get(&number) {
                     let change = RecordChange::Keep { version: shape.version };
                     let read = AbsorbRecord { change, enqueue: Vec::new(), counts_as_changed: false, ..inserted(number) };
@@ -217,14 +230,17 @@ impl Model {
                 }
             }
             Step::BadRead(choice) => {
-                let number = Self::number(choice);
+                let number = self.number(choice);
                 let batch = Absorb { dead_letters: vec![letter(number, Stage::Inbound)], ..self.world.batch(now) };
                 self.world.store.absorb(&batch).await.unwrap();
                 self.source.read += 1;
                 self.source.dead_lettered += 1;
                 self.bad_reads.insert(number);
             }
-            Step::Match(choice) => self.matched(Self::number(choice)).await,
+            Step::Match(choice) => {
+                let number = self.number(choice);
+                self.matched(number).await;
+            }
             Step::Claim(max, creates) => {
                 let claimed = self.world.try_claim(usize::from(max), creates, now).await.unwrap();
                 self.take(claimed);
@@ -249,7 +265,7 @@ impl Model {
                 }
             }
             Step::Enqueue(choice, origin) => {
-                let number = Self::number(choice);
+                let number = self.number(choice);
                 let (origin, name) = origin_of(origin);
                 let entered = self.world.enqueue(Keys::Records(vec![id(number)]), origin, now).await;
                 assert_eq!(entered, u64::from(self.records.contains_key(&number)));
@@ -282,13 +298,17 @@ impl Model {
                 assert_eq!(self.world.lane.epoch, self.epochs);
                 self.flying.clear();
             }
+            Step::Merge(loser, survivor) => {
+                let (loser, survivor) = (self.number(loser), self.number(survivor));
+                self.merge(loser, survivor).await;
+            }
             Step::Pass(seconds) => self.now += i64::from(seconds),
         }
     }
 
     async fn change(&mut self, number: u64, delete: bool) {
         let now = at(self.now);
-        let shape = self.records.entry(number).or_default();
+        let shape = self.records.entry(number).or_insert(Shape { erp: number, ..Shape::default() });
         shape.version += 1;
         shape.dead = delete;
         let version = shape.version;
@@ -310,10 +330,10 @@ impl Model {
         let Some(shape) = self.records.get_mut(&number) else { return };
         let key = format!("reader/{REALM}/{ERP}");
         let fence = lease(&*self.world.store, &key, "walker", now).await.unwrap();
-        let state = fairlead_model::state::ParticipantState { settled: shape.settled, ..super::world::state(shape.version) };
+        let state = fairlead_model::state::ParticipantState { settled: shape.settled, ..state(shape.version) };
         let read = AbsorbRecord {
             change: RecordChange::Keep { version: shape.version },
-            external_id: super::world::erp_id(number),
+            external_id: erp_id(shape.erp),
             enqueue: Vec::new(),
             state,
             counts_as_changed: false,
@@ -360,16 +380,17 @@ impl Model {
         let now = at(self.now);
         let (record, version) = (key.known.record.id, key.known.record.version);
         let number = self.number_of(record);
+        let erp = self.records[&number].erp;
         let outcome = match ending {
-            Ending::Delivered => delivered(number, version),
-            Ending::Unchanged(true) => Outcome::Unchanged { learnt: Some((super::world::erp_id(number), super::world::state(version))) },
-            Ending::Unchanged(false) => Outcome::Unchanged { learnt: None },
+            Ending::Delivered => Outcome::Delivered { external_id: erp_id(erp), state: state(version), incomplete: None },
+            Ending::Unchanged(_) => Outcome::Unchanged,
             Ending::Filtered(when) => Outcome::Filtered { reason: reason(when) },
             Ending::Retry(after, attempt, unknown) => Outcome::Retry { at: at(self.now + i64::from(after)), attempt, unknown },
-            Ending::WaitFor(choice) => Outcome::WaitFor { record: id(Self::number(choice)) },
+            Ending::WaitFor(choice) => Outcome::WaitFor { record: id(self.number(choice)) },
             Ending::DeadLetter(outbound) => Outcome::DeadLetter(Box::new(letter(number, stage(outbound)))),
         };
-        self.world.try_settle(vec![(record, version, outcome.clone())], now).await.unwrap();
+        let learnt = (ending == Ending::Unchanged(true)).then(|| (erp_id(erp), state(version)));
+        self.world.try_settle_all(vec![Settlement { id: record, version, learnt, outcome: outcome.clone() }], now).await.unwrap();
         let place = match ending {
             Ending::Delivered => Place::Delivered,
             Ending::Unchanged(_) => Place::Unchanged,
@@ -385,7 +406,7 @@ impl Model {
             }
         };
         self.find(number, |place| place == Place::Flies).for_each(|entry| entry.place = place);
-        if matches!(ending, Ending::Delivered | Ending::Unchanged(_)) {
+        if matches!(ending, Ending::Delivered | Ending::Unchanged(_) | Ending::Filtered(_)) {
             self.find(number, |place| matches!(place, Place::Dead(_))).for_each(|void| void.place = Place::Superseded);
         }
         if matches!(ending, Ending::Delivered | Ending::Unchanged(true)) {
@@ -394,6 +415,41 @@ impl Model {
             (shape.in_erp, shape.settled) = (true, settled);
         }
         self.last = Some((record, version, outcome));
+    }
+
+    async fn merge(&mut self, loser: u64, survivor: u64) {
+        let (Some(gone), Some(kept)) = (self.records.get(&loser).copied(), self.records.get(&survivor).copied()) else { return };
+        if loser == survivor {
+            return;
+        }
+        let merge = merge_into(&self.world, (loser, gone.version), (survivor, kept.version), at(self.now));
+        let merge = Merge { survivor: alive_as(merge.survivor, kept.dead), ..merge };
+        match self.world.store.merge(&merge).await {
+            Ok(()) => {}
+            Err(StoreError::Conflict(ids)) => {
+                let open = self.world.store.known_by_id(REALM, &ids).await.unwrap();
+                let open = open.iter().flatten().any(|known| known.lanes.iter().any(|lane| lane.in_flight));
+                // An outcome that was never found out is an open write that stands in no lane.
+                assert!(open || self.entries.iter().any(|entry| ids.contains(&id(entry.record))), "refused without a write that is open");
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        self.records.remove(&loser);
+        self.merged.insert(loser, survivor);
+        self.merged.values_mut().filter(|into| **into == loser).for_each(|into| *into = survivor);
+        self.bad_reads.remove(&loser);
+        let shape = self.records.get_mut(&survivor).expect("a known record");
+        shape.version += 1;
+        if !kept.in_erp && gone.in_erp {
+            (shape.in_erp, shape.erp, shape.settled) = (true, gone.erp, gone.settled);
+        }
+        for place in [Place::Waits, Place::Dead(Stage::Outbound), Place::Dead(Stage::Delivery)] {
+            let own = self.find(survivor, |at| at == place).count() > 0;
+            self.find(loser, |at| at == place).for_each(|entry| entry.place = if own { Place::Superseded } else { place });
+            self.find(loser, |at| at == place).for_each(|entry| entry.record = survivor);
+        }
+        self.last = None;
     }
 
     async fn close(&mut self, choice: u8, discard: bool) {
@@ -479,6 +535,18 @@ impl Model {
         }
         let refused = self.world.try_absorb(vec![updated(1, 1_000_000)], at(self.now)).await;
         assert_eq!(refused.unwrap_err(), StoreError::Conflict(vec![id(1)]), "{when}: a refused batch");
+    }
+}
+
+/// The survivor of a merge, which is dead where it was before.
+fn alive_as(survivor: Survivor, dead: bool) -> Survivor {
+    match survivor {
+        Survivor::Record { record, keys, enqueue, put_away, aliases } if dead => {
+            let record = Record { deleted_at: Some(at(0)), ..record };
+            drop(keys);
+            Survivor::Record { record, keys: Vec::new(), enqueue, put_away, aliases }
+        }
+        survivor => survivor,
     }
 }
 

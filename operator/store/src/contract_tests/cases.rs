@@ -1,12 +1,14 @@
 //! The cases, by command.
 
 use super::world::{
-    CRM, ERP, REALM, TTL, World, at, crm_id, deleted, delivered, erp_id, id, inserted, lease, letter, record, retry, state, updated,
+    CRM, ERP, REALM, TTL, World, at, crm_id, deleted, delivered, erp_id, id, inserted, key, lease, letter, merge_into, record, retry,
+    state, updated,
 };
 use super::{Case, books};
 use crate::{
-    Absorb, AbsorbRecord, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Keys, LaneEntry, MatchKey,
-    NewDeadLetter, Origin, Outcome, Pending, RecordChange, SourceLedger, Stage, Store, StoreError,
+    Absorb, AbsorbRecord, BeginWrite, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Guarded, IndexKey,
+    IndexState, Keys, LaneEntry, Merge, NewDeadLetter, Origin, Outcome, Pending, RecordChange, Referring, Reindex, Settlement,
+    SourceLedger, Stage, Store, StoreError, Survivor, WriteBegun,
 };
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{ErrorClass, RecordId};
@@ -38,6 +40,8 @@ cases![
     one_batch_may_hold_a_record_twice,
     every_command_raises_the_sequence_and_a_delivery_keeps_it,
     only_live_records_match_and_their_keys_are_replaced_as_a_whole,
+    records_are_found_by_a_field_in_pages_and_may_share_it,
+    stored_records_get_other_keys_unless_they_changed_meanwhile,
     the_checkpoint_moves_with_its_batch,
     claims_come_oldest_first_and_once,
     a_claim_shows_the_record_as_it_is_now,
@@ -54,7 +58,20 @@ cases![
     a_key_waits_for_another_record_until_the_target_holds_it,
     without_creates_only_held_deleted_or_unsure_keys_are_claimed,
     filtered_keys_are_counted_by_reason,
+    a_dead_letter_of_what_does_not_belong_there_any_more_closes,
+    a_merged_record_lives_on_in_its_survivor,
+    a_second_external_id_becomes_an_alias_that_resolves_and_is_not_absorbed,
+    a_merge_folds_lanes_and_letters_with_balanced_books,
+    a_merge_rewrites_what_refers_to_the_loser_and_frees_what_waited_for_it,
+    a_merge_waits_for_writes_that_are_open,
+    a_merge_is_a_conflict_when_a_record_changed_meanwhile_and_repeats_without_effect,
+    merges_follow_one_another,
+    a_record_goes_on_under_another_external_id,
     what_was_learnt_without_a_write_is_kept,
+    what_was_wrong_with_a_record_that_is_gone_is_over,
+    what_was_learnt_outlives_a_write_that_failed_then,
+    records_that_wait_for_each_other_are_made_one_without_the_other,
+    a_creation_without_a_known_outcome_is_told_until_it_has_one,
     a_newer_dead_letter_replaces_the_open_one,
     a_good_version_closes_dead_letters_by_itself,
     dead_letters_are_replayed_and_discarded_with_balanced_books,
@@ -62,8 +79,12 @@ cases![
     enqueue_finds_live_records_and_leaves_out_unknown_ones,
     reads_by_key_wait_for_what_they_need,
     the_source_book_counts_every_record_read,
-    the_guard_counts_by_hours,
+    the_guard_counts_each_record_once_in_its_window,
     notes_are_kept_by_name,
+    a_write_past_the_lane_is_entered_and_delivered_at_once,
+    a_write_with_a_key_is_done_once_and_its_answer_kept,
+    a_key_without_an_answer_is_free_again_when_its_process_died_or_gave_it_up,
+    a_key_is_remembered_as_long_as_was_said,
     the_snapshot_counts_what_lives_and_what_waits,
     a_forgotten_realm_is_gone_and_its_holders_are_fenced,
     pages_follow_one_another,
@@ -173,7 +194,7 @@ async fn a_record_that_changed_meanwhile_is_a_conflict_and_nothing_of_the_batch_
             rereads: vec![(crm_id(4), None)],
             checkpoint: Some(Checkpoint { slice: "main".into(), cursor: json!(1), complete: true }),
             unchanged: 5,
-            guard: GuardCounts { changes: 2, deletes: 1 },
+            guard: guarded([1], [1]),
             conflicts: 1,
             ..world.batch(at(2))
         };
@@ -181,10 +202,10 @@ async fn a_record_that_changed_meanwhile_is_a_conflict_and_nothing_of_the_batch_
     }
     assert_eq!(world.snapshot(at(9)).await, before);
     assert_eq!(world.known(2).await, None);
-    assert_eq!(world.store.match_records(REALM, &[MatchKey { hash: u64::MAX - 2 }]).await.unwrap(), [Vec::<RecordId>::new()]);
+    assert_eq!(world.store.match_records(REALM, &[key(u64::MAX - 2)]).await.unwrap(), [Vec::<RecordId>::new()]);
     assert_eq!(world.store.checkpoint(REALM, CRM, "main").await.unwrap(), None);
     assert!(world.store.pending_reads(REALM, CRM, 10).await.unwrap().is_empty());
-    assert_eq!(world.store.changes_since(REALM, at(0)).await.unwrap(), GuardCounts::default());
+    assert_eq!(world.store.changes_since(REALM, at(0), &Guarded::default()).await.unwrap(), GuardCounts::default());
 }
 
 async fn an_external_id_stands_for_one_record_and_a_record_has_one_per_participant(store: Arc<dyn Store>) {
@@ -257,7 +278,7 @@ async fn a_change_that_does_not_know_of_a_write_in_flight_is_a_conflict(store: A
 async fn a_record_that_another_reader_found_first_is_not_inserted_again(store: Arc<dyn Store>) {
     let world = World::new(store, "a").await;
     world.absorb(vec![inserted(1)], at(1)).await;
-    let same = RecordChange::Insert { record: record(2, 1), match_keys: vec![MatchKey { hash: 5 }, MatchKey { hash: u64::MAX - 1 }] };
+    let same = RecordChange::Insert { record: record(2, 1), keys: vec![key(5), key(u64::MAX - 1)] };
     let twin = AbsorbRecord { change: same, ..inserted(2) };
     assert_eq!(world.try_absorb(vec![twin.clone()], at(2)).await.unwrap_err(), StoreError::Conflict(vec![id(2)]));
     // What is deleted matches nothing.
@@ -288,10 +309,9 @@ async fn every_command_raises_the_sequence_and_a_delivery_keeps_it(store: Arc<dy
 
 async fn only_live_records_match_and_their_keys_are_replaced_as_a_whole(store: Arc<dyn Store>) {
     let world = World::new(store, "a").await;
-    let key = |hash: u64| MatchKey { hash };
     let with = |n: u64, version: u64, keys: &[u64]| {
-        let (record, match_keys) = (record(n, version), keys.iter().map(|hash| key(*hash)).collect());
-        let change = if version == 1 { RecordChange::Insert { record, match_keys } } else { RecordChange::Update { record, match_keys } };
+        let (record, keys) = (record(n, version), keys.iter().map(|hash| key(*hash)).collect());
+        let change = if version == 1 { RecordChange::Insert { record, keys } } else { RecordChange::Update { record, keys } };
         AbsorbRecord { change, state: state(version), ..inserted(n) }
     };
     world.absorb((1..=4).map(|n| with(n, 1, &[n])).collect(), at(1)).await;
@@ -301,6 +321,62 @@ async fn only_live_records_match_and_their_keys_are_replaced_as_a_whole(store: A
     world.absorb(vec![with(1, 3, &[11, 12]), deleted(3, 3, at(2)), deleted(4, 3, at(2))], at(2)).await;
     let found = world.store.match_records(REALM, &[key(10), key(11), key(12)]).await.unwrap();
     assert_eq!(found, [vec![id(2)], vec![id(1)], vec![id(1)]]);
+}
+
+/// The key of the field `country`.
+fn country(value: &str) -> IndexKey {
+    IndexKey::of_field(&"country".parse().unwrap(), &json!(value))
+}
+
+async fn records_are_found_by_a_field_in_pages_and_may_share_it(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    let with = |n: u64, keys: Vec<IndexKey>| AbsorbRecord { change: RecordChange::Insert { record: record(n, 1), keys }, ..inserted(n) };
+    // They arrive in another order than that of their ids, and stay in the order in which they came.
+    for n in [5, 1, 4, 2, 3] {
+        world.absorb(vec![with(n, vec![country("DE"), key(n)])], at(1)).await;
+    }
+    world.absorb(vec![with(6, vec![country("FR"), key(6)])], at(1)).await;
+    world.absorb(vec![deleted(4, 2, at(2))], at(2)).await;
+    let page = async |value: &str, after: Option<u64>, max: usize| -> Vec<RecordId> {
+        let found = world.store.find(REALM, country(value), after.map(id), max).await.unwrap();
+        found.into_iter().map(|known| known.record.id).collect()
+    };
+    assert_eq!(page("DE", None, 2).await, [id(5), id(1)]);
+    assert_eq!(page("DE", Some(1), 2).await, [id(2), id(3)]);
+    assert_eq!(page("DE", Some(3), 2).await, []);
+    // A page goes on after a record that was deleted meanwhile, and not after one that nobody knows.
+    assert_eq!(page("DE", Some(4), 9).await, [id(2), id(3)]);
+    assert_eq!(page("DE", Some(99), 9).await, []);
+    assert_eq!(page("FR", None, 9).await, [id(6)]);
+    assert_eq!(world.store.find(REALM, country("FR"), None, 1).await.unwrap()[0].record, record(6, 1));
+    // A field is no match rule, and a match rule is no field.
+    assert_eq!(world.store.match_records(REALM, &[country("XX"), key(6)]).await.unwrap(), [vec![], vec![id(6)]]);
+}
+
+async fn stored_records_get_other_keys_unless_they_changed_meanwhile(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb((1..=3).map(inserted).collect(), at(1)).await;
+    let state = |after| IndexState { digest: 7, fields: vec!["country".parse().unwrap()], complete: false, after: Some(id(after)) };
+    let reindex = async |records: Vec<(u64, u64)>, after: u64| {
+        let records = records.into_iter().map(|(n, version)| (id(n), version, vec![country("DE"), key(100 + n)])).collect();
+        world.store.reindex(&Reindex { realm: REALM.into(), records, state: state(after) }).await
+    };
+    let found = async |key: IndexKey| world.store.find(REALM, key, None, 9).await.unwrap().len();
+    world.absorb(vec![updated(2, 2)], at(2)).await;
+    assert_eq!(reindex(vec![(1, 1), (2, 1), (9, 1)], 9).await, Err(StoreError::Conflict(vec![id(2), id(9)])));
+    assert_eq!((found(country("DE")).await, world.store.note(REALM, IndexState::NOTE).await.unwrap()), (0, None));
+
+    let before = world.known(1).await;
+    reindex(vec![(1, 1), (2, 2)], 2).await.unwrap();
+    assert_eq!(world.known(1).await, before, "the record is what it was");
+    assert_eq!(found(country("DE")).await, 2);
+    let matched = world.store.match_records(REALM, &[key(101), key(u64::MAX - 1), key(u64::MAX - 3)]).await.unwrap();
+    assert_eq!(matched, [vec![id(1)], vec![], vec![id(3)]], "the former keys are gone where the new ones are");
+    let note = world.store.note(REALM, IndexState::NOTE).await.unwrap().unwrap();
+    assert_eq!(serde_json::from_value::<IndexState>(note).unwrap(), state(2));
+    // What is absorbed later replaces all keys as ever.
+    world.absorb(vec![updated(1, 2)], at(3)).await;
+    assert_eq!((found(country("DE")).await, found(key(u64::MAX - 1)).await), (1, 1));
 }
 
 async fn the_checkpoint_moves_with_its_batch(store: Arc<dyn Store>) {
@@ -500,7 +576,7 @@ async fn an_external_id_of_another_record_refuses_the_settlement(store: Arc<dyn 
     world.absorb(vec![inserted(2), inserted(3)], at(2)).await;
     world.claim(at(2)).await;
     let before = world.snapshot(at(9)).await;
-    let theirs = Outcome::Delivered { external_id: erp_id(1), state: state(1) };
+    let theirs = Outcome::Delivered { external_id: erp_id(1), state: state(1), incomplete: None };
     let refused = world.try_settle(vec![(id(3), 1, delivered(3, 1)), (id(2), 1, theirs)], at(3)).await;
     assert_eq!(refused.unwrap_err(), StoreError::Conflict(vec![id(2)]));
     assert_eq!(world.snapshot(at(9)).await, before);
@@ -569,16 +645,303 @@ async fn filtered_keys_are_counted_by_reason(store: Arc<dyn Store>) {
     assert!(world.known(1).await.unwrap().lanes.is_empty());
 }
 
+async fn a_dead_letter_of_what_does_not_belong_there_any_more_closes(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb(vec![inserted(1)], at(1)).await;
+    world.claim(at(2)).await;
+    world.settle(1, 1, Outcome::DeadLetter(Box::new(letter(1, Stage::Outbound))), at(2)).await;
+    world.absorb(vec![updated(1, 2)], at(3)).await;
+    world.claim(at(3)).await;
+    world.settle(1, 2, Outcome::Filtered { reason: "When".into() }, at(4)).await;
+    assert_eq!(world.store.dead_letters(&open_letters()).await.unwrap(), []);
+    let book = world.book(CRM).await;
+    assert_eq!((book.dead_lettered, book.superseded, book.filtered["When"]), (0, 1, 1));
+}
+
+// ---- merge ------------------------------------------------------------------------------------------------------------------------------
+
+async fn a_merged_record_lives_on_in_its_survivor(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.in_step([1], at(1)).await;
+    world.absorb(vec![inserted(2)], at(2)).await;
+    world.store.merge(&merge_into(&world, (1, 1), (2, 1), at(3))).await.unwrap();
+    let known = world.known(1).await.unwrap();
+    assert_eq!((known.record.id, known.record.version, known.merged_into), (id(2), 2, None));
+    assert_eq!(known.identity(CRM).unwrap().external_id, crm_id(2));
+    // What the survivor did not have yet, it has from the loser; and its lane knows that nothing is to be created there.
+    assert_eq!(known.identity(ERP).unwrap().external_id, erp_id(1));
+    assert_eq!(world.try_claim(9, false, at(4)).await.unwrap().remove(0).known.record.id, id(2));
+    assert_eq!(world.store.record_ids(REALM, CRM, &[crm_id(1), crm_id(2)]).await.unwrap(), [Some(id(2)), Some(id(2))]);
+    assert_eq!(world.store.external_ids(REALM, ERP, &[id(1), id(2)]).await.unwrap(), [Some(erp_id(1)), Some(erp_id(1))]);
+    assert_eq!(world.store.match_records(REALM, &[key(u64::MAX - 1)]).await.unwrap(), [Vec::new()]);
+    let snapshot = world.snapshot(at(4)).await;
+    assert_eq!((snapshot.live, snapshot.matched), (1, 1));
+    assert_eq!(world.store.pending_reads(REALM, CRM, 9).await.unwrap(), [crm_id(2)]);
+}
+
+async fn a_second_external_id_becomes_an_alias_that_resolves_and_is_not_absorbed(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.in_step([1, 2], at(1)).await;
+    let mut merge = merge_into(&world, (1, 1), (2, 1), at(2));
+    if let Survivor::Record { put_away, .. } = &mut merge.survivor {
+        put_away.push((ERP.to_owned(), Origin::Source(CRM.to_owned())));
+    }
+    world.store.merge(&merge).await.unwrap();
+    assert_eq!(world.store.record_ids(REALM, ERP, &[erp_id(1)]).await.unwrap(), [Some(id(2))]);
+    let alias = world.store.known_by_external(REALM, ERP, &[erp_id(1)]).await.unwrap().remove(0).unwrap();
+    assert_eq!((alias.record.id, alias.merged_into, alias.record.deleted_at), (id(1), Some(id(2)), Some(at(2))));
+    assert!(alias.identity(CRM).unwrap().state.deleted, "the state that was given for it");
+    assert_eq!(world.store.participant_ids(REALM, ERP, None, 9).await.unwrap(), [erp_id(2)]);
+    assert_eq!(world.try_absorb(vec![updated(1, 3)], at(3)).await.unwrap_err(), StoreError::Conflict(vec![id(1)]));
+    // The alias itself is put away like any record that is gone.
+    let claimed = world.claim(at(3)).await.remove(0);
+    assert_eq!((claimed.known.record.id, claimed.known.merged_into), (id(1), Some(id(2))));
+    world
+        .settle(
+            1,
+            2,
+            Outcome::Delivered { external_id: erp_id(1), state: ParticipantState { deleted: true, ..state(1) }, incomplete: None },
+            at(4),
+        )
+        .await;
+    assert!(world.known(2).await.unwrap().identity(ERP).is_some_and(|identity| !identity.state.deleted));
+}
+
+async fn a_merge_folds_lanes_and_letters_with_balanced_books(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb((1..=4).map(inserted).collect(), at(1)).await;
+    // 1 waits and 2 waits; 3 and 4 are dead letters.
+    let claimed = world.claim(at(1)).await;
+    assert_eq!(claimed.len(), 4);
+    for n in [1, 2] {
+        world.settle(n, 1, retry(at(50)), at(2)).await;
+    }
+    for n in [3, 4] {
+        world.settle(n, 1, Outcome::DeadLetter(Box::new(letter(n, Stage::Delivery))), at(2)).await;
+    }
+    for (loser, survivor) in [(1, 2), (3, 4)] {
+        world.store.merge(&merge_into(&world, (loser, 1), (survivor, 1), at(3))).await.unwrap();
+    }
+    let book = world.book(CRM).await;
+    assert_eq!((book.entered, book.superseded, book.pending, book.dead_lettered), (4, 2, 1, 1));
+    assert_eq!(world.store.dead_letters(&open_letters()).await.unwrap()[0].letter.record, Some(id(4)));
+    // Where the survivor has none, it takes the loser's.
+    world.absorb(vec![inserted(5)], at(4)).await;
+    world.enqueue(Keys::DeadLetters, Origin::Replay, at(4)).await;
+    world.claim(at(60)).await;
+    for n in [2, 4] {
+        world.settle(n, 2, delivered(n, 2), at(60)).await;
+    }
+    world.settle(5, 1, Outcome::DeadLetter(Box::new(letter(5, Stage::Outbound))), at(60)).await;
+    world.enqueue(Keys::Records(vec![id(5)]), Origin::Repair, at(60)).await;
+    world.store.merge(&merge_into(&world, (5, 1), (2, 2), at(61))).await.unwrap();
+    let (letters, claimed) = (world.store.dead_letters(&open_letters()).await.unwrap(), world.claim(at(61)).await);
+    assert_eq!((letters.len(), letters[0].letter.record), (1, Some(id(2))));
+    assert_eq!((claimed.len(), claimed[0].known.record.id, claimed[0].origin.clone()), (1, id(2), Origin::Repair));
+    world.settle(2, 3, delivered(2, 3), at(62)).await;
+    assert_eq!(world.snapshot(at(62)).await.dead_letters, std::collections::BTreeMap::new());
+}
+
+async fn a_merge_rewrites_what_refers_to_the_loser_and_frees_what_waited_for_it(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.in_step([2], at(1)).await;
+    world.absorb(vec![inserted(1), inserted(3), inserted(4)], at(1)).await;
+    world.claim(at(2)).await;
+    world.settle(1, 1, retry(at(90)), at(2)).await;
+    world.settle(3, 1, Outcome::WaitFor { record: id(1) }, at(2)).await;
+    world.settle(4, 1, delivered(4, 1), at(2)).await;
+    let refers = |to: u64, version: u64| {
+        let mut record = record(4, version);
+        record.document.insert("parentId".into(), json!(id(to).to_string()));
+        RecordChange::Update { record, keys: Vec::new() }
+    };
+    world.absorb(vec![AbsorbRecord { change: refers(1, 2), enqueue: Vec::new(), ..updated(4, 2) }], at(3)).await;
+    let found = world.store.referring(REALM, &[id(1)], None, 9).await.unwrap();
+    assert_eq!(found.iter().map(|known| known.record.id).collect::<Vec<_>>(), [id(4)]);
+    assert!(world.store.referring(REALM, &[id(1)], Some(id(4)), 9).await.unwrap().is_empty());
+    let enqueue = vec![(ERP.to_owned(), Origin::Source(CRM.to_owned()))];
+    let referring = vec![Referring { id: id(4), change: refers(2, 3), enqueue }];
+    let part = Merge { survivor: Survivor::Later, referring: referring.clone(), ..merge_into(&world, (1, 1), (2, 1), at(4)) };
+    world.store.merge(&Merge { reread_done: Vec::new(), rereads: Vec::new(), ..part }).await.unwrap();
+    assert_eq!(world.known(1).await.unwrap().record.id, id(1), "not merged yet");
+    assert!(world.store.referring(REALM, &[id(1)], None, 9).await.unwrap().is_empty());
+    world.store.merge(&merge_into(&world, (1, 1), (2, 1), at(4))).await.unwrap();
+    let mut due: Vec<_> = world.claim(at(5)).await.into_iter().map(|key| key.known.record.id).collect();
+    due.sort();
+    // 3 waited for 1, which the ERP holds as 2; what 1 itself waited for is 2's now, in its own time.
+    assert_eq!(due, [id(2), id(3), id(4)]);
+    world.settle(3, 1, Outcome::WaitFor { record: id(1) }, at(6)).await;
+    assert_eq!(world.claim(at(6)).await.remove(0).known.record.id, id(3), "a late wait for the loser is no wait");
+}
+
+async fn a_merge_waits_for_writes_that_are_open(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb(vec![inserted(1), inserted(2)], at(1)).await;
+    world.try_claim(1, true, at(1)).await.unwrap();
+    let merges = [merge_into(&world, (1, 1), (2, 1), at(2)), merge_into(&world, (2, 1), (1, 1), at(2))];
+    for merge in &merges {
+        assert_eq!(world.store.merge(merge).await.unwrap_err(), StoreError::Conflict(vec![id(1)]));
+    }
+    world.intend(&[id(1)], at(2)).await.unwrap();
+    world.settle(1, 1, Outcome::Retry { at: at(3), attempt: true, unknown: true }, at(2)).await;
+    for merge in &merges {
+        assert_eq!(world.store.merge(merge).await.unwrap_err(), StoreError::Conflict(vec![id(1)]));
+    }
+    world.try_claim(1, false, at(3)).await.unwrap();
+    world.settle(1, 1, delivered(1, 1), at(3)).await;
+    world.store.merge(&merges[0]).await.unwrap();
+}
+
+async fn a_merge_is_a_conflict_when_a_record_changed_meanwhile_and_repeats_without_effect(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.in_step([1, 2, 3], at(1)).await;
+    let merge = merge_into(&world, (1, 1), (2, 1), at(2));
+    let stale = |n: u64| Referring { id: id(n), change: RecordChange::Keep { version: 7 }, enqueue: Vec::new() };
+    let with_stale = Merge { referring: vec![stale(3)], ..merge.clone() };
+    assert_eq!(world.store.merge(&with_stale).await.unwrap_err(), StoreError::Conflict(vec![id(3)]));
+    for (loser, survivor, conflict) in [(7, 1, 1), (1, 7, 2)] {
+        let merge = merge_into(&world, (1, loser), (2, survivor), at(2));
+        assert_eq!(world.store.merge(&merge).await.unwrap_err(), StoreError::Conflict(vec![id(conflict)]));
+    }
+    world.store.request_reads(REALM, CRM, &[crm_id(1)], at(2)).await.unwrap();
+    world.store.merge(&merge).await.unwrap();
+    let before = (world.snapshot(at(2)).await, world.known(2).await);
+    world.store.merge(&merge).await.unwrap();
+    assert_eq!((world.snapshot(at(2)).await, world.known(2).await), before);
+    assert_eq!(world.store.pending_reads(REALM, CRM, 9).await.unwrap(), [crm_id(2)]);
+}
+
+async fn merges_follow_one_another(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.in_step([1, 2, 3], at(1)).await;
+    world.store.merge(&merge_into(&world, (1, 1), (2, 1), at(2))).await.unwrap();
+    let into_merged = merge_into(&world, (3, 1), (1, 2), at(2));
+    assert_eq!(world.store.merge(&into_merged).await.unwrap_err(), StoreError::Conflict(vec![id(1)]));
+    world.store.merge(&merge_into(&world, (2, 2), (3, 1), at(3))).await.unwrap();
+    for n in 1..=3 {
+        assert_eq!(world.known(n).await.unwrap().record.id, id(3));
+        assert_eq!(world.store.record_ids(REALM, ERP, &[erp_id(n)]).await.unwrap(), [Some(id(3))]);
+    }
+    let aliases = world.store.known_by_external(REALM, CRM, &[crm_id(1), crm_id(2)]).await.unwrap();
+    assert!(aliases.iter().flatten().all(|alias| alias.merged_into == Some(id(3))));
+    assert_eq!(world.snapshot(at(3)).await.live, 1);
+}
+
+async fn a_record_goes_on_under_another_external_id(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.in_step([1, 2], at(1)).await;
+    let rename = |external_id| {
+        let alias_state = ParticipantState { deleted: true, ..state(1) };
+        let survivor = Survivor::ExternalId { external_id, state: ParticipantState::default(), alias: id(50), alias_state };
+        let merge = merge_into(&world, (1, 1), (1, 1), at(2));
+        Merge { survivor, rereads: vec![crm_id(9)], reread_done: vec![crm_id(1)], ..merge }
+    };
+    assert_eq!(world.store.merge(&rename(crm_id(2))).await.unwrap_err(), StoreError::Conflict(vec![id(1)]), "that one is taken");
+    world.store.merge(&rename(crm_id(9))).await.unwrap();
+    let known = world.known(1).await.unwrap();
+    assert_eq!((known.record.version, known.identity(CRM).unwrap().external_id.clone()), (2, crm_id(9)));
+    assert_eq!(known.identity(CRM).unwrap().state, ParticipantState::default());
+    let alias = world.store.known_by_external(REALM, CRM, &[crm_id(1)]).await.unwrap().remove(0).unwrap();
+    assert_eq!((alias.record.id, alias.merged_into), (id(50), Some(id(1))));
+    assert_eq!(world.store.record_ids(REALM, CRM, &[crm_id(1)]).await.unwrap(), [Some(id(1))]);
+    assert_eq!(world.snapshot(at(3)).await.live, 2);
+    assert_eq!(world.store.pending_reads(REALM, CRM, 9).await.unwrap(), [crm_id(9)]);
+}
+
+async fn what_was_wrong_with_a_record_that_is_gone_is_over(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    let batch = Absorb { dead_letters: vec![letter(1, Stage::Identity), letter(2, Stage::Inbound)], ..world.batch(at(1)) };
+    world.store.absorb(&batch).await.unwrap();
+    world.store.absorb(&Absorb { gone: vec![crm_id(1), crm_id(7)], ..world.batch(at(2)) }).await.unwrap();
+    let open = world.store.dead_letters(&open_letters()).await.unwrap();
+    assert_eq!(open.iter().map(|letter| letter.letter.external_id.clone()).collect::<Vec<_>>(), [Some(crm_id(2))]);
+}
+
 async fn what_was_learnt_without_a_write_is_kept(store: Arc<dyn Store>) {
     let world = World::new(store, "a").await;
     world.absorb(vec![inserted(1), inserted(2)], at(1)).await;
     world.claim(at(2)).await;
-    world.settle(1, 1, Outcome::Unchanged { learnt: Some((erp_id(1), state(1))) }, at(3)).await;
-    world.settle(2, 1, Outcome::Unchanged { learnt: None }, at(3)).await;
+    world.try_settle_all(vec![learnt(1, Outcome::Unchanged)], at(3)).await.unwrap();
+    world.settle(2, 1, Outcome::Unchanged, at(3)).await;
     assert_eq!(world.known(1).await.unwrap().identity(ERP).unwrap().external_id, erp_id(1));
     assert_eq!(world.known(2).await.unwrap().identity(ERP), None);
     let snapshot = world.snapshot(at(4)).await;
     assert_eq!((world.book(CRM).await.unchanged, snapshot.matched, snapshot.last_delivered), (2, 1, None));
+}
+
+/// The end of the record `n`'s claim, after it was found in the ERP.
+fn learnt(n: u64, outcome: Outcome) -> Settlement {
+    Settlement { id: id(n), version: 1, learnt: Some((erp_id(n), state(1))), outcome }
+}
+
+async fn what_was_learnt_outlives_a_write_that_failed_then(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb((1..=5).map(inserted).collect(), at(1)).await;
+    world.claim(at(2)).await;
+    let results = vec![
+        learnt(1, retry(at(4))),
+        learnt(2, Outcome::DeadLetter(Box::new(letter(2, Stage::Delivery)))),
+        learnt(3, Outcome::WaitFor { record: id(4) }),
+        learnt(5, Outcome::Filtered { reason: "When".into() }),
+    ];
+    world.try_settle_all(results, at(3)).await.unwrap();
+    for n in [1, 2, 3, 5] {
+        assert_eq!(world.known(n).await.unwrap().identity(ERP).unwrap().external_id, erp_id(n), "record {n}");
+    }
+    // Nothing of it is a creation any more.
+    let claimed = world.try_claim(9, false, at(4)).await.unwrap();
+    assert_eq!(claimed.iter().map(|key| key.known.record.id).collect::<Vec<_>>(), [id(1)]);
+    // An id that stands for another record is refused as ever.
+    let theirs = Settlement { learnt: Some((erp_id(2), state(1))), ..learnt(4, retry(at(9))) };
+    assert_eq!(world.try_settle_all(vec![theirs], at(5)).await, Err(StoreError::Conflict(vec![id(4)])));
+}
+
+async fn records_that_wait_for_each_other_are_made_one_without_the_other(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb(vec![inserted(1), inserted(2)], at(1)).await;
+    world.claim(at(2)).await;
+    world.settle(1, 1, Outcome::WaitFor { record: id(2) }, at(3)).await;
+    let waits = world.store.waits_for(REALM, ERP, &[id(1), id(2), id(9)]).await.unwrap();
+    assert_eq!(waits, [Some(id(2)), None, None]);
+    let incomplete = Outcome::Delivered { external_id: erp_id(2), state: state(1), incomplete: Some(id(1)) };
+    world.settle(2, 1, incomplete, at(4)).await;
+    assert_eq!(world.store.waits_for(REALM, ERP, &[id(1), id(2)]).await.unwrap(), [None, Some(id(1))]);
+    // The first is free, since the second is there; and when it is made, the second is completed.
+    let claimed = world.claim(at(5)).await;
+    assert_eq!(claimed.iter().map(|key| key.known.record.id).collect::<Vec<_>>(), [id(1)]);
+    world.settle(1, 1, delivered(1, 1), at(6)).await;
+    let claimed = world.claim(at(7)).await;
+    assert_eq!(claimed.iter().map(|key| key.known.record.id).collect::<Vec<_>>(), [id(2)]);
+    world.settle(2, 1, delivered(2, 1), at(8)).await;
+    let book = world.book(CRM).await;
+    assert_eq!((book.entered, book.delivered, book.pending), (3, 3, 0));
+}
+
+async fn a_creation_without_a_known_outcome_is_told_until_it_has_one(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    let creating = async || world.store.creating(REALM, ERP).await.unwrap();
+    world.absorb(vec![inserted(1)], at(1)).await;
+    world.claim(at(2)).await;
+    assert!(!creating().await, "nothing was sent");
+    world.intend(&[id(1)], at(2)).await.unwrap();
+    assert!(creating().await, "in flight");
+    world.settle(1, 1, Outcome::Retry { at: at(9), attempt: true, unknown: true }, at(3)).await;
+    assert!(creating().await, "unknown");
+    world.claim(at(9)).await;
+    let mut lost = letter(1, Stage::Delivery);
+    lost.class = ErrorClass::UnknownOutcome;
+    world.settle(1, 1, Outcome::DeadLetter(Box::new(lost)), at(9)).await;
+    assert!(!creating().await, "a person has it now");
+    world.enqueue(Keys::DeadLetters, Origin::Replay, at(10)).await;
+    world.claim(at(10)).await;
+    assert!(creating().await, "looked up once more");
+    world.settle(1, 1, delivered(1, 1), at(11)).await;
+    assert!(!creating().await);
+    // An update in flight creates nothing.
+    world.absorb(vec![updated(1, 2)], at(12)).await;
+    world.claim(at(12)).await;
+    world.intend(&[id(1)], at(12)).await.unwrap();
+    assert!(!creating().await);
 }
 
 // ---- dead letters -----------------------------------------------------------------------------------------------------------------------
@@ -722,16 +1085,27 @@ async fn the_source_book_counts_every_record_read(store: Arc<dyn Store>) {
     assert_eq!(snapshot.conflicts, 2);
 }
 
-async fn the_guard_counts_by_hours(store: Arc<dyn Store>) {
+/// The records whose change and whose deletion count.
+fn guarded(changed: impl IntoIterator<Item = u64>, deleted: impl IntoIterator<Item = u64>) -> Guarded {
+    Guarded { changed: changed.into_iter().map(id).collect(), deleted: deleted.into_iter().map(id).collect() }
+}
+
+async fn the_guard_counts_each_record_once_in_its_window(store: Arc<dyn Store>) {
     let world = World::new(store, "a").await;
-    for hour in 0..3 {
-        let guard = GuardCounts { changes: 10, deletes: 1 };
+    let since = async |hour: i64, with: Guarded| {
+        let counts = world.store.changes_since(REALM, at(hour * 3600), &with).await.unwrap();
+        (counts.changes, counts.deletes)
+    };
+    assert_eq!(since(0, guarded([1, 2], [3])).await, (2, 1), "nothing is stored yet");
+    world.absorb((1..=9).map(inserted).collect(), at(0)).await;
+    for (hour, guard) in [(0, guarded([1, 2], [])), (0, guarded([2], [9])), (1, guarded([2, 3], [])), (2, guarded([3, 4], [8]))] {
         world.store.absorb(&Absorb { guard, ..world.batch(at(hour * 3600)) }).await.unwrap();
     }
-    let since = async |seconds: i64| world.store.changes_since(REALM, at(seconds)).await.unwrap();
-    assert_eq!(since(0).await, GuardCounts { changes: 30, deletes: 3 });
-    assert_eq!(since(2 * 3600).await, GuardCounts { changes: 10, deletes: 1 });
-    assert_eq!(since(3 * 3600).await, GuardCounts::default());
+    assert_eq!(since(0, Guarded::default()).await, (4, 2));
+    assert_eq!(since(1, Guarded::default()).await, (3, 1));
+    assert_eq!(since(2, Guarded::default()).await, (2, 1));
+    assert_eq!(since(3, Guarded::default()).await, (0, 0));
+    assert_eq!(since(1, guarded([1, 2, 3, 5], [9, 8])).await, (5, 2), "those that count already count once");
 }
 
 async fn notes_are_kept_by_name(store: Arc<dyn Store>) {
@@ -772,7 +1146,7 @@ async fn a_forgotten_realm_is_gone_and_its_holders_are_fenced(store: Arc<dyn Sto
         dead_letters: vec![letter(3, Stage::Inbound)],
         rereads: vec![(crm_id(4), None)],
         checkpoint: Some(Checkpoint { slice: "main".into(), cursor: json!(1), complete: true }),
-        guard: GuardCounts { changes: 1, deletes: 1 },
+        guard: guarded([1], [2]),
         ..world.batch(at(2))
     };
     world.store.absorb(&batch).await.unwrap();
@@ -838,4 +1212,55 @@ async fn the_books_balance_whatever_happens(store: Arc<dyn Store>) {
     let seed = 20_260_101;
     println!("seed {seed}");
     books::walk(store, &books::steps_from_seed(seed, 400)).await;
+}
+
+// ---- writes of API callers ---------------------------------------------------------------------------------------------------------------
+
+async fn a_write_past_the_lane_is_entered_and_delivered_at_once(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    let batch = Absorb {
+        records: vec![AbsorbRecord { enqueue: vec![(ERP.to_owned(), Origin::Api)], ..inserted(1) }],
+        direct: 1,
+        ..world.batch(at(1))
+    };
+    world.store.absorb(&batch).await.unwrap();
+    let snapshot = world.snapshot(at(2)).await;
+    let book = |target: &str| {
+        let lane = snapshot.lanes.iter().find(|lane| lane.target == target && lane.origin == "Api").unwrap();
+        (lane.entered, lane.delivered, lane.pending)
+    };
+    assert_eq!(book(CRM), (1, 1, 0));
+    assert_eq!(book(ERP), (1, 0, 1));
+    assert!(snapshot.balanced() && snapshot.last_delivered == Some(at(1)));
+}
+
+fn begin(scope: &str, fingerprint: &str, seconds: i64) -> BeginWrite {
+    let (held, keep) = (std::time::Duration::from_secs(30), std::time::Duration::from_secs(3600));
+    BeginWrite { scope: scope.to_owned(), fingerprint: fingerprint.to_owned(), held, keep, now: at(seconds) }
+}
+
+async fn a_write_with_a_key_is_done_once_and_its_answer_kept(store: Arc<dyn Store>) {
+    assert_eq!(store.begin_write(&begin("a", "x", 0)).await, Ok(WriteBegun::Fresh));
+    assert_eq!(store.begin_write(&begin("a", "x", 1)).await, Ok(WriteBegun::Running));
+    assert_eq!(store.begin_write(&begin("a", "y", 1)).await, Ok(WriteBegun::Mismatch));
+    assert_eq!(store.begin_write(&begin("b", "y", 1)).await, Ok(WriteBegun::Fresh));
+    store.finish_write("a", "done").await.unwrap();
+    store.abandon_write("a").await.unwrap();
+    assert_eq!(store.begin_write(&begin("a", "x", 2)).await, Ok(WriteBegun::Done("done".into())));
+    assert_eq!(store.begin_write(&begin("a", "y", 2)).await, Ok(WriteBegun::Mismatch));
+}
+
+async fn a_key_without_an_answer_is_free_again_when_its_process_died_or_gave_it_up(store: Arc<dyn Store>) {
+    store.begin_write(&begin("a", "x", 0)).await.unwrap();
+    assert_eq!(store.begin_write(&begin("a", "x", 30)).await, Ok(WriteBegun::Fresh));
+    assert_eq!(store.begin_write(&begin("a", "x", 31)).await, Ok(WriteBegun::Running));
+    store.abandon_write("a").await.unwrap();
+    assert_eq!(store.begin_write(&begin("a", "y", 32)).await, Ok(WriteBegun::Fresh));
+}
+
+async fn a_key_is_remembered_as_long_as_was_said(store: Arc<dyn Store>) {
+    store.begin_write(&begin("a", "x", 0)).await.unwrap();
+    store.finish_write("a", "done").await.unwrap();
+    assert_eq!(store.begin_write(&begin("a", "x", 3599)).await, Ok(WriteBegun::Done("done".into())));
+    assert_eq!(store.begin_write(&begin("a", "other", 3600)).await, Ok(WriteBegun::Fresh));
 }

@@ -1,8 +1,8 @@
 //! A small scenario for tests of stores: one realm, a CRM that is read and an ERP that is written, and short ways to say what happens.
 
 use crate::{
-    Absorb, AbsorbRecord, Absorbed, Claim, Claimed, Enqueue, Fence, GuardCounts, Intend, Keys, Known, LeaseRequest, MatchKey,
-    NewDeadLetter, Origin, Outcome, Provenance, Record, RecordChange, Settle, Settlement, Snapshot, Stage, Store, StoreError,
+    Absorb, AbsorbRecord, Absorbed, Claim, Claimed, Enqueue, Fence, Guarded, IndexKey, Intend, Keys, Known, LeaseRequest, Merge,
+    NewDeadLetter, Origin, Outcome, Provenance, Record, RecordChange, Settle, Settlement, Snapshot, Stage, Store, StoreError, Survivor,
 };
 use fairlead_model::state::{FieldState, ParticipantState};
 use fairlead_model::{ErrorClass, ExternalId, RecordId, Timestamp};
@@ -76,12 +76,18 @@ pub fn record(n: u64, version: u64) -> Record {
     }
 }
 
+/// The key of a match rule.
+#[must_use]
+pub const fn key(hash: u64) -> IndexKey {
+    IndexKey { hash, matches: true }
+}
+
 /// The new record `n`, to enter the ERP's lane.
 #[must_use]
 pub fn inserted(n: u64) -> AbsorbRecord {
     AbsorbRecord {
         id: id(n),
-        change: RecordChange::Insert { record: record(n, 1), match_keys: vec![MatchKey { hash: u64::MAX - n }] },
+        change: RecordChange::Insert { record: record(n, 1), keys: vec![key(u64::MAX - n)] },
         external_id: crm_id(n),
         state: state(1),
         enqueue: vec![(ERP.to_owned(), Origin::Source(CRM.to_owned()))],
@@ -92,7 +98,7 @@ pub fn inserted(n: u64) -> AbsorbRecord {
 /// The record `n` in a later version, to enter the ERP's lane.
 #[must_use]
 pub fn updated(n: u64, version: u64) -> AbsorbRecord {
-    let change = RecordChange::Update { record: record(n, version), match_keys: vec![MatchKey { hash: u64::MAX - n }] };
+    let change = RecordChange::Update { record: record(n, version), keys: vec![key(u64::MAX - n)] };
     AbsorbRecord { change, state: state(version), ..inserted(n) }
 }
 
@@ -101,7 +107,31 @@ pub fn updated(n: u64, version: u64) -> AbsorbRecord {
 pub fn deleted(n: u64, version: u64, now: Timestamp) -> AbsorbRecord {
     let record = Record { deleted_at: Some(now), ..record(n, version) };
     let state = ParticipantState { deleted: true, ..state(version) };
-    AbsorbRecord { change: RecordChange::Update { record, match_keys: Vec::new() }, state, ..inserted(n) }
+    AbsorbRecord { change: RecordChange::Update { record, keys: Vec::new() }, state, ..inserted(n) }
+}
+
+/// The CRM's merge of one record, in a version, into another.
+#[must_use]
+pub fn merge_into(world: &World, (loser, loser_version): (u64, u64), (survivor, version): (u64, u64), now: Timestamp) -> Merge {
+    Merge {
+        realm: REALM.to_owned(),
+        participant: CRM.to_owned(),
+        fence: world.reader.clone(),
+        loser: id(loser),
+        loser_version,
+        survivor: Survivor::Record {
+            record: record(survivor, version + 1),
+            keys: vec![key(u64::MAX - survivor)],
+            enqueue: Vec::new(),
+            put_away: Vec::new(),
+            aliases: vec![(CRM.to_owned(), ParticipantState { deleted: true, ..state(loser_version) })],
+        },
+        referring: Vec::new(),
+        rereads: vec![crm_id(survivor)],
+        reread_done: vec![crm_id(loser)],
+        guard: Guarded::default(),
+        now,
+    }
 }
 
 /// A dead letter of the record `n` on its way to the ERP.
@@ -134,20 +164,7 @@ impl World {
     /// An empty batch read from the CRM.
     #[must_use]
     pub fn batch(&self, now: Timestamp) -> Absorb {
-        Absorb {
-            realm: REALM.to_owned(),
-            participant: CRM.to_owned(),
-            fence: self.reader.clone(),
-            records: Vec::new(),
-            dead_letters: Vec::new(),
-            rereads: Vec::new(),
-            reread_done: Vec::new(),
-            checkpoint: None,
-            unchanged: 0,
-            guard: GuardCounts::default(),
-            conflicts: 0,
-            now,
-        }
+        Absorb::empty(REALM, CRM, self.reader.clone(), now)
     }
 
     /// Absorbs `records` as read from the CRM.
@@ -180,7 +197,12 @@ impl World {
 
     /// Settles claimed keys.
     pub async fn try_settle(&self, results: Vec<(RecordId, u64, Outcome)>, now: Timestamp) -> Result<(), StoreError> {
-        let results = results.into_iter().map(|(id, version, outcome)| Settlement { id, version, outcome }).collect();
+        let results = results.into_iter().map(|(id, version, outcome)| Settlement { id, version, learnt: None, outcome }).collect();
+        self.try_settle_all(results, now).await
+    }
+
+    /// Settles claimed keys, with what was learnt of them.
+    pub async fn try_settle_all(&self, results: Vec<Settlement>, now: Timestamp) -> Result<(), StoreError> {
         let settle = Settle { realm: REALM.to_owned(), target: ERP.to_owned(), fence: self.lane.clone(), results, now };
         self.store.settle(&settle).await
     }
@@ -229,7 +251,7 @@ pub async fn lease(store: &dyn Store, key: &str, holder: &str, now: Timestamp) -
 /// The record `n` arrived in the ERP in a version.
 #[must_use]
 pub fn delivered(n: u64, version: u64) -> Outcome {
-    Outcome::Delivered { external_id: erp_id(n), state: state(version) }
+    Outcome::Delivered { external_id: erp_id(n), state: state(version), incomplete: None }
 }
 
 /// To be tried again at a moment; an attempt with a known outcome.

@@ -10,7 +10,7 @@ use super::names::Names;
 use super::records::{self, Body, Named, Naming};
 use super::{leases, letters, reads};
 use crate::crash::{Command, Step, reach};
-use crate::{Absorb, AbsorbRecord, Fence, GuardCounts, NewDeadLetter, Origin, RecordChange, Stage, StoreError};
+use crate::{Absorb, AbsorbRecord, Fence, Guarded, NewDeadLetter, Origin, RecordChange, Stage, StoreError};
 use fairlead_model::{RecordId, Timestamp};
 use rusqlite::{Connection, params};
 
@@ -23,10 +23,12 @@ pub(super) struct Batch {
     dead_letters: Vec<NewDeadLetter>,
     rereads: Vec<(String, Option<String>)>,
     reread_done: Vec<String>,
+    gone: Vec<String>,
     checkpoint: Option<(String, String, bool)>,
     source: SourceDelta,
-    guard: GuardCounts,
+    guard: Guarded,
     conflicts: i64,
+    direct: u64,
     now: Timestamp,
 }
 
@@ -63,14 +65,16 @@ impl Batch {
             dead_letters: command.dead_letters.clone(),
             rereads: command.rereads.iter().map(|(id, after)| (id.0.clone(), after.as_ref().map(|id| id.0.clone()))).collect(),
             reread_done: command.reread_done.iter().map(|id| id.0.clone()).collect(),
+            gone: command.gone.iter().map(|id| id.0.clone()).collect(),
             checkpoint,
             source: SourceDelta {
                 changed,
                 unchanged: command.unchanged + command.records.len() as u64 - changed,
                 dead_lettered: command.dead_letters.iter().filter(inbound).count() as u64,
             },
-            guard: command.guard,
+            guard: command.guard.clone(),
             conflicts: i64::try_from(command.conflicts).unwrap_or(i64::MAX),
+            direct: command.direct,
             now: command.now,
         })
     }
@@ -105,9 +109,12 @@ impl Batch {
             return Err(StoreError::Conflict(conflicts));
         }
         reach(Command::Absorb, Step::Rows);
-        let Work { names, mut books, .. } = work;
+        let Work { names, mut books, letters_open, .. } = work;
         for letter in &self.dead_letters {
             letters::add(connection, &names, &mut books, realm, letter, None, self.now)?;
+        }
+        for id in self.gone.iter().filter(|_| letters_open) {
+            letters::read_well(connection, &mut books, (realm, participant), id, self.now)?;
         }
         reach(Command::Absorb, Step::DeadLetters);
         for id in &self.reread_done {
@@ -126,8 +133,13 @@ impl Batch {
         }
         reach(Command::Absorb, Step::Reads);
         write_source(connection, realm, participant, &self.source)?;
-        write_guard(connection, realm, self.guard, self.now)?;
+        write_guard(connection, realm, &self.guard, self.now)?;
         books.conflicts = self.conflicts;
+        for _ in 0..self.direct {
+            let book = (realm, participant, names.intern_origin(&Origin::Api)?);
+            books.entered(book);
+            books.delivered(book, self.now);
+        }
         books.write(connection, realm)
     }
 }
@@ -136,8 +148,8 @@ impl Item {
     fn new(record: &AbsorbRecord) -> Result<Self, StoreError> {
         let change = match &record.change {
             RecordChange::Keep { version } => Change::Keep(version.cast_signed()),
-            RecordChange::Insert { record, match_keys } => Change::Insert(Body::new(record, match_keys)?),
-            RecordChange::Update { record, match_keys } => Change::Update(Body::new(record, match_keys)?),
+            RecordChange::Insert { record, keys } => Change::Insert(Body::new(record, keys)?),
+            RecordChange::Update { record, keys } => Change::Update(Body::new(record, keys)?),
         };
         Ok(Self {
             id: record.id,
@@ -170,6 +182,9 @@ impl Work<'_> {
         let Self { connection, realm, participant, now, .. } = *self;
         let id: IdBytes = id_bytes(item.id);
         let stored = records::find(connection, realm, &id)?;
+        if stored.as_ref().is_some_and(|stored| stored.merged_into.is_some()) {
+            return Ok(false);
+        }
         let is_new = stored.is_none();
         let (row, version, lived, lives) = match (&item.change, stored) {
             (Change::Keep(version), Some(stored)) if stored.version == *version => (stored.row, *version, stored.lives, stored.lives),

@@ -1,8 +1,9 @@
 //! The books of one command: deltas gathered in memory, written once at its end.
 
-use crate::{GuardCounts, StoreError};
+use super::codec::id_bytes;
+use crate::{Guarded, StoreError};
 use fairlead_model::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::HashMap;
 
 const HOUR: i64 = 3_600_000;
@@ -139,17 +140,41 @@ pub(super) fn write_source(connection: &Connection, realm: i64, participant: i64
     Ok(())
 }
 
-pub(super) fn write_guard(connection: &Connection, realm: i64, counts: GuardCounts, now: Timestamp) -> Result<(), StoreError> {
-    if counts == GuardCounts::default() {
+/// Counts records for the guard. Each stands in the hour of its last change only, so that every window counts it once.
+pub(super) fn write_guard(connection: &Connection, realm: i64, guarded: &Guarded, now: Timestamp) -> Result<(), StoreError> {
+    if *guarded == Guarded::default() {
         return Ok(());
     }
     let hour = hour_of(now);
-    connection
-        .prepare_cached(
-            "INSERT INTO guard_book (realm, hour, changes, deletes) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (realm, hour) DO UPDATE SET changes = changes + excluded.changes, deletes = deletes + excluded.deletes",
-        )?
-        .execute(params![realm, hour, counts.changes.cast_signed(), counts.deletes.cast_signed()])?;
+    for (ids, find, count, move_from, move_to) in [
+        (
+            &guarded.changed,
+            "SELECT row, changed_hour FROM record WHERE realm = ?1 AND id = ?2 AND changed_hour IS NOT ?3",
+            "UPDATE record SET changed_hour = ?2 WHERE row = ?1",
+            "UPDATE guard_book SET changes = changes - 1 WHERE realm = ?1 AND hour = ?2",
+            "INSERT INTO guard_book (realm, hour, changes, deletes) VALUES (?1, ?2, 1, 0)
+             ON CONFLICT (realm, hour) DO UPDATE SET changes = changes + 1",
+        ),
+        (
+            &guarded.deleted,
+            "SELECT row, deleted_hour FROM record WHERE realm = ?1 AND id = ?2 AND deleted_hour IS NOT ?3",
+            "UPDATE record SET deleted_hour = ?2 WHERE row = ?1",
+            "UPDATE guard_book SET deletes = deletes - 1 WHERE realm = ?1 AND hour = ?2",
+            "INSERT INTO guard_book (realm, hour, changes, deletes) VALUES (?1, ?2, 0, 1)
+             ON CONFLICT (realm, hour) DO UPDATE SET deletes = deletes + 1",
+        ),
+    ] {
+        for id in ids {
+            let mut find = connection.prepare_cached(find)?;
+            let found = find.query_row(params![realm, id_bytes(*id), hour], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+            let Some::<(i64, Option<i64>)>((row, before)) = found else { continue };
+            connection.prepare_cached(count)?.execute(params![row, hour])?;
+            if let Some(before) = before {
+                connection.prepare_cached(move_from)?.execute(params![realm, before])?;
+            }
+            connection.prepare_cached(move_to)?.execute(params![realm, hour])?;
+        }
+    }
     connection.prepare_cached("DELETE FROM guard_book WHERE realm = ?1 AND hour < ?2")?.execute(params![realm, hour - GUARD_HOURS])?;
     Ok(())
 }

@@ -50,7 +50,7 @@ pub(super) fn decode_document(text: &str) -> Result<Document, StoreError> {
     decode("document", text)
 }
 
-/// Match keys as one blob.
+/// Index keys as one blob.
 pub(super) fn pack_keys(keys: &[i64]) -> Vec<u8> {
     keys.iter().flat_map(|key| key.to_le_bytes()).collect()
 }
@@ -96,6 +96,7 @@ pub(super) const fn origin_code(origin: &Origin) -> Result<i64, &String> {
         Origin::Resync => Ok(-3),
         Origin::Repair => Ok(-4),
         Origin::Replay => Ok(-5),
+        Origin::Api => Ok(-6),
     }
 }
 
@@ -107,6 +108,7 @@ pub(super) const fn special_origin(code: i64) -> Option<Origin> {
         -3 => Some(Origin::Resync),
         -4 => Some(Origin::Repair),
         -5 => Some(Origin::Replay),
+        -6 => Some(Origin::Api),
         _ => None,
     }
 }

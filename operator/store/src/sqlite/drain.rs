@@ -3,14 +3,13 @@
 use super::absorb::enter;
 use super::books::Books;
 use super::codec::{IdBytes, decode, encode, encode_state, id_bytes, record_id};
-use super::lane::{Lane, Phase, Sent, any_waiting, free_waiting};
+use super::lane::{Entry, Lane, Phase, Sent, any_waiting, free_waiting};
 use super::names::Names;
 use super::records::{self, Named, Naming};
 use super::{leases, letters, reads};
 use crate::crash::{Command, Step, reach};
 use crate::{Claim, Claimed, Enqueue, Fence, Intend, Intent, Keys, NewDeadLetter, Outcome, Settle, StoreError};
-use fairlead_model::state::ParticipantState;
-use fairlead_model::{ErrorClass, ExternalId, RecordId, Timestamp};
+use fairlead_model::{ErrorClass, RecordId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
 // ---- claim ------------------------------------------------------------------------------------------------------------------------------
@@ -110,13 +109,21 @@ pub(super) struct Results {
     realm: String,
     target: String,
     fence: Fence,
-    results: Vec<(RecordId, i64, Ending)>,
+    results: Vec<Item>,
     now: Timestamp,
 }
 
+struct Item {
+    id: RecordId,
+    version: i64,
+    /// The target's id and state, as far as they are told.
+    learnt: Option<(String, String)>,
+    ending: Ending,
+}
+
 enum Ending {
-    Delivered(String, String),
-    Unchanged(Option<(String, String)>),
+    Delivered(Option<IdBytes>),
+    Unchanged,
     Filtered(String),
     Retry { at: i64, attempt: bool, unknown: bool },
     WaitFor(IdBytes),
@@ -125,22 +132,24 @@ enum Ending {
 
 impl Results {
     pub(super) fn new(command: &Settle) -> Result<Self, StoreError> {
-        let learnt = |id: &ExternalId, state: &ParticipantState| -> Result<_, StoreError> { Ok((id.0.clone(), encode_state(state)?)) };
-        let ending = |outcome: &Outcome| -> Result<Ending, StoreError> {
-            Ok(match outcome {
-                Outcome::Delivered { external_id, state } => {
-                    let (external_id, state) = learnt(external_id, state)?;
-                    Ending::Delivered(external_id, state)
-                }
-                Outcome::Unchanged { learnt: None } => Ending::Unchanged(None),
-                Outcome::Unchanged { learnt: Some((id, state)) } => Ending::Unchanged(Some(learnt(id, state)?)),
+        let ending = |outcome: &Outcome| -> Ending {
+            match outcome {
+                Outcome::Delivered { incomplete, .. } => Ending::Delivered(incomplete.map(id_bytes)),
+                Outcome::Unchanged => Ending::Unchanged,
                 Outcome::Filtered { reason } => Ending::Filtered(reason.clone()),
                 Outcome::Retry { at, attempt, unknown } => Ending::Retry { at: at.0, attempt: *attempt, unknown: *unknown },
                 Outcome::WaitFor { record } => Ending::WaitFor(id_bytes(*record)),
                 Outcome::DeadLetter(letter) => Ending::DeadLetter(letter.clone()),
-            })
+            }
         };
-        let results = command.results.iter().map(|result| Ok((result.id, result.version.cast_signed(), ending(&result.outcome)?)));
+        let results = command.results.iter().map(|result| {
+            let told = match &result.outcome {
+                Outcome::Delivered { external_id, state, .. } => Some((external_id, state)),
+                _ => result.learnt.as_ref().map(|(external_id, state)| (external_id, state)),
+            };
+            let learnt = told.map(|(external_id, state)| Ok::<_, StoreError>((external_id.0.clone(), encode_state(state)?))).transpose()?;
+            Ok(Item { id: result.id, version: result.version.cast_signed(), learnt, ending: ending(&result.outcome) })
+        });
         Ok(Self {
             realm: command.realm.clone(),
             target: command.target.clone(),
@@ -170,9 +179,9 @@ impl Results {
             now: self.now,
         };
         let mut conflicts = Vec::new();
-        for (place, (id, version, ending)) in self.results.iter().enumerate() {
-            if !settling.result(&id_bytes(*id), *version, ending)? {
-                conflicts.push(*id);
+        for (place, item) in self.results.iter().enumerate() {
+            if !settling.result(item)? {
+                conflicts.push(item.id);
             }
             if place == 0 {
                 reach(Command::Settle, Step::Partly);
@@ -203,31 +212,32 @@ struct Settling<'c> {
 
 impl Settling<'_> {
     /// Settles one key; `false` when its external id is another record's, or the record has another one in this target.
-    fn result(&mut self, id: &IdBytes, version: i64, ending: &Ending) -> Result<bool, StoreError> {
+    fn result(&mut self, item: &Item) -> Result<bool, StoreError> {
         let Self { connection, realm, target, now, .. } = *self;
+        let id = &id_bytes(item.id);
         let Some(stored) = records::find(connection, realm, id)? else { return Ok(self.ignored(id, "the record is gone")) };
         let Some(mut lane) = Lane::load(connection, stored.row, target)? else { return Ok(self.ignored(id, "it is settled already")) };
         let Some(flight) = lane.claimed else { return Ok(self.ignored(id, "it is not claimed")) };
-        if flight.epoch != self.epoch || version < flight.entry.version {
+        if flight.epoch != self.epoch || item.version < flight.entry.version {
             return Ok(self.ignored(id, "it was claimed anew since"));
         }
         let key = (realm, target, flight.entry.origin);
-        let overtaken = match ending {
-            Ending::Delivered(external_id, state) => {
-                if !self.learn(id, (stored.row, stored.lives), external_id, state, &mut lane)? {
-                    return Ok(false);
-                }
+        if let Some((external_id, state)) = &item.learnt
+            && !self.learn(id, (stored.row, stored.lives), external_id, state, &mut lane)?
+        {
+            return Ok(false);
+        }
+        let overtaken = match &item.ending {
+            Ending::Delivered(incomplete) => {
                 self.books.delivered(key, now);
                 self.arrived(id)?;
                 lane.finish(now.0, false);
+                if let Some(awaited) = incomplete {
+                    self.complete_later(&mut lane, flight.entry, awaited)?;
+                }
                 None
             }
-            Ending::Unchanged(learnt) => {
-                if let Some((external_id, state)) = learnt
-                    && !self.learn(id, (stored.row, stored.lives), external_id, state, &mut lane)?
-                {
-                    return Ok(false);
-                }
+            Ending::Unchanged => {
                 self.books.unchanged(key);
                 self.arrived(id)?;
                 lane.finish(now.0, false);
@@ -235,6 +245,8 @@ impl Settling<'_> {
             }
             Ending::Filtered(reason) => {
                 self.books.filtered(key, reason);
+                // What does not belong there any more need not be delivered any more.
+                self.arrived(id)?;
                 lane.finish(now.0, false);
                 None
             }
@@ -301,16 +313,32 @@ impl Settling<'_> {
 
     /// Waits for `record`, unless the target holds that one by now.
     fn wait(&self, lane: &mut Lane, record: &IdBytes) -> Result<Option<i64>, StoreError> {
-        let awaited = records::find(self.connection, self.realm, record)?;
-        let held = match awaited {
-            Some(awaited) => records::is_held(self.connection, awaited.row, self.target)?,
-            None => false,
-        };
-        let overtaken = lane.wait(*record, self.now.0);
+        let (held, record) = self.holds(record)?;
+        let overtaken = lane.wait(record, self.now.0);
         if held {
             lane.waits_for = None;
         }
         Ok(overtaken)
+    }
+
+    /// What was delivered without a reference enters the lane again and waits for the record `awaited`. A newer entry does that by itself.
+    fn complete_later(&mut self, lane: &mut Lane, entry: Entry, awaited: &IdBytes) -> Result<(), StoreError> {
+        if lane.pending.is_none() {
+            lane.enter(entry.origin, entry.version, self.now.0, false);
+            self.books.entered((self.realm, self.target, entry.origin));
+            let (held, awaited) = self.holds(awaited)?;
+            lane.waits_for = (!held).then_some(awaited);
+            self.lanes_wait = true;
+        }
+        Ok(())
+    }
+
+    /// Whether the target holds a record, or the one that it was folded into, and which of them that is.
+    fn holds(&self, record: &IdBytes) -> Result<(bool, IdBytes), StoreError> {
+        Ok(match records::resolve(self.connection, self.realm, record)? {
+            Some((row, id)) => (records::is_held(self.connection, row, self.target)?, id),
+            None => (false, *record),
+        })
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) fn forget(connection: &Connection, realm: &str) -> Result<(), StoreEr
     if let Some(id) = Names::new(connection).find(realm)? {
         for statement in [
             "DELETE FROM identity WHERE realm = ?1",
-            "DELETE FROM match_key WHERE realm = ?1",
+            "DELETE FROM index_key WHERE realm = ?1",
             "DELETE FROM lane WHERE realm = ?1",
             "DELETE FROM record WHERE realm = ?1",
             "DELETE FROM checkpoint WHERE realm = ?1",

@@ -212,6 +212,13 @@ impl Lane {
         Ok(statement.query_row(params![record, target], Self::from_row).optional()?)
     }
 
+    /// The places of `record` in all lanes.
+    pub(super) fn all_of(connection: &Connection, record: i64) -> Result<Vec<Self>, StoreError> {
+        let mut statement = connection.prepare_cached(concat!("SELECT ", columns!(), " FROM lane WHERE record = ?1"))?;
+        let rows = statement.query_map(params![record], Self::from_row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// Up to `max` places of a lane in one phase that are due by `now`, oldest first.
     pub(super) fn due(
         connection: &Connection,
@@ -320,5 +327,25 @@ pub(super) fn free_waiting(connection: &Connection, realm: i64, target: i64, id:
              WHERE realm = ?1 AND target = ?2 AND waits_for = ?3",
         )?
         .execute(params![realm, target, id, now])?;
+    Ok(())
+}
+
+/// The record `loser` was folded into `survivor`: what waited for it waits for that one, and is due where the target holds that one.
+pub(super) fn free_all_waiting(
+    connection: &Connection,
+    realm: i64,
+    (loser, survivor): (&IdBytes, &IdBytes),
+    survivor_row: i64,
+    now: i64,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE lane SET waits_for = ?3 WHERE realm = ?1 AND waits_for = ?2")?
+        .execute(params![realm, loser, survivor])?;
+    connection
+        .prepare_cached(
+            "UPDATE lane SET waits_for = NULL, due = min(since, ?4), phase = (held OR i_at IS NOT NULL)
+             WHERE realm = ?1 AND waits_for = ?2 AND EXISTS (SELECT 1 FROM identity WHERE identity.record = ?3 AND participant = target)",
+        )?
+        .execute(params![realm, survivor, survivor_row, now])?;
     Ok(())
 }

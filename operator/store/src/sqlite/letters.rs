@@ -93,6 +93,25 @@ pub(super) fn written_well(
     close(connection, books, &letters, (CloseReason::Superseded, now, BY_ITSELF))
 }
 
+/// The record `loser` was folded into `survivor`, and its open letters go with it; where that one has a letter of the same stage in the same
+/// participant, the loser's is superseded.
+pub(super) fn fold(
+    connection: &Connection,
+    books: &mut Books,
+    realm: i64,
+    (loser, survivor): (&IdBytes, &IdBytes),
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let filter = "realm = ?1 AND record = ?2 AND EXISTS (SELECT 1 FROM dead_letter AS own WHERE own.realm = dead_letter.realm
+                    AND own.record = ?3 AND own.participant = dead_letter.participant AND own.stage = dead_letter.stage AND own.closed_at IS NULL)";
+    let overtaken = open(connection, filter, params![realm, loser, survivor])?;
+    close(connection, books, &overtaken, (CloseReason::Superseded, now, BY_ITSELF))?;
+    connection
+        .prepare_cached("UPDATE dead_letter SET record = ?3 WHERE realm = ?1 AND record = ?2 AND closed_at IS NULL")?
+        .execute(params![realm, loser, survivor])?;
+    Ok(())
+}
+
 /// Opens a letter. One that is open for the same record at the same stage is replaced. `lane` is the target and origin of the lane entry
 /// that ends in this letter.
 pub(super) fn add(

@@ -13,22 +13,26 @@ mod forget;
 mod lane;
 mod leases;
 mod letters;
+mod merge;
 mod names;
+mod notes;
 mod query;
 mod reads;
 mod records;
+mod reindex;
 mod schema;
 mod writer;
+mod writes;
 
 use crate::crash::Command;
 use crate::{
-    Absorb, Absorbed, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue, Fence, GuardCounts, Intend,
-    Known, LeaseRequest, MatchKey, Settle, Snapshot, Store, StoreError,
+    Absorb, Absorbed, BeginWrite, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue, Fence, GuardCounts,
+    Guarded, IndexKey, Intend, Known, LeaseRequest, Merge, Reindex, Settle, Snapshot, Store, StoreError, WriteBegun,
 };
 use async_trait::async_trait;
 use error::name_full_disk;
 use fairlead_model::{ExternalId, RecordId, Timestamp};
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
@@ -214,6 +218,11 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn merge(&self, merge: &Merge) -> Result<(), StoreError> {
+        let merge = merge.clone();
+        self.write(Command::Merge, move |connection, _| merge::merge(connection, &merge)).await
+    }
+
     async fn claim(&self, claim: &Claim) -> Result<Vec<Claimed>, StoreError> {
         let claim = claim.clone();
         self.write(Command::Claim, move |connection, _| drain::claim(connection, &claim)).await
@@ -254,15 +263,16 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn reindex(&self, page: &Reindex) -> Result<(), StoreError> {
+        let page = reindex::Page::new(page)?;
+        self.write(Command::Reindex, move |connection, _| page.run(connection)).await
+    }
+
     async fn put_note(&self, realm: &str, name: &str, value: &serde_json::Value) -> Result<(), StoreError> {
         let (realm, name, value) = (realm.to_owned(), name.to_owned(), codec::encode(value)?);
         self.write(Command::PutNote, move |connection, _| {
             let realm = names::Names::new(connection).intern(&realm)?;
-            connection
-                .prepare_cached(
-                    "INSERT INTO note (realm, name, value) VALUES (?1, ?2, ?3) ON CONFLICT (realm, name) DO UPDATE SET value = excluded.value",
-                )?
-                .execute(params![realm, name, value])?;
+            notes::put(connection, realm, &name, &value)?;
             crate::crash::reach(Command::PutNote, crate::crash::Step::Rows);
             Ok(())
         })
@@ -272,6 +282,21 @@ impl Store for SqliteStore {
     async fn forget(&self, realm: &str) -> Result<(), StoreError> {
         let realm = realm.to_owned();
         self.write(Command::Forget, move |connection, _| forget::forget(connection, &realm)).await
+    }
+
+    async fn begin_write(&self, begin: &BeginWrite) -> Result<WriteBegun, StoreError> {
+        let begin = begin.clone();
+        self.write(Command::BeginWrite, move |connection, _| writes::begin(connection, &begin)).await
+    }
+
+    async fn finish_write(&self, scope: &str, answer: &str) -> Result<(), StoreError> {
+        let (scope, answer) = (scope.to_owned(), answer.to_owned());
+        self.write(Command::FinishWrite, move |connection, _| writes::finish(connection, &scope, &answer)).await
+    }
+
+    async fn abandon_write(&self, scope: &str) -> Result<(), StoreError> {
+        let scope = scope.to_owned();
+        self.write(Command::AbandonWrite, move |connection, _| writes::abandon(connection, &scope)).await
     }
 
     async fn known_by_external(&self, realm: &str, participant: &str, ids: &[ExternalId]) -> Result<Vec<Option<Known>>, StoreError> {
@@ -284,9 +309,19 @@ impl Store for SqliteStore {
         self.read(move |connection| query::known_by_id(connection, &realm, &ids)).await
     }
 
-    async fn match_records(&self, realm: &str, keys: &[MatchKey]) -> Result<Vec<Vec<RecordId>>, StoreError> {
+    async fn match_records(&self, realm: &str, keys: &[IndexKey]) -> Result<Vec<Vec<RecordId>>, StoreError> {
         let (realm, keys) = (realm.to_owned(), keys.to_vec());
         self.read(move |connection| query::match_records(connection, &realm, &keys)).await
+    }
+
+    async fn referring(&self, realm: &str, ids: &[RecordId], after: Option<RecordId>, max: usize) -> Result<Vec<Known>, StoreError> {
+        let (realm, ids) = (realm.to_owned(), ids.to_vec());
+        self.read(move |connection| query::referring(connection, &realm, &ids, after, max)).await
+    }
+
+    async fn find(&self, realm: &str, key: IndexKey, after: Option<RecordId>, max: usize) -> Result<Vec<Known>, StoreError> {
+        let realm = realm.to_owned();
+        self.read(move |connection| query::find(connection, &realm, key, after, max)).await
     }
 
     async fn external_ids(&self, realm: &str, participant: &str, ids: &[RecordId]) -> Result<Vec<Option<ExternalId>>, StoreError> {
@@ -323,9 +358,9 @@ impl Store for SqliteStore {
         self.read(move |connection| query::snapshot(connection, &realm, now)).await
     }
 
-    async fn changes_since(&self, realm: &str, since: Timestamp) -> Result<GuardCounts, StoreError> {
-        let realm = realm.to_owned();
-        self.read(move |connection| query::changes_since(connection, &realm, since)).await
+    async fn changes_since(&self, realm: &str, since: Timestamp, with: &Guarded) -> Result<GuardCounts, StoreError> {
+        let (realm, with) = (realm.to_owned(), with.clone());
+        self.read(move |connection| query::changes_since(connection, &realm, since, &with)).await
     }
 
     async fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, StoreError> {
@@ -352,6 +387,16 @@ impl Store for SqliteStore {
     ) -> Result<Vec<ExternalId>, StoreError> {
         let (realm, participant, after) = (realm.to_owned(), participant.to_owned(), after.cloned());
         self.read(move |connection| query::participant_ids(connection, &realm, &participant, after.as_ref(), max)).await
+    }
+
+    async fn waits_for(&self, realm: &str, target: &str, ids: &[RecordId]) -> Result<Vec<Option<RecordId>>, StoreError> {
+        let (realm, target, ids) = (realm.to_owned(), target.to_owned(), ids.to_vec());
+        self.read(move |connection| query::waits_for(connection, &realm, &target, &ids)).await
+    }
+
+    async fn creating(&self, realm: &str, target: &str) -> Result<bool, StoreError> {
+        let (realm, target) = (realm.to_owned(), target.to_owned());
+        self.read(move |connection| query::creating(connection, &realm, &target)).await
     }
 
     async fn next_due(&self, realm: &str, target: &str) -> Result<Option<Timestamp>, StoreError> {
@@ -407,7 +452,7 @@ mod tests {
         let note = |name: &'static str, fails: bool| {
             job(Command::PutNote, move |connection: &Connection, sequence| {
                 let realm = names::Names::new(connection).intern(REALM)?;
-                connection.execute("INSERT INTO note VALUES (?1, ?2, '1')", params![realm, name])?;
+                connection.execute("INSERT INTO note VALUES (?1, ?2, '1')", rusqlite::params![realm, name])?;
                 if fails { Err(StoreError::Conflict(Vec::new())) } else { Ok(sequence) }
             })
         };

@@ -7,8 +7,8 @@ use super::letters;
 use super::names::Names;
 use super::records;
 use crate::{
-    Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Known, LaneLedger, MatchKey, NewDeadLetter, Origin, Pending,
-    Snapshot, SourceLedger, StoreError,
+    Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Guarded, IndexKey, Known, LaneLedger, NewDeadLetter, Origin,
+    Pending, Snapshot, SourceLedger, StoreError,
 };
 use fairlead_model::{ExternalId, RecordId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -42,19 +42,19 @@ pub(super) fn known_by_external(
 pub(super) fn known_by_id(connection: &Connection, realm: &str, ids: &[RecordId]) -> Result<Vec<Option<Known>>, StoreError> {
     let names = Names::new(connection);
     let Some(realm) = names.find(realm)? else { return Ok(vec![None; ids.len()]) };
-    let known = |id: &RecordId| match records::find(connection, realm, &id_bytes(*id))? {
-        Some(stored) => records::known(connection, &names, stored.row),
+    let known = |id: &RecordId| match records::resolve(connection, realm, &id_bytes(*id))? {
+        Some((row, _)) => records::known(connection, &names, row),
         None => Ok(None),
     };
     ids.iter().map(known).collect()
 }
 
-pub(super) fn match_records(connection: &Connection, realm: &str, keys: &[MatchKey]) -> Result<Vec<Vec<RecordId>>, StoreError> {
+pub(super) fn match_records(connection: &Connection, realm: &str, keys: &[IndexKey]) -> Result<Vec<Vec<RecordId>>, StoreError> {
     let names = Names::new(connection);
     let Some(realm) = names.find(realm)? else { return Ok(vec![Vec::new(); keys.len()]) };
     let mut statement = connection.prepare_cached(
-        "SELECT record.id FROM match_key JOIN record ON record.row = match_key.record
-         WHERE match_key.realm = ?1 AND match_key.hash = ?2 AND record.deleted_at IS NULL ORDER BY record.row LIMIT 3",
+        "SELECT record.id FROM index_key JOIN record ON record.row = index_key.record
+         WHERE index_key.realm = ?1 AND index_key.hash = ?2 AND record.deleted_at IS NULL ORDER BY record.row LIMIT 3",
     )?;
     let mut found = Vec::with_capacity(keys.len());
     for key in keys {
@@ -62,6 +62,34 @@ pub(super) fn match_records(connection: &Connection, realm: &str, keys: &[MatchK
         found.push(rows.collect::<Result<_, _>>()?);
     }
     Ok(found)
+}
+
+pub(super) fn find(
+    connection: &Connection,
+    realm: &str,
+    key: IndexKey,
+    after: Option<RecordId>,
+    max: usize,
+) -> Result<Vec<Known>, StoreError> {
+    let names = Names::new(connection);
+    let Some(realm) = names.find(realm)? else { return Ok(Vec::new()) };
+    let after = match after {
+        None => i64::MIN,
+        Some(id) => match records::find(connection, realm, &id_bytes(id))? {
+            Some(stored) => stored.row,
+            None => return Ok(Vec::new()),
+        },
+    };
+    let mut statement = connection.prepare_cached(
+        "SELECT record FROM index_key JOIN record ON record.row = index_key.record
+         WHERE index_key.realm = ?1 AND index_key.hash = ?2 AND record > ?3 AND record.deleted_at IS NULL ORDER BY record LIMIT ?4",
+    )?;
+    let rows = statement.query_map(params![realm, key.hash.cast_signed(), after, limit(max)], |row| row.get::<_, i64>(0))?;
+    let mut page = Vec::new();
+    for row in rows {
+        page.extend(records::known(connection, &names, row?)?);
+    }
+    Ok(page)
 }
 
 pub(super) fn external_ids(
@@ -73,7 +101,7 @@ pub(super) fn external_ids(
     let names = Names::new(connection);
     let (Some(realm), Some(participant)) = (names.find(realm)?, names.find(participant)?) else { return Ok(vec![None; ids.len()]) };
     let mut statement = connection.prepare_cached(
-        "SELECT external_id FROM identity JOIN record ON record.row = identity.record
+        "SELECT external_id FROM record JOIN identity ON identity.record = ifnull(record.merged_into, record.row)
          WHERE record.realm = ?1 AND record.id = ?2 AND participant = ?3",
     )?;
     let mut external =
@@ -90,7 +118,8 @@ pub(super) fn record_ids(
     let names = Names::new(connection);
     let (Some(realm), Some(participant)) = (names.find(realm)?, names.find(participant)?) else { return Ok(vec![None; ids.len()]) };
     let mut statement = connection.prepare_cached(
-        "SELECT record.id FROM identity JOIN record ON record.row = identity.record
+        "SELECT own.id FROM identity JOIN record ON record.row = identity.record
+           JOIN record AS own ON own.row = ifnull(record.merged_into, record.row)
          WHERE identity.realm = ?1 AND participant = ?2 AND external_id = ?3",
     )?;
     let mut record = |id: &ExternalId| {
@@ -131,11 +160,54 @@ pub(super) fn note(connection: &Connection, realm: &str, name: &str) -> Result<O
     text.map(|text| decode("note", &text)).transpose()
 }
 
-pub(super) fn changes_since(connection: &Connection, realm: &str, since: Timestamp) -> Result<GuardCounts, StoreError> {
-    let Some(realm) = Names::new(connection).find(realm)? else { return Ok(GuardCounts::default()) };
+pub(super) fn changes_since(connection: &Connection, realm: &str, since: Timestamp, with: &Guarded) -> Result<GuardCounts, StoreError> {
+    let names = Names::new(connection);
+    let Some(realm) = names.find(realm)? else {
+        return Ok(GuardCounts { changes: with.changed.len() as u64, deletes: with.deleted.len() as u64 });
+    };
+    let since = hour_of(since);
     let mut statement = connection
         .prepare_cached("SELECT coalesce(sum(changes), 0), coalesce(sum(deletes), 0) FROM guard_book WHERE realm = ?1 AND hour >= ?2")?;
-    Ok(statement.query_row(params![realm, hour_of(since)], |row| Ok(GuardCounts { changes: count(row, 0)?, deletes: count(row, 1)? }))?)
+    let mut counts =
+        statement.query_row(params![realm, since], |row| Ok(GuardCounts { changes: count(row, 0)?, deletes: count(row, 1)? }))?;
+    let mut counted = connection.prepare_cached(
+        "SELECT coalesce(changed_hour >= ?3, 0), coalesce(deleted_hour >= ?3, 0) FROM record WHERE realm = ?1 AND id = ?2",
+    )?;
+    let mut counted = |id: &RecordId| -> rusqlite::Result<(bool, bool)> {
+        let found = counted.query_row(params![realm, id_bytes(*id), since], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        Ok(found.unwrap_or_default())
+    };
+    for id in &with.changed {
+        counts.changes += u64::from(!counted(id)?.0);
+    }
+    for id in &with.deleted {
+        counts.deletes += u64::from(!counted(id)?.1);
+    }
+    Ok(counts)
+}
+
+pub(super) fn waits_for(connection: &Connection, realm: &str, target: &str, ids: &[RecordId]) -> Result<Vec<Option<RecordId>>, StoreError> {
+    let names = Names::new(connection);
+    let (Some(realm), Some(target)) = (names.find(realm)?, names.find(target)?) else { return Ok(vec![None; ids.len()]) };
+    let mut statement = connection.prepare_cached(
+        "SELECT waits_for FROM lane WHERE record = (SELECT row FROM record WHERE realm = ?1 AND id = ?2) AND target = ?3",
+    )?;
+    let mut waits = |id: &RecordId| -> rusqlite::Result<Option<RecordId>> {
+        let found = statement.query_row(params![realm, id_bytes(*id), target], |row| row.get::<_, Option<IdBytes>>(0)).optional()?;
+        Ok(found.flatten().map(record_id))
+    };
+    Ok(ids.iter().map(&mut waits).collect::<Result<_, _>>()?)
+}
+
+pub(super) fn creating(connection: &Connection, realm: &str, target: &str) -> Result<bool, StoreError> {
+    let names = Names::new(connection);
+    let (Some(realm), Some(target)) = (names.find(realm)?, names.find(target)?) else { return Ok(false) };
+    // What became a dead letter (phase 4) waits for a person; nobody waits for that.
+    let mut statement = connection.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM lane WHERE realm = ?1 AND target = ?2 AND phase IN (1, 2, 3) AND i_at IS NOT NULL
+           AND NOT EXISTS (SELECT 1 FROM identity WHERE identity.record = lane.record AND participant = target))",
+    )?;
+    Ok(statement.query_row(params![realm, target], |row| row.get(0))?)
 }
 
 pub(super) fn all_records(connection: &Connection, realm: &str, after: Option<RecordId>, max: usize) -> Result<Vec<Known>, StoreError> {
@@ -143,6 +215,30 @@ pub(super) fn all_records(connection: &Connection, realm: &str, after: Option<Re
     let Some(realm) = names.find(realm)? else { return Ok(Vec::new()) };
     let after = after.map_or_else(Vec::new, |id| id_bytes(id).to_vec());
     let mut statement = connection.prepare_cached("SELECT row FROM record WHERE realm = ?1 AND id > ?2 ORDER BY id LIMIT ?3")?;
+    let rows = statement.query_map(params![realm, after, limit(max)], |row| row.get::<_, i64>(0))?;
+    let mut page = Vec::new();
+    for row in rows {
+        page.extend(records::known(connection, &names, row?)?);
+    }
+    Ok(page)
+}
+
+pub(super) fn referring(
+    connection: &Connection,
+    realm: &str,
+    ids: &[RecordId],
+    after: Option<RecordId>,
+    max: usize,
+) -> Result<Vec<Known>, StoreError> {
+    let names = Names::new(connection);
+    let Some(realm) = names.find(realm)? else { return Ok(Vec::new()) };
+    // Ids are hexadecimal digits and hyphens; they need no binding.
+    let holds: Vec<String> = ids.iter().map(|id| format!("instr(document, '{id}')")).collect();
+    let holds = if holds.is_empty() { "0".to_owned() } else { holds.join(" OR ") };
+    let after = after.map_or_else(Vec::new, |id| id_bytes(id).to_vec());
+    let mut statement = connection.prepare(&format!(
+        "SELECT row FROM record WHERE realm = ?1 AND id > ?2 AND merged_into IS NULL AND ({holds}) ORDER BY id LIMIT ?3"
+    ))?;
     let rows = statement.query_map(params![realm, after, limit(max)], |row| row.get::<_, i64>(0))?;
     let mut page = Vec::new();
     for row in rows {
@@ -161,7 +257,8 @@ pub(super) fn participant_ids(
     let names = Names::new(connection);
     let (Some(realm), Some(participant)) = (names.find(realm)?, names.find(participant)?) else { return Ok(Vec::new()) };
     let mut statement = connection.prepare_cached(
-        "SELECT external_id FROM identity WHERE realm = ?1 AND participant = ?2 AND external_id > ?3 ORDER BY external_id LIMIT ?4",
+        "SELECT external_id FROM identity JOIN record ON record.row = identity.record AND record.merged_into IS NULL
+         WHERE identity.realm = ?1 AND participant = ?2 AND external_id > ?3 ORDER BY external_id LIMIT ?4",
     )?;
     // Every id is greater than the empty text, except an empty one, which no vendor gives.
     let after = after.map_or("", |id| id.as_str());

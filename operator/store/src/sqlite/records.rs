@@ -1,9 +1,9 @@
-//! Rows of records, identities and match keys.
+//! Rows of records, identities and index keys.
 
 use super::books::Books;
 use super::codec::{IdBytes, decode, decode_document, decode_state, encode, encode_provenance, pack_keys, record_id, unpack_keys};
 use super::names::Names;
-use crate::{Identity, Known, LaneEntry, MatchKey, Record, StoreError};
+use crate::{Identity, IndexKey, Known, LaneEntry, Record, StoreError};
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// What a command needs to know of a stored record.
@@ -11,6 +11,8 @@ pub(super) struct Stored {
     pub(super) row: i64,
     pub(super) version: i64,
     pub(super) lives: bool,
+    /// The row of the record that it was folded into.
+    pub(super) merged_into: Option<i64>,
     keys: Vec<i64>,
 }
 
@@ -19,21 +21,35 @@ pub(super) struct Body {
     pub(super) version: i64,
     home: String,
     deleted_at: Option<i64>,
-    keys: Vec<i64>,
+    keys: Keys,
     provenance: Option<String>,
     document: String,
 }
 
+/// A record's index keys as they are stored.
+pub(super) struct Keys {
+    /// Sorted.
+    all: Vec<i64>,
+    /// Those of match rules.
+    matching: Vec<i64>,
+}
+
+impl Keys {
+    pub(super) fn new(keys: &[IndexKey]) -> Self {
+        let mut all: Vec<i64> = keys.iter().map(|key| key.hash.cast_signed()).collect();
+        all.sort_unstable();
+        all.dedup();
+        Self { all, matching: keys.iter().filter(|key| key.matches).map(|key| key.hash.cast_signed()).collect() }
+    }
+}
+
 impl Body {
-    pub(super) fn new(record: &Record, match_keys: &[MatchKey]) -> Result<Self, StoreError> {
-        let mut keys: Vec<i64> = match_keys.iter().map(|key| key.hash.cast_signed()).collect();
-        keys.sort_unstable();
-        keys.dedup();
+    pub(super) fn new(record: &Record, keys: &[IndexKey]) -> Result<Self, StoreError> {
         Ok(Self {
             version: record.version.cast_signed(),
             home: record.home.clone(),
             deleted_at: record.deleted_at.map(|at| at.0),
-            keys,
+            keys: Keys::new(keys),
             provenance: encode_provenance(&record.provenance)?,
             document: encode(&record.document)?,
         })
@@ -45,21 +61,31 @@ impl Body {
 }
 
 pub(super) fn find(connection: &Connection, realm: i64, id: &IdBytes) -> Result<Option<Stored>, StoreError> {
-    let mut statement =
-        connection.prepare_cached("SELECT row, version, deleted_at IS NULL, match_keys FROM record WHERE realm = ?1 AND id = ?2")?;
+    let mut statement = connection
+        .prepare_cached("SELECT row, version, deleted_at IS NULL, index_keys, merged_into FROM record WHERE realm = ?1 AND id = ?2")?;
     let stored = statement
         .query_row(params![realm, id], |row| {
-            Ok(Stored { row: row.get(0)?, version: row.get(1)?, lives: row.get(2)?, keys: unpack_keys(row.get_ref(3)?.as_blob()?) })
+            let keys = unpack_keys(row.get_ref(3)?.as_blob()?);
+            Ok(Stored { row: row.get(0)?, version: row.get(1)?, lives: row.get(2)?, merged_into: row.get(4)?, keys })
         })
         .optional()?;
     Ok(stored)
+}
+
+/// The row and the id of the record that `id` stands for: its own, or the survivor's where it was merged.
+pub(super) fn resolve(connection: &Connection, realm: i64, id: &IdBytes) -> Result<Option<(i64, IdBytes)>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT own.row, own.id FROM record JOIN record AS own ON own.row = ifnull(record.merged_into, record.row)
+         WHERE record.realm = ?1 AND record.id = ?2",
+    )?;
+    Ok(statement.query_row(params![realm, id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }
 
 /// Adds a record; returns its row.
 pub(super) fn insert(connection: &Connection, names: &Names<'_>, realm: i64, id: &IdBytes, body: &Body) -> Result<i64, StoreError> {
     connection
         .prepare_cached(
-            "INSERT INTO record (realm, id, version, home, deleted_at, match_keys, provenance, document)
+            "INSERT INTO record (realm, id, version, home, deleted_at, index_keys, provenance, document)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
@@ -68,39 +94,53 @@ pub(super) fn insert(connection: &Connection, names: &Names<'_>, realm: i64, id:
             body.version,
             names.intern(&body.home)?,
             body.deleted_at,
-            pack_keys(&body.keys),
+            pack_keys(&body.keys.all),
             body.provenance,
             body.document
         ])?;
     let row = connection.last_insert_rowid();
-    replace_keys(connection, realm, row, &[], &body.keys)?;
+    replace_keys(connection, realm, row, &[], &body.keys.all)?;
     Ok(row)
 }
 
 pub(super) fn update(connection: &Connection, names: &Names<'_>, realm: i64, stored: &Stored, body: &Body) -> Result<(), StoreError> {
     connection
         .prepare_cached(
-            "UPDATE record SET version = ?2, home = ?3, deleted_at = ?4, match_keys = ?5, provenance = ?6, document = ?7 WHERE row = ?1",
+            "UPDATE record SET version = ?2, home = ?3, deleted_at = ?4, index_keys = ?5, provenance = ?6, document = ?7 WHERE row = ?1",
         )?
         .execute(params![
             stored.row,
             body.version,
             names.intern(&body.home)?,
             body.deleted_at,
-            pack_keys(&body.keys),
+            pack_keys(&body.keys.all),
             body.provenance,
             body.document
         ])?;
-    replace_keys(connection, realm, stored.row, &stored.keys, &body.keys)
+    replace_keys(connection, realm, stored.row, &stored.keys, &body.keys.all)
+}
+
+/// Gives a stored record other keys.
+pub(super) fn reindex(connection: &Connection, realm: i64, stored: &Stored, keys: &Keys) -> Result<(), StoreError> {
+    if stored.keys == keys.all {
+        return Ok(());
+    }
+    connection.prepare_cached("UPDATE record SET index_keys = ?2 WHERE row = ?1")?.execute(params![stored.row, pack_keys(&keys.all)])?;
+    replace_keys(connection, realm, stored.row, &stored.keys, &keys.all)
+}
+
+/// Nothing finds the record by its match keys any more.
+pub(super) fn drop_keys(connection: &Connection, realm: i64, stored: &Stored) -> Result<(), StoreError> {
+    replace_keys(connection, realm, stored.row, &stored.keys, &[])
 }
 
 /// Whether a live record carries one of the match keys already.
 pub(super) fn is_matched(connection: &Connection, realm: i64, body: &Body) -> Result<bool, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM match_key JOIN record ON record.row = match_key.record
-         WHERE match_key.realm = ?1 AND match_key.hash = ?2 AND record.deleted_at IS NULL)",
+        "SELECT EXISTS (SELECT 1 FROM index_key JOIN record ON record.row = index_key.record
+         WHERE index_key.realm = ?1 AND index_key.hash = ?2 AND record.deleted_at IS NULL)",
     )?;
-    for key in &body.keys {
+    for key in &body.keys.matching {
         if statement.query_row(params![realm, key], |row| row.get(0))? {
             return Ok(true);
         }
@@ -112,11 +152,11 @@ pub(super) fn is_matched(connection: &Connection, realm: i64, body: &Body) -> Re
 fn replace_keys(connection: &Connection, realm: i64, row: i64, old: &[i64], new: &[i64]) -> Result<(), StoreError> {
     for key in old.iter().filter(|key| new.binary_search(key).is_err()) {
         connection
-            .prepare_cached("DELETE FROM match_key WHERE realm = ?1 AND hash = ?2 AND record = ?3")?
+            .prepare_cached("DELETE FROM index_key WHERE realm = ?1 AND hash = ?2 AND record = ?3")?
             .execute(params![realm, key, row])?;
     }
     for key in new.iter().filter(|key| old.binary_search(key).is_err()) {
-        connection.prepare_cached("INSERT INTO match_key (realm, hash, record) VALUES (?1, ?2, ?3)")?.execute(params![realm, key, row])?;
+        connection.prepare_cached("INSERT INTO index_key (realm, hash, record) VALUES (?1, ?2, ?3)")?.execute(params![realm, key, row])?;
     }
     Ok(())
 }
@@ -199,8 +239,11 @@ pub(super) fn count(
 
 /// Everything known of the record in `row`.
 pub(super) fn known(connection: &Connection, names: &Names<'_>, row: i64) -> Result<Option<Known>, StoreError> {
-    let mut statement =
-        connection.prepare_cached("SELECT id, version, home, deleted_at, provenance, document FROM record WHERE row = ?1")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT id, version, home, deleted_at, provenance, document,
+           (SELECT survivor.id FROM record AS survivor WHERE survivor.row = record.merged_into)
+         FROM record WHERE row = ?1",
+    )?;
     let found = statement.query_row(params![row], |found| {
         let document = decode_document(found.get_ref(5)?.as_str()?);
         let provenance =
@@ -212,9 +255,10 @@ pub(super) fn known(connection: &Connection, names: &Names<'_>, row: i64) -> Res
             found.get::<_, Option<i64>>(3)?,
             provenance,
             document,
+            found.get::<_, Option<IdBytes>>(6)?.map(record_id),
         ))
     });
-    let Some((id, version, home, deleted_at, provenance, document)) = found.optional()? else { return Ok(None) };
+    let Some((id, version, home, deleted_at, provenance, document, merged_into)) = found.optional()? else { return Ok(None) };
     let record = Record {
         id: record_id(id),
         version: version.cast_unsigned(),
@@ -240,5 +284,5 @@ pub(super) fn known(connection: &Connection, names: &Names<'_>, row: i64) -> Res
     while let Some(found) = rows.next()? {
         lanes.push(LaneEntry { target: names.text(found.get(0)?)?, in_flight: found.get(1)? });
     }
-    Ok(Some(Known { record, identities, lanes }))
+    Ok(Some(Known { record, identities, lanes, merged_into }))
 }

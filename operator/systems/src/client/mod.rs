@@ -11,7 +11,7 @@ mod line;
 mod query;
 mod rest;
 mod sign;
-mod transport;
+pub(crate) mod transport;
 mod types;
 mod write;
 

@@ -316,7 +316,15 @@ async fn child_rows(
         let raw = item.to_string();
         let parent = item.get(&child.parent).filter(|parent| parent.is_string()).cloned();
         let body = parent.map(|parent| Document::from_iter([(PARENT.to_owned(), parent)])).unwrap_or_default();
-        let record = NativeRecord { id: ExternalId(id), version: Some(stamp), modified: Some(modified), deleted: false, body, raw };
+        let record = NativeRecord {
+            id: ExternalId(id),
+            version: Some(stamp),
+            modified: Some(modified),
+            deleted: false,
+            merged_into: None,
+            body,
+            raw,
+        };
         Some((modified.to_rfc3339(), record))
     };
     let records = take_records(&mut body, &child.from)?.into_iter().map(record).collect::<Option<Vec<_>>>();
@@ -394,6 +402,7 @@ fn relations(fields: &[FieldPath]) -> Vec<String> {
 fn soql_text(entity: &Entity, soql: &SoqlFormat, fields: &[FieldPath], which: &Which<'_>, limit: u32) -> Result<String, RemoteError> {
     let mut select: Vec<String> = vec!["Id".into(), soql.stamp.clone()];
     select.extend(soql.deleted.clone());
+    select.extend(soql.merged.clone());
     for field in fields.iter().filter(|field| field.list_root().is_none()) {
         let text = entity.field(field).and_then(|known| known.column.clone()).unwrap_or_else(|| field.to_string());
         if !select.contains(&text) {
@@ -512,10 +521,13 @@ fn soql_record(entity: &Entity, soql: &SoqlFormat, types: &Types, item: Value) -
     let stamp_text = item.get(&soql.stamp)?.as_str()?.to_owned();
     let modified = moment(&stamp_text)?;
     let deleted = soql.deleted.as_ref().is_some_and(|field| item.get(field) == Some(&Value::Bool(true)));
+    let master = soql.merged.as_ref().filter(|_| deleted).and_then(|field| item.get(field)?.as_str());
+    let merged_into = master.filter(|master| !master.is_empty()).map(ExternalId::from);
     let raw = item.to_string();
     let Value::Object(body) = types.apply("", item) else { return None };
-    let record = NativeRecord { id: ExternalId(id), version: Some(stamp_text), modified: Some(modified), deleted, body, raw };
-    Some((modified.to_rfc3339(), record))
+    let (stamp, version, modified) = (modified.to_rfc3339(), Some(stamp_text), Some(modified));
+    let record = NativeRecord { id: ExternalId(id), version, modified, deleted, merged_into, body, raw };
+    Some((stamp, record))
 }
 
 // === SuiteQL ===
@@ -675,7 +687,15 @@ fn suiteql_record(columns: &[Column<'_>], _types: &Types, mut item: Value) -> Op
         document::set(&mut body, &column.field.name, decode::typed(column.field.kind, value));
     }
     let raw = Value::Object(raw).to_string();
-    let record = NativeRecord { id: ExternalId(id), version: Some(stamp.clone()), modified: Some(modified), deleted: false, body, raw };
+    let record = NativeRecord {
+        id: ExternalId(id),
+        version: Some(stamp.clone()),
+        modified: Some(modified),
+        deleted: false,
+        merged_into: None,
+        body,
+        raw,
+    };
     Some((stamp, record))
 }
 
@@ -684,7 +704,8 @@ fn deleted_record(item: Value) -> Option<(String, NativeRecord)> {
     let stamp = item.get("cursor_stamp")?.as_str()?.to_owned();
     let modified = moment(&stamp)?;
     let raw = item.to_string();
-    let record = NativeRecord { id: ExternalId(id), version: None, modified: Some(modified), deleted: true, body: Document::new(), raw };
+    let (modified, body) = (Some(modified), Document::new());
+    let record = NativeRecord { id: ExternalId(id), version: None, modified, deleted: true, merged_into: None, body, raw };
     Some((stamp, record))
 }
 

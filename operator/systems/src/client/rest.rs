@@ -97,7 +97,7 @@ fn record(entity: &Entity, types: &Types, item: &Value) -> Option<NativeRecord> 
     let (version, modified) = decode::stamp(entity.format.modified.as_ref(), item);
     let raw = item.to_string();
     let Value::Object(body) = types.apply("", item.clone()) else { return None };
-    Some(NativeRecord { id: ExternalId(id), version, modified, deleted: false, body, raw })
+    Some(NativeRecord { id: ExternalId(id), version, modified, deleted: false, merged_into: None, body, raw })
 }
 
 /// One record by its id; `None` where there is none.

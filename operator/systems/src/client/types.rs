@@ -40,6 +40,8 @@ pub struct NativeRecord {
     pub modified: Option<Timestamp>,
     /// It is deleted; the body may be empty.
     pub deleted: bool,
+    /// It is deleted because the vendor merged it into this record.
+    pub merged_into: Option<ExternalId>,
     /// Its fields, typed by the definition, without floats; decimals are canonical decimal strings.
     pub body: Document,
     /// What came, as JSON text, for dead letters.
@@ -77,6 +79,8 @@ pub enum WriteOperation {
     Update,
     /// Make it inactive, as the definition says.
     Archive,
+    /// Change the named fields, and make it active again, as the definition says.
+    Reactivate,
     /// Delete it.
     Delete,
 }
@@ -89,6 +93,7 @@ impl WriteOperation {
             Self::Create => "create",
             Self::Update => "update",
             Self::Archive => "archive",
+            Self::Reactivate => "reactivation",
             Self::Delete => "delete",
         }
     }

@@ -65,7 +65,7 @@ fn place(results: &mut [Option<Result<Written, RemoteError>>], at: usize, result
     }
 }
 
-/// Checks an item against the definition, and lays the archive fields over an archived one.
+/// Checks an item against the definition, and lays the fields over it that make a record inactive, or active again.
 fn prepare<'a>(entity: &Entity, item: &'a WriteItem) -> Result<Cow<'a, Document>, RemoteError> {
     let refuse = |why: String| Err(invalid(format!("{} of {}: {why}", item.operation.word(), entity.name())));
     if item.operation != WriteOperation::Create && item.id.is_none() {
@@ -79,17 +79,22 @@ fn prepare<'a>(entity: &Entity, item: &'a WriteItem) -> Result<Cow<'a, Document>
             return refuse(format!("the value for {field} is empty"));
         }
     }
-    if item.operation == WriteOperation::Archive {
-        if entity.format.archive.is_empty() {
+    let fields = match item.operation {
+        WriteOperation::Archive if entity.format.archive.is_empty() => {
             return refuse("the definition does not say how a record is archived".into());
         }
-        let mut body = item.body.clone();
-        for (field, value) in &entity.format.archive {
-            document::set(&mut body, field, value.clone());
-        }
-        return Ok(Cow::Owned(body));
+        WriteOperation::Archive => entity.format.archive.clone(),
+        WriteOperation::Reactivate => match entity.reactivation() {
+            Some(fields) => fields,
+            None => return refuse("the definition does not say how an archived record becomes active again".into()),
+        },
+        WriteOperation::Create | WriteOperation::Update | WriteOperation::Delete => return Ok(Cow::Borrowed(&item.body)),
+    };
+    let mut body = item.body.clone();
+    for (field, value) in fields {
+        document::set(&mut body, &field, value);
     }
-    Ok(Cow::Borrowed(&item.body))
+    Ok(Cow::Owned(body))
 }
 
 type Request<'a> = futures::future::BoxFuture<'a, Results>;
@@ -121,7 +126,7 @@ fn collections<'a>(line: &'a Line, entity: &'a Entity, items: Vec<Prepared<'a>>,
         let group = match (prepared.item.operation, &prepared.item.key) {
             (WriteOperation::Create, Some((field, _))) => Group::Upsert(field.to_string()),
             (WriteOperation::Create, None) => Group::Insert,
-            (WriteOperation::Update | WriteOperation::Archive, _) => Group::Update,
+            (WriteOperation::Update | WriteOperation::Archive | WriteOperation::Reactivate, _) => Group::Update,
             (WriteOperation::Delete, _) => Group::Delete,
         };
         // A request may not name one record twice; a second item for it goes into a request of its own.
@@ -229,8 +234,7 @@ fn singles<'a>(line: &'a Line, entity: &'a Entity, items: Vec<Prepared<'a>>, all
     let mut batched = Vec::new();
     for prepared in items {
         // A batch makes or changes records by their own ids; anything else goes alone.
-        let fits = entity.format.batch.is_some()
-            && matches!(prepared.item.operation, WriteOperation::Create | WriteOperation::Update | WriteOperation::Archive);
+        let fits = entity.format.batch.is_some() && prepared.item.operation != WriteOperation::Delete;
         if fits {
             batched.push(prepared);
         } else {
@@ -258,7 +262,7 @@ fn choose<'a>(entity: &'a Entity, item: &WriteItem) -> Option<&'a WriteFormat> {
     match item.operation {
         WriteOperation::Create if item.key.is_some() => format.upsert.as_ref().or(format.create.as_ref()),
         WriteOperation::Create => format.create.as_ref(),
-        WriteOperation::Update | WriteOperation::Archive => format.update.as_ref().or(format.upsert.as_ref()),
+        WriteOperation::Update | WriteOperation::Archive | WriteOperation::Reactivate => format.update.as_ref().or(format.upsert.as_ref()),
         WriteOperation::Delete => format.delete.as_ref(),
     }
 }

@@ -232,9 +232,11 @@ fn entity(entity: &EntityFormat, known: &BTreeSet<&str>, f: &mut Findings) {
             f.add(format!("{place}.collections"), "does all writing, so no other way may stand beside it", "keep one of them");
         }
     }
-    for field in entity.archive.keys() {
+    for (word, field) in
+        entity.archive.keys().map(|field| ("archive", field)).chain(entity.reactivate.keys().map(|field| ("reactivate", field)))
+    {
         if !entity.fields.iter().any(|known| &known.name == field && known.writable) {
-            f.add(format!("{place}.archive.{field}"), "is not a writable field of this entity", "declare it under `fields`");
+            f.add(format!("{place}.{word}.{field}"), "is not a writable field of this entity", "declare it under `fields`");
         }
     }
 }
@@ -255,7 +257,16 @@ fn reading(place: &str, read: &ReadFormat, entity: &EntityFormat, known: &BTreeS
         }
     }
     if let Some(soql) = &read.soql {
-        for (word, text) in [("from", Some(&soql.from)), ("stamp", Some(&soql.stamp)), ("deleted", soql.deleted.as_ref())] {
+        if soql.merged.is_some() && soql.deleted.is_none() {
+            f.add(format!("{place}.soql.merged"), "tells of deleted records, which are not asked for", "say `deleted` as well");
+        }
+        let named = [
+            ("from", Some(&soql.from)),
+            ("stamp", Some(&soql.stamp)),
+            ("deleted", soql.deleted.as_ref()),
+            ("merged", soql.merged.as_ref()),
+        ];
+        for (word, text) in named {
             if let Some(text) = text {
                 identifier(&format!("{place}.soql.{word}"), text, f);
             }

@@ -340,6 +340,9 @@ pub(crate) struct EntityFormat {
     /// The fields that make a record inactive.
     #[serde(default)]
     pub(crate) archive: BTreeMap<FieldPath, serde_json::Value>,
+    /// The fields that make it active again; left out, flags of `archive` are turned round.
+    #[serde(default)]
+    pub(crate) reactivate: BTreeMap<FieldPath, serde_json::Value>,
     /// How long after a write it may not yet be found.
     #[serde(default)]
     pub(crate) visible_after: Span,
@@ -451,6 +454,9 @@ pub(crate) struct SoqlFormat {
     /// The field that tells that a record is deleted.
     #[serde(default)]
     pub(crate) deleted: Option<String>,
+    /// The field of a deleted record that names the record it was merged into.
+    #[serde(default)]
+    pub(crate) merged: Option<String>,
     /// Only records for which this holds.
     #[serde(default, rename = "where")]
     pub(crate) condition: Option<String>,

@@ -339,6 +339,21 @@ impl Entity {
         !self.format.archive.is_empty() && self.writable()
     }
 
+    /// Whether an archived record can be made active again.
+    #[must_use]
+    pub fn can_reactivate(&self) -> bool {
+        self.reactivation().is_some() && self.writable()
+    }
+
+    /// The fields that make an archived record active again: those that the definition names, else the flags of `archive` turned round.
+    pub(crate) fn reactivation(&self) -> Option<BTreeMap<FieldPath, Value>> {
+        if !self.format.reactivate.is_empty() {
+            return Some(self.format.reactivate.clone());
+        }
+        let turned = self.format.archive.iter().map(|(field, value)| Some((field.clone(), Value::Bool(!value.as_bool()?))));
+        turned.collect::<Option<BTreeMap<_, _>>>().filter(|fields| !fields.is_empty())
+    }
+
     pub(crate) fn field(&self, path: &FieldPath) -> Option<&FieldFormat> {
         self.format.fields.iter().find(|field| &field.name == path)
     }

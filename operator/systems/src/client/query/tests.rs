@@ -23,16 +23,16 @@ fn customer(fields: &[&str], which: &Which<'_>) -> String {
 fn soql_pages_by_stamp_and_id() {
     assert_eq!(
         account(&["Name", "Id", "ParentId"], &Which::All),
-        "SELECT Id, SystemModstamp, IsDeleted, Name, ParentId FROM Account ORDER BY SystemModstamp, Id LIMIT 2000"
+        "SELECT Id, SystemModstamp, IsDeleted, MasterRecordId, Name, ParentId FROM Account ORDER BY SystemModstamp, Id LIMIT 2000"
     );
     assert_eq!(
         account(&["Name"], &Which::From("2026-05-06T00:00:00.000Z")),
-        "SELECT Id, SystemModstamp, IsDeleted, Name FROM Account WHERE SystemModstamp >= 2026-05-06T00:00:00.000Z ORDER BY SystemModstamp, Id LIMIT 2000"
+        "SELECT Id, SystemModstamp, IsDeleted, MasterRecordId, Name FROM Account WHERE SystemModstamp >= 2026-05-06T00:00:00.000Z ORDER BY SystemModstamp, Id LIMIT 2000"
     );
     let place = ("2026-05-06T00:00:00.000Z".to_owned(), "001XX0000000001AAA".to_owned());
     assert_eq!(
         account(&["Contacts.records[]", "Contacts.records[].Email"], &Which::After(&place)),
-        "SELECT Id, SystemModstamp, IsDeleted, (SELECT Id, IsDeleted, Email FROM Contacts) FROM Account WHERE ((SystemModstamp = 2026-05-06T00:00:00.000Z \
+        "SELECT Id, SystemModstamp, IsDeleted, MasterRecordId, (SELECT Id, IsDeleted, Email FROM Contacts) FROM Account WHERE ((SystemModstamp = 2026-05-06T00:00:00.000Z \
          AND Id > '001XX0000000001AAA') OR SystemModstamp > 2026-05-06T00:00:00.000Z) ORDER BY SystemModstamp, Id LIMIT 2000"
     );
 }

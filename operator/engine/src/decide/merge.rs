@@ -1,0 +1,149 @@
+//! What a vendor's merge of two records means: what the survivor is from now on, who hears of it, and what becomes of a second external id.
+//!
+//! The caller has looked both up, and what refers to them; this module decides, and neither reads nor writes.
+
+use crate::decide::inbound::in_step;
+use crate::decide::ownership;
+use crate::program::{Participant, Program};
+use fairlead_model::unit::OnMerge;
+use fairlead_model::{Document, ExternalId, FieldPath, RecordId, Timestamp, document};
+use fairlead_store::{Identity, Known, Origin, Record, RecordChange, Referring, Survivor};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// What lives on when `source` has merged `loser` into `survivor`.
+#[must_use]
+pub fn fold(program: &Program, source: &Participant, loser: &Known, survivor: &Known, modified: Option<Timestamp>) -> Survivor {
+    let mut canonical = survivor.record.document.clone();
+    for unit in units(program) {
+        let own = document::present(&canonical, &unit).cloned();
+        if let Some(brought) = brought(program, &unit, loser, survivor, own.is_some()) {
+            document::set(&mut canonical, &unit, brought);
+        }
+    }
+    // A record that was above or below the other now would be above itself.
+    let own_id = survivor.record.id.to_string();
+    replace(&mut canonical, &loser.record.id.to_string(), &own_id);
+    for unit in references(program) {
+        if document::present(&canonical, &unit).and_then(Value::as_str) == Some(own_id.as_str()) {
+            document::remove(&mut canonical, &unit);
+        }
+    }
+    let record = Record { version: survivor.record.version + 1, document: canonical, ..survivor.record.clone() };
+    let lives = record.deleted_at.is_none();
+    let origin = || Origin::Source(source.unit.name.clone());
+    let writable = || program.participants.iter().filter(|participant| participant.writable());
+    let enqueue = writable()
+        .filter(|target| {
+            let name = &target.unit.name;
+            let held = survivor.identity(name).or_else(|| loser.identity(name));
+            if lives { belongs(target, &record.document, held) } else { held.is_some_and(|identity| !identity.state.deleted) }
+        })
+        .map(|target| (target.unit.name.clone(), origin()))
+        .collect();
+    let put_away = writable()
+        .filter(|target| target.unit.name != source.unit.name)
+        .filter(|target| target.unit.write.as_ref().is_some_and(|write| write.on_merge == OnMerge::Archive))
+        .filter(|target| {
+            let name = &target.unit.name;
+            survivor.identity(name).is_some() && loser.identity(name).is_some_and(|identity| !identity.state.deleted)
+        })
+        .map(|target| (target.unit.name.clone(), origin()))
+        .collect();
+    let gone = loser.identity(&source.unit.name).map(|identity| {
+        let mut state = identity.state.clone();
+        state.deleted = true;
+        state.modified = modified.map(|at| at.0).or(state.modified);
+        (source.unit.name.clone(), state)
+    });
+    let keys = if lives { program.index_keys(&record.document) } else { Vec::new() };
+    Survivor::Record { record, keys, enqueue, put_away, aliases: gone.into_iter().collect() }
+}
+
+/// What becomes of records that refer to either of the two, and which of them are to be read again: in the system that merged, the vendor
+/// has pointed them at the survivor itself.
+#[must_use]
+pub fn referring(
+    program: &Program,
+    source: &Participant,
+    page: &[Known],
+    (loser, survivor): (RecordId, RecordId),
+) -> (Vec<Referring>, Vec<ExternalId>) {
+    let mut found = Vec::new();
+    let mut rereads = Vec::new();
+    for known in page.iter().filter(|known| known.record.id != loser && known.record.id != survivor) {
+        let mut document = known.record.document.clone();
+        let changed = replace(&mut document, &loser.to_string(), &survivor.to_string());
+        let lives = known.record.deleted_at.is_none();
+        let enqueue = program
+            .participants
+            .iter()
+            .filter(|target| lives && target.writable() && target.unit.name != source.unit.name)
+            .filter(|target| match known.identity(&target.unit.name) {
+                Some(identity) => !identity.state.deleted,
+                None => target.table.accepts(&document).unwrap_or(true),
+            })
+            .map(|target| (target.unit.name.clone(), Origin::Source(source.unit.name.clone())))
+            .collect();
+        let change = if changed {
+            let keys = if lives { program.index_keys(&document) } else { Vec::new() };
+            RecordChange::Update { record: Record { version: known.record.version + 1, document, ..known.record.clone() }, keys }
+        } else {
+            RecordChange::Keep { version: known.record.version }
+        };
+        rereads.extend(known.identity(&source.unit.name).filter(|_| changed && lives).map(|identity| identity.external_id.clone()));
+        found.push(Referring { id: known.record.id, change, enqueue });
+    }
+    (found, rereads)
+}
+
+/// The loser's value, where the survivor is to have it: its owner holds the loser and not the survivor, or nobody who owns it holds either
+/// and the survivor has none. A field without an owner is as the vendor left it.
+fn brought(program: &Program, unit: &FieldPath, loser: &Known, survivor: &Known, has_own: bool) -> Option<Value> {
+    let role = ownership::owner(&program.unit.ownership, unit)?;
+    let holds = |known: &Known| {
+        let owners = program.participants.iter().filter(|participant| participant.unit.role == role);
+        owners.filter_map(|owner| known.identity(&owner.unit.name)).any(|identity| !identity.state.deleted)
+    };
+    let takes = !holds(survivor) && (holds(loser) || !has_own);
+    document::present(&loser.record.document, unit).filter(|_| takes).cloned()
+}
+
+/// Whether the record is to be looked at in the lane of `target`.
+fn belongs(target: &Participant, canonical: &Document, held: Option<&Identity>) -> bool {
+    match held {
+        Some(identity) => !identity.state.deleted && (target.derives || !in_step(target, canonical, &identity.state)),
+        None => target.table.accepts(canonical).unwrap_or(true),
+    }
+}
+
+/// Every canonical unit that some participant reads or writes.
+fn units(program: &Program) -> BTreeSet<FieldPath> {
+    let tables = program.participants.iter().map(|participant| &participant.table);
+    tables.flat_map(|table| table.readable_units().iter().chain(table.writable_units())).cloned().collect()
+}
+
+fn references(program: &Program) -> BTreeSet<FieldPath> {
+    let rows = program.participants.iter().flat_map(|participant| &participant.unit.rows);
+    rows.filter(|row| row.reference.is_some()).filter_map(|row| row.canonical.clone()).collect()
+}
+
+/// Puts `new` wherever a document holds the text `old`; whether it did anywhere.
+fn replace(document: &mut Document, old: &str, new: &str) -> bool {
+    fn within(value: &mut Value, old: &str, new: &str) -> bool {
+        match value {
+            Value::String(text) if text == old => {
+                *text = new.to_owned();
+                true
+            }
+            Value::Array(items) => items.iter_mut().fold(false, |any, item| within(item, old, new) | any),
+            Value::Object(fields) => fields.values_mut().fold(false, |any, field| within(field, old, new) | any),
+            _ => false,
+        }
+    }
+    document.values_mut().fold(false, |any, value| within(value, old, new) | any)
+}
+
+#[cfg(test)]
+#[path = "merge_tests.rs"]
+mod tests;

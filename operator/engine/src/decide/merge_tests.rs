@@ -1,0 +1,95 @@
+use super::*;
+use crate::decide::outbound::Step;
+use crate::decide::sample::{World, document, unit};
+use fairlead_model::unit::OnDelete;
+use fairlead_store::Outcome;
+use fairlead_systems::WriteOperation;
+use serde_json::json;
+use uuid::Uuid;
+
+/// A record of that id, held by these participants, each showing its values.
+fn held(id: u128, by: &[(&str, Value)]) -> Known {
+    let mut world = World::new();
+    for (who, body) in by {
+        world.read(who, body.clone());
+    }
+    let mut known = world.known.unwrap();
+    known.record.id = RecordId(Uuid::from_u128(id));
+    known.lanes.clear();
+    known
+}
+
+fn folded(world: &World, loser: &Known, survivor: &Known) -> (Record, Vec<String>, Vec<String>) {
+    match fold(&world.program, world.participant("crm"), loser, survivor, None) {
+        Survivor::Record { record, enqueue, put_away, aliases, .. } => {
+            assert!(aliases.iter().all(|(participant, state)| participant == "crm" && state.deleted), "{aliases:?}");
+            let names = |lanes: Vec<(String, Origin)>| lanes.into_iter().map(|(target, _)| target).collect();
+            (record, names(enqueue), names(put_away))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_survivor_is_as_the_vendor_left_it_and_takes_what_only_the_losers_owners_know() {
+    let loser = held(1, &[("crm", json!({"Name": "Acme Ltd", "Note": "old"})), ("erp", json!({"Name": "Acme Ltd", "Credit": "70"}))]);
+    let survivor = held(2, &[("crm", json!({"Name": "Acme", "Credit": "5"}))]);
+    let (record, enqueue, put_away) = folded(&World::new(), &loser, &survivor);
+    assert_eq!((record.id, record.version), (survivor.record.id, survivor.record.version + 1));
+    assert_eq!(Value::Object(record.document), json!({"name": "Acme", "credit": "70"}));
+    // The ERP has the loser's name, the CRM the survivor's own idea of the credit.
+    assert_eq!(enqueue, ["crm", "erp"]);
+    assert!(put_away.is_empty());
+}
+
+#[test]
+fn a_second_external_id_is_put_away_only_where_that_is_declared() {
+    let both =
+        |id: u128, name: &str| held(id, &[("crm", json!({"Name": name, "Credit": "7"})), ("erp", json!({"Name": name, "Credit": "7"}))]);
+    let (loser, survivor) = (both(1, "Acme Ltd"), both(2, "Acme"));
+    let (_, enqueue, put_away) = folded(&World::new(), &loser, &survivor);
+    assert_eq!((enqueue.len(), put_away.len()), (0, 0), "Keep");
+    let mut archives = unit();
+    archives.participants[1].write.as_mut().unwrap().on_merge = OnMerge::Archive;
+    archives.participants[1].write.as_mut().unwrap().on_delete = OnDelete::Delete;
+    let mut world = World::of(archives);
+    assert_eq!(folded(&world, &loser, &survivor).2, ["erp"]);
+    // The lane then finds the merged record, and does to it what is declared for merges, not for deletions.
+    let mut merged = loser;
+    (merged.merged_into, merged.record.deleted_at) = (Some(survivor.record.id), Some(Timestamp(1)));
+    world.known = Some(merged);
+    let Step::Write(planned) = world.step("erp") else { panic!("nothing is written") };
+    assert_eq!((planned.item.operation, planned.item.id), (WriteOperation::Archive, Some(ExternalId("erp-1".into()))));
+    let mut keeps = World::new();
+    keeps.known = world.known;
+    assert!(matches!(keeps.step("erp"), Step::Settle(Outcome::Filtered { reason }) if reason == "Keep"));
+}
+
+#[test]
+fn what_refers_to_the_loser_refers_to_the_survivor_and_nothing_to_itself() {
+    let world = World::new();
+    let ids = (RecordId(Uuid::from_u128(1)), RecordId(Uuid::from_u128(2)));
+    let refers = |id: u128, to: RecordId| {
+        let mut known = held(id, &[("crm", json!({"Name": "Child"})), ("erp", json!({"Name": "Child"}))]);
+        known.record.document.insert("parentId".into(), json!(to.to_string()));
+        known
+    };
+    let page = [refers(3, ids.0), refers(4, ids.1), refers(2, ids.0)];
+    let (found, rereads) = referring(&world.program, world.participant("crm"), &page, ids);
+    let parents: Vec<_> = found
+        .iter()
+        .map(|found| match &found.change {
+            RecordChange::Update { record, .. } => record.document["parentId"].clone(),
+            RecordChange::Keep { .. } => Value::Null,
+            RecordChange::Insert { .. } => panic!("a record that is there is not inserted"),
+        })
+        .collect();
+    assert_eq!(parents, [json!(ids.1.to_string()), Value::Null], "the survivor itself is not among them");
+    assert!(found.iter().all(|found| found.enqueue == [("erp".to_owned(), Origin::Source("crm".into()))]));
+    assert_eq!(rereads, [ExternalId("crm-1".into())], "where the vendor merged, it is read and not written");
+    let (record, ..) = folded(&world, &held(1, &[("crm", json!({"Name": "Acme"}))]), &page[2]);
+    assert_eq!(record.document.get("parentId"), None);
+    let mut lists = document(json!({"lines": [{"product": "a"}, {"product": "b"}]}));
+    assert!(replace(&mut lists, "b", "c"));
+    assert_eq!(Value::Object(lists), json!({"lines": [{"product": "a"}, {"product": "c"}]}));
+}

@@ -1,0 +1,568 @@
+//! Records for callers of the API: read from the store, written to a participant at once.
+//!
+//! A write goes to the participant through its connector (limits, circuit and all), under the lease of its lane, and is absorbed when the
+//! participant has acknowledged it, as if the change had been made and read there: identity, ownership and the other lanes follow. What the
+//! participant refuses is told to the caller and leaves no trace here.
+//!
+//! Guarantees: a write whose caller goes away runs to its end; one that died between the participant's effect and `absorb` can be repeated
+//! with the same id, which makes nothing a second time, since the id is the key that the participant upserts on; or its reader finds it first.
+//! Caveat: a write that races one from the lane to the same field is read again afterwards, and what the participant then shows counts.
+
+use crate::connector::Connection;
+use crate::crash;
+use crate::decide::direct::{self, Refused};
+use crate::decide::outbound::canonical_of;
+use crate::decide::outbound::{self, Planned, Step};
+use crate::integration::Running;
+use crate::shared::{Shared, Surroundings, lock};
+use fairlead_model::report::Circuit;
+use fairlead_model::state::ParticipantState;
+use fairlead_model::unit::{InitialLoad, ObjectKey};
+use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError};
+use fairlead_store::{Absorb, Claimed, Known, Origin, Outcome, Record, StoreError};
+use fairlead_systems::WriteBatch;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How long a write waits for one that is under way to the same record.
+const IN_FLIGHT: Duration = Duration::from_secs(3);
+/// The pause between two looks.
+const LOOK: Duration = Duration::from_millis(25);
+/// How often a commit is decided again after a conflict.
+const COMMITS: u32 = 200;
+/// When to come again while an Integration is not ready.
+const SOON: Duration = Duration::from_secs(2);
+/// Records looked at in one query.
+const PAGE: usize = 200;
+
+/// The records of running Integrations.
+#[derive(Clone)]
+pub struct Records {
+    pub(crate) running: Arc<Mutex<BTreeMap<ObjectKey, Arc<Running>>>>,
+    pub(crate) around: Surroundings,
+}
+
+/// Some records in the order of their ids.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RecordPage {
+    /// The records.
+    pub records: Vec<Record>,
+    /// There are more after the last one.
+    pub more: bool,
+}
+
+/// Why there is no answer. Texts hold no values of records.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ServeError {
+    /// There is no such record.
+    #[error("there is no such record")]
+    NotFound,
+    /// There was one.
+    #[error("the record is deleted")]
+    Gone,
+    /// The record is no longer at the version that the change was computed from.
+    #[error("the record was changed meanwhile")]
+    Changed,
+    /// It contradicts what is there.
+    #[error("{0}")]
+    Conflict(String),
+    /// The participant cannot take it as it is.
+    #[error("{detail}")]
+    Refused {
+        /// In short.
+        detail: String,
+        /// Which fields, where that is known.
+        fields: Vec<Refused>,
+    },
+    /// The business system wants nothing more for now; nothing was sent.
+    #[error("the business system takes no more requests for now")]
+    Throttled(Option<Duration>),
+    /// It cannot be done now; nothing was sent.
+    #[error("{detail}")]
+    Unavailable {
+        /// In short.
+        detail: String,
+        /// When to come again.
+        retry_after: Option<Duration>,
+    },
+    /// The write was sent, and what came of it is not known.
+    #[error("the outcome is not known")]
+    Unknown,
+    /// A defect of ours.
+    #[error("{0}")]
+    Defect(String),
+}
+
+impl From<StoreError> for ServeError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Fenced { .. } => unavailable("another process writes here"),
+            StoreError::Full(_) | StoreError::ReadOnly(_) | StoreError::Unusable(_) | StoreError::Other(_) => {
+                tracing::warn!(%error, "the store refuses a caller of the API");
+                unavailable("the store cannot be used")
+            }
+            StoreError::Conflict(_) => Self::Changed,
+        }
+    }
+}
+
+fn unavailable(detail: impl Into<String>) -> ServeError {
+    ServeError::Unavailable { detail: detail.into(), retry_after: Some(SOON) }
+}
+
+fn refusal(detail: impl Into<String>, fields: Vec<Refused>) -> ServeError {
+    ServeError::Refused { detail: detail.into(), fields }
+}
+
+/// What a caller wants of a record.
+#[derive(Debug, Clone)]
+enum Wish {
+    /// A new one.
+    Create(Document),
+    /// The record at this version, changed to this document.
+    Update(u64, Document),
+}
+
+impl Records {
+    /// One live record of an Integration.
+    ///
+    /// # Errors
+    /// [`ServeError::NotFound`], [`ServeError::Gone`], or the store's.
+    pub async fn get(&self, realm: &ObjectKey, id: RecordId) -> Result<Record, ServeError> {
+        let known = self.around.store.known_by_id(&realm.0, &[id]).await?.pop().flatten().ok_or(ServeError::NotFound)?;
+        if known.record.deleted_at.is_some() { Err(ServeError::Gone) } else { Ok(known.record) }
+    }
+
+    /// A page of live records that have these values, after `after`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
+        &self,
+        realm: &ObjectKey,
+        filters: &[(FieldPath, Value)],
+        after: Option<RecordId>,
+        limit: usize,
+    ) -> Result<RecordPage, ServeError> {
+        let mut page = RecordPage::default();
+        let mut after = after;
+        loop {
+            let found = self.around.store.records(&realm.0, after, PAGE).await?;
+            let end = found.len() < PAGE;
+            for known in found {
+                after = Some(known.record.id);
+                let matches =
+                    |(field, value): &(FieldPath, Value)| fairlead_model::document::present(&known.record.document, field) == Some(value);
+                if known.record.deleted_at.is_none() && filters.iter().all(matches) {
+                    if page.records.len() == limit {
+                        page.more = true;
+                        return Ok(page);
+                    }
+                    page.records.push(known.record);
+                }
+            }
+            if end {
+                return Ok(page);
+            }
+        }
+    }
+
+    /// Creates a record in a participant, under an id that the caller derives from what makes its request one request: the same id again
+    /// makes nothing a second time.
+    ///
+    /// # Errors
+    /// Why not; see [`ServeError`].
+    pub async fn create(&self, integration: &ObjectKey, participant: &str, id: RecordId, document: Document) -> Result<Record, ServeError> {
+        self.write(integration, participant, id, Wish::Create(document)).await
+    }
+
+    /// Changes a record in a participant. `base` is the version that `document`, the whole of it, was computed from.
+    ///
+    /// # Errors
+    /// Why not; see [`ServeError`].
+    pub async fn update(
+        &self,
+        integration: &ObjectKey,
+        participant: &str,
+        id: RecordId,
+        base: u64,
+        document: Document,
+    ) -> Result<Record, ServeError> {
+        self.write(integration, participant, id, Wish::Update(base, document)).await
+    }
+
+    async fn write(&self, integration: &ObjectKey, participant: &str, id: RecordId, wish: Wish) -> Result<Record, ServeError> {
+        let running = lock(&self.running).get(integration).cloned();
+        let Some(running) = running else { return Err(unavailable("the Integration does not run")) };
+        let shared = running.shared();
+        let index = shared.program.participants.iter().position(|each| each.unit.name == participant && each.writable());
+        let Some(index) = index else { return Err(unavailable("the Integration does not write to this participant")) };
+        let write = Write { shared: Arc::clone(shared), index, id };
+        // It runs to its end whether or not somebody waits, and a new unit is not taken over before.
+        let task = running.spawn(async move { write.run(&wish).await });
+        task.await.unwrap_or_else(|error| Err(ServeError::Defect(error.to_string())))
+    }
+}
+
+/// One write.
+struct Write {
+    shared: Arc<Shared>,
+    index: usize,
+    id: RecordId,
+}
+
+impl Write {
+    async fn run(&self, wish: &Wish) -> Result<Record, ServeError> {
+        let shared = &self.shared;
+        let source = &shared.program.participants[self.index];
+        let connection = self.connection()?;
+        let known = self.settled_known().await?;
+        let changes = match wish {
+            Wish::Create(document) => match &known {
+                Some(known) if known.record.deleted_at.is_some() => return Err(ServeError::Gone),
+                // Made before: the answer was lost, or its reader was faster.
+                Some(known) if known.identity(&source.unit.name).is_some() => return Ok(known.record.clone()),
+                Some(known) => direct::changes(&shared.program, &known.record.document, document),
+                None => {
+                    self.no_twin(document).await?;
+                    direct::changes(&shared.program, &Document::new(), document)
+                }
+            },
+            Wish::Update(base, document) => {
+                let known = known.as_ref().ok_or(ServeError::NotFound)?;
+                if known.record.deleted_at.is_some() {
+                    return Err(ServeError::Gone);
+                }
+                if known.record.version != *base {
+                    return Err(ServeError::Changed);
+                }
+                if known.identity(&source.unit.name).is_none() {
+                    return Err(ServeError::Conflict(format!("the record is not in {} yet", source.unit.name)));
+                }
+                direct::changes(&shared.program, &known.record.document, document)
+            }
+        };
+        let foreign = direct::refused(&shared.program, source, &changes, known.as_ref(), shared.now());
+        if !foreign.is_empty() {
+            return Err(refusal(format!("{} cannot take all of these fields", source.unit.name), foreign));
+        }
+        if changes.is_empty()
+            && let Some(known) = known
+        {
+            return Ok(known.record);
+        }
+
+        let record = direct::wanted(source, self.id, known.as_ref(), &changes, shared.now());
+        let identities = known.as_ref().map(|known| known.identities.clone()).unwrap_or_default();
+        let claimed = Claimed {
+            known: Known { record, identities, lanes: Vec::new(), merged_into: None },
+            origin: Origin::Api,
+            since: shared.now(),
+            attempts: 0,
+            intent: None,
+        };
+        let raced = known.as_ref().is_some_and(|known| known.lanes.iter().any(|lane| lane.target == source.unit.name));
+        match self.plan(&claimed).await? {
+            Sending::Write(planned) => {
+                let (external_id, learnt) = self.send(&connection, &claimed, &planned).await?;
+                crash::point("api.written");
+                let held = known.is_some_and(|known| known.identity(&source.unit.name).is_some());
+                let committed = self.commit(&changes, &external_id, &learnt, held, 1).await;
+                crash::point("api.absorbed");
+                if raced {
+                    shared.read_again(self.index, &external_id).await?;
+                }
+                // It took effect there: whatever stands in the way here, the caller may repeat, and the reader brings it in.
+                committed.map_err(|error| match error {
+                    ServeError::Conflict(_) => error,
+                    error => {
+                        tracing::warn!(integration = %shared.realm, record = %self.id, %error, "a write took effect and is not absorbed yet");
+                        ServeError::Unknown
+                    }
+                })
+            }
+            Sending::Nothing(external_id, state) => self.commit(&changes, &external_id, &Learnt::from(state), true, 0).await,
+        }
+    }
+
+    /// The connector, if a write may go out now.
+    fn connection(&self) -> Result<Arc<Connection>, ServeError> {
+        let shared = &self.shared;
+        let unit = &shared.program.unit;
+        let why = if shared.cancel.is_cancelled() {
+            "the Integration is being renewed"
+        } else if unit.paused {
+            "the Integration is paused"
+        } else if unit.initial_load == InitialLoad::Preview {
+            "the Integration only previews its first load"
+        } else if shared.guarded() {
+            "the Integration is held by its guard"
+        } else if !shared.loaded() {
+            "the Integration is still reading for the first time"
+        } else {
+            ""
+        };
+        if !why.is_empty() {
+            return Err(unavailable(why));
+        }
+        let away = |error: RemoteError| {
+            tracing::debug!(integration = %shared.realm, reason = %error.reason, "no write can go out");
+            unavailable("the business system cannot be used at the moment")
+        };
+        let connection = shared.connection(self.index).map_err(away)?;
+        if let Some(error) = connection.blocked() {
+            return Err(away(error));
+        }
+        let system = connection.system().map_err(|error| away(error.clone()))?;
+        if system.circuit() == Circuit::Open {
+            return Err(unavailable("the business system fails at the moment"));
+        }
+        if let Some(until) = system.throttled_until().filter(|until| *until > shared.now()) {
+            return Err(ServeError::Throttled(Some(until.since(shared.now()))));
+        }
+        Ok(connection)
+    }
+
+    async fn known(&self) -> Result<Option<Known>, StoreError> {
+        Ok(self.shared.around.store.known_by_id(&self.shared.realm, &[self.id]).await?.pop().flatten())
+    }
+
+    /// What is known of the record once no write from the lane to this participant is under way.
+    async fn settled_known(&self) -> Result<Option<Known>, ServeError> {
+        let name = &self.shared.program.participants[self.index].unit.name;
+        let until = self.shared.now().plus(IN_FLIGHT);
+        loop {
+            let known = self.known().await?;
+            let in_flight = known.iter().flat_map(|known| &known.lanes).any(|lane| lane.target == *name && lane.in_flight);
+            if !in_flight {
+                return Ok(known);
+            }
+            if self.shared.now() >= until {
+                return Err(unavailable("another write to this record is under way"));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// That no live record is the same one by the match rules.
+    async fn no_twin(&self, document: &Document) -> Result<(), ServeError> {
+        let (shared, program) = (&self.shared, &self.shared.program);
+        let keys = program.match_keys(document);
+        let found: Vec<RecordId> = shared.around.store.match_records(&shared.realm, &keys).await?.into_iter().flatten().collect();
+        let twins = shared.around.store.known_by_id(&shared.realm, &found).await?;
+        if twins.iter().flatten().any(|known| known.record.id != self.id && program.same_match(&known.record.document, document)) {
+            return Err(ServeError::Conflict("a record with the same values in the fields that tell records apart exists".into()));
+        }
+        Ok(())
+    }
+
+    /// What is to be sent.
+    async fn plan(&self, claimed: &Claimed) -> Result<Sending, ServeError> {
+        let shared = &self.shared;
+        let source = &shared.program.participants[self.index];
+        let name = &source.unit.name;
+        let references = outbound::references(source, &claimed.known.record.document);
+        let ids = shared.around.store.external_ids(&shared.realm, name, &references).await?;
+        let resolved: HashMap<RecordId, ExternalId> =
+            references.into_iter().zip(ids).filter_map(|(id, external)| Some((id, external?))).collect();
+        let map = |document: &Document| source.table.to_native(document, &|_, record| resolved.get(&record).cloned());
+        match outbound::decide(&shared.program, source, claimed, &map) {
+            Step::Write(planned) => Ok(Sending::Write(planned)),
+            Step::Settle(Outcome::Unchanged) => match claimed.known.identity(name) {
+                Some(held) => Ok(Sending::Nothing(held.external_id.clone(), held.state.clone())),
+                None => Err(ServeError::Defect("a record that is not there was found unchanged".into())),
+            },
+            Step::Settle(Outcome::DeadLetter(letter)) => {
+                let field = letter.field.as_deref().and_then(|field| field.parse().ok());
+                let fields = field.map(|field| Refused { field, message: "cannot be turned into what the system wants".into() });
+                Err(refusal(format!("the record cannot be written to {name}"), fields.into_iter().collect()))
+            }
+            Step::Settle(Outcome::WaitFor { .. }) => {
+                let missing = |field: &FieldPath| {
+                    fairlead_model::document::present(&claimed.known.record.document, field)
+                        .and_then(Value::as_str)
+                        .and_then(RecordId::parse)
+                        .is_some_and(|id| !resolved.contains_key(&id))
+                };
+                let rows = source.unit.rows.iter().filter(|row| row.reference.is_some()).filter_map(|row| row.canonical.clone());
+                let fields = rows
+                    .filter(missing)
+                    .map(|field| Refused { field, message: format!("refers to a record that {name} does not hold") })
+                    .collect();
+                Err(refusal("it refers to another record".to_owned(), fields))
+            }
+            Step::Settle(_) => Err(refusal(format!("the Integration keeps this record out of {name}"), Vec::new())),
+        }
+    }
+
+    /// Sends it.
+    async fn send(&self, connection: &Connection, claimed: &Claimed, planned: &Planned) -> Result<(ExternalId, Learnt), ServeError> {
+        let shared = &self.shared;
+        let source = &shared.program.participants[self.index];
+        let system = connection.system().map_err(|_| unavailable("the business system cannot be used at the moment"))?;
+        let mut lease = shared.lane_lease(self.index);
+        if lease.ensure().await?.is_none() {
+            return Err(unavailable("another process writes here"));
+        }
+        let (validity, clock) = (lease.validity(), Arc::clone(&shared.around.clock));
+        let batch = WriteBatch { entity: source.unit.entity.clone(), items: vec![planned.item.clone()] };
+        let answer = lease.during(system.write(&batch, Arc::new(move || validity.lasts(clock.now())))).await.pop();
+        let Some(answer) = answer else { return Err(ServeError::Defect("a write came back without an answer".into())) };
+        match answer {
+            Ok(written) => {
+                let answered = written.answer.as_ref().map(|answer| canonical_of(&source.table, answer)).unwrap_or_default();
+                match outbound::delivered(source, claimed, planned, &written, &answered, shared.now()) {
+                    Outcome::Delivered { external_id, state, .. } => Ok((external_id, Learnt::of(planned, state))),
+                    _ => Err(ServeError::Defect("an acknowledged write has another outcome".into())),
+                }
+            }
+            Err(error) => {
+                if matches!(error.class, ErrorClass::UnknownOutcome | ErrorClass::Conflict | ErrorClass::NotFound)
+                    && let Some(external_id) = &planned.item.id
+                {
+                    shared.read_again(self.index, external_id).await?;
+                }
+                Err(self.told(&error, planned))
+            }
+        }
+    }
+
+    /// A failed write in words for the caller. The system's own text may hold values, so it is not repeated.
+    fn told(&self, error: &RemoteError, planned: &Planned) -> ServeError {
+        let source = &self.shared.program.participants[self.index];
+        let name = &source.unit.name;
+        match error.class {
+            ErrorClass::UnknownOutcome => ServeError::Unknown,
+            ErrorClass::Throttled => ServeError::Throttled(error.retry_after),
+            ErrorClass::Transient => {
+                ServeError::Unavailable { detail: format!("{name} does not answer"), retry_after: error.retry_after.or(Some(SOON)) }
+            }
+            ErrorClass::Auth | ErrorClass::Permission | ErrorClass::Configuration => {
+                self.shared.failed(self.index, None, Some(self.id), error);
+                unavailable(format!("{name} does not let Fairlead write"))
+            }
+            ErrorClass::Conflict => ServeError::Changed,
+            ErrorClass::NotFound => ServeError::Conflict(format!("the record is no longer in {name}")),
+            ErrorClass::Data => {
+                let native = error.field.as_deref().and_then(|field| field.parse::<FieldPath>().ok());
+                let row = native.and_then(|native| planned.rows.iter().find(|row| row.native == native));
+                let unit = row.and_then(|row| row.unit.as_ref().map(|(unit, _)| unit.clone()));
+                let fields = unit.map(|field| Refused { field, message: format!("is refused by {name}") }).into_iter().collect();
+                refusal(format!("{name} refuses the record ({})", error.reason), fields)
+            }
+        }
+    }
+
+    /// Commits what the participant acknowledged, over whatever happened to the record meanwhile. `held` tells whether the participant held
+    /// the record before.
+    async fn commit(
+        &self,
+        changes: &[(FieldPath, Value)],
+        external_id: &ExternalId,
+        learnt: &Learnt,
+        held: bool,
+        direct: u64,
+    ) -> Result<Record, ServeError> {
+        let shared = &self.shared;
+        let store = &shared.around.store;
+        let source = &shared.program.participants[self.index];
+        let name = &source.unit.name;
+        for _ in 0..COMMITS {
+            // Taking the lease raises the sequence above everything that a read which began before the write can have noted.
+            let mut lease = shared.lane_lease(self.index);
+            let Some(fence) = lease.ensure().await? else { return Err(unavailable("another process writes here")) };
+            let sequence = store.sequence().await?;
+            let known = self.known().await?;
+            let mut batch = Absorb { direct, ..Absorb::empty(&shared.realm, name, fence, shared.now()) };
+            let there = known.as_ref().and_then(|known| known.identity(name));
+            let record = match &known {
+                // Its reader found the new record first, and knows better what the participant made of it.
+                Some(known) if !held && there.is_some() => known.record.clone(),
+                _ => {
+                    let record = direct::wanted(source, self.id, known.as_ref(), changes, shared.now());
+                    let mut state = learnt.over(there.map(|identity| &identity.state));
+                    state.settled = sequence;
+                    let absorbed = direct::absorbed(&shared.program, source, known.as_ref(), record.clone(), external_id.clone(), state);
+                    batch.guard.changed.extend(held.then_some(self.id));
+                    batch.records.push(absorbed);
+                    record
+                }
+            };
+            match store.absorb(&batch).await {
+                Ok(_) => {
+                    shared.store_works();
+                    shared.wake_lanes(batch.records.iter().flat_map(|record| &record.enqueue).map(|(target, _)| target.as_str()));
+                    if shared.cancel.is_cancelled() {
+                        lease.release().await;
+                    }
+                    return Ok(record);
+                }
+                Err(StoreError::Fenced { .. } | StoreError::Conflict(_)) => {
+                    let named = store.record_ids(&shared.realm, name, std::slice::from_ref(external_id)).await?.pop().flatten();
+                    if named.is_some_and(|named| named != self.id) {
+                        return Err(ServeError::Conflict(format!("{name} holds it as another record")));
+                    }
+                    tokio::time::sleep(LOOK).await;
+                }
+                Err(error) => {
+                    shared.store_result::<()>(&Err(error.clone()));
+                    return Err(error.into());
+                }
+            }
+        }
+        Err(unavailable("the record kept changing"))
+    }
+}
+
+/// What a write comes to.
+enum Sending {
+    /// This goes out.
+    Write(Box<Planned>),
+    /// The participant holds it already.
+    Nothing(ExternalId, ParticipantState),
+}
+
+/// What an acknowledged write taught of the participant's state, to be laid over what else was learnt meanwhile.
+struct Learnt {
+    state: ParticipantState,
+    fields: Vec<String>,
+    rows: Vec<u64>,
+}
+
+impl From<ParticipantState> for Learnt {
+    fn from(state: ParticipantState) -> Self {
+        Self { fields: Vec::new(), rows: Vec::new(), state }
+    }
+}
+
+impl Learnt {
+    fn of(planned: &Planned, state: ParticipantState) -> Self {
+        Self {
+            fields: planned.rows.iter().filter_map(|row| row.unit.as_ref()).map(|(unit, _)| unit.to_string()).collect(),
+            rows: planned.rows.iter().map(|row| fairlead_model::hash::ValueHash::of_text(&row.native.to_string()).0).collect(),
+            state,
+        }
+    }
+
+    fn over(&self, present: Option<&ParticipantState>) -> ParticipantState {
+        let Some(present) = present else { return self.state.clone() };
+        let mut state = present.clone();
+        for field in &self.fields {
+            if let Some(learnt) = self.state.fields.get(field) {
+                state.fields.insert(field.clone(), learnt.clone());
+            }
+        }
+        for row in &self.rows {
+            if let Some(learnt) = self.state.rows.get(row) {
+                state.rows.insert(*row, learnt.clone());
+            }
+        }
+        state.written = self.state.written.max(state.written);
+        if self.state.vendor_version.is_some() {
+            state.vendor_version.clone_from(&self.state.vendor_version);
+        }
+        state
+    }
+}
