@@ -240,16 +240,23 @@ impl Lane {
             let found = self.lease.during(look_up.all(unsure)).await?;
             crash::point("lane.looked-up");
             for (claimed, found) in found {
+                let after_reading = Outcome::Retry { at: shared.now().plus(Duration::from_secs(1)), attempt: false, unknown: false };
                 match found {
                     Found::Clear(clear) => {
                         results.learn(target, &claimed, &clear);
                         ready.push(*clear);
                     }
                     Found::Settled(outcome) => results.settle(&claimed, outcome),
+                    Found::Adopted(adopted) => {
+                        results.learn(target, &claimed, &adopted);
+                        if let Some(identity) = adopted.known.identity(&target.unit.name) {
+                            shared.read_again(self.index, &identity.external_id).await?;
+                        }
+                        results.settle(&claimed, after_reading);
+                    }
                     Found::Edited(external_id) => {
                         shared.read_again(self.index, &external_id).await?;
-                        let at = shared.now().plus(Duration::from_secs(1));
-                        results.settle(&claimed, Outcome::Retry { at, attempt: false, unknown: false });
+                        results.settle(&claimed, after_reading);
                     }
                 }
             }

@@ -19,6 +19,9 @@ use std::time::Duration;
 pub(crate) enum Found {
     /// It is as sure now as if nothing had been in flight; with what was learnt, it may be written.
     Clear(Box<Claimed>),
+    /// It is the target's record of this id, entered by somebody else as it seems: what the target holds is read and absorbed before
+    /// anything is written.
+    Adopted(Box<Claimed>),
     /// It is settled.
     Settled(Outcome),
     /// Somebody else edited it meanwhile: read and absorb first.
@@ -130,6 +133,7 @@ impl LookUp<'_> {
             match hits.as_slice() {
                 [] => {}
                 [one] if keyed => return Ok(Ok(compare(self.target, claimed, one))),
+                [one] if claimed.intent.is_some() => return Ok(Ok(compare_made(self.target, claimed, one))),
                 [one] => return Ok(Ok(adopt(self.target, claimed, one))),
                 _ => {
                     let fields: Vec<String> = criteria.iter().map(|(field, _)| field.to_string()).collect();
@@ -237,7 +241,18 @@ fn compare(target: &Participant, claimed: &Claimed, shown: &NativeRecord) -> Fou
     Found::Clear(Box::new(learnt))
 }
 
-/// Takes a record that was found for the target's form of this one; what differs is written.
+/// A record found by the match rules after a creation: ours, if it shows just what was sent.
+fn compare_made(target: &Participant, claimed: &Claimed, shown: &NativeRecord) -> Found {
+    let sent = claimed.intent.as_ref().map(|intent| outbound::Sent::read(&intent.sent)).unwrap_or_default();
+    let fields = outbound::canonical_of(&target.table, &shown.body);
+    match outbound::looked_up(&ParticipantState::default(), &fields, &sent) {
+        LookedUp::TookEffect => compare(target, claimed, shown),
+        LookedUp::NoEffect | LookedUp::Edited => adopt(target, claimed, shown),
+    }
+}
+
+/// Takes a record that was found for the target's form of this one. Where the target is read, its values take part by their owners before
+/// anything is written over them; where it is not, what differs is written.
 fn adopt(target: &Participant, claimed: &Claimed, shown: &NativeRecord) -> Found {
     let mut learnt = without_intent(claimed);
     learnt.known.identities.push(Identity {
@@ -245,7 +260,7 @@ fn adopt(target: &Participant, claimed: &Claimed, shown: &NativeRecord) -> Found
         external_id: shown.id.clone(),
         state: outbound::adopted(target, shown),
     });
-    Found::Clear(Box::new(learnt))
+    if target.readable() { Found::Adopted(Box::new(learnt)) } else { Found::Clear(Box::new(learnt)) }
 }
 
 fn without_intent(claimed: &Claimed) -> Claimed {

@@ -350,14 +350,12 @@ pub fn searches(program: &Program, target: &Participant, mapped: &Outbound) -> V
     program.unit.matching.iter().filter(|paths| !paths.is_empty()).filter_map(|paths| paths.iter().map(native).collect()).collect()
 }
 
-/// The state of a target in which `shown` was found.
+/// The state of a target in which `shown` was found: natively what it shows. Its canonical values are seen when it is read, and take part
+/// then; what was never read has no say.
 #[must_use]
 pub fn adopted(target: &Participant, shown: &NativeRecord) -> ParticipantState {
     let mut state =
         ParticipantState { vendor_version: shown.version.clone(), modified: shown.modified.map(|at| at.0), ..ParticipantState::default() };
-    for (unit, value) in canonical_of(&target.table, &shown.body) {
-        state.fields.entry(unit.to_string()).or_default().seen = Some(ValueHash::of(Some(&value)));
-    }
     inbound::note_rows(target, &shown.body, &mut state);
     state
 }
