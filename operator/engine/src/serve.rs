@@ -19,8 +19,9 @@ use fairlead_model::report::Circuit;
 use fairlead_model::state::ParticipantState;
 use fairlead_model::unit::{InitialLoad, ObjectKey};
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError};
-use fairlead_store::{Absorb, Claimed, Known, Origin, Outcome, Record, StoreError};
+use fairlead_store::{Absorb, Claimed, IndexKey, IndexState, Known, Origin, Outcome, Record, StoreError};
 use fairlead_systems::WriteBatch;
+use serde::Deserialize as _;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -148,8 +149,12 @@ impl Records {
     ) -> Result<RecordPage, ServeError> {
         let mut page = RecordPage::default();
         let mut after = after;
+        let key = self.index_key(realm, filters).await?;
         loop {
-            let found = self.around.store.records(&realm.0, after, PAGE).await?;
+            let found = match key {
+                Some(key) => self.around.store.find(&realm.0, key, after, PAGE).await?,
+                None => self.around.store.records(&realm.0, after, PAGE).await?,
+            };
             let end = found.len() < PAGE;
             for known in found {
                 after = Some(known.record.id);
@@ -167,6 +172,16 @@ impl Records {
                 return Ok(page);
             }
         }
+    }
+
+    /// The key of the first filter by which every record can be found. While the index is made, all records are looked at.
+    async fn index_key(&self, realm: &ObjectKey, filters: &[(FieldPath, Value)]) -> Result<Option<IndexKey>, ServeError> {
+        if filters.is_empty() {
+            return Ok(None);
+        }
+        let note = self.around.store.note(&realm.0, IndexState::NOTE).await?;
+        let fields = note.and_then(|note| IndexState::deserialize(note).ok()).map(|state| state.fields).unwrap_or_default();
+        Ok(filters.iter().find(|(field, _)| fields.contains(field)).map(|(field, value)| IndexKey::of_field(field, value)))
     }
 
     /// Creates a record in a participant, under an id that the caller derives from what makes its request one request: the same id again

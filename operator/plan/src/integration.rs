@@ -55,6 +55,7 @@ struct ContractInput {
     compiled: Arc<Result<Contract, Vec<SchemaFinding>>>,
     permitted: bool,
     facts: (String, String, Phase),
+    indexed: Vec<FieldPath>,
     verdict: Verdict,
 }
 
@@ -69,7 +70,8 @@ struct ConnectorInput {
 impl PartialEq for ContractInput {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.compiled, &other.compiled)
-            && (self.permitted, &self.facts, &self.verdict) == (other.permitted, &other.facts, &other.verdict)
+            && (self.permitted, &self.facts, &self.indexed, &self.verdict)
+                == (other.permitted, &other.facts, &other.indexed, &other.verdict)
     }
 }
 
@@ -129,6 +131,7 @@ fn inputs(
         compiled: contract.compiled.clone(),
         permitted: permit(spec.allowed_namespaces.as_ref(), &contract.verdict.object),
         facts: (spec.entity.clone(), spec.version.clone(), spec.lifecycle.phase),
+        indexed: indexed(object, contract),
         verdict: contract.verdict.clone(),
     };
     let connectors = resource.spec.sync.participants.iter().map(|participant| {
@@ -217,7 +220,7 @@ fn compile(
                 api::InitialLoad::MatchOrCreate => InitialLoad::MatchOrCreate,
             },
             matching,
-            indexed: Vec::new(),
+            indexed: indexed(object, planned),
             ownership,
             tie: match spec.sync.tie() {
                 api::Tie::Home => Tie::Home,
@@ -238,6 +241,26 @@ fn compile(
     let mut verdict = Verdict::of(Kind::Integration, object.clone(), generation, findings);
     verdict.participants = facts;
     PlannedIntegration { verdict, unit, names, orders }
+}
+
+/// The fields by which the contract's callers filter this Integration's records. What is wrong with one is the contract's matter.
+fn indexed(object: &ObjectRef, contract: &PlannedContract<'_>) -> Vec<FieldPath> {
+    let own = &contract.verdict.object.namespace;
+    let compiled = contract.compiled.as_ref().as_ref().ok();
+    let is_field = |path: &FieldPath| {
+        let field = compiled.and_then(|compiled| compiled.fields().get(path));
+        path.list_root().is_none() && field.is_some_and(|field| !matches!(field.kind, FieldType::List | FieldType::Object | FieldType::Any))
+    };
+    let reads = |operation: &&api::Operation| {
+        let reference = operation.from.as_ref().map(|from| &from.store.integration);
+        reference.is_some_and(|reference| reference.name == object.name && reference.namespace_or(own) == object.namespace)
+    };
+    let operations = contract.resource.spec.operations.iter().filter(reads);
+    let mut fields: Vec<FieldPath> = operations.flat_map(|operation| &operation.filters).filter_map(|field| field.parse().ok()).collect();
+    fields.retain(is_field);
+    fields.sort();
+    fields.dedup();
+    fields
 }
 
 /// The contract, if it is there, may be used, is published and compiles.
