@@ -559,7 +559,8 @@ impl Source {
                 }
                 None => keys.iter().find_map(|key| fresh.get(&key.hash).cloned()),
             };
-            if let Some(other) = taken {
+            // Itself: a lane made it and noted it since this batch was asked for by its ids.
+            if let Some(other) = taken.filter(|other| *other != native.id) {
                 let message = format!("it is the same record as {other} by the match rules; merge the two in {name}, or tell them apart");
                 park(name, &native, "DuplicateIdentity", &message, batch, &self.parked, parked);
                 continue;
