@@ -11,7 +11,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 export RUST_LIB_BACKTRACE ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint build image bench crds cluster cluster-down
+.PHONY: help demo test soak lint build image bench crds cluster cluster-down
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -24,6 +24,10 @@ demo: ## Two simulated systems, customers kept in step between them; ends with t
 
 test: lint ## Everything that CI runs; ARGS='-E "test(name)"' chooses tests
 	@tools/test $(ARGS)
+
+soak: ## The tests of faults at their full sizes: hours; ARGS as for test
+	@tools/setup test
+	@tools/soak $(ARGS)
 
 lint: ## Formatting, clippy, licences, known vulnerabilities
 	@tools/setup test
@@ -45,9 +49,9 @@ crds: ## Generate crds/, the chart's copy and the reference pages from the types
 	@tools/setup demo
 	@cargo run --quiet --example generate
 
-cluster: ## Start a local control plane that keeps running; prints its KUBECONFIG
+cluster: ## Start a local control plane that keeps running; NODE=1: with a node, so that pods run; prints its KUBECONFIG
 	@tools/setup test
-	@tools/cluster up
+	@tools/cluster up $(if $(NODE),--node)
 
-cluster-down: ## Stop it
+cluster-down: ## Stop it and remove every trace of it
 	@tools/cluster down

@@ -22,3 +22,45 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 # A short digest of the named files and words: the name of a cache entry.
 digest() { sha256sum | cut -c1-16; }
+
+# holds FOLDER FILE...: whether all these files are there.
+holds() {
+    local file
+    for file in "${@:2}"; do [[ -e $1/$file ]] || return 1; done
+}
+
+# cached FOLDER BUILD FILE...: prints FOLDER, a folder of the cache that holds these files. Where it does not yet, the
+# function BUILD puts them into the folder that it is given. That one lies aside and is moved in one step, so that an
+# interrupted build leaves nothing half done behind; a second caller waits and then finds the work done.
+cached() {
+    local folder=$1 build=$2 started=$SECONDS
+    if ! holds "$folder" "${@:3}"; then
+        have go || die "go is missing: run tools/setup test, which says what to install"
+        mkdir -p "$(dirname "$folder")"
+        exec 9>"$(dirname "$folder")/lock"
+        flock 9
+    fi
+    if ! holds "$folder" "${@:3}"; then
+        building=$(mktemp -d "$(dirname "$folder")/building.XXXXXX")
+        trap 'rm -rf "$building"' EXIT
+        chmod 755 "$building"
+        "$build" "$building" >&2 9>&-
+        holds "$building" "${@:3}" || die "the build left one of these out: ${*:3}"
+        rm -rf "$folder"
+        mv "$building" "$folder"
+        say "built in $((SECONDS - started)) s: $folder"
+    fi
+    echo "$folder"
+}
+
+# kubernetes FOLDER PACKAGE...: builds these programs of the Kubernetes version that tests/controlplane pins.
+kubernetes() (
+    cd "$ROOT/tests/controlplane"
+    version=$(sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' go.mod)
+    minor=${version#v*.}
+    CGO_ENABLED=0 go build -trimpath -buildvcs=false \
+        -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$version \
+            -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=${minor%%.*}" \
+        -o "$1/" "${@:2}" ||
+        die "Kubernetes did not build: is the Go module proxy reachable (go env GOPROXY)?"
+)

@@ -20,6 +20,7 @@ use tokio::process::Command;
 
 use crate::audit::AuditLog;
 use crate::launch::Assets;
+use crate::node;
 use crate::pki::Pki;
 
 /// Where `tools/test-setup` tells the tests of a run which control plane is theirs.
@@ -42,6 +43,8 @@ pub(crate) struct Facts {
     pub(crate) server: String,
     /// The binaries it was started from.
     pub(crate) assets: Assets,
+    /// Its node, when it has one.
+    pub(crate) node: Option<node::Facts>,
 }
 
 /// What a kubectl call answered.
@@ -101,6 +104,10 @@ impl ControlPlane {
 
     pub(crate) fn assets(&self) -> &Assets {
         &self.facts.assets
+    }
+
+    pub(crate) fn node_facts(&self) -> Option<&node::Facts> {
+        self.facts.node.as_ref()
     }
 
     /// The kubeconfig of an administrator.

@@ -1,4 +1,4 @@
-//! Starts etcd, kube-apiserver and kube-controller-manager on loopback and ends them without a trace.
+//! Starts etcd, kube-apiserver and kube-controller-manager on loopback, with a node if wanted, and ends them without a trace.
 //!
 //! Flow: certificates, etcd, API server, then the controller manager and Fairlead's CRDs; ready means that the CRDs
 //! are established. Guarantees: every process dies with the one that started it (even by SIGKILL, through the
@@ -7,6 +7,7 @@
 //! planes are started from a thread that lives as long as they shall.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use tokio::process::Command;
 
 use crate::audit;
 use crate::control_plane::{ControlPlane, Facts};
+use crate::node::{self, Enclosure, Network, Node, Programs};
 use crate::pki::Pki;
 use crate::process::{Process, free_port};
 use crate::wait::{Seen, wait_until};
@@ -47,6 +49,10 @@ impl Assets {
         Ok(Self(folder.to_owned()))
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        &self.0
+    }
+
     pub(crate) fn kubectl(&self) -> PathBuf {
         self.0.join("kubectl")
     }
@@ -64,6 +70,7 @@ impl Assets {
 pub struct Running {
     plane: ControlPlane,
     // Dropped in this order: nobody writes to a data base that is gone.
+    node: Option<Node>,
     controller_manager: Process,
     api_server: Process,
     etcd: Process,
@@ -75,13 +82,26 @@ impl Running {
     /// # Errors
     /// When a process ends or does not become ready; the message holds the end of its log.
     pub async fn start(folder: &Path, assets: &Assets, crds: &Path) -> anyhow::Result<Self> {
+        let running = Self::start_bare(folder, assets, None).await?;
+        running.apply_crds(crds).await?;
+        Ok(running)
+    }
+
+    /// Starts a control plane in `folder` with a node, so that pods run. Fairlead's CRDs are not in it: a chart brings them.
+    ///
+    /// # Errors
+    /// As [`Running::start`], and when the machine lacks what a node needs.
+    pub async fn start_with_node(folder: &Path, assets: &Assets, programs: &Programs) -> anyhow::Result<Self> {
+        let enclosure = Enclosure::open(folder, programs).await?;
+        let mut running = Self::start_bare(folder, assets, Some(enclosure.facts())).await?;
+        running.node = Some(Node::start(&running.plane, enclosure).await?);
+        Ok(running)
+    }
+
+    async fn start_bare(folder: &Path, assets: &Assets, node: Option<&node::Facts>) -> anyhow::Result<Self> {
         let mut attempt = 1;
         loop {
-            match Self::try_start(folder, assets).await {
-                Ok(running) => {
-                    running.apply_crds(crds).await?;
-                    return Ok(running);
-                }
+            match Self::try_start(folder, assets, node).await {
                 Err(error) if attempt < ATTEMPTS && format!("{error:#}").contains("address already in use") => {
                     attempt += 1;
                     let data = folder.join("etcd");
@@ -89,19 +109,22 @@ impl Running {
                         fs::remove_dir_all(data).context("clear the data of a failed start")?;
                     }
                 }
-                Err(error) => return Err(error),
+                done => return done,
             }
         }
     }
 
-    async fn try_start(folder: &Path, assets: &Assets) -> anyhow::Result<Self> {
+    async fn try_start(folder: &Path, assets: &Assets, node: Option<&node::Facts>) -> anyhow::Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         let etcd_port = free_port()?;
         let port = free_port()?;
-        let server = format!("https://127.0.0.1:{port}");
+        let network = node.map(|node| node.network);
+        let address = network.map_or(Ipv4Addr::LOCALHOST, Network::machine);
+        let server = format!("https://{address}:{port}");
         let pki = Pki::at(folder);
-        pki.create()?;
-        let plane = ControlPlane::record(folder, Facts { server: server.clone(), assets: assets.clone() })?;
+        let addresses = network.map(|network| vec![network.machine(), network.api_server()]).unwrap_or_default();
+        pki.create(&addresses)?;
+        let plane = ControlPlane::record(folder, Facts { server: server.clone(), assets: assets.clone(), node: node.cloned() })?;
         pki.kubeconfig(&server, "fairlead-test-admin", &["system:masters"], &plane.kubeconfig())?;
         let manager_kubeconfig = folder.join("controller-manager.kubeconfig");
         pki.kubeconfig(&server, "system:kube-controller-manager", &[], &manager_kubeconfig)?;
@@ -113,7 +136,7 @@ impl Running {
         })
         .await?;
 
-        let mut api_server = start_api_server(folder, assets, etcd_port, port, &pki)?;
+        let mut api_server = start_api_server(&plane, etcd_port, port)?;
         api_ready(&mut api_server, &plane).await?;
 
         let mut command = assets.command("kube-controller-manager");
@@ -125,7 +148,7 @@ impl Running {
             .arg(flag("service-account-private-key-file", &pki.key("service-accounts")))
             .args(["--use-service-account-credentials=true", "--leader-elect=false", "--secure-port=0"]);
         let controller_manager = Process::start("kube-controller-manager", command, &logs(folder))?;
-        Ok(Self { plane, controller_manager, api_server, etcd })
+        Ok(Self { plane, node: None, controller_manager, api_server, etcd })
     }
 
     async fn apply_crds(&self, crds: &Path) -> anyhow::Result<()> {
@@ -167,7 +190,7 @@ impl Running {
                 return Ok(Some(format!("{} ended ({status}):\n{}", process.name(), process.tail())));
             }
         }
-        Ok(None)
+        self.node.as_mut().map_or(Ok(None), Node::failure)
     }
 }
 
@@ -219,7 +242,7 @@ impl PrivateControlPlane {
         let folder = plane.folder();
         let etcd: u16 = port(fs::read_to_string(etcd_address(folder)).context("read etcd's address")?.trim())?;
         let api: u16 = port(plane.server())?;
-        let mut api_server = start_api_server(folder, plane.assets(), etcd, api, &Pki::at(folder))?;
+        let mut api_server = start_api_server(&plane, etcd, api)?;
         api_ready(&mut api_server, &plane).await?;
         self.running.api_server = api_server;
         Ok(())
@@ -254,14 +277,30 @@ fn start_etcd(folder: &Path, assets: &Assets, port: u16) -> anyhow::Result<Proce
     Process::start("etcd", command, &logs(folder))
 }
 
-fn start_api_server(folder: &Path, assets: &Assets, etcd: u16, port: u16, pki: &Pki) -> anyhow::Result<Process> {
+fn start_api_server(plane: &ControlPlane, etcd: u16, port: u16) -> anyhow::Result<Process> {
+    let folder = plane.folder();
+    let pki = Pki::at(folder);
     let policy = folder.join("audit-policy.json");
     fs::write(&policy, audit::POLICY).context("write the audit policy")?;
-    let mut command = assets.command("kube-apiserver");
+    let mut command = plane.assets().command("kube-apiserver");
+    if let Some(node) = plane.node_facts() {
+        // It listens where pods find it, and speaks to kubelets.
+        pki.sign_client("apiserver-kubelet-client", &["system:masters"])?;
+        command
+            .arg(format!("--bind-address={}", node.network.machine()))
+            .arg(format!("--advertise-address={}", node.network.machine()))
+            .arg(format!("--service-cluster-ip-range={}", node.network.services()))
+            .arg(flag("kubelet-client-certificate", &pki.certificate("apiserver-kubelet-client")))
+            .arg(flag("kubelet-client-key", &pki.key("apiserver-kubelet-client")))
+            .args(["--kubelet-preferred-address-types=InternalIP", "--authorization-mode=Node,RBAC"]);
+    } else {
+        command
+            .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none"])
+            .args(["--authorization-mode=RBAC", "--service-cluster-ip-range=10.0.0.0/24"]);
+    }
     command
         .arg(format!("--etcd-servers=http://127.0.0.1:{etcd}"))
         .arg(format!("--secure-port={port}"))
-        .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none"])
         .arg(flag("cert-dir", &folder.join("pki")))
         .arg(flag("tls-cert-file", &pki.certificate("kube-apiserver")))
         .arg(flag("tls-private-key-file", &pki.key("kube-apiserver")))
@@ -269,7 +308,6 @@ fn start_api_server(folder: &Path, assets: &Assets, etcd: u16, port: u16, pki: &
         .arg("--service-account-issuer=https://kubernetes.default.svc")
         .arg(flag("service-account-key-file", &pki.public_key("service-accounts")))
         .arg(flag("service-account-signing-key-file", &pki.key("service-accounts")))
-        .args(["--authorization-mode=RBAC", "--service-cluster-ip-range=10.0.0.0/24"])
         .arg(flag("audit-policy-file", &policy))
         .arg(flag("audit-log-path", &folder.join("audit.log")));
     Process::start("kube-apiserver", command, &logs(folder))

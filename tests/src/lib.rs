@@ -25,8 +25,11 @@ mod control_plane;
 pub mod history;
 mod launch;
 mod namespace;
+mod node;
 mod pki;
 mod process;
+pub mod proxy;
+pub mod stage;
 pub mod two_systems;
 mod wait;
 
@@ -34,5 +37,6 @@ pub use audit::{AuditEvent, AuditLog, AuditMark};
 pub use control_plane::{ControlPlane, KubectlOutput};
 pub use launch::{Assets, PrivateControlPlane, Running};
 pub use namespace::TestNamespace;
+pub use node::{Cluster, Programs};
 pub use process::{Process, fairlead, free_port, python};
 pub use wait::{Seen, wait_until};

@@ -4,6 +4,7 @@
 //! Nothing here is meant to resist anybody.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -24,36 +25,39 @@ impl Pki {
         Self { folder: plane.join("pki") }
     }
 
-    /// Makes the authority, the API server's certificate and the key that signs service account tokens.
-    pub(crate) fn create(&self) -> anyhow::Result<()> {
+    /// Makes the authority, the API server's certificate for loopback and `addresses`, and the key that signs service account tokens.
+    pub(crate) fn create(&self, addresses: &[Ipv4Addr]) -> anyhow::Result<()> {
         fs::create_dir_all(&self.folder).with_context(|| format!("create {}", self.folder.display()))?;
         let key = new_key()?;
         let authority = authority_params()?.self_signed(&key).context("sign the authority")?;
         write(&self.authority_certificate(), &authority.pem())?;
         write(&self.authority_key(), &key.serialize_pem())?;
 
-        let mut server = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned(), "kubernetes.default.svc".to_owned()])
-            .context("name the API server")?;
-        server.distinguished_name.push(DnType::CommonName, "kube-apiserver");
-        server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(server, "kube-apiserver")?;
+        self.server_at("kube-apiserver", addresses)?;
 
         let tokens = new_key()?;
         write(&self.public_key("service-accounts"), &tokens.public_key_pem())?;
         write(&self.key("service-accounts"), &tokens.serialize_pem())
     }
 
+    /// Makes a certificate called `name` for a server on loopback.
+    pub(crate) fn server(&self, name: &str) -> anyhow::Result<()> {
+        self.server_at(name, &[])
+    }
+
+    /// Makes a certificate called `name` for a server on loopback and `addresses`.
+    fn server_at(&self, name: &str, addresses: &[Ipv4Addr]) -> anyhow::Result<()> {
+        let names = ["127.0.0.1", "localhost", "kubernetes.default.svc"].map(str::to_owned);
+        let names: Vec<String> = names.into_iter().chain(addresses.iter().map(Ipv4Addr::to_string)).collect();
+        let mut server = CertificateParams::new(names).context("name the API server")?;
+        server.distinguished_name.push(DnType::CommonName, "kube-apiserver");
+        server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(server, name)
+    }
+
     /// Makes a client certificate for `user` in `groups` and a kubeconfig that uses it against `server`.
     pub(crate) fn kubeconfig(&self, server: &str, user: &str, groups: &[&str], to: &Path) -> anyhow::Result<()> {
-        let mut client = CertificateParams::default();
-        client.distinguished_name.push(DnType::CommonName, user);
-        for group in groups {
-            client.distinguished_name.push(DnType::OrganizationName, *group);
-        }
-        client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        // Users such as `system:kube-controller-manager` become file names that every tool can take.
-        let file = user.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_");
-        self.sign(client, &file)?;
+        let file = self.sign_client(user, groups)?;
         // JSON is YAML, so kubectl and every client read it.
         let kubeconfig = json!({
             "apiVersion": "v1",
@@ -64,6 +68,20 @@ impl Pki {
             "current-context": "test",
         });
         write(to, &serde_json::to_string_pretty(&kubeconfig)?)
+    }
+
+    /// Makes a client certificate for `user` in `groups`; the name of its files.
+    pub(crate) fn sign_client(&self, user: &str, groups: &[&str]) -> anyhow::Result<String> {
+        let mut client = CertificateParams::default();
+        client.distinguished_name.push(DnType::CommonName, user);
+        for group in groups {
+            client.distinguished_name.push(DnType::OrganizationName, *group);
+        }
+        client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        // Users such as `system:kube-controller-manager` become file names that every tool can take.
+        let file = user.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_");
+        self.sign(client, &file)?;
+        Ok(file)
     }
 
     /// The authority's certificate.

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -36,15 +37,34 @@ pub struct Simulated {
 }
 
 impl Simulated {
-    async fn start(system: &'static str, entity: &'static str, companies: Companies, seed: u64, folder: &Path) -> anyhow::Result<Self> {
+    async fn start(
+        address: Ipv4Addr,
+        system: &'static str,
+        entity: &'static str,
+        companies: Companies,
+        seed: u64,
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
         let mut command = fairlead()?;
-        command.args(["simulate", system, "--seed", &seed.to_string()]);
+        command.args(["simulate", system, "--listen", &format!("{address}:0"), "--seed", &seed.to_string()]);
         command.args(["--first", &companies.0.to_string(), "--records", &companies.1.to_string()]);
         let mut process = Process::start(system, command, folder)?;
         let line = process.line("the simulator's announcement", START, |line| serde_json::from_str::<Value>(line).ok()).await?;
         let endpoint = line["endpoint"].as_str().ok_or_else(|| anyhow!("no endpoint in {line}"))?.to_owned();
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().context("make a client")?;
         Ok(Self { process, http, endpoint, credentials: line["credentials"].clone(), entity })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// What it takes for its client's credentials, and `account` where it has one.
+    #[must_use]
+    pub fn credentials(&self) -> &Value {
+        &self.credentials
     }
 
     #[allow(clippy::disallowed_methods, reason = "our own simulator, whose size we chose")]
@@ -198,10 +218,18 @@ impl TwoSystems {
     /// # Errors
     /// When one of them does not start.
     pub async fn start(seed: u64, accounts: Companies, customers: Companies) -> anyhow::Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST, seed, accounts, customers).await
+    }
+
+    /// Starts both systems where pods can reach them.
+    ///
+    /// # Errors
+    /// As [`TwoSystems::start`].
+    pub async fn start_at(address: Ipv4Addr, seed: u64, accounts: Companies, customers: Companies) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("fairlead-two-").tempdir().context("make a folder")?;
         let (salesforce, netsuite) = tokio::try_join!(
-            Simulated::start("salesforce", "Account", accounts, seed, folder.path()),
-            Simulated::start("netsuite", "customer", customers, seed, folder.path()),
+            Simulated::start(address, "salesforce", "Account", accounts, seed, folder.path()),
+            Simulated::start(address, "netsuite", "customer", customers, seed, folder.path()),
         )?;
         let before = [salesforce.records().await?, netsuite.records().await?];
         let systems = Self { folder, salesforce, netsuite, before };

@@ -165,7 +165,7 @@ async fn console_shows_a_real_run_and_a_correction_of_a_dead_letter_goes_through
     .await?;
     wait_until("the letter to close as edited by its author", SOON, async || {
         let letters = systems.open_letters(true).await?;
-        let closed = letters.iter().find(|letter| letter["id"].to_string() == id).map(|letter| letter["closed"].clone());
+        let closed = letters.iter().find(|letter| letter["id"].as_u64() == id.parse().ok()).map(|letter| letter["closed"].clone());
         let edited = closed.as_ref().is_some_and(|closed| closed["reason"] == "Edited" && closed["author"] == "Ada");
         Ok(Seen::when(edited, format_args!("{closed:?}")))
     })

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use fairlead_engine::masks::Masks;
-use fairlead_engine::{Engine, masks};
+use fairlead_engine::Engine;
 use fairlead_model::report::Reports;
 use fairlead_model::unit::ObjectKey;
 use fairlead_model::{Clock, SystemClock};
@@ -85,7 +85,7 @@ impl Surface {
 
     pub(crate) fn masks(&self, realm: &str, participant: &str) -> Masks {
         // What does not run shows nothing.
-        self.engine.masks(&ObjectKey(realm.to_owned()), participant).unwrap_or_else(masks::Masks::default)
+        self.engine.masks(&ObjectKey(realm.to_owned()), participant).unwrap_or_default()
     }
 
     /// The ledgers of what runs, with their rates.

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::FIELD_MANAGER;
 use crate::cache::Key;
+use crate::election::{Leadership, may_write};
 use crate::judge::Status;
 use crate::metrics::Metrics;
 
@@ -34,8 +35,8 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// Publishes until cancelled.
-    pub(crate) fn start(client: Client, instance: String, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
+    /// Publishes until cancelled, and only while this replica leads: what waited while it was paused is another's to tell by now.
+    pub(crate) fn start(client: Client, instance: String, metrics: Arc<Metrics>, leadership: Leadership, stop: CancellationToken) -> Self {
         let (queue, mut waiting) = mpsc::channel::<(Event, ObjectReference)>(QUEUE);
         let recorder = Recorder::new(client, Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(instance) });
         let counted = Arc::clone(&metrics);
@@ -48,6 +49,10 @@ impl Events {
                         None => return,
                     },
                 };
+                if !may_write(*leadership.borrow(), DEADLINE) {
+                    counted.event("dropped");
+                    continue;
+                }
                 match tokio::time::timeout(DEADLINE, recorder.publish(&event, &about)).await {
                     Ok(Ok(())) => counted.event("published"),
                     Ok(Err(error)) => {

@@ -83,7 +83,7 @@ impl Operator {
         let campaign = tokio::spawn(campaign.run(campaigning.clone()));
         let publishing = CancellationToken::new();
         let instance = self.settings.lease.identity.clone();
-        let events = Events::start(self.client.clone(), instance, Arc::clone(&self.metrics), publishing.clone());
+        let events = Events::start(self.client.clone(), instance, Arc::clone(&self.metrics), leadership.clone(), publishing.clone());
         let applying = CancellationToken::new();
         let (apply, applier) = applier(Arc::clone(&self.runtime), Arc::clone(&self.metrics), applying.clone());
 

@@ -3,6 +3,8 @@
 //! Each stream lists in pages and then watches; an error is counted, told, and followed by a growing pause. What comes out are events as
 //! they are; the caches give them their meaning.
 
+use std::fmt::Debug;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::guarded::Guarded;
@@ -26,6 +29,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A stream that has worked for so long starts again with the shortest pause.
 const CALM: Duration = Duration::from_secs(60);
+
+/// A stream lists anew after so many seconds, at random within them: an event that never came is made good then, whoever lost it.
+const RELIST_SECONDS: RangeInclusive<u64> = 570..=630;
 
 /// Where a stream looks: one namespace, or everywhere.
 pub(crate) type Scope = Option<Arc<str>>;
@@ -59,7 +65,7 @@ impl Watches {
                     None => Api::all_with(client.clone(), &kind),
                 };
                 let scope = scope.clone();
-                let events = told(watcher::watcher(api, watcher::Config::default()), kind.plural(), metrics);
+                let events = told(watched(api), kind.plural(), metrics);
                 streams.push(events.map(move |event| Seen::Object(kind, scope.clone(), event)).boxed());
             }
             let api: Api<PartialObjectMeta<ConfigMap>> = match scope {
@@ -67,7 +73,7 @@ impl Watches {
                 None => Api::all(client.clone()),
             };
             let scope = scope.clone();
-            let events = told(watcher::watcher(api, watcher::Config::default()), "configmaps", metrics);
+            let events = told(watched(api), "configmaps", metrics);
             streams.push(events.map(move |event| Seen::ConfigMap(scope.clone(), event)).boxed());
         }
         Self { streams }
@@ -80,6 +86,18 @@ impl Watches {
             None => std::future::pending().await,
         }
     }
+}
+
+/// Lists, watches, and after a while begins again.
+fn watched<K>(api: Api<K>) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send
+where
+    K: kube::Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let once = move || {
+        let again = tokio::time::sleep(Duration::from_secs(rand::random_range(RELIST_SECONDS)));
+        watcher::watcher(api.clone(), watcher::Config::default()).take_until(again)
+    };
+    futures::stream::repeat_with(once).flatten()
 }
 
 /// The stream without its errors, which are told and paused after.
@@ -163,7 +181,7 @@ pub(crate) fn jittered(pause: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::{FakeApi, answer, failure};
+    use crate::fake::{FakeApi, answer, failure, silence};
     use serde_json::json;
 
     #[tokio::test(start_paused = true)]
@@ -184,6 +202,26 @@ mod tests {
             }
         }
         assert_eq!(names, ["good", "bad"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everything_is_listed_again_about_every_ten_minutes_though_watches_say_nothing() {
+        let (api, client) = FakeApi::new(|request| {
+            if request.query.contains("watch=true") {
+                return silence();
+            }
+            answer(200, &json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "9"}, "items": []}))
+        });
+        let mut watches = Watches::new(&client, &scopes(&[]), &Arc::default());
+        let _ = tokio::time::timeout(Duration::from_secs(35 * 60), async {
+            loop {
+                watches.next().await;
+            }
+        })
+        .await;
+        let lists =
+            api.requests().iter().filter(|request| request.path.ends_with("/connectors") && !request.query.contains("watch")).count();
+        assert_eq!(lists, 4);
     }
 
     #[tokio::test(start_paused = true)]

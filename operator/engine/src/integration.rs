@@ -379,7 +379,7 @@ async fn observe(
         let books: Vec<_> = snapshot.lanes.iter().filter(|lane| !lane.balanced()).collect();
         tracing::error!(integration = %shared.realm, ?books, sources = ?snapshot.sources, "the ledger does not add up");
     }
-    shared.around.metrics.standing(&shared.realm, &participants, lag, &snapshot);
+    shared.around.metrics.standing(&shared.realm, &participants, lag, snapshot);
 
     let mut report = lock(report);
     report.phase = phase;

@@ -566,12 +566,12 @@ impl Learnt {
         let mut state = present.clone();
         for field in &self.fields {
             if let Some(learnt) = self.state.fields.get(field) {
-                state.fields.insert(field.clone(), learnt.clone());
+                state.fields.insert(field.clone(), *learnt);
             }
         }
         for row in &self.rows {
             if let Some(learnt) = self.state.rows.get(row) {
-                state.rows.insert(*row, learnt.clone());
+                state.rows.insert(*row, *learnt);
             }
         }
         state.written = self.state.written.max(state.written);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
-use fairlead_tests::{Assets, Running, Seen, wait_until};
+use fairlead_tests::{Assets, ControlPlane, Programs, Running, Seen, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,6 +47,14 @@ enum Cmd {
         #[arg(long)]
         dir: PathBuf,
     },
+    /// Give the node of the one in a folder the images in an archive
+    Load {
+        /// Its folder
+        #[arg(long)]
+        dir: PathBuf,
+        /// An archive as `docker save` or tools/image writes it
+        archive: PathBuf,
+    },
     /// Stop the one in a folder and remove the folder
     Stop {
         /// Its folder
@@ -61,8 +69,11 @@ struct Plane {
     #[arg(long)]
     assets: PathBuf,
     /// Folder with CustomResourceDefinitions to apply
+    #[arg(long, required_unless_present = "node", conflicts_with = "node")]
+    crds: Option<PathBuf>,
+    /// Folder with the programs of a node: pods run, and no CustomResourceDefinitions are there
     #[arg(long)]
-    crds: PathBuf,
+    node: Option<PathBuf>,
     /// End when the process with this id is gone
     #[arg(long)]
     while_alive: Option<i32>,
@@ -73,6 +84,7 @@ async fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Cmd::Start { plane, dir } => start(&plane, dir).await,
         Cmd::Serve { plane, dir } => serve(&plane, &dir).await,
+        Cmd::Load { dir, archive } => load(&dir, &archive).await,
         Cmd::Stop { dir } => stop(&dir).await,
     };
     match done {
@@ -90,13 +102,14 @@ async fn main() -> ExitCode {
 async fn start(plane: &Plane, dir: Option<PathBuf>) -> anyhow::Result<()> {
     let dir = match dir {
         Some(dir) if Supervisor::of(&dir).is_some_and(|supervisor| supervisor.incarnation.is_alive()) => {
+            if ControlPlane::at(&dir)?.has_node() != plane.node.is_some() {
+                bail!("one runs in {} that is not of this kind (with or without a node); stop it first", dir.display());
+            }
             return tell(&dir);
         }
         Some(dir) => {
-            // Left behind by a machine that went down; its processes went with it.
-            if dir.exists() {
-                fs::remove_dir_all(&dir).with_context(|| format!("clear {}", dir.display()))?;
-            }
+            // Left behind by a machine that went down, or a supervisor that was killed; its processes went with it.
+            clear(&dir)?;
             fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
             dir
         }
@@ -105,7 +118,12 @@ async fn start(plane: &Plane, dir: Option<PathBuf>) -> anyhow::Result<()> {
     let log_path = dir.join("supervisor.log");
     let log = File::create(&log_path).with_context(|| format!("create {}", log_path.display()))?;
     let mut command = Command::new(std::env::current_exe().context("find this executable")?);
-    command.arg("serve").arg("--dir").arg(&dir).arg("--assets").arg(&plane.assets).arg("--crds").arg(&plane.crds);
+    command.arg("serve").arg("--dir").arg(&dir).arg("--assets").arg(&plane.assets);
+    for (flag, folder) in [("--crds", &plane.crds), ("--node", &plane.node)] {
+        if let Some(folder) = folder {
+            command.arg(flag).arg(folder);
+        }
+    }
     if let Some(pid) = plane.while_alive {
         command.arg("--while-alive").arg(pid.to_string());
     }
@@ -142,7 +160,12 @@ fn tell(dir: &Path) -> anyhow::Result<()> {
 
 async fn serve(plane: &Plane, dir: &Path) -> anyhow::Result<()> {
     let tied_to = plane.while_alive.map(Incarnation::of).transpose()?;
-    let mut running = Running::start(dir, &Assets::at(&plane.assets)?, &plane.crds).await?;
+    let assets = Assets::at(&plane.assets)?;
+    let mut running = match (&plane.node, &plane.crds) {
+        (Some(node), _) => Running::start_with_node(dir, &assets, &Programs::at(node)?).await?,
+        (None, Some(crds)) => Running::start(dir, &assets, crds).await?,
+        (None, None) => bail!("say --crds or --node"),
+    };
     Supervisor { incarnation: Incarnation::of(i32::try_from(std::process::id())?)? }.record(dir)?;
 
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
@@ -165,16 +188,29 @@ async fn serve(plane: &Plane, dir: &Path) -> anyhow::Result<()> {
     fs::remove_dir_all(dir).with_context(|| format!("remove {}", dir.display()))
 }
 
+async fn load(dir: &Path, archive: &Path) -> anyhow::Result<()> {
+    let dir = fs::canonicalize(dir).with_context(|| format!("no control plane in {}", dir.display()))?;
+    ControlPlane::at(&dir)?.load_image(archive).await
+}
+
 async fn stop(dir: &Path) -> anyhow::Result<()> {
     if let Some(Supervisor { incarnation }) = Supervisor::of(dir)
         && incarnation.is_alive()
     {
         let pid = Pid::from_raw(incarnation.pid).ok_or_else(|| anyhow!("no process id in {}", dir.display()))?;
         kill_process(pid, Signal::TERM).context("stop the supervisor")?;
-        wait_until("the control plane is down", Duration::from_secs(30), async || {
+        wait_until("the control plane is down", Duration::from_secs(60), async || {
             Ok(Seen::when(!incarnation.is_alive(), format_args!("process {} runs", incarnation.pid)))
         })
         .await?;
+    }
+    clear(dir)
+}
+
+/// Removes what is left of a control plane whose processes are gone.
+fn clear(dir: &Path) -> anyhow::Result<()> {
+    if let Ok(plane) = ControlPlane::at(dir) {
+        plane.remove_cgroups()?;
     }
     if dir.exists() {
         fs::remove_dir_all(dir).with_context(|| format!("remove {}", dir.display()))?;

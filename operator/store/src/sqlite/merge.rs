@@ -35,7 +35,7 @@ pub(super) fn merge(connection: &Connection, command: &Merge) -> Result<(), Stor
     if !repeated {
         match &command.survivor {
             Survivor::Later => {}
-            Survivor::Record { .. } => merging.into_record(command, &loser)?,
+            Survivor::Record { .. } => merging.merge_into_record(command, &loser)?,
             Survivor::ExternalId { .. } => merging.under_another_id(command, &loser)?,
         }
         write_guard(connection, realm, &command.guard, command.now)?;
@@ -102,7 +102,7 @@ impl Merging<'_> {
         Ok(())
     }
 
-    fn into_record(&mut self, command: &Merge, loser: &Stored) -> Result<(), StoreError> {
+    fn merge_into_record(&mut self, command: &Merge, loser: &Stored) -> Result<(), StoreError> {
         let Survivor::Record { record, keys, enqueue, put_away, aliases } = &command.survivor else { return Ok(()) };
         let Self { connection, realm, now, .. } = *self;
         let (loser_id, survivor_id) = (id_bytes(command.loser), id_bytes(record.id));
