@@ -415,7 +415,7 @@ impl Proxy {
             Pki::at(self.plane.folder())
         } else {
             let pki = Pki::at(&self.plane.folder().join("stranger"));
-            pki.create()?;
+            pki.create(&[])?;
             pki
         };
         *self.shared.tls.lock().unwrap_or_else(PoisonError::into_inner) =

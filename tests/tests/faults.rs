@@ -3,6 +3,8 @@
 //! Each operator reaches the API server through a proxy that its test scripts (`fairlead_tests::proxy`); a test holds that every fault it
 //! planned has happened. Sizes are those of `make test`; the ones in brackets are those of `make soak`, by environment variable.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;

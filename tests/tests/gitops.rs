@@ -136,10 +136,14 @@ async fn each_situation_is_judged_as_documented() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every status that `user` wrote, as the object was then.
+/// Every status that `user` wrote, as the object was then: what is applied names no generation, and speaks of the one that it observed.
 fn written(stage: &Stage, user: &str) -> anyhow::Result<Vec<Value>> {
     let status = |event: &AuditEvent| event.is_write() && event.subresource == "status" && event.code == 200;
-    Ok(stage.requests(user)?.into_iter().filter(status).filter_map(|event| event.body).collect())
+    let whole = |mut object: Value| {
+        object["metadata"]["generation"] = object["status"]["observedGeneration"].clone();
+        object
+    };
+    Ok(stage.requests(user)?.into_iter().filter(status).filter_map(|event| event.body).map(whole).collect())
 }
 
 #[tokio::test]

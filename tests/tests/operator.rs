@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, ensure};
 use fairlead_tests::stage::{PATIENCE, Stage, count, find, judge_statuses};
-use fairlead_tests::{AuditEvent, ControlPlane, PrivateControlPlane, Seen, free_port, wait_until};
+use fairlead_tests::{AuditEvent, ControlPlane, PrivateControlPlane, Seen, fairlead, free_port, wait_until};
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
