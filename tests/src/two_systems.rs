@@ -90,7 +90,7 @@ impl Simulated {
     /// # Errors
     /// When it does not answer.
     pub async fn records(&self) -> anyhow::Result<Vec<Native>> {
-        Told::read_records(&self.get(&format!("records/{}", self.entity)).await?)
+        self.records_of(self.entity).await
     }
 
     /// The record with this id.
@@ -151,7 +151,23 @@ impl Simulated {
     /// # Errors
     /// What the system says of it.
     pub async fn edit(&self, id: &str, values: Value) -> anyhow::Result<()> {
-        self.post("edit", &json!({"entity": self.entity, "id": id, "values": values})).await.map(|_| ())
+        self.edit_of(self.entity, id, values).await
+    }
+
+    /// Everything it holds of another record type.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn records_of(&self, entity: &str) -> anyhow::Result<Vec<Native>> {
+        Told::read_records(&self.get(&format!("records/{entity}")).await?)
+    }
+
+    /// A person edits a record of another type.
+    ///
+    /// # Errors
+    /// What the system says of it.
+    pub async fn edit_of(&self, entity: &str, id: &str, values: Value) -> anyhow::Result<()> {
+        self.post("edit", &json!({"entity": entity, "id": id, "values": values})).await.map(|_| ())
     }
 
     /// A person makes a record; its id.

@@ -2,8 +2,6 @@
 //!
 //! Salesforce and NetSuite hold a few dozen companies; `fairlead run` keeps them in step by the quickstart's manifests; people and faults do
 //! what the case is about. What happened is read from the systems: their contents, their logs, their counters of requests.
-//!
-//! Not shown here: *children* (their edits move the parent's stamp in neither simulator, and the quickstart keeps none in step).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -860,6 +858,50 @@ async fn two_new_records_that_refer_to_each_other_are_both_made_and_then_complet
     let (egg, hen) = (systems.netsuite.find("vatRegNumber", "DE-EGG").await?, systems.netsuite.find("vatRegNumber", "DE-HEN").await?);
     assert_eq!(text(&egg, "custentity_credit_rating"), text(&hen, "id"));
     assert_eq!(text(&hen, "custentity_credit_rating"), text(&egg, "id"));
+    assert!(systems.open_letters(true).await?.is_empty());
+    worker.stop().await
+}
+
+#[tokio::test]
+async fn children_that_are_edited_without_their_parents_stamp_reread_the_parent() -> anyhow::Result<()> {
+    let systems = two_systems().await?;
+    let mut manifests = systems.manifests()?;
+    manifests.document("ApiContract", "customer-v1")?["spec"]["schema"]["properties"]["contacts"] = json!({
+        "type": "array", "maxItems": 100,
+        "items": {"type": "object", "additionalProperties": false, "properties": {"id": {"type": "string"}, "email": {"type": "string"}}},
+    });
+    let rows = json!([
+        {"canonical": "contacts[]", "native": "Contacts.records[]", "key": "Id"},
+        {"canonical": "contacts[].id", "native": "Contacts.records[].Id"},
+        {"canonical": "contacts[].email", "native": "Contacts.records[].Email"},
+    ]);
+    manifests.participant("crm")?["fields"].as_array_mut().unwrap().extend(rows.as_array().unwrap().clone());
+    // What NetSuite is told of the contacts of a company.
+    let row = manifests.row("erp", "description")?;
+    *row = json!({"native": "comments", "fromCanonical": ".record.contacts[0].email"});
+    systems.apply(&manifests)?;
+    let worker = systems.fairlead("worker", |_| {})?;
+    worker.ready(SOON).await?;
+
+    let contacts = systems.salesforce.records_of("Contact").await?;
+    let mut of_account: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
+    for contact in &contacts {
+        of_account.entry(text(contact, "AccountId")).or_default().push(text(contact, "Id"));
+    }
+    let accounts = systems.salesforce.records().await?;
+    let account =
+        accounts.iter().find(|account| of_account.contains_key(&text(account, "Id")) && !text(account, "Tax_Number__c").is_empty());
+    let account = account.unwrap();
+    let first = of_account[&text(account, "Id")].iter().min().unwrap();
+    let customer = text(&systems.netsuite.find("vatRegNumber", &text(account, "Tax_Number__c")).await?, "id");
+    for number in 0..2 {
+        let email = format!("assistant-{number}@company.example");
+        systems.salesforce.edit_of("Contact", first, json!({"Email": email})).await?;
+        holds(&systems.netsuite, &customer, "comments", &email).await?;
+    }
+    let after = systems.salesforce.record(&text(account, "Id")).await?;
+    assert_eq!(text(&after, "SystemModstamp"), text(account, "SystemModstamp"), "the parent's stamp told of it: nothing was shown");
+    worker.ready(SOON).await?;
     assert!(systems.open_letters(true).await?.is_empty());
     worker.stop().await
 }
