@@ -26,7 +26,19 @@ async fn in_step(prepare: impl FnOnce(&mut Command)) -> anyhow::Result<(TwoSyste
     let worker = systems.fairlead("worker", prepare)?;
     worker.ready(SOON).await?;
     systems.in_step(SOON).await?;
+    // What the first load wrote has been read back by then: no write follows that is not of the test's doing.
+    polls(&systems).await?;
     Ok((systems, worker))
+}
+
+/// Waits until NetSuite was polled three times more, by two queries each.
+async fn polls(systems: &TwoSystems) -> anyhow::Result<()> {
+    let before = systems.netsuite.requests("query").await?;
+    wait_until("three more polls", SOON, async || {
+        let now = systems.netsuite.requests("query").await?;
+        Ok(Seen::when(now >= before + 6, now))
+    })
+    .await
 }
 
 /// An account that both systems hold, and its customer.
@@ -49,7 +61,12 @@ async fn dead_letter(systems: &TwoSystems, account: &str, values: Value) -> anyh
     let letter = wait_until("a dead letter", SOON, async || {
         let letters = systems.open_letters(false).await?;
         let refused = letters.iter().find(|letter| letter["stage"] == "Delivery" && letter["reason"] == "ValidationFailed");
-        Ok(refused.map_or_else(|| Seen::NotYet(format!("{letters:?}")), |letter| Seen::Yes(letter.clone())))
+        if let Some(letter) = refused {
+            return Ok(Seen::Yes(letter.clone()));
+        }
+        let (account, counters) = (systems.salesforce.record(account).await?, systems.netsuite.counters().await?);
+        let customer = systems.netsuite.find("vatRegNumber", &text(&account, "Tax_Number__c")).await?;
+        Ok(Seen::NotYet(format!("{letters:?}, {account}, {customer}, {counters}")))
     })
     .await?;
     Ok(letter["id"].to_string())
@@ -163,6 +180,9 @@ async fn console_shows_a_real_run_and_a_correction_of_a_dead_letter_goes_through
         Ok(Seen::when(held == "+49 30 corrected", held))
     })
     .await?;
+    // The person's word stands: reading it back does not undo it.
+    polls(&systems).await?;
+    assert_eq!(text(&systems.netsuite.record(&customer).await?, "phone"), "+49 30 corrected");
     wait_until("the letter to close as edited by its author", SOON, async || {
         let letters = systems.open_letters(true).await?;
         let closed = letters.iter().find(|letter| letter["id"].as_u64() == id.parse().ok()).map(|letter| letter["closed"].clone());

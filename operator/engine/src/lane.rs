@@ -349,7 +349,11 @@ impl Lane {
                 Ok(written) => {
                     *lock(&shared.participants[self.index].refused) = None;
                     through.extend(edits.contains_key(&claimed.known.record.id.to_string()).then(|| claimed.known.record.id.to_string()));
-                    let answered = written.answer.as_ref().map(|answer| outbound::canonical_of(&target.table, answer)).unwrap_or_default();
+                    let answered = match (&written.answer, edits.get(&claimed.known.record.id.to_string())) {
+                        (Some(answer), _) => outbound::canonical_of(&target.table, answer),
+                        (None, Some(edit)) => planned.corrected(&target.table, edit),
+                        (None, None) => Vec::new(),
+                    };
                     outbound::delivered(target, claimed, planned, &written, &answered, shared.now())
                 }
                 Err(error) => {

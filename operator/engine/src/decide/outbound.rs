@@ -64,6 +64,16 @@ impl Planned {
         }
         edit.apply(&mut self.item.body);
     }
+
+    /// The corrected units as the target holds them once it has taken the correction: its rendering of the canonical values, which differ,
+    /// and no edit of somebody's to be put back.
+    #[must_use]
+    pub fn corrected(&self, table: &Table, edit: &Edit) -> Vec<(FieldPath, Value)> {
+        let is_corrected = |unit: &FieldPath| {
+            self.rows.iter().any(|row| edit.set.contains_key(&row.native) && row.unit.as_ref().is_some_and(|(of_row, _)| of_row == unit))
+        };
+        canonical_of(table, &self.item.body).into_iter().filter(|(unit, _)| is_corrected(unit)).collect()
+    }
 }
 
 impl PlannedRow {
