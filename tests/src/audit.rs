@@ -134,7 +134,8 @@ impl AuditLog {
 /// One line; `None` for entries that repeat a request (a watch is told when it starts and when it ends).
 fn parse(line: &str) -> anyhow::Result<Option<AuditEvent>> {
     let raw: Raw = serde_json::from_str(line).with_context(|| format!("not an audit event: {line}"))?;
-    if raw.stage == "ResponseStarted" {
+    // Who is not known is told at this stage only.
+    if raw.stage == "ResponseStarted" && raw.response_status.code != 401 {
         return Ok(None);
     }
     Ok(Some(AuditEvent {

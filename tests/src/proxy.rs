@@ -269,6 +269,7 @@ pub struct Told {
 struct State {
     rules: Vec<Armed>,
     reached: BTreeMap<&'static str, usize>,
+    events: Vec<(&'static str, String)>,
     calls: Vec<Told>,
     recorded: BTreeMap<String, Bytes>,
     recording: bool,
@@ -289,8 +290,10 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn reached(&self, point: &'static str) {
-        *self.state().reached.entry(point).or_default() += 1;
+    fn met(&self, point: &'static str, event: String) {
+        let mut state = self.state();
+        *state.reached.entry(point).or_default() += 1;
+        state.events.push((point, event));
     }
 
     /// The fault that this call meets. Faults on a watch's events are counted by the events that meet them.
@@ -438,6 +441,19 @@ impl Proxy {
             let reached = self.reached(point);
             let last = self.shared.state().calls.last().map(|told| told.call.to_string());
             Ok(Seen::when(reached >= times, format!("{reached} times; the last call was {last:?}")))
+        })
+        .await
+    }
+
+    /// Waits until an event of a watch met the fault at this point, told as `MODIFIED name generation`.
+    ///
+    /// # Errors
+    /// When it does not in time; says which events did.
+    pub async fn until_met(&self, point: &str, event: &str, deadline: Duration) -> anyhow::Result<()> {
+        wait_until(&format!("{event} to be {point}"), deadline, async || {
+            let state = self.shared.state();
+            let met: Vec<_> = state.events.iter().filter(|(at, _)| *at == point).map(|(_, event)| event.clone()).collect();
+            Ok(Seen::when(met.iter().any(|each| each == event), format!("{met:?}")))
         })
         .await
     }
@@ -722,11 +738,12 @@ impl Meddler {
         if !self.shared.state().rules.iter().any(|armed| armed.rule.point == self.point) {
             return false;
         }
-        let of_object = serde_json::from_slice::<Value>(line)
-            .is_ok_and(|event| matches!(event["type"].as_str(), Some("ADDED" | "MODIFIED" | "DELETED")));
+        let Ok(event) = serde_json::from_slice::<Value>(line) else { return false };
+        let of_object = matches!(event["type"].as_str(), Some("ADDED" | "MODIFIED" | "DELETED"));
         let met = of_object && self.random.random_range(0..100) < percent;
         if met {
-            self.shared.reached(self.point);
+            let [kind, name] = [&event["type"], &event["object"]["metadata"]["name"]].map(|each| each.as_str().unwrap_or_default());
+            self.shared.met(self.point, format!("{kind} {name} {}", event["object"]["metadata"]["generation"]));
         }
         met
     }

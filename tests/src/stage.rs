@@ -342,12 +342,14 @@ fn granted() -> anyhow::Result<Vec<PolicyRule>> {
     Ok(rules.map(serde_json::from_value).collect::<Result<_, _>>()?)
 }
 
-/// Holds every status that was written against what Flux, kstatus and Argo CD conclude from. `writes` are in the order of the answers.
+/// Holds every status that was written against what Flux, kstatus and Argo CD conclude from. `writes` are in the order of the answers, and
+/// of everybody who writes statuses. A write whose caller went away may have had an effect or none.
 pub fn judge_statuses(writes: &[AuditEvent]) {
-    let mut earlier: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
-    let statuses = writes.iter().filter(|write| write.subresource == "status" && write.code == 200);
+    // What may stand there: the last write that was answered well, and those of unknown effect since.
+    let mut earlier: BTreeMap<String, Vec<BTreeMap<String, Value>>> = BTreeMap::new();
+    let statuses = writes.iter().filter(|write| write.subresource == "status" && (write.code == 200 || !(100..500).contains(&write.code)));
     let mut judged = 0;
-    for body in statuses.filter_map(|write| write.body.as_ref()) {
+    for (write, body) in statuses.filter_map(|write| Some((write, write.body.as_ref()?))) {
         let about = format!("{} {}", body["kind"], body["metadata"]["name"]);
         let conditions: BTreeMap<String, Value> = body["status"]["conditions"]
             .as_array()
@@ -370,14 +372,21 @@ pub fn judge_statuses(writes: &[AuditEvent]) {
             assert!(excused, "{about} is not Ready, and nothing says whether waiting helps: {body}");
         }
         // A transition time moves exactly when the status does.
-        if let Some(before) = earlier.get(&body["metadata"]["uid"].to_string()) {
-            for (kind, condition) in &conditions {
-                if let Some(old) = before.get(kind).filter(|old| old["status"] == condition["status"]) {
-                    assert_eq!(old["lastTransitionTime"], condition["lastTransitionTime"], "{about}: {kind} has not flipped: {body}");
-                }
-            }
+        let before = earlier.entry(body["metadata"]["uid"].to_string()).or_default();
+        let follows = |before: &BTreeMap<String, Value>| {
+            conditions.iter().all(|(kind, condition)| {
+                let same = before.get(kind).filter(|old| old["status"] == condition["status"]);
+                same.is_none_or(|old| old["lastTransitionTime"] == condition["lastTransitionTime"])
+            })
+        };
+        assert!(
+            write.code != 200 || before.is_empty() || before.iter().any(follows),
+            "{about}: a transition time moved and nothing has flipped: {body}\nbefore: {before:?}"
+        );
+        if write.code == 200 {
+            before.clear();
         }
-        earlier.insert(body["metadata"]["uid"].to_string(), conditions);
+        before.push(conditions);
         judged += 1;
     }
     assert!(judged > 0, "no status was written");

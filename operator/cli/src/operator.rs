@@ -49,6 +49,7 @@ pub(crate) struct Operator {
 impl Operator {
     /// Runs until it is told to stop.
     pub(crate) async fn run(self, witness: Option<Arc<dyn Witness>>) -> anyhow::Result<ExitCode> {
+        let terminated = signal::terminated();
         let endpoints = run::endpoint_policy(&self.allow_endpoints)?;
         let writing = self.console_write.as_deref().map_or(Ok(Writing::Off), console_token)?;
         let store = state::open(&self.state)?;
@@ -90,7 +91,7 @@ impl Operator {
         let stop = CancellationToken::new();
         let told = stop.clone();
         tokio::spawn(async move {
-            signal::terminated().await;
+            terminated.await;
             told.cancel();
         });
         controller.run(stop).await;

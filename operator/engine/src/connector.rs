@@ -11,6 +11,7 @@ use fairlead_systems::{Client, Definition, EndpointPolicy, SecretSource};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The first look after a failure.
@@ -99,9 +100,13 @@ impl Connection {
                 }
                 pause
             };
-            tokio::select! {
-                () = self.cancel.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
+            // A call for data may find the credentials refused while all was well at the last look: the next one then comes soon too.
+            let next = Instant::now() + pause;
+            while Instant::now() < next && !(healthy && self.blocked().is_some()) {
+                tokio::select! {
+                    () = self.cancel.cancelled() => return,
+                    () = tokio::time::sleep_until(next.min(Instant::now() + FIRST_RECHECK)) => {}
+                }
             }
         }
     }

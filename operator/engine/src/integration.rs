@@ -412,7 +412,7 @@ fn participant_report(shared: &Shared, index: usize, snapshot: &Snapshot) -> Par
     } else {
         ParticipantState::Backfill
     };
-    let last_read = i64::try_from(facts.last_read.load(Ordering::Acquire)).ok().filter(|at| *at > 0).map(Timestamp);
+    let last_read = lock(&facts.last_read).map(|(at, _)| at);
     ParticipantReport {
         name: name.clone(),
         state,
@@ -437,9 +437,9 @@ fn lag(shared: &Shared, snapshot: &Snapshot, phase: Phase) -> Option<Lag> {
         .zip(&shared.participants)
         .filter_map(|(participant, facts)| {
             let every = participant.unit.read.as_ref()?.every;
-            let last = i64::try_from(facts.last_read.load(Ordering::Acquire)).ok()?;
-            // A round may take a while itself; twice the schedule is late.
-            (last > 0).then(|| now.since(Timestamp(last)).saturating_sub(every.saturating_mul(2) + Duration::from_secs(5)))
+            // A wall clock stepped ahead would make a read of a moment ago look late. A round may take a while itself; twice the schedule is late.
+            let (_, last) = (*lock(&facts.last_read))?;
+            Some(last.elapsed().saturating_sub(every.saturating_mul(2) + Duration::from_secs(5)))
         })
         .max()
         .unwrap_or_default();

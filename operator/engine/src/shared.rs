@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// So long after the last trouble with the store it is tried again.
@@ -67,8 +68,8 @@ pub(crate) struct ParticipantFacts {
     pub wake_reader: Notify,
     /// Wakes its lane.
     pub wake_lane: Notify,
-    /// The last successful read, in milliseconds; 0 is never.
-    pub last_read: AtomicU64,
+    /// The last successful read: when it was, and the same on the clock that nobody steps, which tells how long ago.
+    pub last_read: Mutex<Option<(Timestamp, Instant)>>,
     /// That read was not all: something is to be read again by key before one can say that nothing moves.
     pub unread: AtomicBool,
     /// Why it is paused.

@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Records read by key in one call.
@@ -103,7 +104,7 @@ impl Source {
                 Ok(true) => {
                     wait = RETRY.0;
                     *lock(&facts.paused) = None;
-                    facts.last_read.store(u64::try_from(self.shared.now().0).unwrap_or(0), Ordering::Release);
+                    *lock(&facts.last_read) = Some((self.shared.now(), Instant::now()));
                     // Not at once: a write in flight takes its time, and each look costs the vendor's quota.
                     facts.unread.store(self.stale, Ordering::Release);
                     self.stale_rounds = if std::mem::take(&mut self.stale) { self.stale_rounds + 1 } else { 0 };

@@ -14,7 +14,7 @@ impl From<Error> for StoreError {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Self::Unusable(format!("{text}; restore the file from a backup, or move it away to begin anew"))
             }
-            Some(ErrorCode::SystemIoFailure) => Self::Other(format!("{IO}{text}")),
+            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => Self::Other(format!("{IO}{text}")),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Other(format!("another process holds the store: {text}")),
             _ => match error {
                 Error::FromSqlConversionFailure(..) | Error::InvalidColumnType(..) | Error::IntegralValueOutOfRange(..) => {
@@ -28,9 +28,9 @@ impl From<Error> for StoreError {
 
 const IO: &str = "input/output: ";
 
-/// SQLite reports some full disks (the shared-memory file, fsync) as a bare input/output error. A small file beside the store tells them
-/// apart, so that the condition gets its name.
-pub(super) fn name_full_disk(error: StoreError, beside: Option<&Path>) -> StoreError {
+/// SQLite reports some full disks (the shared-memory file, fsync) as a bare input/output error, and a read-only one as a file that cannot be
+/// opened (the log beside the store). A small file beside the store tells them apart, so that the condition gets its name.
+pub(super) fn name_disk(error: StoreError, beside: Option<&Path>) -> StoreError {
     let (StoreError::Other(text), Some(path)) = (&error, beside) else { return error };
     if !text.starts_with(IO) {
         return error;
@@ -63,7 +63,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = || StoreError::Other(format!("{IO}disk I/O error"));
         // There is room beside the store: the error stays what it was, and nothing stays behind.
-        assert_eq!(name_full_disk(error(), Some(&folder.path().join("store.db"))), error());
+        assert_eq!(name_disk(error(), Some(&folder.path().join("store.db"))), error());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         let of = |kind| of_file(&io::Error::from(kind), Path::new("store.db"));
         assert!(matches!(of(io::ErrorKind::StorageFull), StoreError::Full(_)));

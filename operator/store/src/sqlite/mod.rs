@@ -30,7 +30,7 @@ use crate::{
     Guarded, IndexKey, Intend, Known, LeaseRequest, Merge, Reindex, Settle, Snapshot, Store, StoreError, WriteBegun,
 };
 use async_trait::async_trait;
-use error::name_full_disk;
+use error::name_disk;
 use fairlead_model::{ExternalId, RecordId, Timestamp};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ struct Readers {
 impl SqliteStore {
     /// Opens the store in the file `path`, which is made if it does not exist, as is its folder.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let connection = schema::open_writer(Some(path)).map_err(|error| name_full_disk(error, Some(path)))?;
+        let connection = schema::open_writer(Some(path)).map_err(|error| name_disk(error, Some(path)))?;
         let writer = Mutex::new(Some(Writer::start(connection, path.to_owned())?));
         let permits = Arc::new(Semaphore::new(READERS));
         let readers = Arc::new(Readers { path: path.to_owned(), idle: Mutex::default(), permits });
@@ -75,7 +75,7 @@ impl SqliteStore {
 
     /// Like [`SqliteStore::open`], but without threads: every command and query runs on the caller's thread and blocks it.
     pub fn open_inline(path: &Path) -> Result<Self, StoreError> {
-        let connection = schema::open_writer(Some(path)).map_err(|error| name_full_disk(error, Some(path)))?;
+        let connection = schema::open_writer(Some(path)).map_err(|error| name_disk(error, Some(path)))?;
         Ok(Self { path: Some(path.to_owned()), mode: Mode::Inline(Mutex::new(connection)) })
     }
 
@@ -123,7 +123,7 @@ impl SqliteStore {
         Q: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         // Even a query may need room, for the file that readers and the writer share.
-        self.run_query(query).await.map_err(|error| name_full_disk(error, self.path()))
+        self.run_query(query).await.map_err(|error| name_disk(error, self.path()))
     }
 
     async fn run_query<T, Q>(&self, query: Q) -> Result<T, StoreError>

@@ -3,7 +3,7 @@
 //! A command that fails is undone alone (a savepoint); a commit that fails fails every command in it. Without the thread ([`run_group`]
 //! on the caller's own thread) every command is a transaction of its own.
 
-use super::error::name_full_disk;
+use super::error::name_disk;
 use crate::StoreError;
 use crate::crash::{Command, Step, reach};
 use rusqlite::Connection;
@@ -77,7 +77,7 @@ where
 pub(super) fn run_group(connection: &Connection, beside: Option<&std::path::Path>, mut jobs: Vec<Box<dyn Job>>) {
     let commands: Vec<Command> = jobs.iter().map(|job| job.command()).collect();
     commands.iter().for_each(|command| reach(*command, Step::Received));
-    let transaction = run_transaction(connection, &mut jobs).map_err(|error| name_full_disk(error, beside));
+    let transaction = run_transaction(connection, &mut jobs).map_err(|error| name_disk(error, beside));
     if transaction.is_ok() {
         commands.iter().for_each(|command| reach(*command, Step::Committed));
     } else if !connection.is_autocommit() {

@@ -339,7 +339,8 @@ impl Line {
         }
     }
 
-    fn outgoing(&self, call: &Call, instance: Option<&Url>) -> Result<Outgoing, RemoteError> {
+    /// The request that a call makes; nothing is sent.
+    pub(crate) fn outgoing(&self, call: &Call, instance: Option<&Url>) -> Result<Outgoing, RemoteError> {
         let host = instance.unwrap_or(&self.endpoint);
         let text = match &call.path {
             Path::Base(path) => {

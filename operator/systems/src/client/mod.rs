@@ -80,6 +80,10 @@ impl Client {
         let request = &self.line.definition.format.probe;
         let mut call = self.line.call("the probe".into(), request, &[], false)?;
         call.body.clone_from(&request.body);
+        // A wrong version shows in the path alone, and "not found" says nothing without it.
+        if let Ok(asked) = self.line.outgoing(&call, None) {
+            call.what = format!("the probe of {}", asked.url.path());
+        }
         self.line.json(&call).await.map(drop)
     }
 
