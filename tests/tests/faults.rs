@@ -649,6 +649,8 @@ async fn the_api_servers_certificate_may_change_and_a_strangers_is_refused() -> 
     scene.settled(SETTLED).await?;
 
     scene.proxy.rotate_certificate(false)?;
+    // What was under way at that moment is told once it is answered.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let calls = scene.proxy.calls().len();
     wait_until("the end of leading", SETTLED, async || {
         let leads = operator.metric(r#"leader_election_master_status{name="fairlead-controller"}"#).await?;

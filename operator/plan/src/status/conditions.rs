@@ -95,5 +95,13 @@ pub(super) fn held(previous: Option<&[Condition]>, generation: i64, planned_well
     let good = |kind| find(previous, kind).is_some_and(|c| c.status == "True" && c.observed_generation == Some(generation));
     let ready = find(previous, ConditionType::Ready).filter(|ready| ready.observed_generation == Some(generation))?;
     let passing = [Reason::Progressing, Reason::Backfilling, Reason::WorkerNotReporting].iter().any(|word| word.as_str() == ready.reason);
-    (planned_well && !passing && good(ConditionType::Accepted) && good(ConditionType::ResolvedRefs)).then(|| previous.to_vec())
+    // That a Secret is wrong is a runtime's finding too, though it stands among the references.
+    let found = |condition: &Condition| condition.observed_generation == Some(generation) && condition.reason.parse().is_ok_and(is_secret);
+    let resolved = good(ConditionType::ResolvedRefs) || find(previous, ConditionType::ResolvedRefs).is_some_and(found);
+    (planned_well && !passing && good(ConditionType::Accepted) && resolved).then(|| previous.to_vec())
+}
+
+/// Whether a reason speaks of a Secret, which only a runtime can look into.
+pub(super) const fn is_secret(reason: Reason) -> bool {
+    matches!(reason, Reason::SecretNotFound | Reason::SecretKeyMissing | Reason::SecretNotReadable | Reason::SecretHostNotAllowed)
 }

@@ -3,7 +3,7 @@
 //! Trouble with the Secret is trouble with a reference, though only a runtime can see it: ResolvedRefs says so. Everything about
 //! the far end stands in Reachable.
 
-use super::conditions::{Readiness, held, of_check, of_plan, settle};
+use super::conditions::{Readiness, held, is_secret, of_check, of_plan, settle};
 use super::{Heard, Hearing, Judged, LOST, Moment, SILENT, earliest, hearing, last_error, reason_of, settling, told};
 use crate::config::Config;
 use crate::planned::Verdict;
@@ -76,7 +76,7 @@ fn judge(
     now: Timestamp,
 ) -> (Vec<Wanted>, Option<Timestamp>) {
     let failure = report.and_then(|report| report.probe.as_ref()).and_then(|probe| probe.as_ref().err());
-    let secret = failure.filter(|failure| is_reference(reason_of(&failure.error)));
+    let secret = failure.filter(|failure| is_secret(reason_of(&failure.error)));
     let resolved = match secret.filter(|_| verdict.resolved.is_ok()) {
         Some(failure) => Wanted::new(ConditionType::ResolvedRefs, false, reason_of(&failure.error), told(&failure.error)),
         None => of_check(ConditionType::ResolvedRefs, &verdict.resolved, Reason::ResolvedRefs, "everything it refers to was found"),
@@ -162,11 +162,6 @@ fn why_open(report: &ConnectorReport, previous: Option<&ConnectorStatus>) -> Opt
     let before = find(&previous?.conditions, ConditionType::Reachable).filter(|condition| condition.status == "False")?;
     let reason: Reason = before.reason.parse().ok().filter(|reason| remote(*reason))?;
     Some((reason, before.message.clone()))
-}
-
-/// Whether a reason speaks of what the connector refers to.
-fn is_reference(reason: Reason) -> bool {
-    matches!(reason, Reason::SecretNotFound | Reason::SecretKeyMissing | Reason::SecretNotReadable | Reason::SecretHostNotAllowed)
 }
 
 /// A circuit that lets one request try is still open to everybody else; saying so with each try would be noise.

@@ -519,6 +519,18 @@ fn a_restart_moves_nothing_that_settles_again() {
 }
 
 #[test]
+fn a_restart_moves_nothing_of_a_connector_whose_secret_is_missing() {
+    let missing = connector(|report| report.probe = Some(Err(failure(Class::Configuration, "SecretNotFound"))));
+    let begun = ConnectorReport { probe: None, ..connector_report() };
+    for report in [None, Some(&begun)] {
+        let moment = Moment { now: at(1_004), listening_since: at(1_000) };
+        let heard = Heard { report, at: Some(at(1_003)) };
+        let judged = connector_status(&verdict(Kind::Connector), heard, Some(&missing), moment, &Config::default());
+        assert_eq!(judged.status, missing);
+    }
+}
+
+#[test]
 fn numbers_ride_along_and_never_travel_alone() {
     let (config, verdict, connectors) = (Config::default(), verdict(Kind::Integration), good_connectors());
     let with = |report: &IntegrationReport, previous: &IntegrationStatus, now: u64| {
