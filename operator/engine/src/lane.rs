@@ -345,15 +345,17 @@ impl Lane {
         let circuit_closed = system.circuit() == fairlead_model::report::Circuit::Closed;
         let mut through: Vec<String> = Vec::new();
         for ((claimed, planned), answer) in writes.iter().zip(answers) {
+            let id = claimed.known.record.id.to_string();
+            let edit = edits.get(&id);
             let outcome = match answer {
                 Ok(written) => {
                     *lock(&shared.participants[self.index].refused) = None;
-                    through.extend(edits.contains_key(&claimed.known.record.id.to_string()).then(|| claimed.known.record.id.to_string()));
-                    let answered = match (&written.answer, edits.get(&claimed.known.record.id.to_string())) {
+                    let answered = match (&written.answer, edit) {
                         (Some(answer), _) => outbound::canonical_of(&target.table, answer),
                         (None, Some(edit)) => planned.corrected(&target.table, edit),
                         (None, None) => Vec::new(),
                     };
+                    through.extend(edit.is_some().then_some(id));
                     outbound::delivered(target, claimed, planned, &written, &answered, shared.now())
                 }
                 Err(error) => {
@@ -377,7 +379,7 @@ impl Lane {
                     if let Some(external_id) = failed.reread {
                         shared.read_again(self.index, &external_id).await?;
                     }
-                    match (failed.outcome, edits.get(&claimed.known.record.id.to_string())) {
+                    match (failed.outcome, edit) {
                         (Outcome::DeadLetter(mut letter), Some(edit)) => {
                             letter.parent = Some(edit.letter);
                             Outcome::DeadLetter(letter)
