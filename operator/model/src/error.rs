@@ -49,13 +49,17 @@ pub struct RemoteError {
     /// The native field the vendor names, if it names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
+    /// The vendor's own words, cleaned and cut, where they may repeat values of the record. They are for the guarded view of a dead letter
+    /// alone: never for status, metrics or a log that is on by default. They have no serial form, so that no report can carry them.
+    #[serde(skip)]
+    pub detail: Option<Box<str>>,
 }
 
 impl RemoteError {
     /// An error of `class` with a reason word and a message for people.
     #[must_use]
     pub fn new(class: ErrorClass, reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { class, reason: reason.into(), message: message.into(), retry_after: None, field: None }
+        Self { class, reason: reason.into(), message: message.into(), retry_after: None, field: None, detail: None }
     }
 
     /// The same error with a wait that the vendor asked for.
@@ -69,6 +73,13 @@ impl RemoteError {
     #[must_use]
     pub fn field(mut self, field: Option<String>) -> Self {
         self.field = field;
+        self
+    }
+
+    /// The same error with the vendor's own words, which may hold personal values; or without them, for everybody's eyes.
+    #[must_use]
+    pub fn detail(mut self, detail: Option<String>) -> Self {
+        self.detail = detail.map(String::into_boxed_str);
         self
     }
 }

@@ -161,7 +161,7 @@ fn reason_of(error: &RemoteError) -> Reason {
     match (error.reason.as_str(), error.class) {
         ("SecretForbidden" | "SecretUnavailable", _) => Reason::SecretNotReadable,
         ("CertificateInvalid" | "VersionRetired", _) => Reason::UnsupportedValue,
-        ("ServerError" | "MaintenancePage" | "UnexpectedResponse" | "Busy", _) => Reason::RemoteError,
+        ("ServerError" | "MaintenancePage" | "AnswerTooLarge" | "UnexpectedResponse" | "Busy", _) => Reason::RemoteError,
         (_, Class::Transient) => Reason::EndpointUnreachable,
         (_, Class::Throttled) => Reason::RateLimited,
         (_, Class::Auth) => Reason::AuthenticationFailed,

@@ -59,7 +59,7 @@ mod tests {
             let definition = Definition::parse(text).unwrap_or_else(|findings| {
                 panic!("{}", findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
             });
-            assert_eq!(Definition::parse(&definition.to_text()).unwrap(), definition, "the text of a definition gives the same definition");
+            assert_eq!(Definition::parse(definition.text()).unwrap(), definition, "the text of a definition gives the same definition");
         }
         assert_eq!(Catalog::builtin().names().collect::<Vec<_>>(), ["salesforce", "netsuite"]);
     }

@@ -48,7 +48,7 @@ mod fetch;
 mod message;
 
 pub use catalog::Catalog;
-pub use client::{CallCounters, Client, NativeRecord, Page, ReadRequest, WriteBatch, WriteItem, WriteOperation, Written};
+pub use client::{CallCounters, Client, NativeRecord, Page, ReadRequest, Unusable, WriteBatch, WriteItem, WriteOperation, Written};
 pub use definition::{AuthMethod, Definition, DefinitionFinding, EndOfLife, Entity, Parameter, SecretKey};
 pub use egress::EndpointPolicy;
 pub use fetch::Fetcher;

@@ -4,6 +4,7 @@ use crate::definition::template;
 use crate::secret::SecretString;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
 
 /// The most characters of a vendor's own words that an error repeats.
 pub(crate) const MAX_VENDOR_TEXT: usize = 300;
@@ -53,23 +54,15 @@ pub(crate) fn code(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ')).take(MAX_CODE).collect()
 }
 
-/// Takes every one of `secrets` out of `text`, plain, percent-encoded and in Base64. Short values are left: taking out a two-letter user name would mangle the sentence
-/// and hide nothing.
+/// Takes every one of `secrets` out of `text`, plain, percent-encoded and in Base64. Short values are left: taking out a two-letter user name
+/// would mangle the sentence and hide nothing. To be called before a text is cut, or the beginning of a secret stays behind.
 pub(crate) fn redact(text: &str, secrets: &[SecretString]) -> String {
-    let mut out = text.to_owned();
-    for secret in secrets {
-        let value = secret.expose().trim();
-        if value.len() < 6 {
-            continue;
-        }
-        let encoded = zeroize::Zeroizing::new([template::encode(value), STANDARD.encode(value)]);
-        for form in [value, encoded[0].as_str(), encoded[1].as_str()] {
-            if out.contains(form) {
-                out = out.replace(form, "[redacted]");
-            }
-        }
-    }
-    out
+    let values = secrets.iter().map(|secret| secret.expose().trim()).filter(|value| value.len() >= 6);
+    let forms = values.flat_map(|value| [value.to_owned(), template::encode(value), STANDARD.encode(value)]).map(Zeroizing::new);
+    let mut found: Vec<_> = forms.filter(|form| text.contains(form.as_str())).collect();
+    // The longest first: a user's name in Base64 may begin the Base64 of the name and its password.
+    found.sort_by_key(|form| std::cmp::Reverse(form.len()));
+    found.iter().fold(text.to_owned(), |text, form| text.replace(form.as_str(), "[redacted]"))
 }
 
 #[cfg(test)]
@@ -90,5 +83,8 @@ mod tests {
         assert_eq!(redact("bad token s3cr3t-value, about", &secrets), "bad token [redacted], about");
         let secrets = [SecretString::new("s3cr3t/valüe")];
         assert_eq!(redact("a s3cr3t%2Fval%C3%BCe b czNjcjN0L3ZhbMO8ZQ== c", &secrets), "a [redacted] b [redacted] c");
+        let pair = STANDARD.encode("alice1:wonderland");
+        let secrets = [SecretString::new("alice1"), SecretString::new("wonderland"), SecretString::new(pair.as_str())];
+        assert_eq!(redact(&format!("Basic {pair} is wrong"), &secrets), "Basic [redacted] is wrong");
     }
 }

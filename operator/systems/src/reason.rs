@@ -39,7 +39,9 @@ pub const OUTCOME_UNKNOWN: &str = "OutcomeUnknown";
 pub const SERVER_ERROR: &str = "ServerError";
 /// A page for people came where data was expected.
 pub const MAINTENANCE_PAGE: &str = "MaintenancePage";
-/// The answer is not what the protocol promises: unreadable, too large, too deep, repeating.
+/// The answer is larger than what is read.
+pub const ANSWER_TOO_LARGE: &str = "AnswerTooLarge";
+/// The answer is not what the protocol promises: unreadable, too deep, repeating.
 pub const UNEXPECTED_RESPONSE: &str = "UnexpectedResponse";
 /// The vendor has retired the API version.
 pub const VERSION_RETIRED: &str = "VersionRetired";
@@ -47,7 +49,7 @@ pub const VERSION_RETIRED: &str = "VersionRetired";
 pub const DEFINITION_INVALID: &str = "DefinitionInvalid";
 
 /// All of them, for documentation and tests.
-pub const ALL: [&str; 22] = [
+pub const ALL: [&str; 23] = [
     SECRET_NOT_FOUND,
     SECRET_NOT_READABLE,
     SECRET_KEY_MISSING,
@@ -67,6 +69,7 @@ pub const ALL: [&str; 22] = [
     OUTCOME_UNKNOWN,
     SERVER_ERROR,
     MAINTENANCE_PAGE,
+    ANSWER_TOO_LARGE,
     UNEXPECTED_RESPONSE,
     VERSION_RETIRED,
     DEFINITION_INVALID,

@@ -83,10 +83,21 @@ fn ok(body: &Value) -> Response {
     reply(200, "application/json", body.to_string())
 }
 
+/// A body without end.
+fn endless() -> Response {
+    let pieces = futures::stream::repeat_with(|| Ok::<_, std::io::Error>(axum::body::Bytes::from_static(&[b' '; 65536])));
+    reply(200, "application/json", Body::from_stream(pieces))
+}
+
+/// A body of which nothing ever comes.
+fn stalled() -> Response {
+    reply(200, "application/json", Body::from_stream(futures::stream::pending::<Result<axum::body::Bytes, std::io::Error>>()))
+}
+
 fn client(address: SocketAddr, allowed: &str) -> Client {
     connect(
         &common::unit(
-            &Definition::parse(ACME).unwrap_or_else(|findings| panic!("{findings:?}")).to_text(),
+            Definition::parse(ACME).unwrap_or_else(|findings| panic!("{findings:?}")).text(),
             "acme-billing",
             &format!("http://{address}"),
             "ApiKey",
@@ -191,7 +202,6 @@ async fn answers_that_are_no_data_are_named_and_never_taken_for_data() {
         ("half a body", json_reply(r#"{"data":[{"id":"a""#), "UnexpectedResponse"),
         ("two bodies", json_reply(r#"{"data":[]}{"data":[]}"#), "UnexpectedResponse"),
         ("no list", json_reply(r#"{"data":{"id":"a"}}"#), "UnexpectedResponse"),
-        ("a record without id", json_reply(r#"{"data":[{"amount":1}]}"#), "UnexpectedResponse"),
         ("too deep", Arc::new(move || reply(200, "application/json", deep.clone())), "UnexpectedResponse"),
         (
             "a small body that inflates",
@@ -202,16 +212,9 @@ async fn answers_that_are_no_data_are_named_and_never_taken_for_data() {
                     .body(Body::from(bomb.clone()))
                     .unwrap()
             }),
-            "UnexpectedResponse",
+            "AnswerTooLarge",
         ),
-        (
-            "a body without end",
-            Arc::new(|| {
-                let pieces = futures::stream::repeat_with(|| Ok::<_, std::io::Error>(axum::body::Bytes::from_static(&[b' '; 65536])));
-                reply(200, "application/json", Body::from_stream(pieces))
-            }),
-            "UnexpectedResponse",
-        ),
+        ("a body without end", Arc::new(endless), "AnswerTooLarge"),
         (
             "a cut connection",
             Arc::new(|| {
@@ -220,13 +223,7 @@ async fn answers_that_are_no_data_are_named_and_never_taken_for_data() {
             }),
             "EndpointUnreachable",
         ),
-        (
-            "a stall",
-            Arc::new(|| {
-                reply(200, "application/json", Body::from_stream(futures::stream::pending::<Result<axum::body::Bytes, std::io::Error>>()))
-            }),
-            "EndpointUnreachable",
-        ),
+        ("a stall", Arc::new(stalled), "EndpointUnreachable"),
     ];
     for (name, make, word) in cases {
         let (address, _) = serve({
@@ -254,6 +251,245 @@ async fn a_list_that_repeats_its_page_is_noticed() {
     }
 }
 
+/// The first load takes an hour, in the order of ids; what it reads first is edited meanwhile.
+#[tokio::test]
+async fn what_changes_while_a_list_is_read_is_read_by_the_next_pass() {
+    let dated = |time: &str, body: Value| {
+        let mut response = ok(&body);
+        response.headers_mut().insert("date", format!("Wed, 06 May 2026 {time} GMT").parse().unwrap());
+        response
+    };
+    let row = |id: &str, time: &str| json!({"id": id, "updated_at": format!("2026-05-06T{time}Z")});
+    let (address, seen) = serve(move |line, _| match line {
+        "GET /v2/invoices?limit=200" => {
+            dated("10:00:00", json!({"data": [row("a", "08:00:00"), row("b", "09:00:00")], "meta": {"next": "p2"}}))
+        }
+        "GET /v2/invoices?limit=200&cursor=p2" => {
+            dated("10:30:00", json!({"data": [row("c", "09:30:00"), row("d", "09:59:30"), row("e", "10:29:00")], "meta": {"next": "p3"}}))
+        }
+        "GET /v2/invoices?limit=200&cursor=p3" => dated("11:00:00", json!({"data": [row("f", "10:59:00")], "meta": {}})),
+        "GET /v2/invoices?limit=200&updated_after=2026-05-06T09%3A29%3A30.000Z" => {
+            let changed = [row("b", "10:10:00"), row("c", "09:30:00"), row("d", "09:59:30"), row("e", "10:29:00"), row("f", "10:59:00")];
+            dated("11:00:30", json!({"data": changed, "meta": {}}))
+        }
+        "GET /v2/invoices?limit=200&updated_after=2026-05-06T10%3A58%3A30.000Z" => dated("11:01:00", json!({"data": [], "meta": {}})),
+        _ => reply(404, "application/json", "{}"),
+    })
+    .await;
+    let client = client(address, "127.0.0.1");
+    let (mut cursor, mut passes) = (None, vec![Vec::new()]);
+    for _ in 0..5 {
+        let page = read(&client, cursor, 5000).await.unwrap_or_else(|error| panic!("{error}: {:#?}", seen.lock().unwrap()));
+        passes.last_mut().unwrap().extend(page.records.iter().map(|record| record.id.0.clone()));
+        if page.caught_up {
+            passes.push(Vec::new());
+        }
+        cursor = Some(page.cursor);
+    }
+    let expected: [&[&str]; 4] = [&["a", "b", "c", "d", "e", "f"], &["b", "c", "d", "e", "f"], &[], &[]];
+    assert_eq!(passes, expected, "the second pass begins at c: the newest that was older than the first pass, less the lag");
+}
+
+/// Counts warnings.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Text(String);
+        impl tracing::field::Visit for Text {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                self.0.push_str(&format!("{field}={value:?} "));
+            }
+        }
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        self.0.lock().unwrap().push(text.0);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn a_row_without_id_is_told_of_once_and_one_without_stamp_is_read() {
+    let (address, _) = serve(|line, _| match line {
+        "GET /v2/invoices?limit=200" => ok(&json!({"meta": {}, "data": [
+            {"amount": 7}, {"id": "a"}, {"id": "b", "updated_at": "2026-05-06T10:00:00Z"}, {"id": "c", "updated_at": "soon"}, "text",
+        ]})),
+        "GET /v2/invoices?limit=200&updated_after=2026-05-06T09%3A59%3A30.000Z" => {
+            ok(&json!({"meta": {}, "data": [{"amount": 7}, {"id": "c", "updated_at": "soon"}]}))
+        }
+        _ => reply(404, "application/json", "{}"),
+    })
+    .await;
+    let warnings = Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    let client = client(address, "127.0.0.1");
+    let first = read(&client, None, 5000).await.unwrap();
+    assert_eq!(first.records.iter().map(|record| record.id.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
+    let unusable: Vec<_> = first.unusable.iter().map(|row| (row.raw.as_str(), row.error.class, row.error.message.as_str())).collect();
+    assert_eq!(
+        unusable,
+        [
+            (r#"{"amount":7}"#, ErrorClass::Data, "row 1 of a page of invoices has no id, so it cannot be kept"),
+            (r#""text""#, ErrorClass::Data, "row 5 of a page of invoices has no id, so it cannot be kept"),
+        ]
+    );
+    let second = read(&client, Some(first.cursor.clone()), 5000).await.unwrap();
+    assert_eq!((second.records.len(), second.unusable.len()), (1, 1));
+    assert_eq!(second.cursor, first.cursor, "a stamp that is none does not move the cursor");
+    let warnings = warnings.0.lock().unwrap();
+    assert_eq!(warnings.len(), 2, "each once: {warnings:#?}");
+    assert!(warnings[0].contains("invoices") && warnings[0].contains("row 1") && !warnings[0].contains("amount"), "{warnings:#?}");
+}
+
+const CRM: &str = r#"
+system: acme-crm
+auth: [{method: ApiKey, header: X-Api-Key, secretKey: apiKey}]
+permissions: [records.read]
+probe: {path: /me}
+entities:
+- name: Account
+  key: .Id
+  modified: .SystemModstamp
+  fields: [{name: Name, type: String}]
+  read: {soql: {from: Account, stamp: SystemModstamp, lag: 1m, page: 200}}
+"#;
+
+/// A client of a system that is queried, with so many rows to a page.
+fn querying(address: SocketAddr, page: u32) -> Client {
+    let definition = CRM.replace("page: 200", &format!("page: {page}"));
+    let secrets = Secrets::of([("apiKey", KEY)], "127.0.0.1");
+    connect(&common::unit(&definition, "acme-crm", &format!("http://{address}"), "ApiKey"), &secrets)
+}
+
+async fn query(client: &Client, cursor: Option<Value>, deadline: u64) -> Result<Page, RemoteError> {
+    let (entity, slice, fields, deadline) = ("Account".into(), "main".into(), paths(&["Name"]), Duration::from_millis(deadline));
+    client.read_page(&ReadRequest { entity, slice, fields, cursor, deadline }).await
+}
+
+/// The `LIMIT` of a query.
+fn limit(line: &str) -> u32 {
+    line.rsplit("LIMIT%20").next().and_then(|rest| rest.split([' ', '&']).next()?.parse().ok()).unwrap_or_else(|| panic!("{line}"))
+}
+
+#[tokio::test]
+async fn a_queried_row_without_id_or_stamp_does_not_stop_the_pass() {
+    let (address, _) = serve(|line, _| {
+        if line.starts_with("GET /query?") {
+            return ok(&json!({"records": [{"Name": "who"}]}));
+        }
+        if !line.contains("WHERE") {
+            let stamp = "2026-05-06T10:00:00.000+0000";
+            return ok(&json!({"records": [{"Name": "who"}, {"Id": "1", "SystemModstamp": null}, {"Id": "2", "SystemModstamp": stamp}]}));
+        }
+        assert!(line.contains("Id%20%3E%20%272%27"), "{line}");
+        ok(&json!({"records": []}))
+    })
+    .await;
+    let client = querying(address, 3);
+    let first = query(&client, None, 5000).await.unwrap();
+    assert!(!first.caught_up, "the page was full, whatever was in it");
+    assert_eq!(
+        first.records.iter().map(|record| (record.id.as_str(), record.modified.is_some())).collect::<Vec<_>>(),
+        [("1", false), ("2", true)]
+    );
+    assert_eq!(first.unusable.len(), 1);
+    assert!(query(&client, Some(first.cursor), 5000).await.unwrap().caught_up);
+    let searched = client.search("Account", &paths(&["Name"]), &[("Name".parse().unwrap(), json!("who"))]).await;
+    let known = Some((ErrorClass::Transient, "UnexpectedResponse"));
+    assert_eq!(class(&searched), known, "who searches and is told of none would create a second record");
+}
+
+#[tokio::test]
+async fn a_page_that_is_too_large_or_too_slow_is_asked_for_in_smaller_ones() {
+    let asked = |seen: &Seen| seen.lock().unwrap().iter().map(|line| limit(line)).collect::<Vec<_>>();
+    let (address, seen) = serve(|line, _| if limit(line) > 50 { endless() } else { ok(&json!({"records": []})) }).await;
+    let client = querying(address, 200);
+    let page = query(&client, None, 20_000).await.unwrap();
+    assert_eq!(asked(&seen), [200, 100, 50]);
+    query(&client, Some(page.cursor), 20_000).await.unwrap();
+    assert_eq!(asked(&seen)[3..], [63, 31], "it grows back");
+
+    let (address, seen) = serve(|line, _| if limit(line) > 100 { stalled() } else { ok(&json!({"records": []})) }).await;
+    let client = querying(address, 200);
+    assert_eq!(class(&query(&client, None, 300).await), Some((ErrorClass::Transient, "EndpointUnreachable")));
+    assert!(query(&client, None, 5000).await.is_ok());
+    assert_eq!(asked(&seen), [200, 100]);
+
+    let (address, seen) = serve(|_, _| endless()).await;
+    assert_eq!(class(&query(&querying(address, 4), None, 20_000).await), Some((ErrorClass::Transient, "AnswerTooLarge")));
+    assert_eq!(asked(&seen), [4, 2, 1]);
+}
+
+/// A clock that a test sets.
+#[derive(Default)]
+struct Hand(std::sync::atomic::AtomicI64);
+
+impl fairlead_model::Clock for Hand {
+    fn now(&self) -> fairlead_model::Timestamp {
+        fairlead_model::Timestamp(self.0.load(std::sync::atomic::Ordering::SeqCst))
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_the_vendor_repeats_is_taken_out_whole_for_as_long_as_it_is_used() {
+    // A token outlives the content of the Secret that it was made with.
+    let definition = ACME.replace(
+        "[{method: ApiKey, header: X-Api-Key, secretKey: apiKey}]",
+        "[{method: ClientCredentials, token: {url: '{{endpoint}}/token'}}]",
+    );
+    let (address, seen) = serve(|line, _| match line {
+        "POST /token" => ok(&json!({"access_token": "token-canary-1"})),
+        _ => reply(422, "application/json", json!({"errors": [{"detail": "no token-canary-1 here"}]}).to_string()),
+    })
+    .await;
+    let unit = common::unit(&definition, "acme-billing", &format!("http://{address}"), "ClientCredentials");
+    let (secrets, clock) = (Secrets::of([("clientId", "client-1"), ("clientSecret", KEY)], "127.0.0.1"), Arc::new(Hand::default()));
+    let definition = Arc::new(Definition::of_unit(&unit).unwrap());
+    let client = Client::connect(&unit, definition, secrets.clone(), &common::local(), clock.clone()).unwrap();
+    for hour in 0..3 {
+        clock.0.store(hour * 3_600_000, std::sync::atomic::Ordering::SeqCst);
+        let refused = read(&client, None, 5000).await.unwrap_err();
+        assert!(refused.message.ends_with("no [redacted] here"), "{}", refused.message);
+    }
+    assert_eq!(seen.lock().unwrap().iter().filter(|line| line.starts_with("POST /token")).count(), 1, "it is the same token");
+    assert_eq!(secrets.reads.load(std::sync::atomic::Ordering::SeqCst), 3);
+
+    // A text that is cut in the middle of a secret.
+    let (address, _) = serve(|_, _| {
+        let detail = format!("{} {KEY}", "x".repeat(290));
+        reply(422, "application/json", json!({"errors": [{"detail": detail}]}).to_string())
+    })
+    .await;
+    let refused = read(&self::client(address, "127.0.0.1"), None, 5000).await.unwrap_err();
+    assert!(!refused.message.contains(&KEY[..6]), "{}", refused.message);
+
+    // Name and password together, as Basic authentication sends them.
+    let (address, _) =
+        serve(|_, _| reply(422, "application/json", json!({"errors": [{"detail": "not YWxpY2UxOndvbmRlcmxhbmQ= again"}]}).to_string()))
+            .await;
+    let definition = ACME.replace("[{method: ApiKey, header: X-Api-Key, secretKey: apiKey}]", "[{method: Basic}]");
+    let secrets = Secrets::of([("username", "alice1"), ("password", "wonderland")], "127.0.0.1");
+    let refused = connect(&common::unit(&definition, "acme-billing", &format!("http://{address}"), "Basic"), &secrets).probe().await;
+    let refused = refused.unwrap_err();
+    assert!(refused.message.ends_with("not [redacted] again"), "{}", refused.message);
+}
+
 #[tokio::test]
 async fn errors_of_the_vendor_are_cleaned_before_anybody_sees_them() {
     let (address, _) = serve(|_, _| {
@@ -268,10 +504,12 @@ async fn errors_of_the_vendor_are_cleaned_before_anybody_sees_them() {
     let result = client.write(&batch("invoices", vec![create(Some(("reference", "k")), json!({"amount": "1"}))])).await;
     let error = result[0].as_ref().unwrap_err();
     assert_eq!((error.class, error.reason.as_str()), (ErrorClass::Data, "ValidationFailed"));
-    assert!(error.message.contains("bad ‹b›key‹/b› [redacted] [2J ERROR forged line"), "{}", error.message);
-    assert!(error.message.chars().count() < 500 && !error.message.contains(KEY));
+    let detail = error.detail.as_deref().unwrap();
+    assert!(detail.starts_with("bad ‹b›key‹/b› [redacted] [2J ERROR forged line"), "{detail}");
+    assert!(detail.chars().count() < 500 && !error.message.contains("bad"), "{}", error.message);
     let told = format!("{:?} {:?} {:?}", client, client.last_error(), result);
     assert!(!told.contains(KEY));
+    assert_eq!(client.last_error().unwrap().error.detail, None, "what goes to status has no words of the vendor's");
 }
 
 #[tokio::test]
@@ -316,7 +554,7 @@ async fn credentials_go_to_no_host_that_the_secret_does_not_name() {
 #[tokio::test]
 async fn an_endpoint_that_is_not_public_is_refused_before_anything_is_sent() {
     let (trap, heard) = serve(|_, _| ok(&json!({"data": []}))).await;
-    let definition = Definition::parse(ACME).unwrap().to_text();
+    let definition = Arc::new(Definition::parse(ACME).unwrap());
     let secrets = Secrets::of([("apiKey", KEY)], "127.0.0.1,localhost");
     let strict = fairlead_systems::EndpointPolicy::default();
     let clock = Arc::new(fairlead_model::SystemClock);
@@ -327,14 +565,14 @@ async fn an_endpoint_that_is_not_public_is_refused_before_anything_is_sent() {
         "nonsense".into(),
         "ftp://a".into(),
     ] {
-        let unit = common::unit(&definition, "acme-billing", &endpoint, "ApiKey");
-        let error = Client::connect(&unit, secrets.clone(), &strict, clock.clone()).expect_err(&endpoint);
+        let unit = common::unit(definition.text(), "acme-billing", &endpoint, "ApiKey");
+        let error = Client::connect(&unit, Arc::clone(&definition), secrets.clone(), &strict, clock.clone()).expect_err(&endpoint);
         assert_eq!((error.class, error.reason.as_str()), (ErrorClass::Configuration, "EndpointNotAllowed"), "{endpoint}");
         assert!(!error.message.contains(KEY));
     }
     // A name is judged when it is resolved.
-    let unit = common::unit(&definition, "acme-billing", &format!("https://localhost:{}", trap.port()), "ApiKey");
-    let client = Client::connect(&unit, secrets.clone(), &strict, clock.clone()).unwrap();
+    let unit = common::unit(definition.text(), "acme-billing", &format!("https://localhost:{}", trap.port()), "ApiKey");
+    let client = Client::connect(&unit, Arc::clone(&definition), secrets.clone(), &strict, clock.clone()).unwrap();
     let error = client.probe().await.unwrap_err();
     assert_eq!((error.class, error.reason.as_str()), (ErrorClass::Configuration, "EndpointNotAllowed"));
     assert!(error.message.contains("loopback"), "{}", error.message);

@@ -347,8 +347,8 @@ async fn tls_is_verified_against_the_connectors_own_authority() {
     let simulator = fairlead_simulators::Simulator::start(options).await.unwrap();
     let credentials = simulator.credentials();
     let secrets = common::Secrets::of(credentials.iter().map(|(key, value)| (key.as_str(), value.as_str())), "127.0.0.1");
-    let definition = fairlead_systems::Catalog::builtin().get("salesforce").unwrap().to_text();
-    let mut unit = common::unit(&definition, "salesforce", simulator.endpoint(), "ClientCredentials");
+    let definition = fairlead_systems::Catalog::builtin().get("salesforce").unwrap().text();
+    let mut unit = common::unit(definition, "salesforce", simulator.endpoint(), "ClientCredentials");
     let error = common::connect(&unit, &secrets).probe().await.unwrap_err();
     assert_eq!(error.reason, "EndpointUnreachable");
     assert!(error.message.to_lowercase().contains("certificate"), "{}", error.message);
@@ -360,8 +360,8 @@ async fn tls_is_verified_against_the_connectors_own_authority() {
 async fn a_field_that_the_vendor_does_not_know_is_drift_and_no_record_is_blamed() {
     let mut bed = bed(3).await;
     let extension = format!("{EXTENSION}  - {{name: Gone__c, type: String}}\n");
-    let definition = fairlead_systems::Catalog::builtin().resolve(&extension).unwrap().to_text();
-    bed.reconnect(|unit| unit.definition = definition);
+    let definition = fairlead_systems::Catalog::builtin().resolve(&extension).unwrap();
+    bed.reconnect(|unit| unit.definition = definition.text().clone());
     assert_eq!(class(&bed.read("Account", "main", &["Gone__c"], None).await), Some((ErrorClass::Configuration, "SchemaDrift")));
     assert_eq!(class(&bed.read("Account", "main", &["Nonsense"], None).await), Some((ErrorClass::Configuration, "DefinitionInvalid")));
 }

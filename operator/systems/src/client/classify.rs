@@ -1,8 +1,11 @@
 //! What an answer means, by the definition's table of errors; and what a person is told of it.
 //!
-//! Pure. A message carries the vendor's code and its own words, cleaned and cut; never a raw body.
+//! Pure. A message carries the vendor's code and the field it names; never a raw body. The vendor's own words, cleaned and cut, stand beside it
+//! as `detail`, for they may repeat values of the record. They are in the message only where they speak of the set-up (credentials, permissions,
+//! the question) and the request carried no values. Secrets are taken out of everything that the vendor said, before anything is cut.
 
-use super::gate::Showed;
+use super::credentials::Known;
+use super::gate::{MAX_WAIT, Showed};
 use super::transport::Answer;
 use crate::definition::format::{Effect, ErrorRule, Format};
 use crate::definition::path::AnswerPath;
@@ -12,7 +15,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 /// What was tried, for messages and for judging.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(crate) struct Tried<'a> {
     /// The system's name.
     pub(crate) system: &'a str,
@@ -20,6 +23,10 @@ pub(crate) struct Tried<'a> {
     pub(crate) what: &'a str,
     /// It may have had an effect.
     pub(crate) write: bool,
+    /// It carried values of records, which the vendor may repeat.
+    pub(crate) values: bool,
+    /// The secrets that the vendor may repeat.
+    pub(crate) known: &'a Known,
 }
 
 /// A failed answer, judged.
@@ -84,7 +91,7 @@ pub(crate) fn judge_item(format: &Format, tried: Tried<'_>, told: &Told) -> Remo
 
 /// A page for people, or something else that is no data, in an answer that claims success.
 pub(crate) fn no_data(tried: Tried<'_>, answer: &Answer) -> Judged {
-    let Tried { system, what, write } = tried;
+    let Tried { system, what, write, .. } = tried;
     let (word, text) = if answer.is_page() {
         (
             reason::MAINTENANCE_PAGE,
@@ -134,8 +141,13 @@ fn error(rule: Option<&ErrorRule>, status: Option<u16>, told: &Told, tried: Trie
         // A read has no record that could be wrong: what is wrong is the question.
         class = ErrorClass::Configuration;
     }
-    let code = told.code.as_deref().map(message::code).filter(|code| !code.is_empty());
-    let words = told.message.as_deref().map(|text| message::clean(text, message::MAX_VENDOR_TEXT)).filter(|text| !text.is_empty());
+    let cleaned = |text: &Option<String>, clean: fn(&str) -> String| {
+        text.as_deref().map(|text| clean(&tried.known.redact(text))).filter(|text| !text.is_empty())
+    };
+    let code = cleaned(&told.code, message::code);
+    let field = cleaned(&told.field, |text| message::clean(text, 120));
+    let words = cleaned(&told.message, |text| message::clean(text, message::MAX_VENDOR_TEXT));
+    let of_set_up = !tried.values && matches!(class, ErrorClass::Auth | ErrorClass::Permission | ErrorClass::Configuration);
     let mut text = format!("{} refused {}", tried.system, tried.what);
     if let Some(status) = status {
         text = format!("{} answered {} with {status}", tried.system, tried.what);
@@ -144,12 +156,13 @@ fn error(rule: Option<&ErrorRule>, status: Option<u16>, told: &Told, tried: Trie
         text.push(' ');
         text.push_str(&code);
     }
-    if let Some(words) = words {
-        text.push_str(": ");
-        text.push_str(&words);
+    if let Some(field) = &field {
+        text.push_str(&format!(" (field {field})"));
     }
-    let field = told.field.as_deref().map(|field| message::clean(field, 120)).filter(|field| !field.is_empty());
-    RemoteError::new(class, word, text).field(field)
+    if let Some(words) = words.as_ref().filter(|_| of_set_up) {
+        text.push_str(&format!(": {words}"));
+    }
+    RemoteError::new(class, word, text).field(field).detail(words.filter(|_| !of_set_up))
 }
 
 fn default_class(status: Option<u16>) -> ErrorClass {
@@ -180,13 +193,13 @@ fn default_reason(class: ErrorClass) -> &'static str {
     }
 }
 
-/// `Retry-After`: seconds, or a date (RFC 9110 section 10.2.3).
+/// `Retry-After`: seconds, or a date (RFC 9110 section 10.2.3). Whatever the vendor says, somebody looks again after [`MAX_WAIT`].
 fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
-    if let Ok(seconds) = text.trim().parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = chrono::DateTime::parse_from_rfc2822(text.trim()).ok()?;
-    Some(Timestamp(date.timestamp_millis()).since(now))
+    let wait = match text.trim().parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => Timestamp(chrono::DateTime::parse_from_rfc2822(text.trim()).ok()?.timestamp_millis()).since(now),
+    };
+    Some(wait.min(MAX_WAIT))
 }
 
 #[cfg(test)]
@@ -205,7 +218,8 @@ mod tests {
 
     fn judged(system: &str, write: bool, answer: &Answer) -> Judged {
         let format = &Catalog::builtin().get(system).unwrap().format;
-        judge(format, Tried { system, what: "update of thing", write }, answer, Timestamp(0)).unwrap()
+        let known = Known::default();
+        judge(format, Tried { system, what: "update of thing", write, values: write, known: &known }, answer, Timestamp(0)).unwrap()
     }
 
     #[test]
@@ -230,8 +244,27 @@ mod tests {
                 &answer(status, &[], &format!(r#"[{{"errorCode":"{code}","message":"it <failed>\u001b[2J"}}]"#)),
             );
             assert_eq!((judged.error.class, judged.error.reason.as_str()), (class, word), "{code}");
-            assert!(judged.error.message.ends_with(&format!("with {status} {code}: it ‹failed› [2J")), "{}", judged.error.message);
+            assert!(judged.error.message.ends_with(&format!("with {status} {code}")), "{}", judged.error.message);
+            assert_eq!(judged.error.detail.as_deref(), Some("it ‹failed› [2J"));
         }
+    }
+
+    #[test]
+    fn the_vendors_words_are_in_the_message_only_where_they_cannot_repeat_a_value() {
+        let told = |write, status, code: &str, words: &str| {
+            let body = format!(r#"[{{"errorCode":"{code}","message":"{words}","fields":["Email"]}}]"#);
+            let error = judged("salesforce", write, &answer(status, &[], &body)).error;
+            (error.message, error.detail)
+        };
+        let (message, detail) = told(true, 400, "INVALID_EMAIL_ADDRESS", "Email: invalid email address: jane@example.com");
+        assert_eq!(message, "salesforce answered update of thing with 400 INVALID_EMAIL_ADDRESS (field Email)");
+        assert_eq!(detail.as_deref(), Some("Email: invalid email address: jane@example.com"));
+        let (message, detail) = told(false, 400, "INVALID_FIELD", "No such column 'Gone__c'");
+        assert!(message.ends_with("400 INVALID_FIELD (field Email): No such column 'Gone__c'") && detail.is_none(), "{message}");
+        let (message, detail) = told(false, 500, "UNKNOWN_EXCEPTION", "while showing jane@example.com");
+        assert!(!message.contains("jane") && detail.is_some(), "a failing server may say anything: {message}");
+        let error = RemoteError::new(ErrorClass::Data, "ValidationFailed", "refused").detail(detail.map(Into::into));
+        assert!(!format!("{error} {}", serde_json::to_string(&error).unwrap()).contains("jane"), "reports carry no such words");
     }
 
     #[test]
@@ -276,5 +309,11 @@ mod tests {
         assert_eq!(told, Showed::Throttling { wait: Some(Duration::from_secs(7)), exhausted: false });
         assert_eq!(retry_after("Thu, 01 Jan 1970 00:01:00 GMT", Timestamp(0)), Some(Duration::from_secs(60)));
         assert_eq!(retry_after("soon", Timestamp(0)), None);
+        for endless in ["18446744073709551615", "Fri, 31 Dec 9999 23:59:59 GMT"] {
+            for system in ["salesforce", "netsuite"] {
+                let refused = judged(system, false, &answer(503, &[("retry-after", endless)], "")).error;
+                assert_eq!((refused.class, refused.retry_after), (ErrorClass::Transient, Some(MAX_WAIT)), "{system}: {endless}");
+            }
+        }
     }
 }

@@ -32,15 +32,19 @@ const SECRET_AGE: Duration = Duration::from_secs(600);
 const RECHECK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 const RECHECK_FAST: Duration = Duration::from_secs(60);
 
+/// The most secret values that are remembered for taking them out of texts.
+const MAX_KNOWN: usize = 256;
+
 /// A failure on the way to an authorisation, and what it showed of the vendor.
 pub(crate) struct AuthFailure {
-    pub(crate) error: RemoteError,
+    /// Boxed, since every answer of the way there carries it.
+    pub(crate) error: Box<RemoteError>,
     pub(crate) showed: Showed,
 }
 
 impl AuthFailure {
     fn own(error: RemoteError) -> Self {
-        Self { error, showed: Showed::Nothing }
+        Self { error: Box::new(error), showed: Showed::Nothing }
     }
 }
 
@@ -70,7 +74,34 @@ pub(crate) struct Credentials {
     clock: Arc<dyn Clock>,
     state: tokio::sync::Mutex<State>,
     pause: Mutex<Option<Pause>>,
-    known: Mutex<Vec<SecretString>>,
+    known: Known,
+}
+
+/// Secret values in use, so that they can be taken out of what a vendor repeats. Former ones stay: they may still be good, and answers to
+/// requests that were signed with them are still to come.
+#[derive(Default)]
+pub(crate) struct Known(Mutex<Vec<SecretString>>);
+
+impl Known {
+    /// Takes secret values out of a text for people.
+    pub(crate) fn redact(&self, text: &str) -> String {
+        message::redact(text, &self.lock())
+    }
+
+    /// Remembers values; the newest are kept.
+    pub(crate) fn remember(&self, values: impl IntoIterator<Item = SecretString>) {
+        let mut known = self.lock();
+        for value in values {
+            known.retain(|known| known.expose() != value.expose());
+            known.push(value);
+        }
+        let excess = known.len().saturating_sub(MAX_KNOWN);
+        known.drain(..excess);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<SecretString>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A token endpoint, and the form fields that go there besides the grant's own.
@@ -86,7 +117,9 @@ struct Rendered {
 
 #[derive(Default)]
 struct State {
-    secret: Option<(Arc<SecretData>, Timestamp)>,
+    secret: Option<Arc<SecretData>>,
+    /// When the Secret was read; `None` wants it read anew.
+    read: Option<Timestamp>,
     token: Option<Token>,
     generation: u64,
 }
@@ -143,7 +176,7 @@ impl Credentials {
             clock,
             state: tokio::sync::Mutex::default(),
             pause: Mutex::default(),
-            known: Mutex::default(),
+            known: Known::default(),
         })
     }
 
@@ -166,7 +199,7 @@ impl Credentials {
             pause.next = now.plus(pause.wait);
         }
         let mut state = self.state.lock().await;
-        state.secret = None;
+        state.read = None;
         state.token = None;
         Ok(())
     }
@@ -180,11 +213,12 @@ impl Credentials {
     pub(crate) fn refused(&self, error: &RemoteError) {
         let now = self.clock.now();
         let mut pause = self.pause_lock();
+        let failure = Failure { at: now, error: error.clone().detail(None) };
         let same = |pause: &Pause| pause.failure.error.reason == error.reason && pause.failure.error.message == error.message;
         match pause.as_mut() {
             Some(pause) if same(pause) => {}
-            Some(pause) => pause.failure = Failure { at: now, error: error.clone() },
-            None => *pause = Some(Pause { failure: Failure { at: now, error: error.clone() }, next: now.plus(RECHECK.0), wait: RECHECK.0 }),
+            Some(pause) => pause.failure = failure,
+            None => *pause = Some(Pause { failure, next: now.plus(RECHECK.0), wait: RECHECK.0 }),
         }
     }
 
@@ -192,19 +226,15 @@ impl Credentials {
         self.pause_lock().as_ref().map(|pause| pause.failure.clone())
     }
 
-    /// Takes secret values out of a text for people.
-    pub(crate) fn redact(&self, text: &str) -> String {
-        message::redact(text, &self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The secret values in use.
+    pub(crate) fn known(&self) -> &Known {
+        &self.known
     }
 
     /// Reads the Secret now. If it changed, tokens are dropped and a pause ends.
     pub(crate) async fn refresh(&self) -> Result<(), RemoteError> {
         let mut state = self.state.lock().await;
-        let before = state.secret.take().map(|(secret, _)| secret.version.clone());
-        let secret = self.secret(&mut state).await?;
-        if before.as_deref() != Some(secret.version.as_str()) {
-            state.token = None;
-            state.generation += 1;
+        if self.reread(&mut state).await.map_err(|error| self.unreadable(&error))? {
             *self.pause_lock() = None;
         }
         Ok(())
@@ -221,52 +251,46 @@ impl Credentials {
             state.generation += 1;
             return true;
         }
-        let before = state.secret.take().map(|(secret, _)| secret.version.clone());
-        let changed = self.secret(&mut state).await.is_ok_and(|secret| before.as_deref() != Some(secret.version.as_str()));
+        self.reread(&mut state).await.unwrap_or(false)
+    }
+
+    /// Reads the Secret now; true when its content is another than before, and then the token that was made with the former is dropped.
+    async fn reread(&self, state: &mut State) -> Result<bool, SecretError> {
+        let secret = Arc::new(self.source.get(&self.object).await?);
+        let changed = state.secret.as_ref().is_none_or(|before| before.version != secret.version);
         if changed {
+            state.token = None;
             state.generation += 1;
         }
-        changed
+        // What is in use becomes the newest of what is known, the token too.
+        let token = state.token.as_ref().map(|token| token.value.clone());
+        self.known.remember(secret.values.values().cloned().chain(pairs(&secret)).chain(token));
+        (state.secret, state.read) = (Some(secret), Some(self.clock.now()));
+        Ok(changed)
     }
 
     /// The Secret's content, read if there is none or it is old. One that cannot be read just now is used a while longer.
     async fn secret(&self, state: &mut State) -> Result<Arc<SecretData>, RemoteError> {
         let now = self.clock.now();
-        if let Some((secret, read)) = &state.secret
-            && now.since(*read) < SECRET_AGE
-        {
-            return Ok(Arc::clone(secret));
-        }
-        match self.source.get(&self.object).await {
-            Ok(secret) => {
-                let secret = Arc::new(secret);
-                *self.known.lock().unwrap_or_else(PoisonError::into_inner) = secret.values.values().cloned().collect();
-                if state.secret.as_ref().is_some_and(|(before, _)| before.version != secret.version) {
-                    state.token = None;
-                    state.generation += 1;
-                }
-                state.secret = Some((Arc::clone(&secret), now));
-                Ok(secret)
-            }
-            Err(error) => {
-                let (class, word, hint) = match &error {
-                    SecretError::NotFound => {
-                        (ErrorClass::Configuration, reason::SECRET_NOT_FOUND, "create it, or name another under auth.secretRef")
-                    }
-                    SecretError::Forbidden => {
-                        (ErrorClass::Configuration, reason::SECRET_NOT_READABLE, "grant the worker's account `get` on it")
-                    }
-                    SecretError::Unavailable(_) => {
-                        if let Some((secret, _)) = &state.secret {
-                            return Ok(Arc::clone(secret));
-                        }
-                        (ErrorClass::Transient, reason::SECRET_NOT_READABLE, "it is read again shortly")
-                    }
-                };
-                let text = format!("Secret {}: {}; {hint}", self.object, message::clean(&error.to_string(), 200));
-                Err(RemoteError::new(class, word, text))
+        if state.secret.is_none() || state.read.is_none_or(|read| now.since(read) >= SECRET_AGE) {
+            match self.reread(state).await {
+                Ok(_) => {}
+                Err(SecretError::Unavailable(_)) if state.secret.is_some() => {}
+                Err(error) => return Err(self.unreadable(&error)),
             }
         }
+        state.secret.clone().ok_or_else(|| self.unreadable(&SecretError::NotFound))
+    }
+
+    fn unreadable(&self, error: &SecretError) -> RemoteError {
+        let (class, word, hint) = match error {
+            SecretError::NotFound => {
+                (ErrorClass::Configuration, reason::SECRET_NOT_FOUND, "create it, or name another under auth.secretRef")
+            }
+            SecretError::Forbidden => (ErrorClass::Configuration, reason::SECRET_NOT_READABLE, "grant the worker's account `get` on it"),
+            SecretError::Unavailable(_) => (ErrorClass::Transient, reason::SECRET_NOT_READABLE, "it is read again shortly"),
+        };
+        RemoteError::new(class, word, format!("Secret {}: {}; {hint}", self.object, message::clean(&error.to_string(), 200)))
     }
 
     fn value<'a>(&self, secret: &'a SecretData, key: &str) -> Result<&'a SecretString, RemoteError> {
@@ -326,7 +350,7 @@ impl Credentials {
                 let fresh = state.token.as_ref().is_some_and(|token| token.renew_at.is_none_or(|renew| now < renew));
                 if !fresh {
                     let token = self.fetch(definition, transport, token, &secret, deadline).await?;
-                    self.known.lock().unwrap_or_else(PoisonError::into_inner).push(token.value.clone());
+                    self.known.remember([token.value.clone()]);
                     state.token = Some(token);
                     state.generation += 1;
                 }
@@ -386,10 +410,10 @@ impl Credentials {
         let url = self.rendered.token_url.clone().ok_or_else(|| AuthFailure::own(invalid("there is no token endpoint")))?;
         self.consent(secret, &url).map_err(AuthFailure::own)?;
         let outgoing = self.token_request(secret, url).map_err(AuthFailure::own)?;
-        let tried = Tried { system: definition.system(), what: "the request for a token", write: false };
+        let tried = Tried { system: definition.system(), what: "the request for a token", write: false, values: false, known: &self.known };
         let answer = transport.send(outgoing, deadline).await.map_err(|error| {
             let showed = if matches!(error, super::transport::SendError::Refused(_)) { Showed::Nothing } else { Showed::Outage };
-            AuthFailure { error: error.into_remote(tried.what, false), showed }
+            AuthFailure { error: Box::new(error.into_remote(tried.what, false)), showed }
         })?;
         if let Some(mut judged) = classify::judge(&definition.format, tried, &answer, self.clock.now()) {
             if matches!(answer.status, 400 | 401 | 403) && !matches!(judged.error.class, ErrorClass::Throttled | ErrorClass::Transient) {
@@ -397,11 +421,11 @@ impl Credentials {
                 judged.error.reason = reason::AUTHENTICATION_FAILED.into();
                 judged.error.message = format!("{}; check the values of Secret {}", judged.error.message, self.object);
             }
-            return Err(AuthFailure { error: judged.error, showed: judged.showed });
+            return Err(AuthFailure { error: Box::new(judged.error), showed: judged.showed });
         }
         let unusable = || {
             let judged = classify::no_data(tried, &answer);
-            AuthFailure { error: judged.error, showed: judged.showed }
+            AuthFailure { error: Box::new(judged.error), showed: judged.showed }
         };
         let body = decode::json(&answer.body).map_err(|_| unusable())?;
         let value = body.get("access_token").and_then(Value::as_str).filter(|token| !token.is_empty()).ok_or_else(unusable)?;
@@ -483,6 +507,15 @@ impl Credentials {
         headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
         Ok(Outgoing { method: Method::POST, url, headers, body: Some(Bytes::from(body.join("&"))) })
     }
+}
+
+/// What Basic authentication sends of a Secret: name and password, or a client's id and secret, in Base64.
+fn pairs(secret: &SecretData) -> impl Iterator<Item = SecretString> {
+    let pair = move |(name, password)| {
+        let value = |key: &str| secret.values.get(key).map(|value| value.expose().trim());
+        Some(SecretString::new(STANDARD.encode(format!("{}:{}", value(name)?, value(password)?))))
+    };
+    [("username", "password"), ("clientId", "clientSecret")].into_iter().filter_map(pair)
 }
 
 /// A definition or unit that cannot do what is asked.

@@ -7,15 +7,18 @@
 //!
 //! Rows of the lag window come again in each pass. Those that this client handed out unchanged, and whose cursor came back (so that they were
 //! taken in), are left out; the memory is small, per pass lineage, and losing it only means that they come again.
+//!
+//! A page that is too large to be read, or does not come whole in time, is asked for with half as many rows; the size grows back page by page.
 
 use super::line::Line;
-use super::query::{Language, Place, Rows, Which, bad_cursor, unexpected};
-use super::types::{NativeRecord, Page};
+use super::query::{Language, Place, Row, Rows, Which, bad_cursor, unexpected};
+use super::types::{NativeRecord, Page, ReadRequest};
+use crate::reason;
 use fairlead_model::{FieldPath, RemoteError};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 /// The most pages of one pass.
@@ -63,7 +66,7 @@ struct Lineage {
 
 impl Memory {
     /// Leaves out rows that were taken in before and have not changed; remembers the rest for the next turn. Returns the next turn.
-    fn sift(&self, position: &Position, fields: &[FieldPath], records: &mut Vec<(String, NativeRecord)>, window: Option<&str>) -> u64 {
+    fn sift(&self, position: &Position, fields: &[FieldPath], records: &mut Vec<Row>, window: Option<&str>) -> u64 {
         let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if memory.values().map(|lineage| lineage.taken.len() + lineage.pending.len()).sum::<usize>() > MAX_REMEMBERED {
             memory.clear();
@@ -87,106 +90,153 @@ impl Memory {
             fields.hash(&mut hasher);
             hasher.finish()
         };
-        records.retain(|(stamp, record)| lineage.taken.get(record.id.as_str()) != Some(&(stamp.clone(), print(record))));
+        let seen = |(stamp, record): &Row| (stamp.clone().unwrap_or_default(), print(record));
+        records.retain(|row| lineage.taken.get(row.1.id.as_str()) != Some(&seen(row)));
         if records.is_empty() {
             lineage.turn = position.turn;
             return lineage.turn;
         }
-        lineage.pending = records.iter().map(|(stamp, record)| (record.id.0.clone(), (stamp.clone(), print(record)))).collect();
+        lineage.pending = records.iter().map(|row| (row.1.id.0.clone(), seen(row))).collect();
         lineage.turn = position.turn + 1;
         lineage.turn
     }
 }
 
-/// Reads one page. Without a memory, every row of the lag window comes again.
-pub(crate) async fn read(
-    line: &Line,
-    memory: Option<&Memory>,
-    language: &Language<'_>,
-    fields: &[FieldPath],
-    cursor: Option<&serde_json::Value>,
-    deadline: Instant,
-) -> Result<Page, RemoteError> {
-    let mut position = match cursor {
-        Some(cursor) => serde_json::from_value::<Position>(cursor.clone()).map_err(|_| bad_cursor())?,
-        None => Position { lineage: rand::random(), ..Position::default() },
-    };
-    if position.pages >= MAX_PAGES {
-        return Err(unexpected("the list of records does not end"));
+/// How many rows pages may have, by entity and slice, where that is fewer than the definition says.
+#[derive(Default)]
+pub(crate) struct Limits(Mutex<HashMap<(String, String), u32>>);
+
+impl Limits {
+    fn get(&self, request: &ReadRequest, most: u32) -> u32 {
+        self.lock().get(&Self::key(request)).copied().unwrap_or(most)
     }
-    let limit = language.page();
-    let begins = position.after.is_none();
-    let mut rows = ask(line, language, fields, &position, limit, deadline).await?;
-    let mut complete = is_complete(&rows, limit);
-    if begins && position.horizon.is_none() {
-        if language.trusts_server_time() {
-            position.horizon = Some(language.spell(rows.server_time.unwrap_or_else(|| line.clock.now())));
-        } else if !complete {
-            // The horizon must be older than the first page: look for it, then read the page anew.
-            position.horizon = language.newest(line, deadline).await?;
-            rows = ask(line, language, fields, &position, limit, deadline).await?;
-            complete = is_complete(&rows, limit);
+
+    /// A page of `limit` rows was too much.
+    fn shrink(&self, request: &ReadRequest, limit: u32) {
+        self.lock().insert(Self::key(request), (limit / 2).max(1));
+    }
+
+    /// A page of `limit` rows came. In small steps, for each step too far costs a page.
+    fn grow(&self, request: &ReadRequest, limit: u32, most: u32) {
+        let larger = limit.saturating_add(limit / 4 + 1);
+        if larger < most {
+            self.lock().insert(Self::key(request), larger);
+        } else {
+            self.lock().remove(&Self::key(request));
         }
     }
-    let last = check_order(&position, &rows)?;
-    position.pages += 1;
-    let mut next = Position { lineage: position.lineage, ..Position::default() };
-    if complete {
-        // A pass of one page saw everything at one moment: its own newest row is as good a horizon as any.
-        let horizon = position.horizon.clone().or_else(|| last.as_ref().map(|(stamp, _)| stamp.clone()));
-        let from = horizon.and_then(|horizon| language.before(&horizon, language.lag()));
-        // A pass that found nothing at all leaves the cursor as it was, so that a quiet system makes nobody write a checkpoint.
-        next.from = if rows.records.is_empty() && begins && position.from.is_some() {
-            position.from.clone()
-        } else {
-            from.max(position.from.clone())
+
+    fn key(request: &ReadRequest) -> (String, String) {
+        (request.entity.clone(), request.slice.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is needed to read a page.
+pub(crate) struct Reader<'a> {
+    pub(crate) line: &'a Line,
+    pub(crate) language: &'a Language<'a>,
+    pub(crate) request: &'a ReadRequest,
+    pub(crate) deadline: Instant,
+    pub(crate) limits: &'a Limits,
+    /// Without a memory, every row of the lag window comes again.
+    pub(crate) memory: Option<&'a Memory>,
+}
+
+impl Reader<'_> {
+    /// Reads one page.
+    pub(crate) async fn read(&self) -> Result<Page, RemoteError> {
+        let language = self.language;
+        let mut position = match &self.request.cursor {
+            Some(cursor) => serde_json::from_value::<Position>(cursor.clone()).map_err(|_| bad_cursor())?,
+            None => Position { lineage: rand::random(), ..Position::default() },
         };
-    } else {
-        next.after = Some(last.ok_or_else(|| unexpected("a page that is not the last holds no records"))?);
-        next.from = position.from.clone();
-        next.horizon = position.horizon.clone();
-        next.pages = position.pages;
+        if position.pages >= MAX_PAGES {
+            return Err(unexpected("the list of records does not end"));
+        }
+        let begins = position.after.is_none();
+        let (mut rows, mut complete) = self.ask(&position).await?;
+        if begins && position.horizon.is_none() {
+            if language.trusts_server_time() {
+                position.horizon = Some(language.spell(rows.server_time.unwrap_or_else(|| self.line.clock.now())));
+            } else if !complete {
+                // The horizon must be older than the first page: look for it, then read the page anew.
+                position.horizon = language.newest(self.line, self.deadline).await?;
+                (rows, complete) = self.ask(&position).await?;
+            }
+        }
+        let last = check_order(&position, &rows)?;
+        position.pages += 1;
+        let mut next = Position { lineage: position.lineage, ..Position::default() };
+        if complete {
+            // A pass of one page saw everything at one moment: its own newest row is as good a horizon as any.
+            let horizon = position.horizon.clone().or_else(|| last.as_ref().map(|(stamp, _)| stamp.clone()));
+            let from = horizon.and_then(|horizon| language.before(&horizon, language.lag()));
+            // A pass that found nothing at all leaves the cursor as it was, so that a quiet system makes nobody write a checkpoint.
+            next.from = if rows.records.is_empty() && begins && position.from.is_some() {
+                position.from.clone()
+            } else {
+                from.max(position.from.clone())
+            };
+        } else {
+            next.after = Some(last.ok_or_else(|| unexpected("a page that is not the last holds no record to go on from"))?);
+            next.from = position.from.clone();
+            next.horizon = position.horizon.clone();
+            next.pages = position.pages;
+        }
+        // Only rows that a later pass can show again need remembering.
+        let window = next.from.clone().filter(|_| complete);
+        let Rows { mut records, unusable, .. } = rows;
+        if let Some(memory) = self.memory {
+            next.turn = memory.sift(&position, &self.request.fields, &mut records, window.as_deref());
+        }
+        let cursor = serde_json::to_value(&next).map_err(|_| unexpected("the cursor cannot be written"))?;
+        Ok(Page { records: records.into_iter().map(|(_, record)| record).collect(), cursor, caught_up: complete, unusable })
     }
-    // Only rows that a later pass can show again need remembering.
-    let window = next.from.clone().filter(|_| complete);
-    let mut records = rows.records;
-    if let Some(memory) = memory {
-        next.turn = memory.sift(&position, fields, &mut records, window.as_deref());
+
+    /// The rows that follow `position`, and whether they reach the present.
+    async fn ask(&self, position: &Position) -> Result<(Rows, bool), RemoteError> {
+        let which = match (&position.after, &position.from) {
+            (Some(place), _) => Which::After(place),
+            (None, Some(from)) => Which::From(from),
+            (None, None) => Which::All,
+        };
+        let most = self.language.page();
+        loop {
+            let limit = self.limits.get(self.request, most);
+            let error = match self.language.rows(self.line, &self.request.fields, &which, limit, self.deadline).await {
+                Ok(rows) => {
+                    self.limits.grow(self.request, limit, most);
+                    let complete = !rows.cut && u32::try_from(rows.count()).is_ok_and(|count| count < limit);
+                    return Ok((rows, complete));
+                }
+                Err(error) => error,
+            };
+            let late = Instant::now() >= self.deadline;
+            let too_large = error.reason == reason::ANSWER_TOO_LARGE;
+            if too_large || (late && error.reason == reason::ENDPOINT_UNREACHABLE) {
+                self.limits.shrink(self.request, limit);
+            }
+            if !too_large || late || limit == 1 {
+                return Err(error);
+            }
+        }
     }
-    let cursor = serde_json::to_value(&next).map_err(|_| unexpected("the cursor cannot be written"))?;
-    Ok(Page { records: records.into_iter().map(|(_, record)| record).collect(), cursor, caught_up: complete })
-}
-
-async fn ask(
-    line: &Line,
-    language: &Language<'_>,
-    fields: &[FieldPath],
-    position: &Position,
-    limit: u32,
-    deadline: Instant,
-) -> Result<Rows, RemoteError> {
-    let which = match (&position.after, &position.from) {
-        (Some(place), _) => Which::After(place),
-        (None, Some(from)) => Which::From(from),
-        (None, None) => Which::All,
-    };
-    language.rows(line, fields, &which, limit, deadline).await
-}
-
-fn is_complete(rows: &Rows, limit: u32) -> bool {
-    !rows.cut && u32::try_from(rows.records.len()).is_ok_and(|count| count < limit)
 }
 
 /// The last row's place, if the rows come in order and go on from where the page began. A vendor that repeats itself would keep us for ever.
 fn check_order(position: &Position, rows: &Rows) -> Result<Option<Place>, RemoteError> {
     let mut before = position.after.as_ref().map(|(stamp, _)| stamp.as_str()).or(position.from.as_deref());
-    for (stamp, _) in &rows.records {
-        if before.is_some_and(|before| stamp.as_str() < before) {
+    for stamp in rows.records.iter().filter_map(|(stamp, _)| stamp.as_deref()) {
+        if before.is_some_and(|before| stamp < before) {
             return Err(unexpected("the records do not come in the order that was asked for"));
         }
         before = Some(stamp);
     }
-    let last = rows.records.last().map(|(stamp, record)| (stamp.clone(), record.id.0.clone()));
+    let last = rows.records.iter().rev().find_map(|(stamp, record)| Some((stamp.clone()?, record.id.0.clone())));
     if last.is_some() && last == position.after {
         return Err(unexpected("the vendor answers the same page again and again"));
     }

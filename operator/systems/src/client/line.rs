@@ -1,7 +1,7 @@
 //! The line to one system: every call of a client goes through here, in this order: pause, gate, authorisation, consent, exchange, judgement,
 //! and once more after a refused token. What came of it is learnt by the gate, the credentials and the counters.
 
-use super::classify::{self, Judged, Tried};
+use super::classify::{self, Judged, Told, Tried};
 use super::credentials::{Credentials, endpoint, invalid};
 use super::gate::{Gate, Showed};
 use super::transport::{Answer, Outgoing, SendError, Transport};
@@ -36,6 +36,8 @@ pub(crate) struct Call {
     pub(crate) body: Option<String>,
     /// It may have an effect.
     pub(crate) write: bool,
+    /// It carries values of records.
+    pub(crate) values: bool,
     pub(crate) deadline: Instant,
     /// Asked right before the request goes out: whether it still may.
     pub(crate) allowed: Option<Allowed>,
@@ -60,7 +62,7 @@ pub(crate) enum Path {
 }
 
 pub(crate) struct Line {
-    pub(crate) definition: Definition,
+    pub(crate) definition: Arc<Definition>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) credentials: Credentials,
     pub(crate) gate: Gate,
@@ -76,15 +78,12 @@ pub(crate) struct Line {
 impl Line {
     pub(crate) fn new(
         unit: &ConnectorUnit,
+        definition: Arc<Definition>,
         secrets: Arc<dyn SecretSource>,
         policy: &EndpointPolicy,
         clock: Arc<dyn Clock>,
         lookup: &Lookup,
     ) -> Result<Self, RemoteError> {
-        let definition = Definition::parse(&unit.definition).map_err(|findings| {
-            let first = findings.first().map(ToString::to_string).unwrap_or_default();
-            invalid(message::clean(&format!("the system definition is not usable: {first}"), 400))
-        })?;
         let mut parameters = BTreeMap::new();
         for parameter in definition.parameters() {
             if let Some(value) = unit.parameters.get(&parameter.name).cloned().or(parameter.default) {
@@ -171,7 +170,18 @@ impl Line {
         let headers = headers.map(|(name, text)| Ok((name.clone(), template::render(text, value).map_err(unknown)?)));
         let headers = headers.collect::<Result<Vec<_>, RemoteError>>()?;
         let method = Method::try_from(request.method.as_str()).map_err(|_| invalid("a request has no usable method"))?;
-        Ok(Call { what, method, path: Path::Base(path), query, headers, body: None, write, deadline: self.soon(), allowed: None })
+        Ok(Call {
+            what,
+            method,
+            path: Path::Base(path),
+            query,
+            headers,
+            body: None,
+            write,
+            values: write,
+            deadline: self.soon(),
+            allowed: None,
+        })
     }
 
     /// Sends a call and returns its answer, whatever the body (but a web page is none).
@@ -197,21 +207,35 @@ impl Line {
     }
 
     fn tried<'a>(&'a self, call: &'a Call) -> Tried<'a> {
-        Tried { system: self.definition.system(), what: &call.what, write: call.write }
+        Tried {
+            system: self.definition.system(),
+            what: &call.what,
+            write: call.write,
+            values: call.values,
+            known: self.credentials.known(),
+        }
+    }
+
+    /// Judges the refusal of one item of a batch.
+    pub(crate) fn judge_item(&self, what: &str, told: &Told) -> RemoteError {
+        let tried = Tried { system: self.definition.system(), what, write: true, values: true, known: self.credentials.known() };
+        classify::judge_item(&self.definition.format, tried, told)
     }
 
     /// Counts, takes secrets out of the message, and keeps the error for status.
     fn told<T>(&self, result: Result<T, RemoteError>) -> Result<T, RemoteError> {
         let result = result.map_err(|mut error| {
-            error.message = self.credentials.redact(&error.message);
+            error.message = self.credentials.known().redact(&error.message);
             error
         });
         self.counters.lock().unwrap_or_else(PoisonError::into_inner).count(&result);
         if let Err(error) = &result {
-            tracing::debug!(system = self.definition.system(), class = %error.class, reason = error.reason, message = error.message, "call failed");
+            // The one log of the vendor's own words: off by default, secrets taken out, cut.
+            let words = error.detail.as_deref().unwrap_or_default();
+            tracing::debug!(system = self.definition.system(), class = %error.class, reason = error.reason, message = error.message, words, "call failed");
             let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
             if !last.as_ref().is_some_and(|last| last.error.reason == error.reason && last.error.message == error.message) {
-                *last = Some(Failure { at: self.clock.now(), error: error.clone() });
+                *last = Some(Failure { at: self.clock.now(), error: error.clone().detail(None) });
             }
         }
         result
@@ -236,7 +260,7 @@ impl Line {
                 Ok(Ok(authorization)) => authorization,
                 Ok(Err(failure)) => {
                     let wait = self.gate.learn(&failure.showed);
-                    let error = if wait.is_some() { failure.error.retry_after(wait) } else { failure.error };
+                    let error = if wait.is_some() { failure.error.retry_after(wait) } else { *failure.error };
                     if matches!(error.class, ErrorClass::Auth | ErrorClass::Configuration) {
                         self.credentials.refused(&error);
                     }

@@ -4,7 +4,7 @@
 //! account's. It keeps no record; what it remembers (token, Secret, what the vendor said of limits) may be lost at any time.
 
 mod classify;
-mod credentials;
+pub(crate) mod credentials;
 mod gate;
 mod keyset;
 mod line;
@@ -15,7 +15,7 @@ pub(crate) mod transport;
 mod types;
 mod write;
 
-pub use types::{CallCounters, NativeRecord, Page, ReadRequest, WriteBatch, WriteItem, WriteOperation, Written};
+pub use types::{CallCounters, NativeRecord, Page, ReadRequest, Unusable, WriteBatch, WriteItem, WriteOperation, Written};
 
 use crate::definition::{Definition, Entity, MAIN};
 use crate::egress::{EndpointPolicy, system_lookup};
@@ -24,36 +24,44 @@ use credentials::invalid;
 use fairlead_model::report::{Circuit, Failure, Quota};
 use fairlead_model::unit::ConnectorUnit;
 use fairlead_model::{Clock, ExternalId, FieldPath, RemoteError, Timestamp};
-use keyset::Memory;
+use keyset::{Limits, Memory, Reader};
 use line::{Allowed, Line};
 use query::{Language, Which};
 use serde_json::Value;
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// The most results of a search: enough to tell none, one and several apart.
 const MAX_FOUND: usize = 3;
 
+/// The most rows that are remembered as told of.
+const MAX_TOLD: usize = 10_000;
+
 /// One live connector.
 pub struct Client {
     line: Line,
     memory: Memory,
+    limits: Limits,
+    /// Rows that are no records, by their hashes: those that were told of.
+    told: Mutex<HashSet<u64>>,
     concurrency: usize,
 }
 
 impl Client {
-    /// Builds a client; no I/O. An endpoint, parameter, method or certificate that cannot be used is the error.
+    /// Builds a client that speaks by `definition`, which is its unit's ([`Definition::of_unit`]) and may be shared by many; no I/O. An endpoint, parameter, method or certificate that cannot be used is the error.
     pub fn connect(
         unit: &ConnectorUnit,
+        definition: Arc<Definition>,
         secrets: Arc<dyn SecretSource>,
         policy: &EndpointPolicy,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, RemoteError> {
-        let line = Line::new(unit, secrets, policy, clock, &system_lookup())?;
+        let line = Line::new(unit, definition, secrets, policy, clock, &system_lookup())?;
         let concurrency = usize::try_from(unit.limits.concurrency.max(1)).unwrap_or(1);
-        Ok(Self { line, memory: Memory::default(), concurrency })
+        Ok(Self { line, memory: Memory::default(), limits: Limits::default(), told: Mutex::default(), concurrency })
     }
 
     /// The definition that this client speaks by.
@@ -89,14 +97,37 @@ impl Client {
 
     /// Reads a page of changes.
     pub async fn read_page(&self, request: &ReadRequest) -> Result<Page, RemoteError> {
+        let page = self.read_slice(request).await?;
+        self.tell(request, &page.unusable);
+        Ok(page)
+    }
+
+    /// Says of each row that cannot become a record once that it came.
+    fn tell(&self, request: &ReadRequest, unusable: &[Unusable]) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for row in unusable {
+            let mut hasher = DefaultHasher::new();
+            (&request.entity, &request.slice, &row.raw).hash(&mut hasher);
+            if told.len() >= MAX_TOLD {
+                told.clear();
+            }
+            if told.insert(hasher.finish()) {
+                let (system, entity, slice) = (self.line.definition.system(), request.entity.as_str(), request.slice.as_str());
+                tracing::warn!(system, entity, slice, detail = row.error.message, "a row was read that is no record");
+            }
+        }
+    }
+
+    async fn read_slice(&self, request: &ReadRequest) -> Result<Page, RemoteError> {
         let entity = self.entity(&request.entity)?;
         let deadline = Instant::now() + request.deadline;
         if let Some(language) = Language::of(entity, &request.slice) {
-            if let Language::Children { child, .. } = &language {
-                return Box::pin(self.read_children(entity, &language, &child.name, request, deadline)).await;
-            }
-            return Box::pin(keyset::read(&self.line, Some(&self.memory), &language, &request.fields, request.cursor.as_ref(), deadline))
-                .await;
+            let (line, limits) = (&self.line, &self.limits);
+            let reader = Reader { line, language: &language, request, deadline, limits, memory: Some(&self.memory) };
+            return match &language {
+                Language::Children { child, .. } => Box::pin(self.read_children(entity, &child.name, reader)).await,
+                _ => Box::pin(reader.read()).await,
+            };
         }
         match entity.format.read.as_ref().and_then(|read| Some((read, read.request.as_ref()?))) {
             Some((read, format)) if request.slice == MAIN => {
@@ -107,21 +138,15 @@ impl Client {
     }
 
     /// Reads which child rows changed, and gives their parents as they are now.
-    async fn read_children(
-        &self,
-        entity: &Entity,
-        language: &Language<'_>,
-        relation: &str,
-        request: &ReadRequest,
-        deadline: Instant,
-    ) -> Result<Page, RemoteError> {
+    async fn read_children(&self, entity: &Entity, relation: &str, reader: Reader<'_>) -> Result<Page, RemoteError> {
+        let request = reader.request;
         let wanted = request.fields.iter().any(|field| field.segments().first().is_some_and(|first| first.name() == relation));
         if !wanted {
             let cursor = request.cursor.clone().unwrap_or_else(|| Value::Object(fairlead_model::Document::new()));
-            return Ok(Page { records: Vec::new(), cursor, caught_up: true });
+            return Ok(Page { records: Vec::new(), cursor, caught_up: true, unusable: Vec::new() });
         }
         // Stamps have whole seconds and a child's row shows little of it, so an equal row may hide a second change: none is left out.
-        let page = keyset::read(&self.line, None, language, &request.fields, request.cursor.as_ref(), deadline).await?;
+        let page = Reader { memory: None, ..reader }.read().await?;
         let mut parents: Vec<ExternalId> =
             page.records.iter().filter_map(|child| child.body.get(query::PARENT)?.as_str().map(ExternalId::from)).collect();
         parents.sort();
@@ -144,7 +169,7 @@ impl Client {
             for chunk in usable.chunks(language.most_ids()) {
                 let most = u32::try_from(language.most_ids()).unwrap_or(200);
                 let rows = Box::pin(language.rows(&self.line, fields, &Which::Ids(chunk), most, self.line.soon())).await?;
-                found.extend(rows.records.into_iter().map(|(_, record)| (record.id.0.clone(), record)));
+                found.extend(rows.whole()?.into_iter().map(|record| (record.id.0.clone(), record)));
             }
         } else if let Some(get) = &entity.format.get {
             for id in ids {
@@ -172,7 +197,7 @@ impl Client {
         let mut found: Vec<NativeRecord> = if let Some(language) = Language::of(entity, MAIN) {
             let most = u32::try_from(MAX_FOUND).unwrap_or(3);
             let rows = Box::pin(language.rows(&self.line, fields, &Which::Equal(criteria), most, self.line.soon())).await?;
-            rows.records.into_iter().map(|(_, record)| record).collect()
+            rows.whole()?
         } else if let Some(search) = &entity.format.search {
             Box::pin(rest::search(&self.line, entity, search, criteria)).await?
         } else {

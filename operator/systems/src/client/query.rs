@@ -5,7 +5,7 @@
 
 use super::credentials::invalid;
 use super::line::{Call, Line, Path};
-use super::types::NativeRecord;
+use super::types::{NativeRecord, Unusable};
 use crate::decode::{self, Types};
 use crate::definition::Entity;
 use crate::definition::format::{ChildFormat, DeletesFormat, FieldFormat, SoqlFormat, SuiteqlFormat};
@@ -43,14 +43,45 @@ pub(crate) enum Which<'a> {
     Equal(&'a [(FieldPath, Value)]),
 }
 
+/// A record with its stamp as cursors spell it. One without a usable stamp is a record all the same, but no place to go on from.
+pub(crate) type Row = (Option<String>, NativeRecord);
+
 /// Rows of an answer.
 pub(crate) struct Rows {
-    /// Records with their stamps as cursors spell them.
-    pub(crate) records: Vec<(String, NativeRecord)>,
+    pub(crate) records: Vec<Row>,
+    /// Rows without an id.
+    pub(crate) unusable: Vec<Unusable>,
     /// The vendor holds more rows of this very query.
     pub(crate) cut: bool,
     /// The vendor's clock.
     pub(crate) server_time: Option<Timestamp>,
+}
+
+impl Rows {
+    /// Makes records of items: `id` finds an item's id, `record` takes it with the rest.
+    fn of(what: &str, items: Vec<Value>, id: impl Fn(&Value) -> Option<String>, record: impl Fn(String, Value) -> Row) -> Self {
+        let mut rows = Self { records: Vec::with_capacity(items.len()), unusable: Vec::new(), cut: false, server_time: None };
+        for (at, item) in items.into_iter().enumerate() {
+            match id(&item) {
+                Some(id) => rows.records.push(record(id, item)),
+                None => rows.unusable.push(no_id(what, at, &item)),
+            }
+        }
+        rows
+    }
+
+    /// How many rows there are.
+    pub(crate) fn count(&self) -> usize {
+        self.records.len() + self.unusable.len()
+    }
+
+    /// The records of a question that wants them all: one that cannot be used might be the one that was asked for.
+    pub(crate) fn whole(self) -> Result<Vec<NativeRecord>, RemoteError> {
+        match self.unusable.into_iter().next() {
+            Some(unusable) => Err(RemoteError { class: ErrorClass::Transient, ..unusable.error }),
+            None => Ok(self.records.into_iter().map(|(_, record)| record).collect()),
+        }
+    }
 }
 
 /// How one slice of an entity is queried.
@@ -173,18 +204,16 @@ impl<'a> Language<'a> {
             Self::Suiteql { entity, suiteql } => {
                 let columns = columns(entity, suiteql, fields);
                 let text = suiteql_text(entity, suiteql, &columns, which)?;
-                let (items, server_time, more) = suiteql_items(line, suiteql, &text, limit, deadline, entity.name()).await?;
-                let types = Types::of(&entity.format.fields);
-                let records = items.into_iter().map(|item| suiteql_record(&columns, &types, item)).collect::<Option<Vec<_>>>();
-                let records = records.ok_or_else(|| unexpected(format!("a row of {} lacks its id or stamp", entity.name())))?;
-                Ok(Rows { records, cut: more, server_time })
+                let values = matches!(which, Which::Equal(_));
+                let (items, server_time, more) = suiteql_items(line, suiteql, &text, limit, deadline, (entity.name(), values)).await?;
+                let rows = Rows::of(entity.name(), items, cursor_id, |id, item| suiteql_record(&columns, id, item));
+                Ok(Rows { cut: more, server_time, ..rows })
             }
             Self::Deletes { entity, suiteql, deletes } => {
                 let text = deletes_text(deletes, which)?;
-                let (items, server_time, more) = suiteql_items(line, suiteql, &text, limit, deadline, &deletes.from).await?;
-                let records = items.into_iter().map(deleted_record).collect::<Option<Vec<_>>>();
-                let records = records.ok_or_else(|| unexpected(format!("a deletion of {} lacks its id or stamp", entity.name())))?;
-                Ok(Rows { records, cut: more, server_time })
+                let (items, server_time, more) = suiteql_items(line, suiteql, &text, limit, deadline, (&deletes.from, false)).await?;
+                let rows = Rows::of(&format!("deletions of {}", entity.name()), items, cursor_id, deleted_record);
+                Ok(Rows { cut: more, server_time, ..rows })
             }
         }
     }
@@ -208,7 +237,7 @@ impl<'a> Language<'a> {
                 ),
             ),
         };
-        let (items, ..) = suiteql_items(line, suiteql, &text, 1, deadline, self.entity().name()).await?;
+        let (items, ..) = suiteql_items(line, suiteql, &text, 1, deadline, (self.entity().name(), false)).await?;
         Ok(items.first().and_then(|item| item.get("cursor_stamp")).and_then(Value::as_str).map(str::to_owned))
     }
 }
@@ -224,6 +253,12 @@ fn is_number(id: &str) -> bool {
 /// An answer that the protocol does not promise.
 pub(crate) fn unexpected(text: impl Into<String>) -> RemoteError {
     RemoteError::new(ErrorClass::Transient, reason::UNEXPECTED_RESPONSE, text)
+}
+
+/// A row that came at place `at` of a page, and has no id. Whose it is cannot be told, so nothing of it is repeated.
+pub(crate) fn no_id(what: &str, at: usize, item: &Value) -> Unusable {
+    let text = format!("row {} of a page of {what} has no id, so it cannot be kept", at + 1);
+    Unusable { raw: item.to_string(), error: RemoteError::new(ErrorClass::Data, reason::UNEXPECTED_RESPONSE, text) }
 }
 
 /// A cursor that is not of this reader's making.
@@ -253,6 +288,7 @@ async fn soql_rows(
         headers: Vec::new(),
         body: None,
         write: false,
+        values: matches!(which, Which::Equal(_)),
         deadline,
         allowed: None,
     };
@@ -279,9 +315,9 @@ async fn soql_rows(
         }
     }
     let types = Types::of(&entity.format.fields);
-    let records = items.into_iter().map(|item| soql_record(entity, soql, &types, item)).collect::<Option<Vec<_>>>();
-    let records = records.ok_or_else(|| unexpected(format!("a row of {} lacks its id or stamp", entity.name())))?;
-    Ok(Rows { records, cut: cut && paging, server_time: answer.date() })
+    let id = |item: &Value| item.as_object().and_then(|_| entity.format.key.text(item));
+    let rows = Rows::of(entity.name(), items, id, |id, item| soql_record(soql, &types, id, item));
+    Ok(Rows { cut: cut && paging, server_time: answer.date(), ..rows })
 }
 
 /// Which child rows changed, and whose they are. `queryAll`: a child that is deleted is a change of its parent.
@@ -304,32 +340,23 @@ async fn child_rows(
         headers: Vec::new(),
         body: None,
         write: false,
+        values: false,
         deadline,
         allowed: None,
     };
     let (answer, mut body) = line.json(&call).await?;
     let cut = next_link(&body).is_some();
-    let record = |item: Value| {
-        let id = item.get("Id").and_then(scalar)?;
-        let stamp = item.get(stamp)?.as_str()?.to_owned();
-        let modified = moment(&stamp)?;
+    let record = |id: String, item: Value| {
+        let version = item.get(stamp).and_then(Value::as_str).map(str::to_owned);
+        let modified = version.as_deref().and_then(moment);
         let raw = item.to_string();
         let parent = item.get(&child.parent).filter(|parent| parent.is_string()).cloned();
         let body = parent.map(|parent| Document::from_iter([(PARENT.to_owned(), parent)])).unwrap_or_default();
-        let record = NativeRecord {
-            id: ExternalId(id),
-            version: Some(stamp),
-            modified: Some(modified),
-            deleted: false,
-            merged_into: None,
-            body,
-            raw,
-        };
-        Some((modified.to_rfc3339(), record))
+        let record = NativeRecord { id: ExternalId(id), version, modified, deleted: false, merged_into: None, body, raw };
+        (modified.map(Timestamp::to_rfc3339), record)
     };
-    let records = take_records(&mut body, &child.from)?.into_iter().map(record).collect::<Option<Vec<_>>>();
-    let records = records.ok_or_else(|| unexpected(format!("a row of {} lacks its id or stamp", child.from)))?;
-    Ok(Rows { records, cut, server_time: answer.date() })
+    let rows = Rows::of(&child.from, take_records(&mut body, &child.from)?, |item| item.get("Id").and_then(scalar), record);
+    Ok(Rows { cut, server_time: answer.date(), ..rows })
 }
 
 fn take_records(body: &mut Value, what: &str) -> Result<Vec<Value>, RemoteError> {
@@ -516,18 +543,19 @@ fn is_date(text: &str) -> bool {
     chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok()
 }
 
-fn soql_record(entity: &Entity, soql: &SoqlFormat, types: &Types, item: Value) -> Option<(String, NativeRecord)> {
-    let id = entity.format.key.text(&item)?;
-    let stamp_text = item.get(&soql.stamp)?.as_str()?.to_owned();
-    let modified = moment(&stamp_text)?;
+fn soql_record(soql: &SoqlFormat, types: &Types, id: String, item: Value) -> Row {
+    let version = item.get(&soql.stamp).and_then(Value::as_str).map(str::to_owned);
+    let modified = version.as_deref().and_then(moment);
     let deleted = soql.deleted.as_ref().is_some_and(|field| item.get(field) == Some(&Value::Bool(true)));
     let master = soql.merged.as_ref().filter(|_| deleted).and_then(|field| item.get(field)?.as_str());
     let merged_into = master.filter(|master| !master.is_empty()).map(ExternalId::from);
     let raw = item.to_string();
-    let Value::Object(body) = types.apply("", item) else { return None };
-    let (stamp, version, modified) = (modified.to_rfc3339(), Some(stamp_text), Some(modified));
+    let body = match types.apply("", item) {
+        Value::Object(body) => body,
+        _ => Document::new(),
+    };
     let record = NativeRecord { id: ExternalId(id), version, modified, deleted, merged_into, body, raw };
-    Some((stamp, record))
+    (modified.map(Timestamp::to_rfc3339), record)
 }
 
 // === SuiteQL ===
@@ -651,7 +679,7 @@ async fn suiteql_items(
     text: &str,
     limit: u32,
     deadline: Instant,
-    what: &str,
+    (what, values): (&str, bool),
 ) -> Result<(Vec<Value>, Option<Timestamp>, bool), RemoteError> {
     let call = Call {
         what: format!("the query of {what}"),
@@ -661,6 +689,7 @@ async fn suiteql_items(
         headers: vec![("Prefer".into(), "transient".into())],
         body: Some(json!({ "q": text }).to_string()),
         write: false,
+        values,
         deadline,
         allowed: None,
     };
@@ -672,41 +701,37 @@ async fn suiteql_items(
     }
 }
 
-fn suiteql_record(columns: &[Column<'_>], _types: &Types, mut item: Value) -> Option<(String, NativeRecord)> {
-    let fields = item.as_object_mut()?;
-    let id = scalar(fields.get("cursor_id")?)?;
-    let stamp = fields.get("cursor_stamp")?.as_str()?.to_owned();
-    let modified = moment(&stamp)?;
+fn cursor_id(item: &Value) -> Option<String> {
+    item.get("cursor_id").and_then(scalar)
+}
+
+/// The stamp of a row, if it is one.
+fn cursor_stamp(item: &Value) -> Option<(String, Timestamp)> {
+    let stamp = item.get("cursor_stamp")?.as_str()?;
+    Some((stamp.to_owned(), moment(stamp)?))
+}
+
+fn suiteql_record(columns: &[Column<'_>], id: String, mut item: Value) -> Row {
+    let (stamp, modified) = cursor_stamp(&item).unzip();
     let mut body = Document::new();
     let mut raw = Document::new();
     for column in columns {
-        let value = fields.remove(&column.alias).unwrap_or(Value::Null);
+        let value = item.get_mut(&column.alias).map(Value::take).unwrap_or_default();
         if !value.is_null() {
             document::set(&mut raw, &column.field.name, value.clone());
         }
         document::set(&mut body, &column.field.name, decode::typed(column.field.kind, value));
     }
     let raw = Value::Object(raw).to_string();
-    let record = NativeRecord {
-        id: ExternalId(id),
-        version: Some(stamp.clone()),
-        modified: Some(modified),
-        deleted: false,
-        merged_into: None,
-        body,
-        raw,
-    };
-    Some((stamp, record))
+    let record = NativeRecord { id: ExternalId(id), version: stamp.clone(), modified, deleted: false, merged_into: None, body, raw };
+    (stamp, record)
 }
 
-fn deleted_record(item: Value) -> Option<(String, NativeRecord)> {
-    let id = scalar(item.get("cursor_id")?)?;
-    let stamp = item.get("cursor_stamp")?.as_str()?.to_owned();
-    let modified = moment(&stamp)?;
-    let raw = item.to_string();
-    let (modified, body) = (Some(modified), Document::new());
+fn deleted_record(id: String, item: Value) -> Row {
+    let (stamp, modified) = cursor_stamp(&item).unzip();
+    let (raw, body) = (item.to_string(), Document::new());
     let record = NativeRecord { id: ExternalId(id), version: None, modified, deleted: true, merged_into: None, body, raw };
-    Some((stamp, record))
+    (stamp, record)
 }
 
 fn scalar(value: &Value) -> Option<String> {

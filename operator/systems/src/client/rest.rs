@@ -2,7 +2,7 @@
 
 use super::credentials::invalid;
 use super::line::{Call, Line};
-use super::query::{bad_cursor, unexpected};
+use super::query::{bad_cursor, no_id, unexpected};
 use super::types::{NativeRecord, Page};
 use crate::decode::{self, Types};
 use crate::definition::Entity;
@@ -11,10 +11,14 @@ use fairlead_model::{ErrorClass, ExternalId, FieldPath, RemoteError, Timestamp, 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// The most pages of one pass.
 const MAX_PAGES: u32 = 100_000;
+
+/// How far the clock in the vendor's answers may be ahead of the one that stamps its records.
+const SKEW: Duration = Duration::from_secs(60);
 
 /// Where a reader stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -23,9 +27,12 @@ struct Position {
     /// What `{{cursor}}` is in this pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     from: Option<String>,
-    /// The newest stamp of this pass's first page and before: where the next pass may safely begin, but for the lag.
+    /// The newest stamp from before this pass began: where the next pass may safely begin, but for the lag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     newest: Option<String>,
+    /// The vendor's clock when it answered the pass's first page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    began: Option<Timestamp>,
     /// The parameters of the next page.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     next: BTreeMap<String, String>,
@@ -56,15 +63,32 @@ pub(crate) async fn read(
         call.query.retain(|(known, _)| known != name);
         call.query.push((name.clone(), value.clone()));
     }
-    let (_, body) = line.json(&call).await?;
+    let (answer, body) = line.json(&call).await?;
     let items = read.records.as_ref().and_then(|path| path.get(&body)).and_then(Value::as_array);
     let items = items.ok_or_else(|| unexpected(format!("the answer to {} holds no list of records", call.what)))?;
     let types = Types::of(&entity.format.fields);
-    let records = items.iter().map(|item| record(entity, &types, item)).collect::<Option<Vec<_>>>();
-    let records = records.ok_or_else(|| unexpected(format!("a record of {} has no id", entity.name())))?;
+    let (mut records, mut unusable) = (Vec::new(), Vec::new());
+    for (at, item) in items.iter().enumerate() {
+        match record(entity, &types, item) {
+            Some(record) => records.push(record),
+            None => unusable.push(no_id(entity.name(), at, item)),
+        }
+    }
     if let Some(CursorFormat { field, .. }) = &read.cursor {
-        // Lists need not be ordered: the newest stamp counts, and only once the pass has ended.
-        position.newest = items.iter().filter_map(|item| field.text(item)).chain(position.newest).max_by_key(|stamp| order(stamp));
+        let begins = position.pages == 0;
+        if begins {
+            position.began = answer.date();
+        }
+        // Lists need not be ordered: the newest stamp counts, and only once the pass has ended. It must not be newer than the pass's
+        // beginning, or a record that was read first and changed meanwhile would lie before it. The first page shows nothing newer; of
+        // later pages counts what is older by the vendor's own clock. Without them a list that begins with its oldest records would be read
+        // from its second page on, then from its third, and so on.
+        let old = |stamp: &str| {
+            let moments = position.began.zip(Timestamp::parse(stamp));
+            moments.is_some_and(|(began, moment)| moment.plus(SKEW) <= began)
+        };
+        let stamps = items.iter().filter_map(|item| field.text(item)).filter(|stamp| begins || old(stamp));
+        position.newest = stamps.chain(position.newest).max_by_key(|stamp| order(stamp));
     }
     let next: BTreeMap<String, String> = read.next.iter().filter_map(|(name, path)| Some((name.clone(), path.text(&body)?))).collect();
     let next: BTreeMap<String, String> = next.into_iter().filter(|(_, value)| !value.is_empty()).collect();
@@ -78,12 +102,13 @@ pub(crate) async fn read(
             Some(moment) => Timestamp(moment.0.saturating_sub(i64::try_from(lag.as_millis()).unwrap_or(0))).to_rfc3339(),
             None => stamp.to_owned(),
         });
-        Position { from: from.or(position.from), newest: None, next, pages: 0 }
+        // Never back: everything from before this pass's beginning has been seen, and a stamp that is none must not move the cursor.
+        Position { from: from.into_iter().chain(position.from).max_by_key(|stamp| order(stamp)), ..Position::default() }
     } else {
         Position { next, pages: position.pages + 1, ..position }
     };
     let cursor = serde_json::to_value(&position).map_err(|_| unexpected("the cursor cannot be written"))?;
-    Ok(Page { records, cursor, caught_up })
+    Ok(Page { records, cursor, caught_up, unusable })
 }
 
 /// Stamps in order: moments by time, anything else by number or text.
@@ -125,7 +150,8 @@ pub(crate) async fn search(
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let values = [("field", field.to_string()), ("value", text)];
     let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let call = line.call(format!("the search for {}", entity.name()), &search.request, &values, false)?;
+    let mut call = line.call(format!("the search for {}", entity.name()), &search.request, &values, false)?;
+    call.values = true;
     let (_, body) = line.json(&call).await?;
     let items = search.records.get(&body).and_then(Value::as_array);
     let items = items.ok_or_else(|| unexpected(format!("the answer to {} holds no list of records", call.what)))?;

@@ -91,7 +91,7 @@ impl SendError {
             Self::TooLarge => {
                 let text =
                     format!("the answer to {what} is larger than {} MiB; ask for fewer fields or smaller pages", MAX_BODY / 1024 / 1024);
-                RemoteError::new(ErrorClass::Transient, reason::UNEXPECTED_RESPONSE, text)
+                RemoteError::new(ErrorClass::Transient, reason::ANSWER_TOO_LARGE, text)
             }
         }
     }

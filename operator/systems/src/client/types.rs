@@ -27,6 +27,17 @@ pub struct Page {
     pub cursor: serde_json::Value,
     /// The page reached the present: the next one is worth asking for when something may have changed.
     pub caught_up: bool,
+    /// Rows of this page that are no records. The cursor goes on past them, so whoever reads the page must keep them.
+    pub unusable: Vec<Unusable>,
+}
+
+/// A row that cannot become a record: it has no id.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unusable {
+    /// What came, as JSON text, for a dead letter.
+    pub raw: String,
+    /// What is wrong, and with which row of which page.
+    pub error: RemoteError,
 }
 
 /// A record as the vendor holds it.

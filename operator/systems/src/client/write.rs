@@ -2,7 +2,7 @@
 //!
 //! A request that was sent and not answered, or answered with something unreadable, has an unknown outcome for every item in it.
 
-use super::classify::{self, Told, Tried};
+use super::classify::Told;
 use super::credentials::invalid;
 use super::line::{Allowed, Call, Line, Path};
 use super::transport::Answer;
@@ -173,6 +173,7 @@ async fn collection(line: &Line, entity: &Entity, group: Group, chunk: Vec<Prepa
         headers: Vec::new(),
         body,
         write: true,
+        values: true,
         deadline: line.soon(),
         allowed: allowed.cloned(),
     };
@@ -217,11 +218,7 @@ fn collection_item(line: &Line, entity: &Entity, prepared: &Prepared<'_>, answer
             let first = answer.get("errors").and_then(|errors| errors.get(0)).unwrap_or(&Value::Null);
             let text = |name: &str| first.get(name).and_then(Value::as_str).map(str::to_owned);
             let field = first.get("fields").and_then(|fields| fields.get(0)).and_then(Value::as_str).map(str::to_owned);
-            let told = Told { code: text("statusCode").or_else(|| text("errorCode")), message: text("message"), field };
-            let tried = Tried { system: line.definition.system(), what: &what, write: true };
-            let mut error = classify::judge_item(&line.definition.format, tried, &told);
-            error.message = line.credentials.redact(&error.message);
-            Err(error)
+            Err(line.judge_item(&what, &Told { code: text("statusCode").or_else(|| text("errorCode")), message: text("message"), field }))
         }
         _ => Err(unknown(line, &what, "without saying whether it succeeded")),
     }
@@ -256,7 +253,7 @@ async fn single(line: &Line, entity: &Entity, prepared: Prepared<'_>, allowed: O
     vec![(at, Box::pin(single_item(line, entity, &prepared, allowed)).await)]
 }
 
-/// The request for an item, and whether the correlation key travels in it.
+/// The request for an item, if the definition words one.
 fn choose<'a>(entity: &'a Entity, item: &WriteItem) -> Option<&'a WriteFormat> {
     let format = &entity.format;
     match item.operation {
@@ -284,14 +281,7 @@ async fn single_item(line: &Line, entity: &Entity, prepared: &Prepared<'_>, allo
         call.body = encode::body_text(template, &record, &format!("[{record}]"));
     }
     let answer = line.send(&call).await?;
-    let written = single_result(entity, &format.result, item, &answer);
-    written.map_err(|why| {
-        if item.operation == WriteOperation::Create {
-            unknown(line, &call.what, why)
-        } else {
-            unknown(line, &call.what, "with something unreadable")
-        }
-    })
+    single_result(entity, &format.result, item, &answer).map_err(|why| unknown(line, &call.what, why))
 }
 
 fn single_result(entity: &Entity, format: &ResultFormat, item: &WriteItem, answer: &Answer) -> Result<Written, &'static str> {
@@ -360,10 +350,7 @@ async fn batch_request(line: &Line, entity: &Entity, batch: &BatchFormat, chunk:
             let first = |paths: &[crate::definition::path::AnswerPath]| paths.iter().find_map(|path| path.text(answer));
             let told = Told { code: first(&places.code).or(status), message: first(&places.message), field: first(&places.field) };
             let what = format!("the {} of {}", prepared.item.operation.word(), entity.name());
-            let mut error =
-                classify::judge_item(&line.definition.format, Tried { system: line.definition.system(), what: &what, write: true }, &told);
-            error.message = line.credentials.redact(&error.message);
-            return (prepared.at, Err(error));
+            return (prepared.at, Err(line.judge_item(&what, &told)));
         }
         let id = batch.result.id.as_ref().and_then(|path| path.text(answer)).map(ExternalId).or_else(|| prepared.item.id.clone());
         let record = batch.result.record.as_ref().and_then(|path| path.get(answer)).cloned().map(|record| types.apply("", record));

@@ -9,12 +9,16 @@ mod merge;
 pub(crate) mod path;
 pub(crate) mod template;
 
-use fairlead_model::FieldPath;
+use crate::client::credentials::invalid;
+use crate::message;
 use fairlead_model::schema::NativeSchema;
+use fairlead_model::unit::ConnectorUnit;
+use fairlead_model::{FieldPath, RemoteError};
 use format::{AuthFormat, EntityFormat, FieldFormat, Format};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The slice in which every entity is read.
@@ -53,6 +57,7 @@ pub struct Definition {
     source: Value,
     pub(crate) format: Format,
     entities: BTreeMap<String, Entity>,
+    text: OnceLock<Arc<str>>,
 }
 
 impl PartialEq for Definition {
@@ -109,7 +114,7 @@ pub struct Parameter {
 #[derive(Debug, Clone)]
 pub struct Entity {
     pub(crate) format: EntityFormat,
-    pub(crate) schema: NativeSchema,
+    pub(crate) schema: Arc<NativeSchema>,
     slices: Vec<String>,
     key_fields: Vec<FieldPath>,
 }
@@ -161,13 +166,24 @@ impl Definition {
             return Err(findings);
         }
         let entities = format.entities.iter().map(|entity| (entity.name.clone(), Entity::of(entity.clone()))).collect();
-        Ok(Self { source, format, entities })
+        Ok(Self { source, format, entities, text: OnceLock::new() })
     }
 
-    /// The complete definition as text, `extends` resolved. Parsing it gives the same definition.
+    /// The complete definition as text, `extends` resolved. Parsing it gives the same definition. Every call gives the same allocation.
     #[must_use]
-    pub fn to_text(&self) -> String {
-        self.source.to_string()
+    pub fn text(&self) -> &Arc<str> {
+        self.text.get_or_init(|| self.source.to_string().into())
+    }
+
+    /// The definition that a connector speaks by.
+    ///
+    /// # Errors
+    /// What is wrong with it, as an error of the connector's configuration.
+    pub fn of_unit(unit: &ConnectorUnit) -> Result<Self, RemoteError> {
+        Self::parse(&unit.definition).map_err(|findings| {
+            let first = findings.first().map(ToString::to_string).unwrap_or_default();
+            invalid(message::clean(&format!("the system definition is not usable: {first}"), 400))
+        })
     }
 
     /// The system's name.
@@ -233,7 +249,7 @@ impl Definition {
 
 impl Entity {
     fn of(format: EntityFormat) -> Self {
-        let schema = format.fields.iter().map(|field| (field.name.clone(), field.native())).collect();
+        let schema = Arc::new(format.fields.iter().map(|field| (field.name.clone(), field.native())).collect());
         let deletes = format.read.as_ref().and_then(|read| read.suiteql.as_ref()).is_some_and(|suiteql| suiteql.deletes.is_some());
         let children =
             format.read.iter().filter_map(|read| read.soql.as_ref()).flat_map(|soql| soql.children.iter().map(|child| child.name.as_str()));
@@ -250,7 +266,7 @@ impl Entity {
 
     /// Its fields by path.
     #[must_use]
-    pub fn native_schema(&self) -> &NativeSchema {
+    pub fn native_schema(&self) -> &Arc<NativeSchema> {
         &self.schema
     }
 
@@ -309,6 +325,14 @@ impl Entity {
         let Some(key) = key else { return false };
         let known = self.key_fields.iter().any(|field| field.to_string() == key);
         known && (self.format.collections.is_some() || self.format.upsert.as_ref().is_some_and(|upsert| upsert.idempotent))
+    }
+
+    /// Whether a change that is sent twice does the same as one that is sent once.
+    #[must_use]
+    pub fn idempotent_update(&self) -> bool {
+        let update = self.format.update.as_ref().or(self.format.upsert.as_ref());
+        let once = update.is_some_and(|update| update.idempotent) && self.format.batch.as_ref().is_none_or(|batch| batch.idempotent);
+        self.format.collections.is_some() || once
     }
 
     /// The most records that travel in one request.

@@ -104,8 +104,8 @@ entities:
     );
     assert!(account.can_archive());
     assert!(definition.entity("Contact").is_some());
-    assert_eq!(Definition::parse(&definition.to_text()).unwrap(), definition);
-    assert_eq!(Catalog::builtin().resolve(&definition.to_text()).unwrap(), definition);
+    assert_eq!(Definition::parse(definition.text()).unwrap(), definition);
+    assert_eq!(Catalog::builtin().resolve(definition.text()).unwrap(), definition);
     assert!(
         Definition::extend(Catalog::builtin().get("netsuite").unwrap(), text).unwrap_err()[0].message.contains("must extend \"netsuite\"")
     );
@@ -137,7 +137,7 @@ proptest::proptest! {
         let end = (at + cut).min(MINIMAL.len());
         let text = format!("{}{put}{}", &MINIMAL[..at], &MINIMAL[end..]);
         if let Ok(definition) = Definition::parse(&text) {
-            proptest::prop_assert_eq!(Definition::parse(&definition.to_text()).unwrap(), definition);
+            proptest::prop_assert_eq!(Definition::parse(definition.text()).unwrap(), definition);
         }
     }
 }

@@ -8,8 +8,8 @@ use fairlead_model::unit::{CircuitBreaker, ConnectorUnit, Limits};
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, ObjectRef, RemoteError, SystemClock};
 use fairlead_simulators::{Options, Simulator, System};
 use fairlead_systems::{
-    Catalog, Client, EndpointPolicy, NativeRecord, Page, ReadRequest, SecretData, SecretError, SecretSource, SecretString, WriteBatch,
-    WriteItem, WriteOperation,
+    Catalog, Client, Definition, EndpointPolicy, NativeRecord, Page, ReadRequest, SecretData, SecretError, SecretSource, SecretString,
+    WriteBatch, WriteItem, WriteOperation,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -66,7 +66,7 @@ pub(crate) fn unit(definition: &str, system: &str, endpoint: &str, method: &str)
         object: ObjectRef::new("test", "connector"),
         generation: 1,
         digest: Digest::default(),
-        definition: definition.to_owned(),
+        definition: definition.into(),
         system: system.to_owned(),
         version: String::new(),
         endpoint: endpoint.to_owned(),
@@ -85,7 +85,8 @@ pub(crate) fn local() -> EndpointPolicy {
 }
 
 pub(crate) fn connect(unit: &ConnectorUnit, secrets: &Arc<Secrets>) -> Client {
-    Client::connect(unit, secrets.clone(), &local(), Arc::new(SystemClock)).unwrap_or_else(|error| panic!("{error}"))
+    let definition = Arc::new(Definition::of_unit(unit).unwrap());
+    Client::connect(unit, definition, secrets.clone(), &local(), Arc::new(SystemClock)).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A simulator and a client of it.
@@ -108,7 +109,7 @@ impl Bed {
         };
         let credentials = simulator.credentials();
         let secrets = Secrets::of(credentials.iter().map(|(key, value)| (key.as_str(), value.as_str())), "127.0.0.1");
-        let mut unit = unit(&definition.to_text(), system.name(), simulator.endpoint(), method);
+        let mut unit = unit(definition.text(), system.name(), simulator.endpoint(), method);
         if let Some(account) = credentials.get("account").filter(|_| system == System::Netsuite) {
             unit.parameters.insert("account".into(), account.clone());
         }
