@@ -53,6 +53,7 @@ function page(shown, may, reload) {
     open ? null : el("p", { class: "notice" }, `Closed: ${shown.closed.reason} by ${shown.closed.author}, `, when(shown.closed.at)),
     el("div", { class: "card padded" }, el("dl", { class: "facts" },
       el("dt", {}, "What is wrong"), el("dd", {}, shown.message),
+      shown.detail ? [el("dt", {}, "In the system's words"), el("dd", {}, shown.detail)] : null,
       el("dt", {}, "Reason"), el("dd", {}, el("code", {}, shown.reason), ` (${shown.class})`),
       shown.field ? [el("dt", {}, "Field"), el("dd", {}, el("code", {}, shown.field))] : null,
       el("dt", {}, "Integration"), el("dd", {}, shown.integration),

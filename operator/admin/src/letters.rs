@@ -77,10 +77,12 @@ pub(crate) async fn show(
     let mut shown = summary(&dead);
     shown["original"] = fields(&letter.original, form);
     shown["payload"] = letter.payload.as_deref().map_or(Value::Null, |payload| fields(payload, Form::Native));
+    // It may repeat any value, whatever the masks say of its fields.
+    shown["detail"] = json!(letter.detail.as_ref().filter(|_| asked.personal));
     shown["correctable"] = json!(match letter.stage {
-        Stage::Inbound | Stage::Identity => "original",
+        Stage::Inbound | Stage::Identity if letter.external_id.is_some() => "original",
         Stage::Delivery => "payload",
-        Stage::Outbound => "",
+        _ => "",
     });
     Ok(Json(shown))
 }

@@ -6,9 +6,9 @@ use crate::problem::Problem;
 use crate::rates::{self, Rates};
 use crate::{console, letters};
 use async_trait::async_trait;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::map_response;
+use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -22,6 +22,7 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tower::limit::GlobalConcurrencyLimitLayer;
@@ -30,6 +31,9 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 const MAX_BODY: usize = 256 * 1024;
 /// Requests that are answered at once, probes aside.
 const AT_ONCE: usize = 32;
+
+/// The longest that a request may take, its body included.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the process knows of the resources and of itself.
 #[async_trait]
@@ -90,10 +94,9 @@ impl Surface {
 
     /// The ledgers of what runs, with their rates.
     async fn books(&self) -> Result<(BTreeMap<ObjectKey, Snapshot>, BTreeMap<ObjectKey, crate::Rate>), StoreError> {
-        let mut books = BTreeMap::new();
-        for key in self.reports().integrations.keys() {
-            books.insert(key.clone(), self.store.snapshot(&key.0, SystemClock.now()).await?);
-        }
+        let mut counted = self.store.snapshots(None, SystemClock.now()).await?;
+        let running = self.reports();
+        let books = running.integrations.keys().map(|key| (key.clone(), counted.remove(&key.0).unwrap_or_default())).collect();
         let rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner).observe(&books, Instant::now());
         Ok((books, rates))
     }
@@ -113,8 +116,15 @@ pub(crate) fn router(surface: Arc<Surface>) -> Router {
         .route("/api/v1/dead-letters/{id}/discard", post(letters::discard))
         .layer(map_response(never_stored))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(GlobalConcurrencyLimitLayer::new(AT_ONCE));
+        .layer(GlobalConcurrencyLimitLayer::new(AT_ONCE))
+        .layer(from_fn(in_time));
     Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).merge(api).merge(console::routes()).with_state(surface)
+}
+
+/// Whoever sends a body drop by drop holds its place for so long only.
+async fn in_time(request: Request, next: Next) -> Response {
+    let answer = tokio::time::timeout(PATIENCE, next.run(request)).await;
+    answer.unwrap_or_else(|_| (StatusCode::REQUEST_TIMEOUT, "the request took too long").into_response())
 }
 
 async fn never_stored(mut response: Response) -> Response {

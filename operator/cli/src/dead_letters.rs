@@ -20,7 +20,7 @@ const MAX: usize = 1000;
 #[derive(Debug, Args)]
 pub(crate) struct DeadLetters {
     /// The state folder of `run` or `operator`.
-    #[arg(long, default_value = ".fairlead", global = true)]
+    #[arg(long, env = "FAIRLEAD_STATE", default_value = ".fairlead", global = true)]
     state: PathBuf,
     /// How they are printed.
     #[arg(short, long, default_value = "table", global = true)]
@@ -180,6 +180,7 @@ fn to_json(dead: &DeadLetter) -> Value {
         "reason": letter.reason,
         "field": letter.field,
         "message": letter.message,
+        "detail": letter.detail,
         "attempts": letter.attempts,
         "original": parse(&letter.original),
         "payload": letter.payload.as_deref().map(parse),

@@ -21,7 +21,6 @@ use fairlead_store::Store;
 use fairlead_systems::EndpointPolicy;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -106,10 +105,8 @@ impl Stage {
         self.home.tick().await?;
         let Some(table) = self.table.as_mut().filter(|table| table.drawn.is_none_or(|at| at.elapsed() >= REDRAW)) else { return Ok(()) };
         let reports = self.home.reports();
-        let mut books = BTreeMap::new();
-        for key in reports.integrations.keys() {
-            books.insert(key.clone(), self.store.snapshot(&key.0, SystemClock.now()).await?);
-        }
+        let mut counted = self.store.snapshots(None, SystemClock.now()).await?;
+        let books = reports.integrations.keys().map(|key| (key.clone(), counted.remove(&key.0).unwrap_or_default())).collect();
         let rates = table.rates.observe(&books, tokio::time::Instant::now());
         let overview = Overview::of(&self.home.listing(), &reports, &books, &rates);
         let mut lines = vec![String::new()];

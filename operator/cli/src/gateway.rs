@@ -4,8 +4,10 @@
 use anyhow::{Context as _, bail};
 use async_trait::async_trait;
 use clap::Args;
+use fairlead_contract::Violation;
 use fairlead_controller::Runtime;
 use fairlead_engine::Engine;
+use fairlead_engine::decide::direct::Refused;
 use fairlead_engine::serve::{Records, ServeError};
 use fairlead_gateway as gateway;
 use fairlead_gateway::issuer::DevelopmentIssuer;
@@ -235,9 +237,9 @@ impl gateway::IdempotencyLog for StoreLog {
         }
     }
 
-    async fn abandon(&self, scope: &gateway::Scope) {
+    async fn release(&self, scope: &gateway::Scope) {
         if let Err(error) = self.0.abandon_write(&scope_text(scope)).await {
-            tracing::warn!(%error, "a write that reached nobody could not be forgotten; its key is free again later");
+            tracing::warn!(%error, "a write without a final answer could not be let go; it may be repeated later");
         }
     }
 }
@@ -336,31 +338,27 @@ impl Backend for Bound {
 
     async fn create(&self, call: &Call, document: Document) -> Result<gateway::Record, BackendError> {
         let target = choose(&self.create, &document)?;
-        // The same request is the same record, however often it is sent and wherever a process died meanwhile.
         let id = match &call.idempotency_key {
-            Some(key) => Uuid::new_v5(&CREATED, serde_json::json!([call.contract.0, call.consumer, key]).to_string().as_bytes()),
+            Some(key) => created(&call.contract, &call.consumer, key, &document),
             None => Uuid::now_v7(),
         };
-        let write = self.records.create(&target.integration, &target.participant, RecordId(id), document);
-        within(call, write).await
+        let made = self.records.create(&target.integration, &target.participant, RecordId(id), document, call.deadline).await;
+        made.map(record).map_err(told)
     }
 
     async fn update(&self, call: &Call, update: Update) -> Result<gateway::Record, BackendError> {
         let target = choose(&self.update, &update.document)?;
-        let write = self.records.update(&target.integration, &target.participant, update.id, update.base, update.document);
-        within(call, write).await
+        let (integration, participant) = (&target.integration, &target.participant);
+        let made = self.records.update(integration, participant, update.id, update.base, update.document, call.deadline).await;
+        made.map(record).map_err(told)
     }
 }
 
-/// Waits for a write until the caller stops waiting; the write goes on by itself.
-async fn within(
-    call: &Call,
-    write: impl Future<Output = Result<fairlead_store::Record, ServeError>>,
-) -> Result<gateway::Record, BackendError> {
-    match tokio::time::timeout_at(call.deadline, write).await {
-        Ok(written) => written.map(record).map_err(told),
-        Err(_) => Err(BackendError::Timeout { sent: true }),
-    }
+/// The id of a created record. The same request is the same record, however often it is sent, wherever a process died meanwhile, and whether or
+/// not its key is still remembered. What is to be created belongs to the request: under a key that was used before, other data is another record.
+fn created(contract: &ObjectKey, consumer: &str, key: &str, document: &Document) -> Uuid {
+    let request = serde_json::json!([contract.0, consumer, key, Digest::of_serialized(document).0]);
+    Uuid::new_v5(&CREATED, request.to_string().as_bytes())
 }
 
 fn record(record: fairlead_store::Record) -> gateway::Record {
@@ -372,18 +370,42 @@ fn told(error: ServeError) -> BackendError {
         ServeError::NotFound => BackendError::NotFound,
         ServeError::Gone => BackendError::Gone,
         ServeError::Changed => BackendError::Changed,
-        ServeError::Conflict(detail) => BackendError::Conflict(detail),
-        ServeError::Refused { detail, fields } => {
-            let violation = |refused: fairlead_engine::decide::direct::Refused| fairlead_contract::Violation {
-                path: refused.field.to_string(),
-                pointer: refused.field.to_pointer(),
-                message: refused.message,
-            };
-            BackendError::Rejected { detail, violations: fields.into_iter().map(violation).collect() }
+        ServeError::Conflict(detail) => BackendError::Conflict { detail, violations: Vec::new(), retry_after: None },
+        ServeError::NotYet { detail, fields, retry_after } => {
+            BackendError::Conflict { detail, violations: violations(fields), retry_after: Some(retry_after) }
         }
+        ServeError::Refused { detail, fields } => BackendError::Rejected { detail, violations: violations(fields) },
         ServeError::Throttled(retry_after) => BackendError::Throttled { retry_after },
-        ServeError::Unavailable { detail, retry_after } => BackendError::Unavailable { detail, retry_after, sent: false },
+        ServeError::Unavailable { detail, retry_after } => BackendError::Unavailable { detail, retry_after },
+        ServeError::Late => BackendError::Timeout { sent: false },
         ServeError::Unknown => BackendError::Timeout { sent: true },
         ServeError::Defect(why) => BackendError::Internal(why),
+    }
+}
+
+fn violations(fields: Vec<Refused>) -> Vec<Violation> {
+    let violation =
+        |refused: Refused| Violation { path: refused.field.to_string(), pointer: refused.field.to_pointer(), message: refused.message };
+    fields.into_iter().map(violation).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn a_key_makes_one_record_of_one_request_and_another_of_other_data() {
+        let id =
+            |consumer: &str, key: &str, data: Value| created(&ObjectKey("sales/customer".into()), consumer, key, data.as_object().unwrap());
+        let first = id("shop", "k", json!({"name": "A", "taxId": "1"}));
+        assert_eq!(first, id("shop", "k", json!({"taxId": "1", "name": "A"})), "the order of fields is no difference");
+        for other in [
+            id("shop", "k", json!({"name": "B", "taxId": "1"})),
+            id("shop", "l", json!({"name": "A", "taxId": "1"})),
+            id("office", "k", json!({"name": "A", "taxId": "1"})),
+        ] {
+            assert_ne!(first, other);
+        }
     }
 }

@@ -5,14 +5,14 @@
 
 use crate::files::{self, FileSecrets, Loaded, Problem};
 use crate::gateway::{self, GatewayArgs, Runtimes};
-use fairlead_api::Kind;
+use fairlead_api::{API_VERSION, Kind};
 use fairlead_controller::Runtime as _;
 use fairlead_engine::way::Witness;
 use fairlead_engine::{Config as EngineConfig, Engine};
 use fairlead_model::report::{ParticipantState, Reports};
 use fairlead_model::unit::Units;
 use fairlead_model::{Clock, ObjectRef, SystemClock, Timestamp};
-use fairlead_plan::{Config, Finding, Moment, Planned, Planner, Statuses, World, merge_last_good, object_ref, statuses};
+use fairlead_plan::{Config, Finding, Moment, Planned, Planner, Statuses, Undecodable, World, merge_last_good, object_ref, statuses};
 use fairlead_store::Store;
 use fairlead_systems::{Catalog, EndpointPolicy};
 use prometheus_client::registry::Registry;
@@ -214,12 +214,28 @@ impl Home {
         items.extend(self.world.contracts.iter().filter_map(|object| serde_json::to_value(object).ok()));
         items.extend(self.world.connectors.iter().filter_map(|object| serde_json::to_value(object).ok()));
         items.extend(self.world.integrations.iter().filter_map(|object| serde_json::to_value(object).ok()));
+        items.extend(self.world.undecodable.iter().map(|each| self.unread(each)));
         for item in &mut items {
             if item.pointer("/metadata/namespace").is_none() {
                 item["metadata"]["namespace"] = json!("default");
             }
         }
         json!({"apiVersion": "v1", "kind": "List", "items": items})
+    }
+
+    /// An object that cannot be read, as far as it is known, with its status.
+    fn unread(&self, each: &Undecodable) -> Value {
+        let status = match each.kind {
+            Kind::ApiContract => serde_json::to_value(self.statuses.contracts.get(&each.object)),
+            Kind::Connector => serde_json::to_value(self.statuses.connectors.get(&each.object)),
+            Kind::Integration => serde_json::to_value(self.statuses.integrations.get(&each.object)),
+        };
+        json!({
+            "apiVersion": API_VERSION,
+            "kind": each.kind.name(),
+            "metadata": {"name": each.object.name, "namespace": each.object.namespace, "generation": each.generation},
+            "status": status.unwrap_or_default(),
+        })
     }
 
     /// Whether anything still moves, and if not, whether all is well.

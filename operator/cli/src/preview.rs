@@ -8,7 +8,7 @@ use fairlead_engine::program::Program;
 use fairlead_model::unit::ObjectKey;
 use fairlead_model::{Clock, Document, SystemClock, document};
 use fairlead_plan::Config;
-use fairlead_systems::{Catalog, Client, ReadRequest};
+use fairlead_systems::{Catalog, Client, Definition, ReadRequest};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,7 +65,13 @@ impl Preview {
         let connector = planned.units.connectors.get(&ObjectKey::from(&source.unit.connector)).context("its Connector cannot run")?;
         let secrets = Arc::new(FileSecrets::default());
         secrets.replace(loaded.secrets);
-        let client = Client::connect(connector, secrets, &endpoint_policy(&self.allow_endpoints)?, Arc::new(SystemClock))?;
+        let client = Client::connect(
+            connector,
+            Arc::new(Definition::of_unit(connector)?),
+            secrets,
+            &endpoint_policy(&self.allow_endpoints)?,
+            Arc::new(SystemClock),
+        )?;
         let request = ReadRequest {
             entity: source.unit.entity.clone(),
             slice: "main".into(),

@@ -27,7 +27,7 @@ pub(crate) struct Run {
     #[arg(required = true)]
     folder: Vec<PathBuf>,
     /// Where the state lives. Made if missing.
-    #[arg(long, default_value = ".fairlead")]
+    #[arg(long, env = "FAIRLEAD_STATE", default_value = ".fairlead")]
     state: PathBuf,
     /// Where the console, /status, /metrics, /healthz and /readyz are served.
     #[arg(long, default_value = "127.0.0.1:8080")]

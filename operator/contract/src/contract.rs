@@ -14,6 +14,7 @@ use jsonschema::{Draft, PatternOptions, ValidationOptions, Validator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::fmt;
+use std::sync::Arc;
 
 /// Memory for one compiled `pattern`, in bytes.
 const PATTERN_MEMORY: usize = 256 * 1024;
@@ -25,7 +26,7 @@ const SHOWN_VALUES: usize = 12;
 /// A canonical schema, compiled. Cheap to use from many threads.
 #[derive(Debug)]
 pub struct Contract {
-    fields: CanonicalSchema,
+    fields: Arc<CanonicalSchema>,
     /// By top-level field. Each is judged by itself, so that a part of a document can be judged and no document is copied for it.
     properties: Vec<Property>,
     /// Whether fields that the schema does not name are admitted.
@@ -102,12 +103,12 @@ impl Contract {
             properties.push(Property { name: name.clone(), required: required.contains(&name.as_str()), nullable, validator });
         }
         let open = schema.get("additionalProperties").and_then(Value::as_bool).unwrap_or(true);
-        Ok(Self { fields, properties, open })
+        Ok(Self { fields: Arc::new(fields), properties, open })
     }
 
     /// The fields, by path: `name`, `address.country`, `contacts[]` (a list) and `contacts[].email` (a field of each element).
     #[must_use]
-    pub fn fields(&self) -> &CanonicalSchema {
+    pub fn fields(&self) -> &Arc<CanonicalSchema> {
         &self.fields
     }
 

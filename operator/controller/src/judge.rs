@@ -90,8 +90,11 @@ impl Judge {
         self.connectors.retain(|object, _| now.connectors.contains_key(object));
     }
 
-    /// The runtime has reported: what it says anew is to be judged again.
-    pub(crate) fn reported(&mut self, reports: Arc<Reports>, planned: &Planned) {
+    /// The runtime has reported: what it says anew is to be judged again; after a silence everything, for that was judged too.
+    pub(crate) fn reported(&mut self, reports: Arc<Reports>, planned: &Planned, config: &Config) {
+        if self.heard_at().is_some_and(|before| reports.at.since(before) >= config.silent_after) {
+            self.stale.extend(planned.verdicts().map(|verdict| (verdict.kind, verdict.object.clone())));
+        }
         for object in planned.connectors.keys() {
             let key = ObjectKey::from(object);
             if self.reports.connectors.get(&key) != reports.connectors.get(&key) {
@@ -231,7 +234,7 @@ mod tests {
                 (ObjectKey(format!("sales/{name}")), report)
             };
             let connectors = healthy.iter().map(report).collect();
-            self.judge.reported(Arc::new(Reports { at, connectors, ..Reports::default() }), &self.planned);
+            self.judge.reported(Arc::new(Reports { at, connectors, ..Reports::default() }), &self.planned, &self.config);
         }
 
         fn ready(&self, name: &str) -> (String, String) {
@@ -264,6 +267,11 @@ mod tests {
         assert_eq!(scene.ready("a").0, "Unknown");
         scene.judge(START.plus(scene.config.lost_after));
         assert_eq!(scene.ready("a"), ("False".into(), "WorkerNotReporting".into()));
+        // The same words as before the silence are news.
+        let back = START.plus(scene.config.lost_after * 2);
+        scene.report(back, &["a", "b"]);
+        assert_eq!(scene.judge(back).len(), 2);
+        assert_eq!(scene.ready("a").0, "True");
     }
 
     #[test]

@@ -341,7 +341,7 @@ impl Pass {
                 tracing::info!(integration = %key, "its removal is complete");
             }
         }
-        self.judge.reported(reports, &self.planned);
+        self.judge.reported(reports, &self.planned, &self.config);
     }
 
     /// When the passing of time alone asks for a judgement or a plan.

@@ -8,7 +8,7 @@ use fairlead_model::report::{ConnectorReport, Failure};
 use fairlead_model::unit::{ConnectorUnit, ObjectKey};
 use fairlead_model::{Clock, RemoteError, Timestamp};
 use fairlead_systems::{Client, Definition, EndpointPolicy, SecretSource};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -19,17 +19,23 @@ const FIRST_RECHECK: Duration = Duration::from_secs(5);
 
 /// One live connector.
 pub(crate) struct Connection {
-    unit: ConnectorUnit,
-    definition: Option<Definition>,
+    unit: Arc<ConnectorUnit>,
+    definition: Result<Arc<Definition>, RemoteError>,
     system: Result<Arc<dyn System>, RemoteError>,
     probe: Mutex<Option<Result<Timestamp, Failure>>>,
     cancel: CancellationToken,
 }
 
 impl Connection {
-    fn start(unit: ConnectorUnit, secrets: Arc<dyn SecretSource>, policy: &EndpointPolicy, clock: Arc<dyn Clock>) -> Arc<Self> {
-        let definition = Definition::parse(&unit.definition).ok();
-        let system = Client::connect(&unit, secrets, policy, clock.clone()).map(|client| Arc::new(client) as Arc<dyn System>);
+    fn start(
+        unit: Arc<ConnectorUnit>,
+        definition: Result<Arc<Definition>, RemoteError>,
+        secrets: Arc<dyn SecretSource>,
+        policy: &EndpointPolicy,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
+        let connect = |definition: Arc<Definition>| Client::connect(&unit, definition, secrets, policy, clock.clone());
+        let system = definition.clone().and_then(connect).map(|client| Arc::new(client) as Arc<dyn System>);
         let connection = Arc::new(Self { unit, definition, system, probe: Mutex::new(None), cancel: CancellationToken::new() });
         tokio::spawn(Arc::clone(&connection).probe_forever(clock));
         connection
@@ -42,7 +48,7 @@ impl Connection {
 
     /// What the definition says of an entity.
     pub(crate) fn entity(&self, name: &str) -> Option<&fairlead_systems::Entity> {
-        self.definition.as_ref()?.entity(name)
+        self.definition.as_ref().ok()?.entity(name)
     }
 
     /// The failure that keeps every call from succeeding for now: unusable configuration, or refused credentials.
@@ -153,7 +159,7 @@ impl Connectors {
     }
 
     /// Starts what is new or changed, stops what is gone; untouched ones keep their tokens, limits and circuit.
-    pub(crate) fn apply(&self, units: &BTreeMap<ObjectKey, ConnectorUnit>) {
+    pub(crate) fn apply(&self, units: &BTreeMap<ObjectKey, Arc<ConnectorUnit>>) {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         live.retain(|key, connection| {
             let keep = units.get(key).is_some_and(|unit| unit.digest == connection.unit.digest);
@@ -162,9 +168,14 @@ impl Connectors {
             }
             keep
         });
-        for (key, unit) in units {
-            live.entry(key.clone())
-                .or_insert_with(|| Connection::start(unit.clone(), Arc::clone(&self.secrets), &self.policy, Arc::clone(&self.clock)));
+        // Connectors of one system share its definition, as their units share its text.
+        let mut shared: HashMap<_, _> = live.values().map(|connection| (text(&connection.unit), connection.definition.clone())).collect();
+        for (key, unit) in units.iter() {
+            if !live.contains_key(key) {
+                let definition = shared.entry(text(unit)).or_insert_with(|| Definition::of_unit(unit).map(Arc::new)).clone();
+                let (secrets, clock) = (Arc::clone(&self.secrets), Arc::clone(&self.clock));
+                live.insert(key.clone(), Connection::start(Arc::clone(unit), definition, secrets, &self.policy, clock));
+            }
         }
     }
 
@@ -182,4 +193,9 @@ impl Connectors {
             .map(|(key, connection)| (key.clone(), connection.report()))
             .collect()
     }
+}
+
+/// Where the text of a unit's definition lies; the planner gives units of one definition the same one.
+fn text(unit: &ConnectorUnit) -> usize {
+    unit.definition.as_ptr().addr()
 }

@@ -1,27 +1,28 @@
 //! One running Integration: its readers, its lanes, what a new unit asks to be read or compared again, and its report.
 
+use crate::counts::Counts;
 use crate::decide::inbound;
 use crate::lane::Lane;
 use crate::masks::Masks;
-use crate::program::{self, Program};
+use crate::program::{self, Participant, Program};
 use crate::shared::{ParticipantFacts, Shared, Surroundings, lock};
 use crate::source::Source;
 use fairlead_model::report::{IntegrationReport, Lag, ParticipantReport, ParticipantState, Phase, Preview};
 use fairlead_model::unit::InitialLoad;
-use fairlead_model::{ExternalId, RecordId, Timestamp};
+use fairlead_model::{ErrorClass, ExternalId, RecordId, RemoteError};
 use fairlead_store::{Absorb, Checkpoint, DeadLetterFilter, Enqueue, IndexState, Keys, Origin, Reindex, Snapshot, Stage, StoreError};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How often the report is renewed.
-const REPORT_EVERY: Duration = Duration::from_millis(500);
-/// While the store stands still, the last count is good for so long.
-const RECOUNT_AFTER: Duration = Duration::from_secs(10);
+/// A preview maps every record; it is counted anew this often at most.
+const PREVIEW_EVERY: Duration = Duration::from_secs(5);
 /// Ids handled at once when a whole participant is to be read again.
 const PAGE: usize = 1000;
 /// How many dead letters of a participant are read again when a new unit comes.
@@ -48,6 +49,8 @@ impl Running {
             around,
             realm,
             cancel: CancellationToken::new(),
+            prepared: AtomicBool::new(false),
+            whole: AtomicBool::new(false),
             participants,
             live: AtomicU64::new(0),
             guard: Mutex::default(),
@@ -105,9 +108,13 @@ impl Running {
 /// Does what the new unit asks for, then starts readers and lanes.
 async fn run(shared: Arc<Shared>, tasks: TaskTracker) {
     // Also while it is paused: the gateway goes on serving, and finds records by what the unit says.
-    if !until_done(&shared, reindex).await || shared.program.unit.paused || !until_done(&shared, prepare).await {
+    if !until_done(&shared, reindex).await || shared.program.unit.paused || !until_done(&shared, find_moved).await {
         return;
     }
+    if shared.participants.iter().any(|facts| lock(&facts.moved).is_some()) || !until_done(&shared, prepare).await {
+        return;
+    }
+    shared.prepared.store(true, Ordering::Release);
     for (index, participant) in shared.program.participants.iter().enumerate() {
         if participant.readable() {
             tasks.spawn(Source::new(Arc::clone(&shared), index).run());
@@ -172,13 +179,14 @@ async fn reindex(shared: &Shared) -> Result<(), StoreError> {
 async fn prepare(shared: &Shared) -> Result<(), StoreError> {
     let store = &shared.around.store;
     let unit = &shared.program.unit;
+    forget_absent(shared).await?;
     refresh_live(shared, &store.snapshot(&shared.realm, shared.now()).await?);
     let ownership = json!(program::ownership_digest(&unit.ownership));
     let owners_changed = changed(&store.note(&shared.realm, "ownership").await?, &ownership);
     for participant in &shared.program.participants {
         let name = &participant.unit.name;
         let note = format!("table/{name}");
-        let table = json!({"read": participant.read_digest, "write": participant.write_digest});
+        let table = json!({"read": participant.read_digest, "write": participant.write_digest, "of": origin(participant)});
         let before = store.note(&shared.realm, &note).await?;
         if participant.readable() && changed(&before.as_ref().and_then(|b| b.get("read").cloned()), &table["read"]) {
             tracing::info!(integration = %shared.realm, participant = %name, "read rows changed: known records are read again by key");
@@ -206,7 +214,54 @@ async fn prepare(shared: &Shared) -> Result<(), StoreError> {
         store.put_note(&shared.realm, "unit", &revision).await?;
     }
     note_complete(shared).await?;
+    shared.note_loaded().await?;
     resync(shared).await
+}
+
+/// Where a participant's ids and states come from.
+fn origin(participant: &Participant) -> Value {
+    json!([participant.unit.connector, participant.unit.entity])
+}
+
+/// A participant that names another connector or entity than it did: the ids, states and cursor kept under its name are those of other records.
+/// Nothing of the Integration runs then; records would be taken for each other.
+async fn find_moved(shared: &Shared) -> Result<(), StoreError> {
+    for (participant, facts) in shared.program.participants.iter().zip(&shared.participants) {
+        let unit = &participant.unit;
+        let before = shared.around.store.note(&shared.realm, &format!("table/{}", unit.name)).await?;
+        let before = before.as_ref().and_then(|before| before.get("of"));
+        if before.is_some_and(|before| *before != origin(participant)) {
+            let message = format!(
+                "the participant {} names another connector or entity than before, and what is known under its name is not of {} in {}; \
+                 name the participant otherwise, so that it is read and matched anew",
+                unit.name, unit.entity, unit.connector
+            );
+            *lock(&facts.moved) = Some(RemoteError::new(ErrorClass::Configuration, "InvalidSpec", message));
+        }
+    }
+    Ok(())
+}
+
+/// The tables of participants that are there no more are forgotten: who comes back has missed what happened meanwhile, and is compared again.
+async fn forget_absent(shared: &Shared) -> Result<(), StoreError> {
+    const NOTE: &str = "participants";
+    let store = &shared.around.store;
+    let now: BTreeSet<&str> = shared.program.participants.iter().map(|participant| participant.unit.name.as_str()).collect();
+    let note = store.note(&shared.realm, NOTE).await?;
+    let before: BTreeSet<String> = note.as_ref().and_then(|note| BTreeSet::deserialize(note).ok()).unwrap_or_default();
+    for absent in before.iter().filter(|name| !now.contains(name.as_str())) {
+        let table = format!("table/{absent}");
+        let known = store.note(&shared.realm, &table).await?.unwrap_or_default();
+        if known.get("write").is_some() {
+            store.put_note(&shared.realm, &table, &json!({"of": known.get("of")})).await?;
+        }
+    }
+    // Those that were here once stay in the list: nothing else tells that they have records.
+    let all: BTreeSet<&str> = before.iter().map(String::as_str).chain(now).collect();
+    if note != Some(json!(all)) {
+        store.put_note(&shared.realm, NOTE, &json!(all)).await?;
+    }
+    Ok(())
 }
 
 /// What was bad under the unit before may be good under this one: bad reads are read again by key, what was refused enters its lane again.
@@ -307,58 +362,62 @@ async fn rewind(shared: &Shared, index: usize) -> Result<(), StoreError> {
 }
 
 async fn report_forever(shared: Arc<Shared>, report: Arc<Mutex<IntegrationReport>>) {
-    let mut counted = None;
-    let mut preview = None;
+    let mut looks = shared.around.looks.clone();
+    let mut seen = Seen::default();
     loop {
-        let result = observe(&shared, &report, &mut counted, &mut preview).await;
-        shared.store_result(&result);
-        if result.is_ok() {
-            shared.try_store().await;
+        let seen_there = looks.borrow_and_update().seen.clone();
+        if let Some(counts) = seen_there {
+            let result = match counts {
+                Ok(counts) => observe(&shared, &report, &counts, &mut seen).await,
+                Err(error) => Err(error),
+            };
+            shared.store_result(&result);
+            if result.is_ok() {
+                shared.try_store().await;
+            }
+            lock(&report).store_error = lock(&shared.store_error).as_ref().map(|(error, _)| error.clone());
         }
-        lock(&report).store_error = lock(&shared.store_error).as_ref().map(|(error, _)| error.clone());
         tokio::select! {
             () = shared.cancel.cancelled() => return,
-            () = tokio::time::sleep(REPORT_EVERY) => {}
+            looked = looks.changed() => if looked.is_err() { return },
         }
     }
 }
 
-/// A snapshot, and when it was taken.
-struct Counted {
-    sequence: u64,
-    at: Timestamp,
-    snapshot: Snapshot,
+/// The store's sequence at the last look, and what was counted then.
+#[derive(Default)]
+struct Seen {
+    sequence: Option<u64>,
+    preview: Option<Previewed>,
 }
 
-/// Takes a snapshot, if the store has moved since the last one, and writes the report from it.
-async fn observe(
-    shared: &Shared,
-    report: &Mutex<IntegrationReport>,
-    counted: &mut Option<Counted>,
-    preview: &mut Option<Preview>,
-) -> Result<(), StoreError> {
-    let store = &shared.around.store;
-    let (sequence, now) = (store.sequence().await?, shared.now());
-    // What waits falls due without a commit, so an old count is renewed all the same.
-    let moved = counted.as_ref().is_none_or(|last| last.sequence != sequence);
-    let last = counted.take().filter(|last| !moved && now.since(last.at) < RECOUNT_AFTER);
-    let last = match last {
-        Some(last) => last,
-        None => {
-            let snapshot = store.snapshot(&shared.realm, now).await?;
-            refresh_live(shared, &snapshot);
-            note_complete(shared).await?;
-            Counted { sequence, at: now, snapshot }
-        }
-    };
-    let snapshot = &counted.insert(last).snapshot;
+/// A preview, and what it was counted from.
+struct Previewed {
+    preview: Preview,
+    snapshot: Snapshot,
+    at: Instant,
+}
+
+/// Writes the report from what the store holds.
+async fn observe(shared: &Shared, report: &Mutex<IntegrationReport>, counts: &Counts, seen: &mut Seen) -> Result<(), StoreError> {
+    let none = Snapshot::default();
+    let snapshot = counts.of(&shared.realm).unwrap_or(&none);
+    refresh_live(shared, snapshot);
+    let before = seen.sequence.replace(counts.sequence);
+    let moved = before != Some(counts.sequence);
+    // A paused one reads nothing: the first look tells all there is.
+    if moved && (before.is_none() || !shared.program.unit.paused) {
+        note_complete(shared).await?;
+    }
     let loaded = shared.loaded();
     if shared.program.unit.initial_load == InitialLoad::Preview && loaded {
-        if moved || preview.is_none() {
-            *preview = Some(count_preview(shared, snapshot).await?);
+        let stands = |last: &Previewed| last.snapshot == *snapshot || last.at.elapsed() < PREVIEW_EVERY;
+        if !seen.preview.as_ref().is_some_and(stands) {
+            let preview = count_preview(shared, snapshot).await?;
+            seen.preview = Some(Previewed { preview, snapshot: snapshot.clone(), at: Instant::now() });
         }
     } else {
-        *preview = None;
+        seen.preview = None;
     }
 
     let phase = if shared.program.unit.paused {
@@ -367,7 +426,7 @@ async fn observe(
         Phase::Guarded
     } else if !loaded {
         Phase::Backfill
-    } else if preview.is_some() {
+    } else if seen.preview.is_some() {
         Phase::Previewed
     } else {
         Phase::Live
@@ -388,7 +447,7 @@ async fn observe(
     report.last_delivered = snapshot.last_delivered;
     report.last_error.clone_from(&lock(&shared.last_error));
     report.balanced = balanced;
-    report.preview = *preview;
+    report.preview = seen.preview.as_ref().map(|last| last.preview);
     report.guard.clone_from(&lock(&shared.guard));
     Ok(())
 }
@@ -401,7 +460,7 @@ fn participant_report(shared: &Shared, index: usize, snapshot: &Snapshot) -> Par
     let participant = &shared.program.participants[index];
     let facts = &shared.participants[index];
     let name = &participant.unit.name;
-    let refused = lock(&facts.paused).clone().or_else(|| lock(&facts.refused).clone());
+    let refused = [&facts.moved, &facts.paused, &facts.refused].into_iter().find_map(|why| lock(why).clone());
     let paused_by = refused.or_else(|| shared.connection(index).map_or_else(Some, |connection| connection.blocked()));
     let state = if !participant.readable() {
         ParticipantState::WriteOnly
@@ -429,7 +488,10 @@ fn lag(shared: &Shared, snapshot: &Snapshot, phase: Phase) -> Option<Lag> {
         return None;
     }
     let now = shared.now();
-    let oldest = snapshot.pending.values().filter_map(|pending| pending.oldest).map(|since| now.since(since)).max().unwrap_or_default();
+    // What waits for a participant that is not here, or is not written any more, is late for nobody.
+    let targets = shared.program.participants.iter().filter(|participant| participant.writable());
+    let pending: Vec<_> = targets.filter_map(|target| snapshot.pending.get(&target.unit.name)).collect();
+    let oldest = pending.iter().filter_map(|pending| pending.oldest).map(|since| now.since(since)).max().unwrap_or_default();
     let overdue = shared
         .program
         .participants
@@ -443,7 +505,7 @@ fn lag(shared: &Shared, snapshot: &Snapshot, phase: Phase) -> Option<Lag> {
         })
         .max()
         .unwrap_or_default();
-    Some(Lag { age: oldest + overdue, pending: snapshot.pending.values().map(|pending| pending.keys).sum() })
+    Some(Lag { age: oldest + overdue, pending: pending.iter().map(|pending| pending.keys).sum() })
 }
 
 /// Counts what a first apply would do, without doing it.

@@ -5,8 +5,8 @@
 //! mark, and the next holder looks before it writes.
 
 use crate::crash;
-use crate::decide::outbound::{self, Planned, Step};
-use crate::edits;
+use crate::decide::outbound::{self, Planned, Step, Trouble};
+use crate::edits::{self, Edit, Edits};
 use crate::lease::Lease;
 use crate::look_up::{Found, LookUp};
 use crate::program::Participant;
@@ -17,7 +17,7 @@ use fairlead_model::unit::InitialLoad;
 use fairlead_model::{Document, ErrorClass, ExternalId, RecordId, RemoteError, Timestamp};
 use fairlead_store::{Claim, Claimed, Fence, Intend, Origin, Outcome, Settle, Settlement, Stage, StoreError};
 use fairlead_systems::{WriteBatch, WriteOperation};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ const TICK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 
 /// A circle of more records that wait for each other is not found.
 const LONGEST_CIRCLE: usize = 100;
-/// A missing permission is somebody's to give; so long the entity rests.
+/// A missing permission is somebody's to give, and a wrong definition somebody's to mend; so long the entity rests.
 const REFUSED: Duration = Duration::from_secs(30);
 
 /// The lane of one target.
@@ -37,8 +37,10 @@ pub(crate) struct Lane {
     shared: Arc<Shared>,
     index: usize,
     lease: Lease,
-    /// The account may not write this entity; until then it is not tried again.
+    /// The account may not write this entity, or cannot as it is declared; until then it is not tried again.
     refused_until: Timestamp,
+    /// Records whose write came to its end here without telling what it did: it is not under way any more, and may be looked up at once.
+    ended: HashSet<RecordId>,
     way: Way,
 }
 
@@ -47,7 +49,7 @@ impl Lane {
     pub(crate) fn new(shared: Arc<Shared>, index: usize) -> Self {
         let lease = shared.lane_lease(index);
         let way = shared.way(index);
-        Self { shared, index, lease, refused_until: Timestamp::default(), way }
+        Self { shared, index, lease, refused_until: Timestamp::default(), ended: HashSet::new(), way }
     }
 
     fn target(&self) -> &Participant {
@@ -96,14 +98,15 @@ impl Lane {
 
     /// How long to wait: until the next retry falls due, `tick` at most.
     async fn until_due(&self, tick: Duration) -> Duration {
-        let due = self.shared.around.store.next_due(&self.shared.realm, &self.target().unit.name).await.ok().flatten();
+        let due = self.shared.around.store.next_due(&self.shared.realm, &self.target().unit.name, self.shared.now()).await.ok().flatten();
         due.map_or(tick, |due| due.since(self.shared.now()).max(Duration::from_millis(250)).min(tick))
     }
 
     /// Claims, writes and settles one batch; how many keys were settled.
     async fn drain(&mut self) -> Result<usize, StoreError> {
         let shared = Arc::clone(&self.shared);
-        if shared.program.unit.initial_load == InitialLoad::Preview || shared.guarded() || !shared.loaded() {
+        let previews = shared.program.unit.initial_load == InitialLoad::Preview;
+        if previews || shared.guarded() || !shared.note_loaded().await? || !shared.delivers_to(self.index) {
             return Ok(0);
         }
         let Ok(connection) = shared.connection(self.index) else { return Ok(0) };
@@ -123,7 +126,7 @@ impl Lane {
             target: target.unit.name.clone(),
             fence: fence.clone(),
             max: batch_max.clamp(20, BATCH),
-            creates: true,
+            creates: shared.loaded(),
             now: shared.now(),
         };
         let mark = self.way.mark();
@@ -133,7 +136,7 @@ impl Lane {
             return Ok(0);
         }
         crash::point("lane.claimed");
-        let Delivery { results, edited } = self.deliver(claimed, &connection, &fence, &mut times).await?;
+        let Results { list: results, over, .. } = self.deliver(claimed, &connection, &fence, &mut times).await?;
         let mark = self.way.mark();
         let count = results.len();
         for result in &results {
@@ -154,7 +157,7 @@ impl Lane {
         crash::point("lane.settled");
         times.settle = self.way.since(mark);
         self.way.settled(&settle.results, times);
-        edits::forget(shared.around.store.as_ref(), &settle.realm, &settle.target, &edited).await?;
+        edits::forget(shared.around.store.as_ref(), &settle.realm, &settle.target, &over).await?;
         Ok(count)
     }
 
@@ -221,7 +224,7 @@ impl Lane {
         connection: &crate::connector::Connection,
         fence: &Fence,
         times: &mut TargetTimes,
-    ) -> Result<Delivery, StoreError> {
+    ) -> Result<Results, StoreError> {
         let mark = self.way.mark();
         let shared = Arc::clone(&self.shared);
         let target = &shared.program.participants[self.index];
@@ -230,16 +233,22 @@ impl Lane {
         };
         let entity = connection.entity(&target.unit.entity);
         let visible_after = entity.map_or(Duration::from_secs(1), fairlead_systems::Entity::visible_after);
-        let mut results = Results::default();
+        let replayed = claimed.iter().filter(|claimed| claimed.origin == Origin::Replay).map(|claimed| claimed.known.record.id.to_string());
+        let edits = edits::waiting(shared.around.store.as_ref(), &shared.realm, &target.unit.name, replayed, shared.now()).await?;
+        let mut results = Results { edits, ..Results::default() };
 
         let wait = |attempts: u32| backoff(&shared, attempts);
-        let look_up = LookUp { shared: &shared, index: self.index, target, system: system.as_ref(), entity, backoff: &wait };
+        let ended = &self.ended;
+        let look_up = LookUp { shared: &shared, index: self.index, target, system: system.as_ref(), entity, backoff: &wait, ended };
         let (unsure, mut ready): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|claimed| look_up.wants(claimed));
         if !unsure.is_empty() {
             // Looking up many takes longer than a lease; under a lost one it would begin anew each time.
             let found = self.lease.during(look_up.all(unsure)).await?;
             crash::point("lane.looked-up");
             for (claimed, found) in found {
+                if !matches!(found, Found::Settled(Outcome::Retry { .. })) {
+                    self.ended.remove(&claimed.known.record.id);
+                }
                 let after_reading = Outcome::Retry { at: shared.now().plus(Duration::from_secs(1)), attempt: false, unknown: false };
                 match found {
                     Found::Clear(clear) => {
@@ -285,8 +294,6 @@ impl Lane {
             missing.iter().zip(known).filter_map(never).collect()
         };
 
-        let replayed = ready.iter().filter(|claimed| claimed.origin == Origin::Replay).map(|claimed| claimed.known.record.id.to_string());
-        let edits = edits::waiting(shared.around.store.as_ref(), &shared.realm, &target.unit.name, replayed).await?;
         let map = |document: &Document| target.table.to_native(document, &|_, record| resolved.get(&record).cloned().flatten());
         let decide = |claimed: &Claimed| match outbound::decide(&shared.program, target, claimed, &map) {
             Step::Settle(Outcome::WaitFor { record }) if never.contains_key(&record) => {
@@ -300,11 +307,18 @@ impl Lane {
         };
         let mut steps: Vec<(Claimed, Step)> = ready.into_iter().map(decided).collect();
         self.break_circles(&mut steps, |claimed| outbound::decide_without_references(&shared.program, target, claimed, &map)).await?;
+        let stays_archived = entity.is_some_and(|entity| !entity.can_reactivate());
         let mut writes: Vec<(Claimed, Planned)> = Vec::new();
         for (claimed, step) in steps {
             match step {
+                Step::Write(planned) if planned.item.operation == WriteOperation::Reactivate && stays_archived => {
+                    if let Some((learnt, outcome)) = outbound::stays_archived(target, &claimed) {
+                        results.learnt.insert(claimed.known.record.id, learnt);
+                        results.settle(&claimed, outcome);
+                    }
+                }
                 Step::Write(mut planned) => {
-                    if let Some(edit) = edits.get(&claimed.known.record.id.to_string()) {
+                    if let Some(edit) = results.edit(&claimed) {
                         planned.correct(edit);
                     }
                     writes.push((claimed, *planned));
@@ -319,10 +333,10 @@ impl Lane {
         }
         times.map = self.way.since(mark);
         if writes.is_empty() {
-            return Ok(Delivery { results: results.list, edited: Vec::new() });
+            return Ok(results);
         }
 
-        // A request goes out only while the lease outlives it.
+        // Requests go out only while the lease holds; it is kept while they are under way.
         if self.lease.ensure().await?.is_none() {
             return Err(StoreError::Fenced { key: format!("lane/{}/{}", shared.realm, target.unit.name) });
         }
@@ -333,73 +347,57 @@ impl Lane {
         crash::point("lane.intended");
         let batch =
             WriteBatch { entity: target.unit.entity.clone(), items: writes.iter().map(|(_, planned)| planned.item.clone()).collect() };
-        let (validity, clock) = (self.lease.validity(), Arc::clone(&shared.around.clock));
-        // If the lease is lost all the same, the next holder finds the intents.
+        let (validity, clock, cancel) = (self.lease.validity(), Arc::clone(&shared.around.clock), shared.cancel.clone());
+        // If the lease is lost all the same, the next holder finds the intents. Who stops sends nothing more, and awaits what is under way.
+        let may_send = Arc::new(move || validity.lasts(clock.now()) && !cancel.is_cancelled());
         let mark = self.way.mark();
-        let answers = self.lease.during(system.write(&batch, Arc::new(move || validity.lasts(clock.now())))).await;
+        let answers = self.lease.during(system.write(&batch, may_send)).await;
         times.write = self.way.since(mark);
         crash::point("lane.written");
         if writes.iter().any(|(_, planned)| planned.item.operation == WriteOperation::Create) {
             crash::point("lane.created");
         }
         let circuit_closed = system.circuit() == fairlead_model::report::Circuit::Closed;
+        let any_through = answers.iter().any(Result::is_ok);
         let mut through: Vec<String> = Vec::new();
         for ((claimed, planned), answer) in writes.iter().zip(answers) {
-            let id = claimed.known.record.id.to_string();
-            let edit = edits.get(&id);
+            let id = claimed.known.record.id;
+            self.ended.remove(&id);
             let outcome = match answer {
                 Ok(written) => {
                     *lock(&shared.participants[self.index].refused) = None;
-                    let answered = match (&written.answer, edit) {
+                    let answered = match (&written.answer, results.edit(claimed)) {
                         (Some(answer), _) => outbound::canonical_of(&target.table, answer),
                         (None, Some(edit)) => planned.corrected(&target.table, edit),
                         (None, None) => Vec::new(),
                     };
-                    through.extend(edit.is_some().then_some(id));
+                    through.extend(results.edit(claimed).map(|_| id.to_string()));
                     outbound::delivered(target, claimed, planned, &written, &answered, shared.now())
                 }
                 Err(error) => {
-                    shared.failed(self.index, planned.item.id.as_ref().map(ToString::to_string), Some(claimed.known.record.id), &error);
-                    if matches!(error.class, ErrorClass::Permission) {
+                    shared.failed(self.index, planned.item.id.as_ref().map(ToString::to_string), Some(id), &error);
+                    // Where others went through it is the key's own trouble; else none will until somebody mends it.
+                    if matches!(error.class, ErrorClass::Permission | ErrorClass::Configuration) && !any_through {
                         self.refused_until = shared.now().plus(REFUSED);
                         *lock(&shared.participants[self.index].refused) = Some(error.clone());
                     }
+                    if error.class == ErrorClass::UnknownOutcome {
+                        self.ended.insert(id);
+                    }
                     let wait = backoff(&shared, claimed.attempts);
-                    let failed = outbound::failed(
-                        &shared.program,
-                        target,
-                        claimed,
-                        planned,
-                        &error,
-                        wait,
-                        visible_after,
-                        circuit_closed,
-                        shared.now(),
-                    );
+                    let trouble = Trouble { error: &error, wait, circuit_closed, alone: any_through, now: shared.now() };
+                    let failed = outbound::failed(&shared.program, target, claimed, planned, &trouble, visible_after);
                     if let Some(external_id) = failed.reread {
                         shared.read_again(self.index, &external_id).await?;
                     }
-                    match (failed.outcome, edit) {
-                        (Outcome::DeadLetter(mut letter), Some(edit)) => {
-                            letter.parent = Some(edit.letter);
-                            Outcome::DeadLetter(letter)
-                        }
-                        (outcome, _) => outcome,
-                    }
+                    failed.outcome
                 }
             };
             results.settle(claimed, outcome);
         }
-        edits::close(shared.around.store.as_ref(), &edits, &through, shared.now()).await?;
-        Ok(Delivery { results: results.list, edited: through })
+        edits::close(shared.around.store.as_ref(), &results.edits, &through, shared.now()).await?;
+        Ok(results)
     }
-}
-
-/// What came of a claimed batch.
-struct Delivery {
-    results: Vec<Settlement>,
-    /// Records that went through with a person's correction.
-    edited: Vec<String>,
 }
 
 /// Results of a batch under way.
@@ -408,6 +406,10 @@ struct Results {
     list: Vec<Settlement>,
     /// What looking records up has taught, until they are settled.
     learnt: HashMap<RecordId, (ExternalId, ParticipantState)>,
+    /// What people corrected in these records.
+    edits: Edits,
+    /// Of these, the ones whose record has a result: a correction is for one result.
+    over: Vec<String>,
 }
 
 impl Results {
@@ -419,8 +421,25 @@ impl Results {
         }
     }
 
-    fn settle(&mut self, claimed: &Claimed, outcome: Outcome) {
+    /// What a person corrected in this record.
+    fn edit(&self, claimed: &Claimed) -> Option<&Edit> {
+        self.edits.get(&claimed.known.record.id.to_string())
+    }
+
+    fn settle(&mut self, claimed: &Claimed, mut outcome: Outcome) {
         let id = claimed.known.record.id;
+        if let Some(letter) = self.edit(claimed).map(|edit| edit.letter) {
+            let over = match &mut outcome {
+                Outcome::Retry { .. } | Outcome::WaitFor { .. } => false,
+                Outcome::DeadLetter(failed) => {
+                    failed.parent = Some(letter);
+                    // What failed before there was a payload to correct says nothing of the correction.
+                    failed.stage == Stage::Delivery
+                }
+                Outcome::Delivered { .. } | Outcome::Unchanged | Outcome::Filtered { .. } => true,
+            };
+            self.over.extend(over.then(|| id.to_string()));
+        }
         self.list.push(Settlement { id, version: claimed.known.record.version, learnt: self.learnt.remove(&id), outcome });
     }
 }

@@ -1,6 +1,7 @@
 //! Holding a lease in the store: who may read a participant, who may drain a lane.
 //!
-//! A lease is an optimisation that keeps two processes from doing the same work; safety comes from the epoch that every commit carries.
+//! A lease is an optimisation that keeps two processes from doing the same work; safety comes from the epoch that every commit carries. A
+//! request that is under way when its lease ends may still take effect: the next holder finds its intent, and waits until it can no longer.
 
 use fairlead_model::{Clock, Timestamp};
 use fairlead_store::{Fence, LeaseRequest, Store, StoreError};
@@ -11,7 +12,7 @@ use std::time::Duration;
 /// A lease is valid for so long. A process that died is replaced after this time.
 pub(crate) const TTL: Duration = Duration::from_secs(15);
 
-/// A request is begun only while the lease is valid for at least so much longer; the systems' request deadline is below it.
+/// Work is begun only while the lease is valid for at least so much longer. What takes longer keeps the lease ([`Lease::during`]).
 pub(crate) const MARGIN: Duration = Duration::from_secs(11);
 
 /// How often a lease is looked after while work under it takes its time.
@@ -29,7 +30,8 @@ pub(crate) struct Lease {
     validity: Validity,
 }
 
-/// Until when a lease holds, readable while it is being renewed.
+/// Until when a lease holds, readable while it is being renewed. It ends with its epoch: where another was the holder in between, what is
+/// left of an old batch must not go out, although the lease is ours again.
 #[derive(Clone, Default)]
 pub(crate) struct Validity(Arc<AtomicI64>);
 
@@ -67,6 +69,7 @@ impl Lease {
             && before.epoch != after.epoch
         {
             tracing::debug!(lease = %self.key, "lease had expired and was taken again");
+            self.end();
         }
         if self.held.is_some() && fence.is_none() {
             self.lost();
@@ -94,7 +97,7 @@ impl Lease {
 
     /// Gives the lease up although work under it is unfinished: the next epoch, be it our own, finds what was left.
     pub(crate) fn abandon(&mut self) {
-        self.validity.0.store(0, Ordering::Release);
+        self.end();
         self.abandoned = self.held.take().or(self.abandoned.take());
     }
 
@@ -102,15 +105,82 @@ impl Lease {
     pub(crate) fn lost(&mut self) {
         tracing::warn!(lease = %self.key, "lease was taken by another process; standing back");
         self.held = None;
-        self.validity.0.store(0, Ordering::Release);
+        self.end();
     }
 
-    /// Gives the lease back.
+    /// Whoever was told how long this epoch holds is told that it is over.
+    fn end(&mut self) {
+        self.validity.0.store(0, Ordering::Release);
+        self.validity = Validity::default();
+    }
+
+    /// Gives the lease back, one that was abandoned as well.
     pub(crate) async fn release(&mut self) {
-        if let Some(fence) = self.held.take()
+        if let Some(fence) = self.held.take().or(self.abandoned.take())
             && let Err(error) = self.store.release(&fence).await
         {
             tracing::debug!(lease = %self.key, %error, "lease could not be released; it will expire");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fairlead_store::SqliteStore;
+
+    struct Hand(AtomicI64);
+
+    impl Clock for Hand {
+        fn now(&self) -> Timestamp {
+            Timestamp(self.0.load(Ordering::SeqCst))
+        }
+    }
+
+    /// A store, a clock, and a way to make leases on one thing.
+    fn world() -> (Arc<Hand>, impl Fn(&str) -> Lease) {
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open_in_memory().unwrap());
+        let clock = Arc::new(Hand(AtomicI64::new(1_000_000)));
+        let of = Arc::clone(&clock);
+        (clock, move |holder: &str| Lease::new(Arc::clone(&store), of.clone(), "lane/r/erp".into(), holder.into()))
+    }
+
+    #[tokio::test]
+    async fn what_was_allowed_under_one_epoch_is_not_allowed_under_the_next_of_the_same_holder() {
+        let (clock, lease) = world();
+        let (mut mine, mut other) = (lease("mine"), lease("other"));
+        mine.ensure().await.unwrap().unwrap();
+        let before = mine.validity();
+        assert!(before.lasts(clock.now()));
+        // Paused past the lease; another one held it meanwhile and has given it back.
+        clock.0.fetch_add(20_000, Ordering::SeqCst);
+        other.ensure().await.unwrap().unwrap();
+        other.release().await;
+        mine.ensure().await.unwrap().unwrap();
+        assert!(!before.lasts(clock.now()), "the rest of an old batch would go out");
+        assert!(mine.validity().lasts(clock.now()));
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_is_renewed_goes_on_for_whoever_asks_how_long() {
+        let (clock, lease) = world();
+        let mut mine = lease("mine");
+        mine.ensure().await.unwrap().unwrap();
+        let validity = mine.validity();
+        for _ in 0..5 {
+            clock.0.fetch_add(6_000, Ordering::SeqCst);
+            mine.ensure().await.unwrap().unwrap();
+        }
+        assert!(validity.lasts(clock.now()));
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_lease_is_given_back_at_the_end() {
+        let (_, lease) = world();
+        let mut mine = lease("mine");
+        mine.ensure().await.unwrap().unwrap();
+        mine.abandon();
+        mine.release().await;
+        assert!(lease("other").ensure().await.unwrap().is_some(), "nobody should have to wait for it");
     }
 }

@@ -79,24 +79,38 @@ pub async fn correct(
     if let Some((field, _)) = set.iter().find(|(_, value)| document::has_float(value)) {
         return Err(LetterError::Float(field.clone()));
     }
-    let letter = &dead.letter;
-    let key = match letter.stage {
-        Stage::Inbound | Stage::Identity => letter.external_id.as_ref().map(ToString::to_string),
-        Stage::Delivery => letter.record.as_ref().map(ToString::to_string),
-        Stage::Outbound => return Err(LetterError::NothingToCorrect(dead.id)),
-    };
-    let key = key.ok_or(LetterError::NoRecord(dead.id))?;
+    if dead.letter.stage == Stage::Outbound {
+        return Err(LetterError::NothingToCorrect(dead.id));
+    }
+    let key = corrected_by(dead).ok_or(LetterError::NoRecord(dead.id))?;
     let edit = Edit { letter: dead.id, author: author.to_owned(), at: now, set };
-    edits::add(store, &dead.realm, &letter.participant, &key, &edit).await?;
+    edits::add(store, &dead.realm, &dead.letter.participant, &key, &edit).await?;
     again(store, dead, now).await
 }
 
-/// Gives letters up. Returns how many were open.
+/// Gives letters up, and with them corrections of theirs that still wait. Returns how many were open.
 ///
 /// # Errors
 /// The store's.
 pub async fn discard(store: &dyn Store, ids: &[i64], author: &str, now: Timestamp) -> Result<u64, StoreError> {
-    close(store, ids, CloseReason::Discarded, author, now).await
+    let closed = close(store, ids, CloseReason::Discarded, author, now).await?;
+    for id in ids {
+        let Some(dead) = find(store, *id).await? else { continue };
+        let (realm, participant) = (&dead.realm, &dead.letter.participant);
+        let Some(key) = corrected_by(&dead) else { continue };
+        if edits::find(store, realm, participant, &key).await?.is_some_and(|edit| edit.letter == *id) {
+            edits::forget(store, realm, participant, &[key]).await?;
+        }
+    }
+    Ok(closed)
+}
+
+/// The key of a correction: the record, as the stage at which it failed knows it.
+fn corrected_by(dead: &DeadLetter) -> Option<String> {
+    match dead.letter.stage {
+        Stage::Inbound | Stage::Identity => dead.letter.external_id.as_ref().map(ToString::to_string),
+        Stage::Outbound | Stage::Delivery => dead.letter.record.as_ref().map(ToString::to_string),
+    }
 }
 
 async fn close(store: &dyn Store, ids: &[i64], reason: CloseReason, author: &str, now: Timestamp) -> Result<u64, StoreError> {

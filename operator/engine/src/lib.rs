@@ -31,6 +31,7 @@ pub mod system;
 pub mod way;
 
 mod connector;
+mod counts;
 mod integration;
 mod lane;
 mod lease;
@@ -39,6 +40,7 @@ mod shared;
 mod source;
 
 use connector::Connectors;
+use counts::Look;
 use fairlead_model::report::{IntegrationReport, Phase, Reports};
 use fairlead_model::unit::{DeletionPolicy, IntegrationUnit, ObjectKey, Units};
 use fairlead_model::{Clock, SystemClock};
@@ -51,14 +53,16 @@ use shared::Surroundings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-/// No request to a business system takes longer; below the lease's margin, so that a request never outlives its lease.
+/// How long somebody waits who looks at a page of a business system without a lease.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How often reports go out.
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
+/// How long to wait for more swaps before reports go out early.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// What an engine runs with.
 pub struct Config {
@@ -101,6 +105,8 @@ pub struct Engine {
     rejected: Arc<std::sync::Mutex<BTreeMap<ObjectKey, (fairlead_model::hash::Digest, String)>>>,
     forgotten: Arc<std::sync::Mutex<BTreeSet<ObjectKey>>>,
     reports: watch::Receiver<Arc<Reports>>,
+    /// Something was swapped: reports go out at once.
+    swapped: Arc<Notify>,
     cancel: CancellationToken,
 }
 
@@ -109,7 +115,10 @@ impl Engine {
     #[must_use]
     pub fn start(config: Config) -> Self {
         let connectors = Arc::new(Connectors::new(config.secrets, config.endpoints, Arc::clone(&config.clock)));
+        let (tell, looks) = watch::channel(Look { at: config.clock.now(), seen: None });
+        tokio::spawn(counts::look_forever(Arc::clone(&config.store), Arc::clone(&config.clock), tell));
         let around = Surroundings {
+            looks,
             store: config.store,
             connectors,
             clock: config.clock,
@@ -124,6 +133,7 @@ impl Engine {
             rejected: Arc::default(),
             forgotten: Arc::default(),
             reports,
+            swapped: Arc::default(),
             cancel: CancellationToken::new(),
         };
         let publisher = Publisher {
@@ -132,13 +142,15 @@ impl Engine {
             forgotten: Arc::clone(&engine.forgotten),
             rejected: Arc::clone(&engine.rejected),
         };
-        let cancel = engine.cancel.clone();
+        let (cancel, swapped) = (engine.cancel.clone(), Arc::clone(&engine.swapped));
         tokio::spawn(async move {
             loop {
                 publish.send_replace(Arc::new(publisher.snapshot()));
                 tokio::select! {
                     () = cancel.cancelled() => return,
                     () = tokio::time::sleep(PUBLISH_EVERY) => {}
+                    // Swaps come in flocks.
+                    () = swapped.notified() => tokio::time::sleep(GATHER).await,
                 }
             }
         });
@@ -148,7 +160,7 @@ impl Engine {
     /// The records of what runs, for callers of the API.
     #[must_use]
     pub fn records(&self) -> serve::Records {
-        serve::Records { running: Arc::clone(&self.running), around: self.around.clone() }
+        serve::Records { running: Arc::clone(&self.running), around: self.around.clone(), doors: Arc::default() }
     }
 
     /// Reports, renewed a few times a second.
@@ -193,13 +205,13 @@ impl Engine {
         }
     }
 
-    async fn swap(&self, before: Option<&Arc<Running>>, key: &ObjectKey, unit: &IntegrationUnit) {
+    async fn swap(&self, before: Option<&Arc<Running>>, key: &ObjectKey, unit: &Arc<IntegrationUnit>) {
         shared::lock(&self.forgotten).remove(key);
         if let Some(before) = before.filter(|before| before.unit().digest == unit.digest) {
             before.rejected(None);
             return;
         }
-        match Program::compile(unit.clone()) {
+        match Program::compile(Arc::clone(unit)) {
             Err(why) => {
                 tracing::error!(integration = %key, %why, "unit does not compile; the last good one goes on");
                 match before {
@@ -216,6 +228,7 @@ impl Engine {
                 }
                 tracing::info!(integration = %key, digest = %unit.digest, "running");
                 shared::lock(&self.running).insert(key.clone(), Arc::new(Running::start(program, self.around.clone())));
+                self.swapped.notify_one();
             }
         }
     }
@@ -250,7 +263,7 @@ impl Publisher {
         let connectors = self.around.connectors.reports();
         self.around.metrics.connectors(&connectors);
         Reports {
-            at: self.around.clock.now(),
+            at: self.around.looks.borrow().at,
             connectors,
             routes: BTreeMap::new(),
             integrations,

@@ -4,15 +4,19 @@
 //! A record that the target is known to hold is read by its id. A creation is searched for: by the correlation field where there is one,
 //! else by the match rules, once everything that was sent must have become visible. One hit is adopted, none means that it is not there,
 //! several are a person's to tell apart.
+//!
+//! What another process was sending may still be under way after it died; it is looked up when a request can take no longer. What cannot be
+//! read by key at all is sent again, if that does no harm, and is a person's to find out about if it may.
 
-use crate::decide::outbound::{self, LookedUp};
+use crate::decide::outbound::{self, LookedUp, Trouble};
 use crate::program::Participant;
 use crate::shared::Shared;
 use fairlead_model::state::ParticipantState;
-use fairlead_model::{Decimal, ErrorClass, ExternalId, FieldPath, RemoteError, document};
+use fairlead_model::{Decimal, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
 use fairlead_store::{Claimed, Identity, Outcome, Stage, StoreError};
-use fairlead_systems::{Entity, NativeRecord};
+use fairlead_systems::{Entity, NativeRecord, reason};
 use serde_json::Value;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 /// What looking a key up led to.
@@ -38,6 +42,8 @@ pub(crate) struct LookUp<'a> {
     pub(crate) entity: Option<&'a Entity>,
     /// The wait after a failure, by the attempts so far.
     pub(crate) backoff: &'a (dyn Fn(u32) -> Duration + Sync),
+    /// Records whose last write came to its end in this process.
+    pub(crate) ended: &'a HashSet<RecordId>,
 }
 
 impl LookUp<'_> {
@@ -59,64 +65,126 @@ impl LookUp<'_> {
         &self.target.unit.name
     }
 
-    /// Looks up every key. Trouble that all share ends the asking, not the look-ups that went well.
+    /// Looks up every key. One that cannot be looked up holds up no other; trouble that all share ends the asking, not the look-ups that went
+    /// well.
     pub(crate) async fn all(&self, keys: Vec<Claimed>) -> Result<Vec<(Claimed, Found)>, StoreError> {
-        let (held, new): (Vec<_>, Vec<_>) = keys.into_iter().partition(|claimed| claimed.known.identity(self.name()).is_some());
-        let mut found = Vec::with_capacity(held.len() + new.len());
+        let mut found = Vec::with_capacity(keys.len());
+        let (mut held, mut new) = (Vec::new(), Vec::new());
+        for claimed in keys {
+            if let Some(until) = self.under_way(&claimed) {
+                found.push((claimed, Found::Settled(Outcome::Retry { at: until, attempt: false, unknown: true })));
+            } else if let Some(identity) = claimed.known.identity(self.name()) {
+                held.push((identity.external_id.clone(), claimed));
+            } else {
+                new.push(claimed);
+            }
+        }
         let mut trouble: Option<RemoteError> = None;
-        let ids: Vec<ExternalId> =
-            held.iter().filter_map(|claimed| claimed.known.identity(self.name())).map(|identity| identity.external_id.clone()).collect();
-        if !ids.is_empty() {
-            match self.system.read_keys(&self.target.unit.entity, &self.target.native_paths, &ids).await {
-                Ok(shown) => {
-                    for (claimed, record) in held.into_iter().zip(shown) {
-                        let result = match record.filter(|record| !record.deleted) {
-                            None => gone(&claimed, self.name()),
-                            Some(record) => compare(self.target, &claimed, &record),
-                        };
-                        found.push((claimed, result));
-                    }
-                }
-                Err(error) => {
-                    found.extend(held.into_iter().map(|claimed| self.failed(claimed, &error)));
-                    trouble = Some(error);
+        if self.entity.is_some_and(|entity| !entity.can_read_keys()) {
+            found.extend(held.into_iter().map(|(_, claimed)| self.unreadable(claimed)));
+        } else if !held.is_empty() {
+            let ids: Vec<ExternalId> = held.iter().map(|(id, _)| id.clone()).collect();
+            let mut asked = self.read_apart(ids).await;
+            let alone = !asked.read.is_empty();
+            for (id, claimed) in held {
+                if let Some(record) = asked.read.remove(&id) {
+                    let result = match record.filter(|record| !record.deleted) {
+                        None => gone(&claimed, self.name()),
+                        Some(record) => compare(self.target, &claimed, &record),
+                    };
+                    found.push((claimed, result));
+                } else if let Some(error) = asked.failed.get(&id) {
+                    found.push(self.failed(claimed, error, alone));
+                } else {
+                    found.push(self.not_asked(claimed, asked.trouble.as_ref()));
                 }
             }
+            trouble = asked.trouble.filter(concerns_all);
         }
+        let (mut failed, mut alone) = (Vec::new(), false);
         for claimed in new {
-            let result = match &trouble {
-                Some(error) => Err(error.clone()),
-                None => self.creation(&claimed).await?,
-            };
-            match result {
-                Ok(result) => found.push((claimed, result)),
+            if trouble.is_some() || failed.len() >= MOST_FAILED {
+                found.push(self.not_asked(claimed, trouble.as_ref()));
+                continue;
+            }
+            match self.creation(&claimed).await? {
+                Ok(result) => {
+                    alone = true;
+                    found.push((claimed, result));
+                }
                 Err(error) => {
-                    found.push(self.failed(claimed, &error));
-                    trouble = Some(error).filter(|error| error.class != ErrorClass::Data);
+                    trouble = Some(error.clone()).filter(concerns_all);
+                    failed.push((claimed, error));
                 }
             }
         }
+        found.extend(failed.into_iter().map(|(claimed, error)| self.failed(claimed, &error, alone)));
         Ok(found)
     }
 
-    fn failed(&self, claimed: Claimed, error: &RemoteError) -> (Claimed, Found) {
+    /// A key that was not looked up, for the trouble of others ended the asking.
+    fn not_asked(&self, claimed: Claimed, trouble: Option<&RemoteError>) -> (Claimed, Found) {
+        let told = trouble.and_then(|error| error.retry_after);
+        let at = self.shared.now().plus(told.unwrap_or_else(|| (self.backoff)(0)));
+        let unknown = claimed.intent.is_some();
+        (claimed, Found::Settled(Outcome::Retry { at, attempt: false, unknown }))
+    }
+
+    /// Until when a write of this key may still be under way: one that another process has sent, of whose end nothing is known here. A
+    /// creation that is found by the match rules alone waits in any case, for a second one would be worse than a late one.
+    fn under_way(&self, claimed: &Claimed) -> Option<Timestamp> {
+        let intent = claimed.intent.as_ref()?;
+        let found_by_rules = claimed.known.identity(self.name()).is_none() && self.target.key.is_none();
+        if self.ended.contains(&claimed.known.record.id) && !found_by_rules {
+            return None;
+        }
+        let visible_after = self.entity.map_or(Duration::ZERO, Entity::visible_after);
+        let until = outbound::under_way_until(intent, self.system.request_timeout(), visible_after);
+        (self.shared.now() < until).then_some(until)
+    }
+
+    /// A key whose record the target holds and cannot show by its id.
+    fn unreadable(&self, claimed: Claimed) -> (Claimed, Found) {
+        let found = if self.entity.is_some_and(Entity::idempotent_update) {
+            Found::Clear(Box::new(without_intent(&claimed)))
+        } else {
+            // Nothing can ever be learnt of this intent, so it ends here: whoever replays the letter, or edits the record, sends it again.
+            let error = RemoteError { class: ErrorClass::Data, ..outbound::outcome_unknown("its record cannot be read by id") };
+            Found::Settled(outbound::dead_letter(self.target, &claimed, Stage::Delivery, &error, None))
+        };
+        (claimed, found)
+    }
+
+    async fn read_apart(&self, ids: Vec<ExternalId>) -> Asked {
+        let read = |ids: Vec<ExternalId>| async move {
+            let read = self.system.read_keys(&self.target.unit.entity, &self.target.native_paths, &ids);
+            let read = self.unless_stopped(read).await;
+            (ids, read)
+        };
+        read_apart(ids, read).await
+    }
+
+    /// Waits for a reading call; not when the Integration stops meanwhile, for then nothing depends on it.
+    async fn unless_stopped<T>(&self, call: impl Future<Output = Result<T, RemoteError>>) -> Result<T, RemoteError> {
+        tokio::select! {
+            () = self.shared.cancel.cancelled() => {
+                Err(RemoteError::new(ErrorClass::Transient, reason::BUSY, "it was not looked up: the Integration stops"))
+            }
+            result = call => result,
+        }
+    }
+
+    fn failed(&self, claimed: Claimed, error: &RemoteError, alone: bool) -> (Claimed, Found) {
         self.shared.failed(self.index, None, Some(claimed.known.record.id), error);
-        let closed = self.system.circuit() == fairlead_model::report::Circuit::Closed;
-        let wait = (self.backoff)(claimed.attempts);
-        let outcome = outbound::look_up_failed(&self.shared.program, self.target, &claimed, error, wait, closed, self.shared.now());
+        let circuit_closed = self.system.circuit() == fairlead_model::report::Circuit::Closed;
+        let trouble = Trouble { error, wait: (self.backoff)(claimed.attempts), circuit_closed, alone, now: self.shared.now() };
+        let outcome = outbound::look_up_failed(&self.shared.program, self.target, &claimed, &trouble);
         (claimed, Found::Settled(outcome))
     }
 
     /// Searches for a record that was perhaps created, or that nobody has read.
     async fn creation(&self, claimed: &Claimed) -> Result<Result<Found, RemoteError>, StoreError> {
         let by_key = self.target.key.as_ref().map(|key| (key.clone(), Value::String(claimed.known.record.id.to_string())));
-        if let (None, Some(intent)) = (&by_key, &claimed.intent) {
-            let visible_after = self.entity.map_or(Duration::ZERO, Entity::visible_after);
-            let visible = intent.at.plus(self.system.request_timeout()).plus(visible_after);
-            if self.shared.now() < visible {
-                return Ok(Ok(Found::Settled(Outcome::Retry { at: visible, attempt: false, unknown: true })));
-            }
-        }
         // What was created by the correlation field carries it; what nobody has read may carry the match fields only.
         let rules = if by_key.is_some() && claimed.intent.is_some() { Vec::new() } else { self.rules(claimed) };
         let searches: Vec<Vec<(FieldPath, Value)>> = by_key.iter().map(|key| vec![key.clone()]).chain(rules).collect();
@@ -124,7 +192,8 @@ impl LookUp<'_> {
             return Ok(Ok(self.unsearchable(claimed)));
         }
         for (place, criteria) in searches.iter().enumerate() {
-            let hits = match self.system.search(&self.target.unit.entity, &self.target.native_paths, criteria).await {
+            let search = self.system.search(&self.target.unit.entity, &self.target.native_paths, criteria);
+            let hits = match self.unless_stopped(search).await {
                 Ok(hits) => hits,
                 Err(error) => return Ok(Err(error)),
             };
@@ -170,11 +239,7 @@ impl LookUp<'_> {
         if claimed.intent.is_none() || repeatable {
             return Found::Clear(Box::new(without_intent(claimed)));
         }
-        let error = RemoteError::new(
-            ErrorClass::UnknownOutcome,
-            "OutcomeUnknown",
-            "the creation was sent, no answer came, and there is nothing to look it up by; see whether it exists, then replay or discard",
-        );
+        let error = outbound::outcome_unknown("there is nothing to look it up by");
         Found::Settled(outbound::dead_letter(self.target, claimed, Stage::Delivery, &error, None))
     }
 
@@ -191,6 +256,57 @@ impl LookUp<'_> {
         };
         outbound::dead_letter(self.target, claimed, Stage::Delivery, &error, None)
     }
+}
+
+/// So many ids of one call that cannot be read end it: they have something in common.
+const MOST_FAILED: usize = 3;
+
+/// What came of asking for records by id. What is in none of the two was not asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// What there is, and what there is not.
+    pub(crate) read: HashMap<ExternalId, Option<NativeRecord>>,
+    /// What cannot be read, and why.
+    pub(crate) failed: HashMap<ExternalId, RemoteError>,
+    /// Why the asking ended before all was asked.
+    pub(crate) trouble: Option<RemoteError>,
+}
+
+/// Reads records by id with `read`, such that one that cannot be read holds up no other: a call that fails is made again in halves. Trouble
+/// that concerns the system as a whole ends the asking.
+pub(crate) async fn read_apart<F>(ids: Vec<ExternalId>, mut read: impl FnMut(Vec<ExternalId>) -> F) -> Asked
+where
+    F: Future<Output = (Vec<ExternalId>, Result<Vec<Option<NativeRecord>>, RemoteError>)>,
+{
+    let mut asked = Asked::default();
+    let mut waiting = vec![ids];
+    while let Some(ids) = waiting.pop() {
+        let (mut ids, result) = read(ids).await;
+        match result {
+            Ok(records) => asked.read.extend(ids.into_iter().zip(records)),
+            Err(error) if concerns_all(&error) => {
+                asked.trouble = Some(error);
+                break;
+            }
+            Err(_) if ids.len() > 1 => {
+                waiting.push(ids.split_off(ids.len() / 2));
+                waiting.push(ids);
+            }
+            Err(error) => {
+                asked.failed.extend(ids.pop().map(|id| (id, error.clone())));
+                if asked.failed.len() >= MOST_FAILED {
+                    asked.trouble = Some(error);
+                    break;
+                }
+            }
+        }
+    }
+    asked
+}
+
+/// Whether a failed call by id says nothing of the id.
+fn concerns_all(error: &RemoteError) -> bool {
+    matches!(error.class, ErrorClass::Auth | ErrorClass::Throttled) || outbound::held_back(error)
 }
 
 /// Equal as they stand, or as numbers.
@@ -265,4 +381,54 @@ fn adopt(target: &Participant, claimed: &Claimed, shown: &NativeRecord) -> Found
 
 fn without_intent(claimed: &Claimed) -> Claimed {
     Claimed { intent: None, ..claimed.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    fn record(id: &ExternalId) -> NativeRecord {
+        let body = fairlead_model::Document::new();
+        NativeRecord { id: id.clone(), version: None, modified: None, deleted: false, merged_into: None, body, raw: String::new() }
+    }
+
+    /// Asks for 200 records of which `bad` cannot be read for `error`; what came of it, and in how many calls.
+    async fn asked(bad: &[usize], error: RemoteError) -> (Asked, usize) {
+        let ids: Vec<ExternalId> = (0..200).map(|number| ExternalId(number.to_string())).collect();
+        let calls = Cell::new(0);
+        let asked = read_apart(ids, |ids| {
+            calls.set(calls.get() + 1);
+            let failed = ids.iter().any(|id| bad.iter().any(|bad| id.0 == bad.to_string()));
+            let answer = if failed { Err(error.clone()) } else { Ok(ids.iter().map(|id| Some(record(id))).collect()) };
+            async move { (ids, answer) }
+        })
+        .await;
+        (asked, calls.get())
+    }
+
+    fn error(class: ErrorClass) -> RemoteError {
+        RemoteError::new(class, "Reason", "message")
+    }
+
+    #[tokio::test]
+    async fn one_record_that_cannot_be_read_holds_up_no_other() {
+        for class in [ErrorClass::Transient, ErrorClass::Permission, ErrorClass::Configuration] {
+            let (asked, calls) = asked(&[77], error(class)).await;
+            assert_eq!((asked.read.len(), asked.failed.len(), asked.trouble.is_none()), (199, 1, true), "{class}");
+            assert!(asked.failed.contains_key(&ExternalId("77".into())) && calls < 20, "{calls} calls");
+        }
+    }
+
+    #[tokio::test]
+    async fn trouble_of_the_whole_system_is_not_asked_for_each_record() {
+        let all: Vec<usize> = (0..200).collect();
+        let (shared, calls) = asked(&all, error(ErrorClass::Throttled)).await;
+        assert_eq!((shared.failed.len(), shared.trouble.is_some(), calls), (0, true, 1));
+        let busy = RemoteError::new(ErrorClass::Transient, reason::CIRCUIT_OPEN, "message");
+        assert_eq!(asked(&all, busy).await.1, 1);
+        let (none, calls) = asked(&all, error(ErrorClass::Transient)).await;
+        assert_eq!((none.read.len(), none.failed.len(), none.trouble.is_some()), (0, MOST_FAILED, true));
+        assert!(calls < 20, "{calls} calls");
+    }
 }

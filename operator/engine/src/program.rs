@@ -9,11 +9,12 @@ use fairlead_store::IndexKey;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A compiled Integration.
 pub struct Program {
     /// Its source.
-    pub unit: IntegrationUnit,
+    pub unit: Arc<IntegrationUnit>,
     /// Its contract.
     pub contract: Contract,
     /// Its participants, in the unit's order.
@@ -23,7 +24,7 @@ pub struct Program {
 /// A compiled participant.
 pub struct Participant {
     /// Its source.
-    pub unit: ParticipantUnit,
+    pub unit: Arc<ParticipantUnit>,
     /// Its field table.
     pub table: Table,
     /// Rows that are written, by native path: the digest of what the row says about writing.
@@ -47,7 +48,7 @@ impl Program {
     ///
     /// # Errors
     /// What cannot be compiled, for people.
-    pub fn compile(unit: IntegrationUnit) -> Result<Self, String> {
+    pub fn compile(unit: Arc<IntegrationUnit>) -> Result<Self, String> {
         let contract = Contract::compile(&unit.contract.schema).map_err(|findings| {
             format!("contract {}: {}", unit.contract.object, findings.first().map_or("invalid", |f| f.message.as_str()))
         })?;
@@ -96,7 +97,7 @@ impl Program {
 }
 
 impl Participant {
-    fn compile(unit: &ParticipantUnit, integration: &IntegrationUnit) -> Result<Self, String> {
+    fn compile(unit: &Arc<ParticipantUnit>, integration: &IntegrationUnit) -> Result<Self, String> {
         let key = unit.write.as_ref().and_then(|write| write.key.clone());
         let when = unit.write.as_ref().and_then(|write| write.when.clone());
         let table = Table::compile(&TableSource {
@@ -137,7 +138,7 @@ impl Participant {
             )),
             archives_leavers: when.is_some() && unit.write.as_ref().is_some_and(|write| write.on_leave == OnLeave::Archive),
             derives: unit.rows.iter().any(|row| row.canonical.is_none() && row.from_canonical.is_some()),
-            unit: unit.clone(),
+            unit: Arc::clone(unit),
             table,
             write_rows,
             native_paths,

@@ -4,8 +4,9 @@
 //! participant has acknowledged it, as if the change had been made and read there: identity, ownership and the other lanes follow. What the
 //! participant refuses is told to the caller and leaves no trace here.
 //!
-//! Guarantees: a write whose caller goes away runs to its end; one that died between the participant's effect and `absorb` can be repeated
-//! with the same id, which makes nothing a second time, since the id is the key that the participant upserts on; or its reader finds it first.
+//! Guarantees: a write whose caller goes away runs to its end, and what was not sent when its caller stops waiting is not sent; one that died
+//! between the participant's effect and `absorb` can be repeated with the same id, which makes nothing a second time, since the id is the key
+//! that the participant upserts on; or its reader finds it first. Writes to one connector that run at once are bounded in number.
 //! Caveat: a write that races one from the lane to the same field is read again afterwards, and what the participant then shows counts.
 
 use crate::connector::Connection;
@@ -24,8 +25,11 @@ use fairlead_systems::WriteBatch;
 use serde::Deserialize as _;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 /// How long a write waits for one that is under way to the same record.
 const IN_FLIGHT: Duration = Duration::from_secs(3);
@@ -33,6 +37,9 @@ const IN_FLIGHT: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(25);
 /// How often a commit is decided again after a conflict.
 const COMMITS: u32 = 200;
+/// How many writes to one connector may run at once, those that wait for their turn there among them. More than a connector is ever granted
+/// at once; beyond, waiting would only last longer than callers do.
+const AT_ONCE: usize = 64;
 /// When to come again while an Integration is not ready.
 const SOON: Duration = Duration::from_secs(2);
 /// Records looked at in one query.
@@ -43,6 +50,20 @@ const PAGE: usize = 200;
 pub struct Records {
     pub(crate) running: Arc<Mutex<BTreeMap<ObjectKey, Arc<Running>>>>,
     pub(crate) around: Surroundings,
+    pub(crate) doors: Arc<Doors>,
+}
+
+/// Lets so many writes in to each connector.
+#[derive(Default)]
+pub(crate) struct Doors(Mutex<BTreeMap<ObjectKey, Arc<Semaphore>>>);
+
+impl Doors {
+    /// A place, until it is dropped; none while all are taken.
+    fn enter(&self, connector: &ObjectKey) -> Option<OwnedSemaphorePermit> {
+        let mut doors = lock(&self.0);
+        let door = doors.entry(connector.clone()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE)));
+        Arc::clone(door).try_acquire_owned().ok()
+    }
 }
 
 /// Some records in the order of their ids.
@@ -69,6 +90,16 @@ pub enum ServeError {
     /// It contradicts what is there.
     #[error("{0}")]
     Conflict(String),
+    /// Something that it needs is not there yet; comes by itself.
+    #[error("{detail}")]
+    NotYet {
+        /// In short.
+        detail: String,
+        /// Which fields, where that is known.
+        fields: Vec<Refused>,
+        /// When to come again.
+        retry_after: Duration,
+    },
     /// The participant cannot take it as it is.
     #[error("{detail}")]
     Refused {
@@ -88,6 +119,9 @@ pub enum ServeError {
         /// When to come again.
         retry_after: Option<Duration>,
     },
+    /// The caller stopped waiting before anything was sent.
+    #[error("no answer in time; nothing was sent")]
+    Late,
     /// The write was sent, and what came of it is not known.
     #[error("the outcome is not known")]
     Unknown,
@@ -111,6 +145,10 @@ impl From<StoreError> for ServeError {
 
 fn unavailable(detail: impl Into<String>) -> ServeError {
     ServeError::Unavailable { detail: detail.into(), retry_after: Some(SOON) }
+}
+
+fn not_yet(detail: impl Into<String>, fields: Vec<Refused>) -> ServeError {
+    ServeError::NotYet { detail: detail.into(), fields, retry_after: SOON }
 }
 
 fn refusal(detail: impl Into<String>, fields: Vec<Refused>) -> ServeError {
@@ -184,16 +222,24 @@ impl Records {
         Ok(filters.iter().find(|(field, _)| fields.contains(field)).map(|(field, value)| IndexKey::of_field(field, value)))
     }
 
-    /// Creates a record in a participant, under an id that the caller derives from what makes its request one request: the same id again
-    /// makes nothing a second time.
+    /// Creates a record in a participant, under an id that the caller derives from what makes its request one request, what is to be created
+    /// among it: the same id again makes nothing a second time. Nothing is sent after `deadline`.
     ///
     /// # Errors
     /// Why not; see [`ServeError`].
-    pub async fn create(&self, integration: &ObjectKey, participant: &str, id: RecordId, document: Document) -> Result<Record, ServeError> {
-        self.write(integration, participant, id, Wish::Create(document)).await
+    pub async fn create(
+        &self,
+        integration: &ObjectKey,
+        participant: &str,
+        id: RecordId,
+        document: Document,
+        deadline: Instant,
+    ) -> Result<Record, ServeError> {
+        self.write(integration, participant, id, Wish::Create(document), deadline).await
     }
 
-    /// Changes a record in a participant. `base` is the version that `document`, the whole of it, was computed from.
+    /// Changes a record in a participant. `base` is the version that `document`, the whole of it, was computed from. Nothing is sent after
+    /// `deadline`.
     ///
     /// # Errors
     /// Why not; see [`ServeError`].
@@ -204,20 +250,53 @@ impl Records {
         id: RecordId,
         base: u64,
         document: Document,
+        deadline: Instant,
     ) -> Result<Record, ServeError> {
-        self.write(integration, participant, id, Wish::Update(base, document)).await
+        self.write(integration, participant, id, Wish::Update(base, document), deadline).await
     }
 
-    async fn write(&self, integration: &ObjectKey, participant: &str, id: RecordId, wish: Wish) -> Result<Record, ServeError> {
-        let running = lock(&self.running).get(integration).cloned();
-        let Some(running) = running else { return Err(unavailable("the Integration does not run")) };
-        let shared = running.shared();
-        let index = shared.program.participants.iter().position(|each| each.unit.name == participant && each.writable());
-        let Some(index) = index else { return Err(unavailable("the Integration does not write to this participant")) };
-        let write = Write { shared: Arc::clone(shared), index, id };
-        // It runs to its end whether or not somebody waits, and a new unit is not taken over before.
-        let task = running.spawn(async move { write.run(&wish).await });
-        task.await.unwrap_or_else(|error| Err(ServeError::Defect(error.to_string())))
+    async fn write(
+        &self,
+        integration: &ObjectKey,
+        participant: &str,
+        id: RecordId,
+        wish: Wish,
+        deadline: Instant,
+    ) -> Result<Record, ServeError> {
+        let wish = Arc::new(wish);
+        loop {
+            let running = lock(&self.running).get(integration).cloned();
+            let Some(running) = running else { return Err(unavailable("the Integration does not run")) };
+            let shared = running.shared();
+            if shared.takes_writes() {
+                let index = shared.program.participants.iter().position(|each| each.unit.name == participant && each.writable());
+                let Some(index) = index else { return Err(unavailable("the Integration does not write to this participant")) };
+                let connector = ObjectKey::from(&shared.program.participants[index].unit.connector);
+                let Some(place) = self.doors.enter(&connector) else { return Err(ServeError::Throttled(Some(SOON))) };
+                let (write, wish) = (Write { shared: Arc::clone(shared), index, id, deadline }, Arc::clone(&wish));
+                // It runs to its end whether or not somebody waits, and a new unit is not taken over before.
+                let task = running.spawn(async move {
+                    let _place = place;
+                    write.unless_renewed(&wish).await
+                });
+                if let Some(done) = task.await.unwrap_or_else(|error| Some(Err(ServeError::Defect(error.to_string())))) {
+                    return done;
+                }
+            }
+            // Its successor is on its way and takes the write.
+            if Instant::now() >= deadline {
+                return Err(unavailable("the Integration is being renewed"));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+impl Shared {
+    /// Whether a write past the lane is worth deciding on: not while a new unit is being taken over.
+    fn takes_writes(&self) -> bool {
+        // A paused one prepares nothing, and refuses.
+        !self.cancel.is_cancelled() && (self.program.unit.paused || self.prepared.load(Ordering::Acquire))
     }
 }
 
@@ -226,9 +305,20 @@ struct Write {
     shared: Arc<Shared>,
     index: usize,
     id: RecordId,
+    deadline: Instant,
 }
 
 impl Write {
+    /// Nothing if the unit was given up before the write began.
+    async fn unless_renewed(&self, wish: &Wish) -> Option<Result<Record, ServeError>> {
+        if self.shared.cancel.is_cancelled() { None } else { Some(self.run(wish).await) }
+    }
+
+    /// Whether anybody still waits.
+    fn in_time(&self) -> Result<(), ServeError> {
+        if Instant::now() < self.deadline { Ok(()) } else { Err(ServeError::Late) }
+    }
+
     async fn run(&self, wish: &Wish) -> Result<Record, ServeError> {
         let shared = &self.shared;
         let source = &shared.program.participants[self.index];
@@ -254,7 +344,7 @@ impl Write {
                     return Err(ServeError::Changed);
                 }
                 if known.identity(&source.unit.name).is_none() {
-                    return Err(ServeError::Conflict(format!("the record is not in {} yet", source.unit.name)));
+                    return Err(not_yet(format!("the record is not in {} yet", source.unit.name), Vec::new()));
                 }
                 direct::changes(&shared.program, &known.record.document, document)
             }
@@ -287,7 +377,7 @@ impl Write {
                 let committed = self.commit(&changes, &external_id, &learnt, held, 1).await;
                 crash::point("api.absorbed");
                 if raced {
-                    shared.read_again(self.index, &external_id).await?;
+                    self.read_again(&external_id).await;
                 }
                 // It took effect there: whatever stands in the way here, the caller may repeat, and the reader brings it in.
                 committed.map_err(|error| match error {
@@ -306,15 +396,13 @@ impl Write {
     fn connection(&self) -> Result<Arc<Connection>, ServeError> {
         let shared = &self.shared;
         let unit = &shared.program.unit;
-        let why = if shared.cancel.is_cancelled() {
-            "the Integration is being renewed"
-        } else if unit.paused {
+        let why = if unit.paused {
             "the Integration is paused"
         } else if unit.initial_load == InitialLoad::Preview {
             "the Integration only previews its first load"
         } else if shared.guarded() {
             "the Integration is held by its guard"
-        } else if !shared.loaded() {
+        } else if !shared.delivers_to(self.index) {
             "the Integration is still reading for the first time"
         } else {
             ""
@@ -340,6 +428,13 @@ impl Write {
         Ok(connection)
     }
 
+    /// Asks for the record to be read again. What became of the write is known by now, and stands whether or not this can be noted.
+    async fn read_again(&self, external_id: &ExternalId) {
+        if let Err(error) = self.shared.read_again(self.index, external_id).await {
+            tracing::warn!(integration = %self.shared.realm, record = %self.id, %error, "a record that was written cannot be asked for again");
+        }
+    }
+
     async fn known(&self) -> Result<Option<Known>, StoreError> {
         Ok(self.shared.around.store.known_by_id(&self.shared.realm, &[self.id]).await?.pop().flatten())
     }
@@ -357,6 +452,7 @@ impl Write {
             if self.shared.now() >= until {
                 return Err(unavailable("another write to this record is under way"));
             }
+            self.in_time()?;
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -404,9 +500,9 @@ impl Write {
                 let rows = source.unit.rows.iter().filter(|row| row.reference.is_some()).filter_map(|row| row.canonical.clone());
                 let fields = rows
                     .filter(missing)
-                    .map(|field| Refused { field, message: format!("refers to a record that {name} does not hold") })
+                    .map(|field| Refused { field, message: format!("refers to a record that {name} does not hold yet") })
                     .collect();
-                Err(refusal("it refers to another record".to_owned(), fields))
+                Err(not_yet("it refers to another record".to_owned(), fields))
             }
             Step::Settle(_) => Err(refusal(format!("the Integration keeps this record out of {name}"), Vec::new())),
         }
@@ -421,9 +517,11 @@ impl Write {
         if lease.ensure().await?.is_none() {
             return Err(unavailable("another process writes here"));
         }
-        let (validity, clock) = (lease.validity(), Arc::clone(&shared.around.clock));
+        self.in_time()?;
+        let (validity, clock, deadline) = (lease.validity(), Arc::clone(&shared.around.clock), self.deadline);
+        let may_send = Arc::new(move || validity.lasts(clock.now()) && Instant::now() < deadline);
         let batch = WriteBatch { entity: source.unit.entity.clone(), items: vec![planned.item.clone()] };
-        let answer = lease.during(system.write(&batch, Arc::new(move || validity.lasts(clock.now())))).await.pop();
+        let answer = lease.during(system.write(&batch, may_send)).await.pop();
         let Some(answer) = answer else { return Err(ServeError::Defect("a write came back without an answer".into())) };
         match answer {
             Ok(written) => {
@@ -437,35 +535,12 @@ impl Write {
                 if matches!(error.class, ErrorClass::UnknownOutcome | ErrorClass::Conflict | ErrorClass::NotFound)
                     && let Some(external_id) = &planned.item.id
                 {
-                    shared.read_again(self.index, external_id).await?;
+                    self.read_again(external_id).await;
                 }
-                Err(self.told(&error, planned))
-            }
-        }
-    }
-
-    /// A failed write in words for the caller. The system's own text may hold values, so it is not repeated.
-    fn told(&self, error: &RemoteError, planned: &Planned) -> ServeError {
-        let source = &self.shared.program.participants[self.index];
-        let name = &source.unit.name;
-        match error.class {
-            ErrorClass::UnknownOutcome => ServeError::Unknown,
-            ErrorClass::Throttled => ServeError::Throttled(error.retry_after),
-            ErrorClass::Transient => {
-                ServeError::Unavailable { detail: format!("{name} does not answer"), retry_after: error.retry_after.or(Some(SOON)) }
-            }
-            ErrorClass::Auth | ErrorClass::Permission | ErrorClass::Configuration => {
-                self.shared.failed(self.index, None, Some(self.id), error);
-                unavailable(format!("{name} does not let Fairlead write"))
-            }
-            ErrorClass::Conflict => ServeError::Changed,
-            ErrorClass::NotFound => ServeError::Conflict(format!("the record is no longer in {name}")),
-            ErrorClass::Data => {
-                let native = error.field.as_deref().and_then(|field| field.parse::<FieldPath>().ok());
-                let row = native.and_then(|native| planned.rows.iter().find(|row| row.native == native));
-                let unit = row.and_then(|row| row.unit.as_ref().map(|(unit, _)| unit.clone()));
-                let fields = unit.map(|field| Refused { field, message: format!("is refused by {name}") }).into_iter().collect();
-                refusal(format!("{name} refuses the record ({})", error.reason), fields)
+                if matches!(error.class, ErrorClass::Auth | ErrorClass::Permission | ErrorClass::Configuration) {
+                    shared.failed(self.index, None, Some(self.id), &error);
+                }
+                Err(told(&source.unit.name, &error, planned))
             }
         }
     }
@@ -531,6 +606,28 @@ impl Write {
     }
 }
 
+/// A failed write to the participant `name` in words for the caller. The system's own text may hold values, so it is not repeated.
+fn told(name: &str, error: &RemoteError, planned: &Planned) -> ServeError {
+    match error.class {
+        ErrorClass::UnknownOutcome => ServeError::Unknown,
+        ErrorClass::Throttled => ServeError::Throttled(error.retry_after),
+        ErrorClass::Transient => {
+            ServeError::Unavailable { detail: format!("{name} does not answer"), retry_after: error.retry_after.or(Some(SOON)) }
+        }
+        ErrorClass::Auth | ErrorClass::Permission | ErrorClass::Configuration => unavailable(format!("{name} does not let Fairlead write")),
+        // A duplicate, a lock, a version there: nothing that another attempt with our newest version would mend.
+        ErrorClass::Conflict => ServeError::Conflict(format!("{name} finds a contradiction to what it holds ({})", error.reason)),
+        ErrorClass::NotFound => ServeError::Conflict(format!("the record is no longer in {name}")),
+        ErrorClass::Data => {
+            let native = error.field.as_deref().and_then(|field| field.parse::<FieldPath>().ok());
+            let row = native.and_then(|native| planned.rows.iter().find(|row| row.native == native));
+            let unit = row.and_then(|row| row.unit.as_ref().map(|(unit, _)| unit.clone()));
+            let fields = unit.map(|field| Refused { field, message: format!("is refused by {name}") }).into_iter().collect();
+            refusal(format!("{name} refuses the record ({})", error.reason), fields)
+        }
+    }
+}
+
 /// What a write comes to.
 enum Sending {
     /// This goes out.
@@ -579,5 +676,100 @@ impl Learnt {
             state.vendor_version.clone_from(&self.state.vendor_version);
         }
         state
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connector::Connectors;
+    use crate::decide::sample;
+    use crate::program::Program;
+    use fairlead_model::{ObjectRef, SystemClock};
+    use fairlead_store::SqliteStore;
+    use fairlead_systems::{EndpointPolicy, SecretData, SecretError, SecretSource};
+
+    struct NoSecrets;
+
+    #[async_trait::async_trait]
+    impl SecretSource for NoSecrets {
+        async fn get(&self, _: &ObjectRef) -> Result<SecretData, SecretError> {
+            Err(SecretError::NotFound)
+        }
+    }
+
+    /// Records without any Integration, and without systems.
+    fn records() -> Records {
+        let connectors = Connectors::new(Arc::new(NoSecrets), EndpointPolicy::default(), Arc::new(SystemClock));
+        let around = Surroundings {
+            store: Arc::new(SqliteStore::open_in_memory().unwrap()),
+            looks: tokio::sync::watch::channel(crate::counts::Look { at: fairlead_model::Timestamp(0), seen: None }).1,
+            connectors: Arc::new(connectors),
+            clock: Arc::new(SystemClock),
+            metrics: Arc::default(),
+            holder: "test".to_owned(),
+            witness: None,
+        };
+        Records { running: Arc::default(), around, doors: Arc::default() }
+    }
+
+    fn customers() -> ObjectKey {
+        ObjectKey("default/customers".into())
+    }
+
+    impl Records {
+        fn start(&self) -> Arc<Running> {
+            let running = Arc::new(Running::start(Program::compile(Arc::new(sample::unit())).unwrap(), self.around.clone()));
+            lock(&self.running).insert(customers(), Arc::clone(&running));
+            running
+        }
+
+        async fn create_within(&self, patience: Duration) -> ServeError {
+            let document = sample::document(serde_json::json!({"name": "A"}));
+            self.create(&customers(), "crm", sample::ID, document, Instant::now() + patience).await.unwrap_err()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_write_during_a_change_of_its_unit_is_taken_by_the_new_one() {
+        let records = records();
+        records.start().stop().await;
+        assert_eq!(records.create_within(Duration::ZERO).await, unavailable("the Integration is being renewed"));
+        let waiting = {
+            let records = records.clone();
+            tokio::spawn(async move { records.create_within(Duration::from_secs(60)).await })
+        };
+        tokio::task::yield_now().await;
+        let next = records.start();
+        // Which says what there is to say here: nothing was read yet.
+        assert_eq!(waiting.await.unwrap(), unavailable("the Integration is still reading for the first time"));
+        next.stop().await;
+    }
+
+    fn planned() -> Box<Planned> {
+        let mut world = sample::World::new();
+        assert!(!world.read("crm", serde_json::json!({"Name": "A"})).is_stale());
+        match world.step("erp") {
+            Step::Write(planned) => planned,
+            step => panic!("nothing to write: {step:?}"),
+        }
+    }
+
+    #[test]
+    fn a_vendors_contradiction_is_no_change_of_the_version_that_a_caller_holds() {
+        let told = |class| told("erp", &RemoteError::new(class, "RecordConflict", "DUPLICATE_VALUE"), &planned());
+        assert!(matches!(told(ErrorClass::Conflict), ServeError::Conflict(why) if why.contains("erp") && !why.contains("DUPLICATE")));
+        assert_eq!(told(ErrorClass::UnknownOutcome), ServeError::Unknown);
+        assert!(matches!(told(ErrorClass::Transient), ServeError::Unavailable { .. }));
+    }
+
+    #[test]
+    fn each_connector_lets_so_many_writes_in_at_once_and_no_more() {
+        let (doors, one, another) = (Doors::default(), ObjectKey("default/crm".into()), ObjectKey("default/erp".into()));
+        let mut inside: Vec<_> = (0..AT_ONCE).map(|_| doors.enter(&one).unwrap()).collect();
+        assert!(doors.enter(&one).is_none());
+        assert!(doors.enter(&another).is_some());
+        inside.pop();
+        assert!(doors.enter(&one).is_some());
     }
 }

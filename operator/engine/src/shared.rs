@@ -1,6 +1,7 @@
 //! What the tasks of one Integration share: the compiled program, its surroundings, and small facts that one task learns and another needs.
 
 use crate::connector::{Connection, Connectors};
+use crate::counts::Look;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::program::Program;
@@ -13,18 +14,23 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// So long after the last trouble with the store it is tried again.
 const TRY_STORE: Duration = Duration::from_secs(5);
 
+/// The note that the Integration was loaded as a whole.
+const LOADED: &str = "loaded";
+
 /// What an Integration runs in.
 #[derive(Clone)]
 pub(crate) struct Surroundings {
     /// The store.
     pub store: Arc<dyn Store>,
+    /// What it was last seen to hold.
+    pub looks: watch::Receiver<Look>,
     /// The connectors.
     pub connectors: Arc<Connectors>,
     /// The clock.
@@ -47,6 +53,10 @@ pub(crate) struct Shared {
     pub realm: String,
     /// Cancelled to stop.
     pub cancel: CancellationToken,
+    /// Its records can be found as the unit says, and what is known of its loads is noted: before, a write past the lane is too early.
+    pub prepared: AtomicBool,
+    /// It was loaded as a whole once; see [`Shared::was_loaded`].
+    pub whole: AtomicBool,
     /// Per participant, in the unit's order.
     pub participants: Vec<ParticipantFacts>,
     /// Live records, refreshed by the reporter.
@@ -72,9 +82,11 @@ pub(crate) struct ParticipantFacts {
     pub last_read: Mutex<Option<(Timestamp, Instant)>>,
     /// That read was not all: something is to be read again by key before one can say that nothing moves.
     pub unread: AtomicBool,
+    /// Why it may not run: it is not the participant that it was.
+    pub moved: Mutex<Option<RemoteError>>,
     /// Why it is paused.
     pub paused: Mutex<Option<RemoteError>>,
-    /// Why its lane rests: the account may not write the entity. A reader that succeeds says nothing of it.
+    /// Why its lane rests: the account may not write the entity, or cannot as it is declared. A reader that succeeds says nothing of it.
     pub refused: Mutex<Option<RemoteError>>,
 }
 
@@ -134,13 +146,43 @@ impl Shared {
         self.around.clock.now()
     }
 
+    /// All that it had to read at first was read once, now or long ago: since then changes are guarded.
+    pub(crate) fn was_loaded(&self) -> bool {
+        self.whole.load(Ordering::Acquire)
+    }
+
+    /// Whether `participant` may be written to. A newcomer is loaded while the others go on: what they are told meanwhile is not wrong, only
+    /// not yet by the newcomer's word. The newcomer itself waits, for a record of its that refers to one not yet read has no value for that
+    /// reference here, and an older one would be written over it.
+    pub(crate) fn delivers_to(&self, participant: usize) -> bool {
+        self.was_loaded() && self.is_read(participant)
+    }
+
+    /// A participant's first full read is complete, or it is not read at all.
+    pub(crate) fn is_read(&self, participant: usize) -> bool {
+        !self.program.participants[participant].readable() || self.participants[participant].complete.load(Ordering::Acquire)
+    }
+
+    /// Finds out whether it was loaded, and notes it when that is first so. A store that was loaded before this was noted gets the note then.
+    pub(crate) async fn note_loaded(&self) -> Result<bool, StoreError> {
+        if self.was_loaded() {
+            return Ok(true);
+        }
+        let store = &self.around.store;
+        let noted = store.note(&self.realm, LOADED).await?.is_some();
+        if !noted && !self.loaded() {
+            return Ok(false);
+        }
+        if !noted {
+            store.put_note(&self.realm, LOADED, &self.now().0.into()).await?;
+        }
+        self.whole.store(true, Ordering::Release);
+        Ok(true)
+    }
+
     /// Every reader's first full read is complete: creations may be sent.
     pub(crate) fn loaded(&self) -> bool {
-        self.program
-            .participants
-            .iter()
-            .zip(&self.participants)
-            .all(|(participant, facts)| !participant.readable() || facts.complete.load(Ordering::Acquire))
+        (0..self.participants.len()).all(|participant| self.is_read(participant))
     }
 
     /// Takes note of trouble with a record or call.

@@ -1,7 +1,8 @@
 //! The reader of one participant: from pages and requested keys to committed changes.
 //!
 //! Flow: hold the reader lease; read what was asked for by key; read pages until the present is reached; wait for the next poll or for a
-//! request. Each batch is mapped, identified, decided ([`crate::decide::inbound`]) and absorbed in one transaction with the checkpoint, so
+//! request. What cannot be read by key holds up neither the others nor the pages: it is asked for again ever more rarely, and becomes a dead
+//! letter. What can only be listed is read again by reading the list from its beginning. Each batch is mapped, identified, decided ([`crate::decide::inbound`]) and absorbed in one transaction with the checkpoint, so
 //! a crash anywhere repeats reading and loses nothing.
 
 use crate::crash;
@@ -10,6 +11,7 @@ use crate::decide::inbound::{self, Context, Decision, ReadRecord};
 use crate::decide::merge;
 use crate::edits::{self, Edit, Edits};
 use crate::lease::Lease;
+use crate::look_up::{Asked, read_apart};
 use crate::program::Participant;
 use crate::shared::{Shared, lock};
 use crate::way::{SourceTimes, Span, Way};
@@ -18,9 +20,10 @@ use fairlead_model::hash::ValueHash;
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
 use fairlead_store::{
-    Absorb, AbsorbRecord, Checkpoint, Fence, GuardCounts, Guarded, Known, Merge, NewDeadLetter, RecordChange, Stage, StoreError, Survivor,
+    Absorb, AbsorbRecord, Checkpoint, DeadLetterFilter, Fence, GuardCounts, Guarded, Known, Merge, NewDeadLetter, RecordChange, Stage,
+    StoreError, Survivor,
 };
-use fairlead_systems::{NativeRecord, ReadRequest};
+use fairlead_systems::{NativeRecord, ReadRequest, Unusable};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -29,6 +32,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+/// So many letters are looked at for a row without an id that is known already.
+const UNUSABLE: usize = 1000;
 /// Records read by key in one call.
 const KEYS_PER_READ: usize = 200;
 /// Records that refer to a merged one, rewritten in one transaction.
@@ -39,6 +44,10 @@ const CONFLICT_RETRIES: u32 = 8;
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// The wait before keys are read again that could not be taken because a write was in flight; doubles up to the poll's own time.
 const STALE: Duration = Duration::from_millis(500);
+/// The wait before a record is asked for again that could not be read by its key, at first and at most.
+const UNREADABLE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+/// Records that are looked for in one reading of a list.
+const KEYS_PER_LIST: usize = 100_000;
 /// While another process holds the lease, it is asked for this often.
 const CAMPAIGN: Duration = Duration::from_secs(1);
 /// The note that remembers which overrun of the guard a person confirmed.
@@ -62,6 +71,16 @@ impl From<StoreError> for Stop {
     }
 }
 
+/// A record that could not be read by its key.
+struct Unreadable {
+    /// How often, while everything else could be read.
+    attempts: u32,
+    /// Not asked for again before.
+    until: Instant,
+    /// Why; of this round.
+    error: Option<RemoteError>,
+}
+
 /// The reader of one participant.
 pub(crate) struct Source {
     shared: Arc<Shared>,
@@ -72,6 +91,8 @@ pub(crate) struct Source {
     /// Something is to be read again by key soon, and for how many rounds that has been so.
     stale: bool,
     stale_rounds: u32,
+    /// Records that were asked for and could not be read by their keys.
+    unreadable: HashMap<ExternalId, Unreadable>,
     way: Way,
     /// When the batch in hand was read, if anybody wants to know.
     read: Span,
@@ -82,7 +103,7 @@ impl Source {
     pub(crate) fn new(shared: Arc<Shared>, index: usize) -> Self {
         let lease = shared.reader_lease(index);
         let way = shared.way(index);
-        Self { shared, index, lease, parked: HashMap::new(), stale: false, stale_rounds: 0, way, read: None }
+        Self { shared, index, lease, parked: HashMap::new(), stale: false, stale_rounds: 0, unreadable: HashMap::new(), way, read: None }
     }
 
     fn participant(&self) -> &Participant {
@@ -106,9 +127,11 @@ impl Source {
                     *lock(&facts.paused) = None;
                     *lock(&facts.last_read) = Some((self.shared.now(), Instant::now()));
                     // Not at once: a write in flight takes its time, and each look costs the vendor's quota.
-                    facts.unread.store(self.stale, Ordering::Release);
+                    facts.unread.store(self.stale || !self.unreadable.is_empty(), Ordering::Release);
                     self.stale_rounds = if std::mem::take(&mut self.stale) { self.stale_rounds + 1 } else { 0 };
-                    if self.stale_rounds == 0 { every } else { every.min(STALE * 2u32.pow(self.stale_rounds.min(8) - 1)) }
+                    let every = if self.stale_rounds == 0 { every } else { every.min(STALE * 2u32.pow(self.stale_rounds.min(8) - 1)) };
+                    let due = self.unreadable.values().map(|unreadable| unreadable.until).min();
+                    due.map_or(every, |due| every.min(due.saturating_duration_since(Instant::now()).max(STALE)))
                 }
                 Ok(false) => CAMPAIGN,
                 Err(Stop::Cancelled) => break,
@@ -155,10 +178,12 @@ impl Source {
         for slice in self.shared.slices(self.index) {
             self.read_pages(&slice, &mut fence).await?;
         }
-        self.shared.participants[self.index].complete.store(true, Ordering::Release);
-        // Records that came in late may have set free readings by key.
+        // Records that came in late may have set free readings by key. Only then its records are all that they can be.
         self.read_requested(&mut fence).await?;
+        self.give_up_unreadable(&fence).await?;
+        self.shared.participants[self.index].complete.store(true, Ordering::Release);
         if self.shared.loaded() {
+            self.shared.note_loaded().await?;
             self.shared.participants.iter().for_each(|facts| facts.wake_lane.notify_one());
         }
         Ok(true)
@@ -187,37 +212,183 @@ impl Source {
         }
     }
 
+    /// Whether the entity can be listed and not read by key.
+    fn only_lists(&self) -> bool {
+        let connection = self.shared.connection(self.index).ok();
+        let entity = connection.as_ref().and_then(|connection| connection.entity(&self.participant().unit.entity));
+        entity.is_some_and(|entity| !entity.can_read_keys())
+    }
+
     /// Reads the keys that somebody asked for: stale reads, conflicts, changed rows, references that have come.
     async fn read_requested(&mut self, fence: &mut Fence) -> Result<(), Stop> {
+        if self.only_lists() {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        let participant = &shared.program.participants[self.index];
         let mut last: Vec<ExternalId> = Vec::new();
         loop {
             self.renew(fence).await?;
-            let store = Arc::clone(&self.shared.around.store);
-            let ids = store.pending_reads(&self.shared.realm, self.name(), KEYS_PER_READ).await?;
+            let store = Arc::clone(&shared.around.store);
+            let ids = self.due_reads().await?;
             if ids.is_empty() || ids == last {
                 // The same keys again: writes are still in flight for them; the next round looks again.
                 return Ok(());
             }
-            let connection = self.shared.connection(self.index).map_err(Stop::Remote)?;
+            let connection = shared.connection(self.index).map_err(Stop::Remote)?;
             let system = connection.system().map_err(|error| Stop::Remote(error.clone()))?;
             let began = store.sequence().await?;
-            let participant = self.participant();
             let mark = self.way.mark();
-            let found = system.read_keys(&participant.unit.entity, &participant.native_paths, &ids).await.map_err(Stop::Remote)?;
+            let read = |ids: Vec<ExternalId>| async move {
+                let records = system.read_keys(&participant.unit.entity, &participant.native_paths, &ids).await;
+                (ids, records)
+            };
+            let asked = tokio::select! {
+                () = shared.cancel.cancelled() => return Err(Stop::Cancelled),
+                asked = self.lease.during(read_apart(ids.clone(), read)) => asked,
+            };
             self.read = self.way.since(mark);
-            let edits = edits::waiting(store.as_ref(), &self.shared.realm, self.name(), ids.iter().map(ToString::to_string)).await?;
+            let Asked { read, failed, trouble } = asked;
+            for (id, error) in failed {
+                self.could_not_read(id, error);
+            }
+            let ids_read: Vec<ExternalId> = read.keys().cloned().collect();
+            self.unreadable.retain(|id, _| !read.contains_key(id));
+            let edits = self.edits(&ids_read).await?;
             // What is not found by key is not deleted for that: it may be hidden from this account. Deletions are told by the vendor, in
             // the record itself or in a slice of their own.
-            let (records, absent): (Vec<_>, Vec<_>) = ids.iter().zip(found).partition(|(_, record)| record.is_some());
-            for (id, _) in &absent {
-                tracing::info!(integration = %self.shared.realm, participant = self.name(), external_id = %id, "asked for by key and not found");
+            for (id, _) in read.iter().filter(|(_, record)| record.is_none()) {
+                tracing::info!(integration = %shared.realm, participant = self.name(), external_id = %id, "asked for by key and not found");
             }
-            let records = records.into_iter().filter_map(|(_, record)| record).collect();
             // Somebody wants to know: what is still bad becomes a dead letter again, though it was told before.
-            self.parked.retain(|id, _| !ids.contains(id));
-            self.absorb(records, began, None, &Requested { ids: &ids, edits: &edits }, fence).await?;
+            self.parked.retain(|id, _| !read.contains_key(id));
+            let records = read.into_values().flatten().collect();
+            if !ids_read.is_empty() {
+                self.absorb(records, began, None, &Requested { ids: &ids_read, edits: &edits }, fence).await?;
+            }
+            if let Some(error) = trouble {
+                // If it concerns all, the pages will tell; if not, they must not wait for this.
+                tracing::debug!(integration = %shared.realm, participant = self.name(), reason = %error.reason, "reading by key failed");
+                self.stale = true;
+                return Ok(());
+            }
             last = ids;
         }
+    }
+
+    /// What was asked for and is due; what could not be read a moment ago is not.
+    async fn due_reads(&mut self) -> Result<Vec<ExternalId>, StoreError> {
+        let most = KEYS_PER_READ + self.unreadable.len();
+        let mut ids = self.shared.around.store.pending_reads(&self.shared.realm, self.name(), most).await?;
+        if ids.len() < most {
+            self.unreadable.retain(|id, _| ids.contains(id));
+        }
+        let now = Instant::now();
+        ids.retain(|id| self.unreadable.get(id).is_none_or(|unreadable| unreadable.until <= now));
+        ids.truncate(KEYS_PER_READ);
+        Ok(ids)
+    }
+
+    /// What people corrected in these records.
+    async fn edits(&self, ids: &[ExternalId]) -> Result<Edits, StoreError> {
+        let keys = ids.iter().map(ToString::to_string);
+        edits::waiting(self.shared.around.store.as_ref(), &self.shared.realm, self.name(), keys, self.shared.now()).await
+    }
+
+    /// Takes note of a record that could not be read by its key.
+    fn could_not_read(&mut self, id: ExternalId, error: RemoteError) {
+        self.shared.failed(self.index, Some(id.to_string()), None, &error);
+        let unreadable = self.unreadable.entry(id).or_insert(Unreadable { attempts: 0, until: Instant::now(), error: None });
+        let wait = UNREADABLE.0.saturating_mul(2u32.saturating_pow(unreadable.attempts)).min(UNREADABLE.1);
+        unreadable.until = Instant::now() + wait;
+        unreadable.error = Some(error);
+    }
+
+    /// Counts the records that could not be read by their keys in a round in which everything else could be read: the trouble is their own. One
+    /// that fails too often becomes a dead letter, and is asked for no more until somebody replays that.
+    async fn give_up_unreadable(&mut self, fence: &Fence) -> Result<(), Stop> {
+        let most = self.shared.program.unit.retry.attempts;
+        let mut given_up = Vec::new();
+        for (id, unreadable) in &mut self.unreadable {
+            let Some(error) = unreadable.error.take() else { continue };
+            unreadable.attempts += 1;
+            if unreadable.attempts >= most {
+                given_up.push((id.clone(), unreadable.attempts, error));
+            }
+        }
+        if given_up.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<ExternalId> = given_up.iter().map(|(id, ..)| id.clone()).collect();
+        let edits = self.edits(&ids).await?;
+        let dead_letters = given_up
+            .into_iter()
+            .map(|(id, attempts, error)| {
+                tracing::warn!(integration = %self.shared.realm, participant = self.name(), external_id = %id, reason = %error.reason, detail = %error.message, "record cannot be read and became a dead letter");
+                NewDeadLetter {
+                    stage: Stage::Inbound,
+                    participant: self.name().to_owned(),
+                    parent: edits.get(id.as_str()).map(|edit| edit.letter),
+                    external_id: Some(id),
+                    record: None,
+                    original: "{}".into(),
+                    payload: None,
+                    class: error.class,
+                    reason: error.reason,
+                    message: format!("it cannot be read by its id: {}", error.message),
+                    detail: error.detail.map(Into::into),
+                    field: error.field,
+                    attempts,
+                }
+            })
+            .collect();
+        let now = self.shared.now();
+        let batch = Absorb { dead_letters, reread_done: ids.clone(), ..Absorb::empty(&self.shared.realm, self.name(), fence.clone(), now) };
+        let result = self.shared.around.store.absorb(&batch).await;
+        self.shared.store_result(&result);
+        result?;
+        self.unreadable.retain(|id, _| !ids.contains(id));
+        Ok(())
+    }
+
+    /// Rows without an id become dead letters, each once: by what they hold, for nothing else tells them apart. Committed before the page is, whose
+    /// cursor goes past them.
+    async fn keep_unusable(&mut self, rows: Vec<Unusable>, fence: &Fence) -> Result<(), Stop> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let (shared, name) = (&self.shared, self.name());
+        let (realm, participant) = (Some(shared.realm.clone()), Some(name.to_owned()));
+        let filter = DeadLetterFilter { realm, participant, closed: true, max: UNUSABLE, ..DeadLetterFilter::default() };
+        let letters = shared.around.store.dead_letters(&filter).await?;
+        let nameless = letters.into_iter().map(|dead| dead.letter).filter(|letter| letter.external_id.is_none() && letter.record.is_none());
+        let mut known: HashSet<String> = nameless.map(|letter| letter.original).collect();
+        let read = rows.len();
+        let dead_letters: Vec<_> = rows
+            .into_iter()
+            .filter(|row| known.insert(row.raw.clone()))
+            .map(|row| NewDeadLetter {
+                stage: Stage::Inbound,
+                participant: name.to_owned(),
+                external_id: None,
+                record: None,
+                original: row.raw,
+                payload: None,
+                class: row.error.class,
+                reason: row.error.reason,
+                message: row.error.message,
+                detail: row.error.detail.map(Into::into),
+                field: row.error.field,
+                attempts: 1,
+                parent: None,
+            })
+            .collect();
+        let unchanged = u64::try_from(read - dead_letters.len()).unwrap_or(0);
+        let batch = Absorb { dead_letters, unchanged, ..Absorb::empty(&shared.realm, name, fence.clone(), shared.now()) };
+        let result = shared.around.store.absorb(&batch).await;
+        shared.store_result(&result);
+        result?;
+        Ok(())
     }
 
     /// Reads one slice until its present.
@@ -228,6 +399,15 @@ impl Source {
         let mut cursor = checkpoint.map(|checkpoint| checkpoint.cursor).filter(|cursor| !cursor.is_null());
         if complete && slice == "main" {
             self.shared.participants[self.index].complete.store(true, Ordering::Release);
+        }
+        let mut asked: BTreeSet<ExternalId> = BTreeSet::new();
+        if slice == "main" && self.only_lists() {
+            asked.extend(store.pending_reads(&self.shared.realm, self.name(), KEYS_PER_LIST).await?);
+        }
+        let edits = self.edits(&asked.iter().cloned().collect::<Vec<_>>()).await?;
+        if !asked.is_empty() {
+            cursor = None;
+            self.parked.retain(|id, _| !asked.contains(id));
         }
         loop {
             self.renew(fence).await?;
@@ -240,20 +420,27 @@ impl Source {
                 slice: slice.to_owned(),
                 fields: participant.native_paths.clone(),
                 cursor: cursor.clone(),
-                deadline: crate::REQUEST_DEADLINE,
+                deadline: system.request_timeout(),
             };
             let mark = self.way.mark();
+            // It may take longer than a lease; what comes of it is fenced when it is committed.
             let page = tokio::select! {
                 () = self.shared.cancel.cancelled() => return Err(Stop::Cancelled),
-                page = system.read_page(&request) => page.map_err(Stop::Remote)?,
+                page = self.lease.during(system.read_page(&request)) => page.map_err(Stop::Remote)?,
             };
             self.read = self.way.since(mark);
             crash::point("source.read");
             complete = complete || page.caught_up;
             let moved = cursor.as_ref() != Some(&page.cursor) || (page.caught_up && !request.cursor.as_ref().is_some_and(|_| complete));
             let next = Checkpoint { slice: slice.to_owned(), cursor: page.cursor.clone(), complete };
-            if moved || !page.records.is_empty() {
-                self.absorb(page.records, began, Some(next), &Requested { ids: &[], edits: &Edits::new() }, fence).await?;
+            let mut shown: Vec<ExternalId> = page.records.iter().filter_map(|record| asked.take(&record.id)).collect();
+            if page.caught_up {
+                // What the list does not hold was asked for in vain.
+                shown.extend(std::mem::take(&mut asked));
+            }
+            self.keep_unusable(page.unusable, fence).await?;
+            if moved || !page.records.is_empty() || !shown.is_empty() {
+                self.absorb(page.records, began, Some(next), &Requested { ids: &shown, edits: &edits }, fence).await?;
             }
             cursor = Some(page.cursor);
             crash::point("source.absorbed");
@@ -368,6 +555,8 @@ impl Source {
                     batch.guard.deleted.extend(absorbed.deletes.then_some(absorbed.record.id));
                     targets.extend(absorbed.record.enqueue.iter().map(|(target, _)| target.clone()));
                     self.parked.remove(&absorbed.record.external_id);
+                    let lost = absorbed.lost.iter().filter_map(|target| Some(inbound::lost(participant, target, known.as_ref()?)));
+                    batch.dead_letters.extend(lost);
                     batch.records.push(absorbed.record);
                 }
             }
@@ -380,8 +569,13 @@ impl Source {
             batch.rereads.push((record.read.external_id.clone(), None));
         }
         batch.reread_done = done.into_iter().collect();
+        // A correction is for one result, whichever it is; where that is another letter, it names the one that was corrected.
+        let over: Vec<String> = batch.reread_done.iter().map(|id| id.0.clone()).filter(|id| requested.edits.contains_key(id)).collect();
+        for letter in batch.dead_letters.iter_mut().filter(|letter| letter.participant == *name) {
+            letter.parent = letter.external_id.as_ref().and_then(|id| requested.edits.get(id.as_str())).map(|edit| edit.letter);
+        }
         self.guard(&batch.guard, now).await?;
-        if !shared.loaded() {
+        if self.first_load() {
             // The first load changes everything, and must not weigh on the day after it.
             batch.guard.changed.clear();
         }
@@ -393,7 +587,7 @@ impl Source {
         shared.store_works();
         times.absorb = self.way.since(mark);
         self.way.absorbed(&batch.records, times);
-        edits::forget(store.as_ref(), &shared.realm, name, &through).await?;
+        edits::forget(store.as_ref(), &shared.realm, name, &over).await?;
         self.parked.extend(parked);
         shared.around.metrics.read(&shared.realm, name, counts.0, counts.1, counts.2);
         for letter in &batch.dead_letters {
@@ -490,7 +684,18 @@ impl Source {
         for ((native, inbound), known) in mapped.into_iter().zip(known) {
             match known {
                 // An alias: it stands for its survivor, and nobody's record changes with it.
-                Some(known) if known.merged_into.is_some() => batch.unchanged += 1,
+                Some(known) if known.merged_into.is_some() => {
+                    let alias = known.identity(name).filter(|alias| alias.external_id == native.id);
+                    if alias.is_some_and(|alias| merge::undone(alias, native.deleted, native.modified)) {
+                        let message = format!(
+                            "it was merged into another record in {name} and is there again; merge it once more, or delete it and enter it anew"
+                        );
+                        park(name, &native, "DuplicateIdentity", &message, batch, &self.parked, parked);
+                        continue;
+                    }
+                    batch.unchanged += 1;
+                    batch.gone.extend(native.deleted.then_some(native.id));
+                }
                 Some(known) => identified.push(Identified::new(native, inbound, known.record.id, Some(known))),
                 None if native.deleted => {
                     batch.unchanged += 1;
@@ -616,6 +821,12 @@ impl Source {
         Ok(records)
     }
 
+    /// Whether what is read now is a first load: this participant's own, for one that comes later must not let the others' changes pass
+    /// unguarded; or that of the whole.
+    fn first_load(&self) -> bool {
+        !self.shared.was_loaded() || !self.shared.is_read(self.index)
+    }
+
     /// Holds the Integration when more changes or disappears than a person said could be right.
     async fn guard(&self, batch: &Guarded, now: Timestamp) -> Result<(), Stop> {
         if *batch == Guarded::default() {
@@ -633,7 +844,7 @@ impl Source {
             counts: GuardCounts { changes: counts.changes.saturating_sub(excused.0), deletes: counts.deletes.saturating_sub(excused.1) },
             live: shared.live.load(Ordering::Acquire),
             began,
-            first_load: !shared.loaded(),
+            first_load: self.first_load(),
         };
         let Some(stop) = guard::judge(&shared.realm, &shared.program.unit.guard, window) else { return Ok(()) };
         if shared.program.unit.guard.confirm.as_deref() == Some(stop.token.as_str()) {
@@ -815,6 +1026,7 @@ fn park_with(
         class: problem.class,
         reason: problem.reason.clone(),
         message: problem.message.clone(),
+        detail: problem.detail.as_deref().map(str::to_owned),
         field: problem.field.clone(),
         attempts: 1,
         parent: None,

@@ -89,6 +89,16 @@ metrics! {
     LAG_OBJECTIVE = Gauge "fairlead_lag_objective_seconds" [] "The lag beyond which an Integration is Lagging";
     PLAN_TIME = Histogram "fairlead_plan_seconds" [] "Time of one plan of everything";
     EVENTS = Counter "fairlead_events_published" ["result"] "Events, by result";
+    // The gateway.
+    GATEWAY_REQUESTS = Counter "fairlead_gateway_requests" ["route", "operation", "class"] "Requests answered, by contract, operation and class of status";
+    GATEWAY_DURATION = Histogram "fairlead_gateway_request_duration_seconds" ["route", "operation"] "From a request's head to its answer";
+    GATEWAY_IN_FLIGHT = Gauge "fairlead_gateway_requests_in_flight" [] "Requests being answered";
+    GATEWAY_CONNECTIONS = Gauge "fairlead_gateway_connections" [] "Open connections";
+    GATEWAY_HANDSHAKES = Counter "fairlead_gateway_tls_handshakes" ["result"] "TLS handshakes, by result";
+    GATEWAY_TOKEN_CACHE = Counter "fairlead_gateway_token_cache" ["result"] "Tokens looked for among the verified ones, by result";
+    GATEWAY_KEY_SETS = Counter "fairlead_gateway_key_set_fetches" ["result"] "Fetches of issuers' key sets, by result";
+    GATEWAY_CERTIFICATES = Counter "fairlead_gateway_certificate_reloads" ["result"] "Certificates read anew, by result";
+    GATEWAY_REPLAYS = Counter "fairlead_gateway_idempotent_replays" [] "Writes answered from the idempotency log";
 }
 
 /// The reference page.

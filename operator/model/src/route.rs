@@ -12,10 +12,11 @@ use crate::unit::ObjectKey;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One contract as an API.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteUnit {
     /// The ApiContract resource.
@@ -33,9 +34,9 @@ pub struct RouteUnit {
     /// The whole version, for documents.
     pub version: String,
     /// The JSON Schema (2020-12) of the canonical entity.
-    pub schema: Value,
+    pub schema: Arc<Value>,
     /// The same, field by field.
-    pub fields: CanonicalSchema,
+    pub fields: Arc<CanonicalSchema>,
     /// Host names that it answers to; empty is any.
     pub hostnames: Vec<String>,
     /// Whose tokens are accepted; empty accepts nobody's.
@@ -66,6 +67,8 @@ pub struct Issuer {
 pub struct Consumer {
     /// The consumer's name, for limits, logs and metrics.
     pub name: String,
+    /// Whose tokens name it: a client id means nothing without the issuer that gave it out.
+    pub issuer: String,
     /// The `client_id` claims that are this consumer.
     pub client_ids: Vec<String>,
     /// What it may ask for; empty is all.
@@ -111,7 +114,7 @@ impl OperationKind {
 }
 
 /// One operation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationUnit {
     /// Scopes that a token must all have.
@@ -165,14 +168,15 @@ pub enum Idempotency {
 }
 
 /// What the gateway says of one route.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteReport {
     /// The unit that is served; none if the first one could not be taken over.
     pub served: Option<ServedRoute>,
     /// A newer unit that could not be taken over; the served one goes on.
     pub rejected: Option<RejectedRoute>,
-    /// Issuers whose keys cannot be had, by their name, and why: nobody with a token of theirs gets in, unless their keys are known from before.
+    /// Issuers whose keys cannot be used, by their name, and why: nobody with a token of theirs gets in. One whose last fetch failed while its
+    /// keys from before still serve is none of them.
     pub issuers: BTreeMap<String, String>,
 }
 
@@ -198,6 +202,13 @@ pub struct RejectedRoute {
     pub conflict: Option<ObjectKey>,
     /// Why, for people.
     pub message: String,
+}
+
+/// Whether two routes with these host names stand in each other's way on one path: they share a name, or one of them names none and so
+/// answers to any.
+#[must_use]
+pub fn hosts_meet(one: &[String], another: &[String]) -> bool {
+    one.is_empty() || another.is_empty() || one.iter().any(|host| another.contains(host))
 }
 
 impl RouteUnit {

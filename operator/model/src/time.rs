@@ -30,6 +30,14 @@ impl Timestamp {
             .unwrap_or_else(|| self.0.to_string())
     }
 
+    /// The one spelling that a moment has in canonical documents: RFC 3339 in UTC, with milliseconds only where there are some. Equal moments
+    /// have equal texts, whoever wrote them: a mapping, a caller of the API, a filter.
+    #[must_use]
+    pub fn to_canonical(self) -> String {
+        let text = self.to_rfc3339();
+        text.strip_suffix(".000Z").map_or_else(|| text.clone(), |seconds| format!("{seconds}Z"))
+    }
+
     /// Parses RFC 3339 text, and the vendors' variant with an offset without colon (`+0000`).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -59,5 +67,22 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         Timestamp(chrono::Utc::now().timestamp_millis())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_moments_have_one_canonical_text() {
+        for (text, canonical) in [
+            ("2026-05-06T07:08:09Z", "2026-05-06T07:08:09Z"),
+            ("2026-05-06T09:08:09.000+02:00", "2026-05-06T07:08:09Z"),
+            ("2026-05-06T07:08:09.0000Z", "2026-05-06T07:08:09Z"),
+            ("2026-05-06T07:08:09.500+0000", "2026-05-06T07:08:09.500Z"),
+        ] {
+            assert_eq!(Timestamp::parse(text).map(Timestamp::to_canonical).as_deref(), Some(canonical), "{text}");
+        }
     }
 }

@@ -12,18 +12,19 @@ use crate::schema::{CanonicalSchema, NativeSchema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Everything that should run, by resource.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+/// Everything that should run, by resource. Units are shared, not copied: planner and runtimes hold the same ones.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Units {
     /// Connectors that passed planning.
-    pub connectors: BTreeMap<ObjectKey, ConnectorUnit>,
+    pub connectors: BTreeMap<ObjectKey, Arc<ConnectorUnit>>,
     /// Integrations that passed planning.
-    pub integrations: BTreeMap<ObjectKey, IntegrationUnit>,
+    pub integrations: BTreeMap<ObjectKey, Arc<IntegrationUnit>>,
     /// What contracts serve, by ApiContract.
     #[serde(default)]
-    pub routes: BTreeMap<ObjectKey, RouteUnit>,
+    pub routes: BTreeMap<ObjectKey, Arc<RouteUnit>>,
     /// Integrations whose resource is gone, with what to do with their state; the runtime forgets them once done.
     pub removed: BTreeMap<ObjectKey, DeletionPolicy>,
 }
@@ -55,7 +56,7 @@ impl std::fmt::Display for ObjectKey {
 }
 
 /// One connector: a system, its account and its limits.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectorUnit {
     /// The Connector resource.
@@ -65,7 +66,7 @@ pub struct ConnectorUnit {
     /// The digest over everything below.
     pub digest: Digest,
     /// The system definition, complete (any `extends` resolved), as YAML or JSON text.
-    pub definition: String,
+    pub definition: Arc<str>,
     /// The system's name, for status and metrics.
     pub system: String,
     /// The vendor API version to speak.
@@ -89,7 +90,7 @@ pub struct ConnectorUnit {
 }
 
 /// What the account may be asked for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
     /// Requests per second, if limited.
@@ -99,7 +100,7 @@ pub struct Limits {
 }
 
 /// When a connector's circuit opens, and for how long.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CircuitBreaker {
     /// So many failures ...
@@ -111,7 +112,7 @@ pub struct CircuitBreaker {
 }
 
 /// One Integration as master-data sync.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IntegrationUnit {
     /// The Integration resource; its text `namespace/name` is the realm of its records.
@@ -125,7 +126,7 @@ pub struct IntegrationUnit {
     /// The contract it keeps.
     pub contract: ContractUnit,
     /// The systems that take part; at least two.
-    pub participants: Vec<ParticipantUnit>,
+    pub participants: Vec<Arc<ParticipantUnit>>,
     /// What a first apply may do.
     pub initial_load: InitialLoad,
     /// Match rules, tried in order; each a list of canonical paths that must all be present and equal.
@@ -149,22 +150,20 @@ pub struct IntegrationUnit {
     pub deletion_policy: DeletionPolicy,
 }
 
-/// The contract as the data plane needs it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The contract as the data plane needs it. Its version is not part of it: a new version of the same schema changes nothing here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContractUnit {
     /// The ApiContract resource.
     pub object: ObjectRef,
-    /// Its version.
-    pub version: String,
     /// The JSON Schema (2020-12) of the canonical entity.
-    pub schema: Value,
+    pub schema: Arc<Value>,
     /// The same, field by field.
-    pub fields: CanonicalSchema,
+    pub fields: Arc<CanonicalSchema>,
 }
 
 /// One system's part in an Integration.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ParticipantUnit {
     /// Its name within the Integration.
@@ -176,7 +175,7 @@ pub struct ParticipantUnit {
     /// The native entity.
     pub entity: String,
     /// The native fields, as the definition tells them.
-    pub native: NativeSchema,
+    pub native: Arc<NativeSchema>,
     /// How it is read, if it is.
     pub read: Option<ReadUnit>,
     /// How it is written, if it is.
@@ -186,7 +185,7 @@ pub struct ParticipantUnit {
 }
 
 /// How a participant is read.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReadUnit {
     /// Time between polls.
@@ -194,7 +193,7 @@ pub struct ReadUnit {
 }
 
 /// How a participant is written.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WriteUnit {
     /// The native field that holds the canonical id, where the system has one: creates upsert on it, reads look at it first for identity.
@@ -214,7 +213,7 @@ pub struct WriteUnit {
 }
 
 /// One row of a field table, as source. See `fairlead-mapping` for what each part means.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct RowUnit {
     /// Canonical path.
@@ -422,6 +421,6 @@ impl IntegrationUnit {
     /// The participant called `name`.
     #[must_use]
     pub fn participant(&self, name: &str) -> Option<&ParticipantUnit> {
-        self.participants.iter().find(|p| p.name == name)
+        self.participants.iter().map(|p| &**p).find(|p| p.name == name)
     }
 }

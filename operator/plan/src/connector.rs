@@ -24,7 +24,7 @@ pub(crate) struct PlannedConnector<'a> {
     pub(crate) resource: &'a Connector,
     pub(crate) verdict: Verdict,
     /// The unit, if it could be made; it counts only if the verdict is good.
-    pub(crate) unit: Option<ConnectorUnit>,
+    pub(crate) unit: Option<Arc<ConnectorUnit>>,
     /// What it names.
     pub(crate) names: Vec<(RefKind, ObjectRef)>,
     /// When a date changes the findings.
@@ -69,12 +69,12 @@ pub(crate) fn plan<'a>(
             version: version.clone(),
             end_of_life: known.end_of_life(&version).and_then(|end| end.retired),
         });
-        unit = Some(
+        unit = Some(sealed(
             ConnectorUnit {
                 object: object.clone(),
                 generation,
                 digest: Digest::default(),
-                definition: known.to_text(),
+                definition: Arc::clone(known.text()),
                 system: known.system().to_owned(),
                 version,
                 endpoint: spec.endpoint.clone(),
@@ -92,13 +92,26 @@ pub(crate) fn plan<'a>(
                 },
                 probe_every: spec.probe_every(),
                 ca_pem,
-            }
-            .sealed(),
-        );
+            },
+            memo.connectors.get(object),
+        ));
     }
     let mut verdict = Verdict::of(Kind::Connector, object.clone(), generation, findings);
     verdict.system = system;
+    if let Some(unit) = &unit {
+        fresh.connectors.insert(object.clone(), Arc::clone(unit));
+    }
     PlannedConnector { resource, verdict, unit, names, next_check, definition }
+}
+
+/// The unit with its digest. The digest over a whole definition costs more than all other planning of a connector, so the unit of the last pass
+/// is taken where it is the same.
+fn sealed(unit: ConnectorUnit, last: Option<&Arc<ConnectorUnit>>) -> Arc<ConnectorUnit> {
+    let is_same = |last: &&Arc<ConnectorUnit>| ***last == ConnectorUnit { digest: last.digest.clone(), ..unit.clone() };
+    match last.filter(is_same) {
+        Some(last) => Arc::clone(last),
+        None => Arc::new(unit.sealed()),
+    }
 }
 
 fn positive(number: Option<i32>) -> Option<u32> {

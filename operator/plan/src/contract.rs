@@ -10,15 +10,17 @@ use fairlead_model::{FieldPath, ObjectRef};
 use serde_json::Value;
 use std::sync::Arc;
 
+/// A schema compiled, or what is wrong with it.
+pub(crate) type Compiled = Arc<Result<Contract, Vec<SchemaFinding>>>;
+
 /// A contract, judged.
 #[derive(Debug)]
 pub(crate) struct PlannedContract<'a> {
     pub(crate) resource: &'a ApiContract,
     pub(crate) verdict: Verdict,
     /// The schema as JSON.
-    pub(crate) schema: Value,
-    /// The schema compiled, or what is wrong with it.
-    pub(crate) compiled: Arc<Result<Contract, Vec<SchemaFinding>>>,
+    pub(crate) schema: Arc<Value>,
+    pub(crate) compiled: Compiled,
 }
 
 pub(crate) fn plan<'a>(object: &ObjectRef, resource: &'a ApiContract, memo: &Memo, fresh: &mut Memo) -> PlannedContract<'a> {
@@ -26,11 +28,12 @@ pub(crate) fn plan<'a>(object: &ObjectRef, resource: &'a ApiContract, memo: &Mem
     let mut findings: Vec<Finding> = spec.validate().into_iter().map(Finding::from).collect();
     let schema = Value::Object(spec.schema.clone());
     let digest = fairlead_contract::digest(&schema);
-    let compiled = fresh
-        .contracts
-        .entry(digest.clone())
-        .or_insert_with(|| memo.contracts.get(&digest).cloned().unwrap_or_else(|| Arc::new(Contract::compile(&schema))))
-        .clone();
+    let compile = || {
+        let compiled = Arc::new(Contract::compile(&schema));
+        (Arc::new(schema), compiled)
+    };
+    let (schema, compiled) =
+        fresh.contracts.entry(digest.clone()).or_insert_with(|| memo.contracts.get(&digest).cloned().unwrap_or_else(compile)).clone();
     match compiled.as_ref() {
         Err(wrong) => findings.extend(wrong.iter().map(|finding| {
             let place = format!("spec.schema{}", dotted(&finding.pointer));

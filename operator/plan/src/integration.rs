@@ -32,7 +32,7 @@ use std::sync::Arc;
 pub(crate) struct PlannedIntegration {
     pub(crate) verdict: Verdict,
     /// The unit, if it could be made; it counts only if the verdict is good.
-    pub(crate) unit: Option<IntegrationUnit>,
+    pub(crate) unit: Option<Arc<IntegrationUnit>>,
     /// What it names.
     pub(crate) names: Vec<Target>,
     pub(crate) orders: Orders,
@@ -199,20 +199,15 @@ fn compile(
         },
     };
     let generation = resource.metadata.generation.unwrap_or_default();
-    let participants: Option<Vec<ParticipantUnit>> = participants.into_iter().collect();
+    let participants: Option<Vec<_>> = participants.into_iter().map(|participant| participant.map(Arc::new)).collect();
     let unit = context.contract.zip(participants).map(|((planned, contract), participants)| {
         let retry = spec.retry();
-        IntegrationUnit {
+        let unit = IntegrationUnit {
             object: object.clone(),
             generation,
             digest: Digest::default(),
             entity: planned.resource.spec.entity.clone(),
-            contract: ContractUnit {
-                object: contract_ref.clone(),
-                version: planned.resource.spec.version.clone(),
-                schema: planned.schema.clone(),
-                fields: contract.fields().clone(),
-            },
+            contract: ContractUnit { object: contract_ref.clone(), schema: planned.schema.clone(), fields: contract.fields().clone() },
             participants,
             initial_load: match spec.sync.initial_load() {
                 api::InitialLoad::Preview => InitialLoad::Preview,
@@ -235,8 +230,8 @@ fn compile(
             retry: Retry { attempts: retry.attempts, initial: retry.initial, max: retry.max },
             paused: orders.paused,
             deletion_policy: orders.deletion_policy,
-        }
-        .sealed()
+        };
+        Arc::new(unit.sealed())
     });
     let mut verdict = Verdict::of(Kind::Integration, object.clone(), generation, findings);
     verdict.participants = facts;

@@ -45,7 +45,7 @@ impl Planned {
     /// The lineage of an Integration that plans; empty otherwise.
     #[must_use]
     pub fn lineage(&self, object: &ObjectRef) -> Lineage {
-        self.units.integrations.get(&ObjectKey::from(object)).map(lineage).unwrap_or_default()
+        self.units.integrations.get(&ObjectKey::from(object)).map(|unit| lineage(unit)).unwrap_or_default()
     }
 }
 

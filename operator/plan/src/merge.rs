@@ -12,8 +12,9 @@ use crate::planned::{Planned, Verdict};
 use fairlead_api::Reason;
 use fairlead_model::ObjectRef;
 use fairlead_model::route::RouteUnit;
-use fairlead_model::unit::{DeletionPolicy, IntegrationUnit, ObjectKey, Units};
+use fairlead_model::unit::{DeletionPolicy, IntegrationUnit, Units};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What stays true of objects whatever else is wrong with them. `None` is an object that is there and cannot be decoded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,8 +75,7 @@ pub fn merge_last_good(previous: &Units, planned: &Planned) -> Units {
         units.removed.entry(key.clone()).or_insert(*policy);
     }
     // A re-apply takes its records up again, even where it does not plan yet: nothing is removed under an object that is there.
-    let present: Vec<ObjectKey> = standing.integrations.keys().map(ObjectKey::from).collect();
-    units.removed.retain(|key, _| !present.contains(key));
+    units.removed.retain(|key, _| key.object().is_none_or(|object| !standing.integrations.contains_key(&object)));
     units
 }
 
@@ -113,11 +113,12 @@ fn allows(consents: &BTreeMap<ObjectRef, Option<Vec<String>>>, target: &ObjectRe
     }
 }
 
-fn obeying(unit: &IntegrationUnit, orders: Option<&Orders>) -> IntegrationUnit {
+fn obeying(unit: &Arc<IntegrationUnit>, orders: Option<&Orders>) -> Arc<IntegrationUnit> {
     match orders {
         Some(orders) if orders.paused != unit.paused || orders.deletion_policy != unit.deletion_policy => {
-            IntegrationUnit { paused: orders.paused, deletion_policy: orders.deletion_policy, ..unit.clone() }.sealed()
+            let obeying = IntegrationUnit { paused: orders.paused, deletion_policy: orders.deletion_policy, ..(**unit).clone() };
+            Arc::new(obeying.sealed())
         }
-        _ => unit.clone(),
+        _ => Arc::clone(unit),
     }
 }

@@ -14,11 +14,11 @@ use crate::references::{RefKind, References, Target};
 use crate::world::{Index, World};
 use crate::{connector, contract, route};
 use fairlead_api::{Integration, Kind, Reason};
-use fairlead_contract::{Contract, SchemaFinding};
 use fairlead_model::hash::Digest;
-use fairlead_model::unit::{ObjectKey, Units};
+use fairlead_model::unit::{ConnectorUnit, ObjectKey, Units};
 use fairlead_model::{ObjectRef, Timestamp};
 use fairlead_systems::{Catalog, Definition};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -162,8 +162,9 @@ pub struct Planner {
 /// What was compiled, by content. Rebuilt at each pass from what the pass used, so it holds nothing of objects that are gone.
 #[derive(Debug, Default)]
 pub(crate) struct Memo {
-    pub(crate) contracts: BTreeMap<Digest, Arc<Result<Contract, Vec<SchemaFinding>>>>,
+    pub(crate) contracts: BTreeMap<Digest, (Arc<Value>, contract::Compiled)>,
     pub(crate) definitions: BTreeMap<String, Arc<Result<Definition, Vec<Finding>>>>,
+    pub(crate) connectors: BTreeMap<ObjectRef, Arc<ConnectorUnit>>,
     pub(crate) integrations: BTreeMap<ObjectRef, Remembered>,
 }
 
@@ -229,7 +230,7 @@ impl Planner {
             }
             if let Some(unit) = unit {
                 result.verdict.digest = Some(unit.digest.clone());
-                planned.units.routes.insert(ObjectKey::from(&object), unit);
+                planned.units.routes.insert(ObjectKey::from(&object), Arc::new(unit));
             }
         }
 

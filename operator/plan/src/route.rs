@@ -15,11 +15,14 @@ use crate::world::Index;
 use fairlead_api::{self as api, AllowedNamespaces, ApiContract, Integration, Kind, Operation, Participant, Reason};
 use fairlead_mapping::Predicate;
 use fairlead_model::hash::Digest;
-use fairlead_model::route::{Backend, Consumer, Idempotency, Issuer, OperationKind, OperationUnit, ParticipantTarget, Rate, RouteUnit};
+use fairlead_model::route::{
+    Backend, Consumer, Idempotency, Issuer, OperationKind, OperationUnit, ParticipantTarget, Rate, RouteUnit, hosts_meet,
+};
 use fairlead_model::schema::{CanonicalSchema, FieldType};
 use fairlead_model::unit::ObjectKey;
 use fairlead_model::{FieldPath, ObjectRef};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a caller waits where the contract says nothing.
@@ -28,7 +31,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Under which paths which contract is served. The older contract keeps what two of them claim.
 #[derive(Debug, Default)]
 pub(crate) struct Paths {
-    claimed: BTreeMap<String, Vec<(ObjectRef, BTreeSet<String>)>>,
+    claimed: BTreeMap<String, Vec<(ObjectRef, Vec<String>)>>,
 }
 
 impl Paths {
@@ -36,17 +39,15 @@ impl Paths {
     /// other's way where they share a host name, or one of them names none.
     fn claim(&mut self, object: &ObjectRef, facts: &RouteFacts, findings: &mut Vec<Finding>) {
         let Some(path) = &facts.path else { return };
-        let hosts: BTreeSet<String> = facts.hostnames.iter().cloned().collect();
         let known = self.claimed.entry(path.clone()).or_default();
-        let holder = known.iter().find(|(_, theirs)| theirs.is_empty() || hosts.is_empty() || !theirs.is_disjoint(&hosts));
-        match holder {
+        match known.iter().find(|(_, theirs)| hosts_meet(theirs, &facts.hostnames)) {
             Some((holder, _)) => findings.push(Finding::error(
                 Reason::Conflict,
                 "spec.operations",
                 format!("the older ApiContract {holder} is served under {path} already"),
                 "use another owner.domain, entity or major version, or other exposure.hostnames, or remove one of the two contracts",
             )),
-            None => known.push((object.clone(), hosts)),
+            None => known.push((object.clone(), facts.hostnames.clone())),
         }
     }
 }
@@ -103,7 +104,7 @@ pub(crate) fn plan(
             hostnames: facts.hostnames.clone(),
             issuers: security.issuers.iter().map(issuer).collect(),
             max_token_age: security.max_token_age.map(|age| age.0),
-            consumers: spec.consumers.iter().map(consumer).collect(),
+            consumers: spec.consumers.iter().filter_map(|each| consumer(each, security)).collect(),
             operations,
         }
         .sealed()
@@ -121,13 +122,24 @@ fn issuer(issuer: &api::Issuer) -> Issuer {
     Issuer { issuer: issuer.issuer.clone(), jwks_uri: issuer.jwks_uri.clone(), audiences: issuer.audiences.clone() }
 }
 
-fn consumer(consumer: &api::Consumer) -> Consumer {
-    Consumer {
+/// The issuer that gives out a consumer's client ids: the one that it names, or else the contract's only one.
+fn issuer_of<'a>(consumer: &'a api::Consumer, security: &'a api::Security) -> Option<&'a str> {
+    match (&consumer.issuer, security.issuers.as_slice()) {
+        (Some(named), _) => Some(named),
+        (None, [only]) => Some(&only.issuer),
+        (None, _) => None,
+    }
+}
+
+/// Nothing where its issuer is open, which is a finding.
+fn consumer(consumer: &api::Consumer, security: &api::Security) -> Option<Consumer> {
+    Some(Consumer {
         name: consumer.name.clone(),
+        issuer: issuer_of(consumer, security)?.to_owned(),
         client_ids: consumer.client_ids.clone(),
         operations: consumer.operations.iter().map(|name| kind(*name)).collect(),
         rate: consumer.rate.map(|rate| Rate { requests: u32::try_from(rate.requests).unwrap_or(1), per: rate.per.0 }),
-    }
+    })
 }
 
 fn kind(name: api::OperationName) -> OperationKind {
@@ -139,12 +151,32 @@ fn kind(name: api::OperationName) -> OperationKind {
     }
 }
 
-/// Each client is one consumer's, and a consumer asks for what there is.
+/// Each client of an issuer is one consumer's, and a consumer asks for what there is.
 fn consumers(spec: &api::ApiContractSpec, findings: &mut Vec<Finding>) {
-    let mut known: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut known: BTreeMap<(Option<&str>, &str), &str> = BTreeMap::new();
     for (number, consumer) in spec.consumers.iter().enumerate() {
+        // Without security the rules have spoken already.
+        let trusted = spec.security.as_ref();
+        let issuer = trusted.and_then(|security| issuer_of(consumer, security));
+        if let Some(security) = trusted
+            && !security.issuers.iter().any(|trusted| Some(trusted.issuer.as_str()) == issuer)
+        {
+            let names = security.issuers.iter().map(|trusted| trusted.issuer.as_str());
+            let message = match issuer {
+                // Two issuers may give the same client id to two different clients.
+                None => "the contract accepts several issuers' tokens, and it is open whose client ids these are".to_owned(),
+                Some(issuer) => format!("`{issuer}` is none of the contract's issuers"),
+            };
+            findings.push(Finding::error(
+                Reason::InvalidSpec,
+                format!("spec.consumers[{number}].issuer"),
+                message,
+                nearest::hint(issuer.unwrap_or_default(), names, "name one of spec.security.issuers"),
+            ));
+        }
         for (index, client) in consumer.client_ids.iter().enumerate() {
-            if let Some(first) = known.insert(client, &consumer.name).filter(|first| *first != consumer.name) {
+            let first = known.insert((issuer, client), &consumer.name);
+            if let Some(first) = first.filter(|first| *first != consumer.name) {
                 findings.push(Finding::error(
                     Reason::InvalidSpec,
                     format!("spec.consumers[{number}].clientIds[{index}]"),
@@ -171,7 +203,7 @@ struct Judge<'a> {
     object: &'a ObjectRef,
     index: &'a Index<'a>,
     integrations: &'a BTreeMap<ObjectRef, Verdict>,
-    fields: Option<&'a CanonicalSchema>,
+    fields: Option<&'a Arc<CanonicalSchema>>,
     /// Nothing else is wrong with the contract: what breaks because of that is told once.
     sound: bool,
     findings: Vec<Finding>,

@@ -34,9 +34,9 @@ pub fn resource_text(planned: &Planned, verdict: &Verdict) -> String {
     text.push_str(&render(&verdict.findings));
     let key = ObjectKey::from(&verdict.object);
     let unit = match verdict.kind {
-        Kind::Connector => planned.units.connectors.get(&key).map(connector),
-        Kind::Integration => planned.units.integrations.get(&key).map(integration),
-        Kind::ApiContract => planned.units.routes.get(&key).map(route),
+        Kind::Connector => planned.units.connectors.get(&key).map(|unit| connector(unit)),
+        Kind::Integration => planned.units.integrations.get(&key).map(|unit| integration(unit)),
+        Kind::ApiContract => planned.units.routes.get(&key).map(|unit| route(unit)),
     };
     if let Some(mut unit) = unit {
         tidy(&mut unit);
@@ -68,7 +68,7 @@ fn connector(unit: &ConnectorUnit) -> Value {
 fn integration(unit: &IntegrationUnit) -> Value {
     let mut shown = shorn(unit, &["object", "generation", "digest", "contract", "participants"]);
     let contract = &unit.contract;
-    shown.insert("contract".into(), json!({"object": contract.object, "version": contract.version, "fields": contract.fields.len()}));
+    shown.insert("contract".into(), json!({"object": contract.object, "fields": contract.fields.len()}));
     let participants = unit.participants.iter().map(|participant| {
         let mut shown = shorn(participant, &["native", "rows"]);
         let rows = participant.rows.iter().map(|row| Value::Object(shorn(row, &[]))).collect();

@@ -99,7 +99,7 @@ fn the_gateway_example_is_the_quickstarts_contract_with_operations_and_plans_wit
     let planned = plan(&World::of_manifests(&all, true), Catalog::builtin(), &Config::default(), Timestamp(0));
     let findings: Vec<String> = planned.verdicts().flat_map(|verdict| &verdict.findings).map(ToString::to_string).collect();
     assert_eq!(findings, Vec::<String>::new());
-    assert_eq!(planned.units.routes.values().map(fairlead_model::route::RouteUnit::path).collect::<Vec<_>>(), ["/sales/customer/v1"]);
+    assert_eq!(planned.units.routes.values().map(|route| route.path()).collect::<Vec<_>>(), ["/sales/customer/v1"]);
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub use types::*;
 
 use async_trait::async_trait;
 use fairlead_model::{ExternalId, RecordId, Timestamp};
+use std::collections::BTreeMap;
 
 /// Durable state. Implementations: SQLite ([`sqlite`]); every implementation passes the contract suite of `contract_tests` (feature of
 /// that name).
@@ -102,7 +103,7 @@ pub trait Store: Send + Sync + 'static {
     /// Keeps the answer to a write that was begun.
     async fn finish_write(&self, scope: &str, answer: &str) -> Result<(), StoreError>;
 
-    /// Forgets a write that was begun and has no answer, so that it can be tried again.
+    /// Gives up a write that was begun and has no answer: the same one can be tried again at once, and another one under its key stays refused.
     async fn abandon_write(&self, scope: &str) -> Result<(), StoreError>;
 
     // ---- queries ----------------------------------------------------------------------------------------------------------------
@@ -143,8 +144,14 @@ pub trait Store: Send + Sync + 'static {
     /// A note written with [`Store::put_note`].
     async fn note(&self, realm: &str, name: &str) -> Result<Option<serde_json::Value>, StoreError>;
 
-    /// Counts of one realm, taken in one snapshot: ledger per lane and origin, reads per source, pending, dead letters, live records.
-    async fn snapshot(&self, realm: &str, now: Timestamp) -> Result<Snapshot, StoreError>;
+    /// Counts by realm, all of one moment: ledger per lane and origin, reads per source, pending, dead letters, live records. Of every realm that
+    /// has any, or of one; together they cost little more than one alone.
+    async fn snapshots(&self, only: Option<&str>, now: Timestamp) -> Result<BTreeMap<String, Snapshot>, StoreError>;
+
+    /// The counts of one realm.
+    async fn snapshot(&self, realm: &str, now: Timestamp) -> Result<Snapshot, StoreError> {
+        Ok(self.snapshots(Some(realm), now).await?.remove(realm).unwrap_or_default())
+    }
 
     /// How many records were changed and how many deleted since `since` (to the hour), those of `with` among them, for the guard.
     async fn changes_since(&self, realm: &str, since: Timestamp, with: &Guarded) -> Result<GuardCounts, StoreError>;
@@ -174,9 +181,9 @@ pub trait Store: Send + Sync + 'static {
     /// Whether a record is being created in a target at this moment, or perhaps was: what is read there and known to nobody may be that one.
     async fn creating(&self, realm: &str, target: &str) -> Result<bool, StoreError>;
 
-    /// When the next lane entry of a target that was put off (`Retry`) falls due. What is due at once is not told here: claim until a
-    /// claim comes back empty, then wait for this time or for a new entry.
-    async fn next_due(&self, realm: &str, target: &str) -> Result<Option<Timestamp>, StoreError>;
+    /// When the next lane entry of a target falls due that is not due `now`: one that was put off (`Retry`). Claim until a claim comes back
+    /// empty, then wait for this time or for a new entry.
+    async fn next_due(&self, realm: &str, target: &str, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
     /// The realms that hold anything.
     async fn realms(&self) -> Result<Vec<String>, StoreError>;

@@ -594,6 +594,8 @@ pub struct NewDeadLetter {
     pub reason: String,
     /// For people.
     pub message: String,
+    /// The vendor's own words, where they may repeat values of the record; for whoever may see those.
+    pub detail: Option<String>,
     /// The field or mapping row.
     pub field: Option<String>,
     /// Attempts made.

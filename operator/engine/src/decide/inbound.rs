@@ -9,8 +9,9 @@ use crate::program::{Participant, Program};
 use fairlead_model::hash::ValueHash;
 use fairlead_model::state::{ParticipantState, RowState, Standing};
 use fairlead_model::unit::OnForeignEdit;
-use fairlead_model::{Document, ExternalId, FieldPath, RecordId, Timestamp, document};
-use fairlead_store::{AbsorbRecord, Known, Origin, Provenance, Record, RecordChange};
+use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, Timestamp, document};
+use fairlead_store::{AbsorbRecord, Known, NewDeadLetter, Origin, Provenance, Record, RecordChange, Stage};
+use fairlead_systems::reason;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -71,6 +72,8 @@ pub struct Absorbed {
     pub changes: bool,
     /// It deletes it.
     pub deletes: bool,
+    /// The record lives again, and these targets have deleted theirs: nobody makes it there a second time without being asked.
+    pub lost: Vec<String>,
 }
 
 /// Decides about one read record of `source`.
@@ -182,6 +185,14 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     } else {
         lanes(program, source, &record, &state, known, changed, seen_change, held.is_some())
     };
+    let gone_from = |target: &&Participant| {
+        let held = known.and_then(|known| known.identity(&target.unit.name));
+        target.unit.name != source.unit.name
+            && target.writable()
+            && held.is_some_and(|identity| identity.state.deleted)
+            && target.table.accepts(&record.document) != Ok(false)
+    };
+    let lost = program.participants.iter().filter(|_| revived).filter(gone_from).map(|target| target.unit.name.clone()).collect();
     let id = record.id;
     let change = if known.is_none() {
         RecordChange::Insert { keys: program.index_keys(&record.document), record }
@@ -194,6 +205,7 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
         conflicts,
         changes: replaced && known.is_some(),
         deletes: false,
+        lost,
         record: AbsorbRecord {
             id,
             change,
@@ -231,6 +243,7 @@ fn decide_deleted(
             conflicts: u64::from(!ours && !at_home),
             changes: false,
             deletes,
+            lost: Vec::new(),
             record: AbsorbRecord {
                 id: known.record.id,
                 change,
@@ -322,15 +335,41 @@ pub(crate) fn lanes(
     lanes
 }
 
-/// Whether the target's `when` says otherwise of a record than when it was last in its lane, where that has consequences.
+/// Whether the target's `when` says otherwise of a record than when it was last in its lane, where that has consequences: what was archived,
+/// for leaving or for a deletion, is made active again.
 fn moves(target: &Participant, canonical: &Document, state: &ParticipantState) -> bool {
-    target.archives_leavers
+    let archived = state.standing == Some(Standing::Left);
+    (target.archives_leavers || archived)
         && match target.table.accepts(canonical) {
             Ok(true) => state.standing != Some(Standing::Inside),
             Ok(false) => state.standing == Some(Standing::Inside),
             // The lane makes it a dead letter with its reason.
             Err(_) => true,
         }
+}
+
+/// The letter for a target that has deleted a record which lives again.
+#[must_use]
+pub fn lost(source: &Participant, target: &str, known: &Known) -> NewDeadLetter {
+    let message = format!(
+        "it lives again in {source} and was deleted or put away in {target}; bring it back there, or enter it anew in {source}, then discard this",
+        source = source.unit.name
+    );
+    NewDeadLetter {
+        stage: Stage::Delivery,
+        participant: target.to_owned(),
+        external_id: known.identity(target).map(|identity| identity.external_id.clone()),
+        record: Some(known.record.id),
+        original: Value::Object(known.record.document.clone()).to_string(),
+        payload: None,
+        class: ErrorClass::Data,
+        reason: reason::RECORD_NOT_FOUND.into(),
+        message,
+        detail: None,
+        field: None,
+        attempts: 1,
+        parent: None,
+    }
 }
 
 /// Whether everything that Fairlead writes in `target` is there already.

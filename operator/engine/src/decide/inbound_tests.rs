@@ -1,9 +1,10 @@
 //! The rules of reading, told as stories of two systems (see [`crate::decide::sample`]).
 
 use super::*;
-use crate::decide::sample::{ID, Seen, World, unit};
+use crate::decide::sample::{ID, Seen, World, erp, unit};
 use fairlead_model::unit::{OnDelete, ParticipantUnit, Tie};
 use serde_json::json;
+use std::sync::Arc;
 
 fn both(world: &mut World, body: serde_json::Value) {
     world.read("crm", body.clone());
@@ -62,7 +63,7 @@ fn a_foreign_edit_is_counted_and_put_back() {
 #[test]
 fn with_keep_a_foreign_edit_stays_until_the_owner_has_another_value() {
     let mut unit = unit();
-    unit.participants[1].write.as_mut().unwrap().on_foreign_edit = OnForeignEdit::Keep;
+    erp(&mut unit).write.as_mut().unwrap().on_foreign_edit = OnForeignEdit::Keep;
     let mut world = World::of(unit);
     both(&mut world, json!({"Name": "Acme"}));
     let seen = world.read("erp", json!({"Name": "Acne"}));
@@ -125,9 +126,27 @@ fn an_unknown_record_that_is_deleted_is_nothing() {
 }
 
 #[test]
+fn a_record_that_comes_back_is_told_of_where_it_was_really_deleted() {
+    let mut unit = unit();
+    erp(&mut unit).write.as_mut().unwrap().on_delete = OnDelete::Delete;
+    let mut world = World::of(unit);
+    both(&mut world, json!({"Name": "Acme"}));
+    world.read_deleted("crm");
+    world.write("erp");
+    let seen = world.read("crm", json!({"Name": "Acme"}));
+    assert!(seen.lanes().is_empty(), "it is not made there a second time");
+    assert_eq!(seen.absorbed().lost, ["erp"]);
+    let letter = lost(world.participant("crm"), "erp", world.known.as_ref().unwrap());
+    assert_eq!((letter.stage, letter.participant.as_str(), letter.record), (Stage::Delivery, "erp", Some(ID)));
+    assert!(letter.message.contains("lives again in crm and was deleted"), "{}", letter.message);
+    // Told once.
+    assert!(world.read("crm", json!({"Name": "Acme Inc"})).absorbed().lost.is_empty());
+}
+
+#[test]
 fn a_record_that_its_home_shows_again_lives_again() {
     let mut unit = unit();
-    unit.participants[1].write.as_mut().unwrap().on_delete = OnDelete::Keep;
+    erp(&mut unit).write.as_mut().unwrap().on_delete = OnDelete::Keep;
     let mut world = World::of(unit);
     both(&mut world, json!({"Name": "Acme"}));
     world.read_deleted("crm");
@@ -259,7 +278,7 @@ fn between_two_of_the_owning_role_the_tie_decides() {
         let mut unit = unit();
         unit.tie = tie;
         unit.ownership.iter_mut().for_each(|rule| rule.role = "crm".into());
-        unit.participants[1].role = "crm".into();
+        erp(&mut unit).role = "crm".into();
         let mut world = World::of(unit);
         both(&mut world, json!({"Name": "home"}));
         world.read("erp", json!({"Name": "edited"}));
@@ -271,7 +290,7 @@ fn between_two_of_the_owning_role_the_tie_decides() {
 fn a_row_that_derives_from_other_fields_is_compared_by_its_lane() {
     let mut unit = unit();
     let rows = json!([{"canonical": "credit", "native": "Credit"}, {"native": "Label", "fromCanonical": ".record.name"}]);
-    unit.participants[1].rows = serde_json::from_value(rows).unwrap();
+    erp(&mut unit).rows = serde_json::from_value(rows).unwrap();
     let mut world = World::of(unit);
     world.read("crm", json!({"Name": "Acme", "Credit": "5"}));
     assert_eq!(world.write("erp"), Some(json!({"Credit": "5", "Label": "Acme"})));
@@ -282,7 +301,7 @@ fn a_row_that_derives_from_other_fields_is_compared_by_its_lane() {
 #[test]
 fn a_record_enters_only_lanes_whose_condition_it_meets() {
     let mut unit = unit();
-    unit.participants[1].write.as_mut().unwrap().when = Some(r#".record.note == "yes""#.into());
+    erp(&mut unit).write.as_mut().unwrap().when = Some(r#".record.note == "yes""#.into());
     let mut world = World::of(unit);
     assert!(world.read("crm", json!({"Name": "Acme", "Note": "no"})).lanes().is_empty());
     assert_eq!(world.read("crm", json!({"Name": "Acme", "Note": "yes"})).lanes(), ["erp:crm"]);
@@ -291,7 +310,7 @@ fn a_record_enters_only_lanes_whose_condition_it_meets() {
 #[test]
 fn a_bystanders_first_sight_replaces_nothing_before_the_owner_has_the_record() {
     let mut unit = unit();
-    unit.participants.push(ParticipantUnit { name: "mdm".into(), role: "mdm".into(), ..unit.participants[0].clone() });
+    unit.participants.push(Arc::new(ParticipantUnit { name: "mdm".into(), role: "mdm".into(), ..(*unit.participants[0]).clone() }));
     let mut world = World::of(unit);
     world.read("crm", json!({"Name": "Acme", "Credit": "5"}));
     let seen = world.read("mdm", json!({"Name": "Acme", "Credit": "6"}));
@@ -304,7 +323,7 @@ fn a_bystanders_first_sight_replaces_nothing_before_the_owner_has_the_record() {
 #[test]
 fn constants_are_written_to_a_record_that_is_read_for_the_first_time() {
     let mut unit = unit();
-    unit.participants[1].rows.push(serde_json::from_value(json!({"native": "Label", "value": "ours"})).unwrap());
+    erp(&mut unit).rows.push(serde_json::from_value(json!({"native": "Label", "value": "ours"})).unwrap());
     let mut world = World::of(unit);
     world.read("crm", json!({"Name": "Acme"}));
     assert_eq!(world.read("erp", json!({"Name": "Acme"})).lanes(), ["erp:crm"]);

@@ -97,6 +97,17 @@ pub fn referring(
     (found, rereads)
 }
 
+/// Whether an external id that was merged away is shown alive again: somebody took the merge back. A read from before the merge, which the
+/// vendor's stamp tells, shows nothing of the sort.
+#[must_use]
+pub fn undone(alias: &Identity, deleted: bool, modified: Option<Timestamp>) -> bool {
+    let newer = match (alias.state.modified, modified) {
+        (Some(merged), Some(shown)) => shown.0 > merged,
+        _ => true,
+    };
+    alias.state.deleted && !deleted && newer
+}
+
 /// The loser's value, where the survivor is to have it: its owner holds the loser and not the survivor, or nobody who owns it holds either
 /// and the survivor has none. A field without an owner is as the vendor left it.
 fn brought(program: &Program, unit: &FieldPath, loser: &Known, survivor: &Known, has_own: bool) -> Option<Value> {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::decide::outbound::Step;
-use crate::decide::sample::{World, document, unit};
+use crate::decide::sample::{World, document, erp, unit};
 use fairlead_model::unit::OnDelete;
 use fairlead_store::Outcome;
 use fairlead_systems::WriteOperation;
@@ -50,8 +50,8 @@ fn a_second_external_id_is_put_away_only_where_that_is_declared() {
     let (_, enqueue, put_away) = folded(&World::new(), &loser, &survivor);
     assert_eq!((enqueue.len(), put_away.len()), (0, 0), "Keep");
     let mut archives = unit();
-    archives.participants[1].write.as_mut().unwrap().on_merge = OnMerge::Archive;
-    archives.participants[1].write.as_mut().unwrap().on_delete = OnDelete::Delete;
+    erp(&mut archives).write.as_mut().unwrap().on_merge = OnMerge::Archive;
+    erp(&mut archives).write.as_mut().unwrap().on_delete = OnDelete::Delete;
     let mut world = World::of(archives);
     assert_eq!(folded(&world, &loser, &survivor).2, ["erp"]);
     // The lane then finds the merged record, and does to it what is declared for merges, not for deletions.
@@ -92,4 +92,19 @@ fn what_refers_to_the_loser_refers_to_the_survivor_and_nothing_to_itself() {
     let mut lists = document(json!({"lines": [{"product": "a"}, {"product": "b"}]}));
     assert!(replace(&mut lists, "b", "c"));
     assert_eq!(Value::Object(lists), json!({"lines": [{"product": "a"}, {"product": "c"}]}));
+}
+
+#[test]
+fn a_merge_is_undone_when_the_loser_is_shown_alive_after_it() {
+    let alias = |deleted: bool, modified: Option<i64>| Identity {
+        participant: "crm".into(),
+        external_id: "crm-2".into(),
+        state: fairlead_model::state::ParticipantState { deleted, modified, ..Default::default() },
+    };
+    let at = |stamp: i64| Some(Timestamp(stamp));
+    assert!(undone(&alias(true, Some(5)), false, at(6)));
+    assert!(!undone(&alias(true, Some(5)), false, at(5)), "a read from before the merge");
+    assert!(!undone(&alias(true, Some(5)), true, at(6)), "it is gone");
+    assert!(!undone(&alias(false, Some(5)), false, at(6)), "a second id elsewhere, which its vendor never deleted");
+    assert!(undone(&alias(true, None), false, None), "where nothing tells the order, it is what it looks like");
 }

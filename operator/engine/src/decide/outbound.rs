@@ -12,8 +12,8 @@ use fairlead_model::hash::ValueHash;
 use fairlead_model::state::{ParticipantState, RowState, Standing};
 use fairlead_model::unit::{InitialLoad, OnDelete, OnMerge};
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
-use fairlead_store::{Claimed, Identity, Known, NewDeadLetter, Outcome, Stage};
-use fairlead_systems::{NativeRecord, WriteItem, WriteOperation, Written};
+use fairlead_store::{Claimed, Identity, Intent, Known, NewDeadLetter, Outcome, Stage};
+use fairlead_systems::{NativeRecord, WriteItem, WriteOperation, Written, reason};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -199,6 +199,20 @@ pub fn inside(target: &Participant, claimed: &Claimed) -> Option<(ExternalId, Pa
     news.then(|| (held.external_id.clone(), ParticipantState { standing: Some(Standing::Inside), ..held.state.clone() }))
 }
 
+/// What becomes of a record that should be made active again in a target that does not say how: a letter to a person, and that it counts as
+/// active from then on, so that a replay goes on with it.
+#[must_use]
+pub fn stays_archived(target: &Participant, claimed: &Claimed) -> Option<((ExternalId, ParticipantState), Outcome)> {
+    let held = claimed.known.identity(&target.unit.name)?;
+    let state = ParticipantState { standing: target.archives_leavers.then_some(Standing::Inside), ..held.state.clone() };
+    let message = format!(
+        "it was archived in {name} and lives again, and the definition does not say how it becomes active there; make it active by hand in {name}, then replay",
+        name = target.unit.name
+    );
+    let error = RemoteError::new(ErrorClass::Data, reason::DEFINITION_INVALID, message);
+    Some(((held.external_id.clone(), state), dead_letter(target, claimed, Stage::Delivery, &error, None)))
+}
+
 /// Whether a row must be written to a record that the target holds.
 fn differs(state: &ParticipantState, native: &FieldPath, digest: u64, value: ValueHash, unit: Option<&(FieldPath, ValueHash)>) -> bool {
     let row = state.rows.get(&ValueHash::of_text(&native.to_string()).0);
@@ -228,6 +242,7 @@ fn delete(target: &Participant, claimed: &Claimed) -> Step {
         (Some(_), OnMerge::Archive) => OnDelete::Archive,
     });
     let operation = match policy {
+        Some(OnDelete::Archive) if held.state.standing == Some(Standing::Left) => return Step::Settle(Outcome::Unchanged),
         Some(OnDelete::Archive) => WriteOperation::Archive,
         Some(OnDelete::Delete) => WriteOperation::Delete,
         Some(OnDelete::Keep) | None => return Step::Settle(Outcome::Filtered { reason: "Keep".into() }),
@@ -251,8 +266,9 @@ pub fn delivered(
 ) -> Outcome {
     let mut state = claimed.known.identity(&target.unit.name).map(|identity| identity.state.clone()).unwrap_or_default();
     match planned.item.operation {
-        WriteOperation::Archive if claimed.known.record.deleted_at.is_none() => state.standing = Some(Standing::Left),
-        WriteOperation::Archive | WriteOperation::Delete => state.deleted = true,
+        // Also for a deletion: the record is there and can be made active again, if its home brings it back.
+        WriteOperation::Archive => state.standing = Some(Standing::Left),
+        WriteOperation::Delete => state.deleted = true,
         WriteOperation::Create | WriteOperation::Update | WriteOperation::Reactivate => {
             state.standing = target.archives_leavers.then_some(Standing::Inside);
         }
@@ -271,6 +287,57 @@ pub fn delivered(
     Outcome::Delivered { external_id: written.id.clone(), state, incomplete: planned.incomplete }
 }
 
+/// A call about a key that failed, and what surrounds it.
+#[derive(Debug, Clone, Copy)]
+pub struct Trouble<'a> {
+    /// What went wrong.
+    pub error: &'a RemoteError,
+    /// The backoff for this attempt, with jitter, from outside.
+    pub wait: Duration,
+    /// The circuit is closed: it is no outage.
+    pub circuit_closed: bool,
+    /// Others of the same batch went through: what the account may not do, or the definition cannot, concerns this key and not all of them.
+    pub alone: bool,
+    /// The present moment.
+    pub now: Timestamp,
+}
+
+impl Trouble<'_> {
+    /// Whether this was an attempt. What the vendor put off, what somebody has to mend for all keys, and what was never sent are none.
+    fn counts(&self) -> bool {
+        self.circuit_closed
+            && match self.error.class {
+                ErrorClass::Throttled | ErrorClass::Auth => false,
+                ErrorClass::Permission | ErrorClass::Configuration => self.alone,
+                ErrorClass::Transient => !held_back(self.error),
+                ErrorClass::Data | ErrorClass::Conflict | ErrorClass::NotFound | ErrorClass::UnknownOutcome => true,
+            }
+    }
+
+    /// Whether it was an attempt, and the last one.
+    fn ends(&self, program: &Program, claimed: &Claimed) -> bool {
+        self.counts() && claimed.attempts + 1 >= program.unit.retry.attempts
+    }
+
+    /// To be tried again; `unknown` as for [`Outcome::Retry`].
+    fn retry(&self, unknown: bool) -> Outcome {
+        let after = match self.error.class {
+            ErrorClass::Throttled | ErrorClass::Transient => self.error.retry_after.unwrap_or(self.wait),
+            ErrorClass::Auth | ErrorClass::Permission | ErrorClass::Configuration => {
+                self.error.retry_after.unwrap_or(self.wait).max(Duration::from_secs(2))
+            }
+            ErrorClass::Data | ErrorClass::Conflict | ErrorClass::NotFound | ErrorClass::UnknownOutcome => self.wait,
+        };
+        Outcome::Retry { at: self.now.plus(after), attempt: self.counts(), unknown }
+    }
+}
+
+/// Whether a call was never sent: no turn came, its lease ended before, or the circuit was open.
+#[must_use]
+pub fn held_back(error: &RemoteError) -> bool {
+    error.class == ErrorClass::Transient && [reason::BUSY, reason::CIRCUIT_OPEN].contains(&error.reason.as_str())
+}
+
 /// What a failed write becomes.
 #[derive(Debug)]
 pub struct Failed {
@@ -280,73 +347,65 @@ pub struct Failed {
     pub reread: Option<ExternalId>,
 }
 
-/// Decides about a failed write. `wait` is the backoff for this attempt (with jitter, from outside); `visible_after` is how long the vendor
-/// may take to show what it did.
+/// Decides about a failed write. `visible_after` is how long the vendor may take to show what it did.
 #[must_use]
-#[allow(clippy::too_many_arguments, reason = "one table from error class to outcome")]
 pub fn failed(
     program: &Program,
     target: &Participant,
     claimed: &Claimed,
     planned: &Planned,
-    error: &RemoteError,
-    wait: Duration,
+    trouble: &Trouble<'_>,
     visible_after: Duration,
-    circuit_closed: bool,
-    now: Timestamp,
 ) -> Failed {
-    let retry = |after: Duration, attempt: bool, unknown: bool| Outcome::Retry { at: now.plus(after), attempt, unknown };
-    let last = claimed.attempts + 1 >= program.unit.retry.attempts;
-    let give_up = || dead_letter(target, claimed, Stage::Delivery, error, serde_json::to_string(&planned.item.body).ok());
+    let error = trouble.error;
     let keep = |outcome| Failed { outcome, reread: None };
-    match error.class {
+    let held = claimed.known.identity(&target.unit.name);
+    if let (ErrorClass::NotFound, WriteOperation::Delete, Some(identity)) = (error.class, planned.item.operation, held) {
         // What is to be deleted and is not there is deleted; a target that is only written has no reader to find that out.
-        ErrorClass::NotFound if planned.item.operation == WriteOperation::Delete => {
-            let Some(identity) = claimed.known.identity(&target.unit.name) else { return keep(give_up()) };
-            let state = ParticipantState { deleted: true, ..identity.state.clone() };
-            keep(Outcome::Delivered { external_id: identity.external_id.clone(), state, incomplete: None })
+        let state = ParticipantState { deleted: true, ..identity.state.clone() };
+        return keep(Outcome::Delivered { external_id: identity.external_id.clone(), state, incomplete: None });
+    }
+    if error.class == ErrorClass::Data || trouble.ends(program, claimed) {
+        // An unknown outcome's intent outlives the letter: whatever enters the lane next is looked up first.
+        return keep(dead_letter(target, claimed, Stage::Delivery, error, serde_json::to_string(&planned.item.body).ok()));
+    }
+    match error.class {
+        ErrorClass::UnknownOutcome => {
+            let wait = visible_after.max(trouble.wait).max(Duration::from_millis(200));
+            keep(Trouble { wait, ..*trouble }.retry(true))
         }
-        ErrorClass::Data => keep(give_up()),
-        ErrorClass::Throttled => keep(retry(error.retry_after.unwrap_or(wait), false, false)),
-        ErrorClass::Auth | ErrorClass::Permission | ErrorClass::Configuration => {
-            keep(retry(wait.max(Duration::from_secs(2)), false, false))
-        }
-        // The intent outlives the letter: whatever enters the lane next is looked up first.
-        ErrorClass::UnknownOutcome if last && circuit_closed => keep(give_up()),
-        ErrorClass::UnknownOutcome => keep(retry(visible_after.max(wait).max(Duration::from_millis(200)), circuit_closed, true)),
-        ErrorClass::Transient if last && circuit_closed => keep(give_up()),
-        ErrorClass::Transient => keep(retry(error.retry_after.unwrap_or(wait), circuit_closed, false)),
-        ErrorClass::Conflict | ErrorClass::NotFound if last => keep(give_up()),
         ErrorClass::Conflict | ErrorClass::NotFound => {
-            Failed { outcome: retry(wait, true, false), reread: claimed.known.identity(&target.unit.name).map(|i| i.external_id.clone()) }
+            Failed { outcome: trouble.retry(false), reread: held.map(|identity| identity.external_id.clone()) }
         }
+        _ => keep(trouble.retry(false)),
     }
 }
 
-/// Decides about a key that could not be looked up; `wait` as for [`failed`]. While its outcome is unknown it is not written, and when the
-/// attempts run out, that is what stays.
+/// Decides about a key that could not be looked up. While its outcome is unknown it is not written, and when the attempts run out, that is
+/// what stays.
 #[must_use]
-pub fn look_up_failed(
-    program: &Program,
-    target: &Participant,
-    claimed: &Claimed,
-    error: &RemoteError,
-    wait: Duration,
-    circuit_closed: bool,
-    now: Timestamp,
-) -> Outcome {
+pub fn look_up_failed(program: &Program, target: &Participant, claimed: &Claimed, trouble: &Trouble<'_>) -> Outcome {
     let unknown = claimed.intent.is_some();
-    let passing = matches!(error.class, ErrorClass::Throttled | ErrorClass::Auth | ErrorClass::Permission | ErrorClass::Configuration);
-    let counts = circuit_closed && !passing;
-    if !counts || claimed.attempts + 1 < program.unit.retry.attempts {
-        return Outcome::Retry { at: now.plus(error.retry_after.unwrap_or(wait)), attempt: counts, unknown };
+    if !trouble.ends(program, claimed) {
+        return trouble.retry(unknown);
     }
-    let message = format!(
-        "it was sent, no answer came, and it cannot be looked up: {}; see whether it is there, then replay or discard",
-        error.message
-    );
-    let told = if unknown { RemoteError::new(ErrorClass::UnknownOutcome, "OutcomeUnknown", message) } else { error.clone() };
+    let error = trouble.error;
+    let told = if unknown { outcome_unknown(&format!("it cannot be looked up: {}", error.message)) } else { error.clone() };
     dead_letter(target, claimed, Stage::Delivery, &told, None)
+}
+
+/// What stays of a write whose outcome nobody can find out.
+#[must_use]
+pub fn outcome_unknown(why: &str) -> RemoteError {
+    let message = format!("it was sent, no answer came, and {why}; see whether it is there, then replay or discard");
+    RemoteError::new(ErrorClass::UnknownOutcome, reason::OUTCOME_UNKNOWN, message)
+}
+
+/// Until when a write of another process may still be under way: it may have been sent right after its intent was committed, take as long as
+/// a request may, and show only some time later. What is looked up before proves nothing, and what is written before may be overwritten.
+#[must_use]
+pub fn under_way_until(intent: &Intent, request_timeout: Duration, visible_after: Duration) -> Timestamp {
+    intent.at.plus(request_timeout).plus(visible_after)
 }
 
 /// The match rules as searches in a target, in their order: those of which it gets every field, by native path and value.
@@ -389,6 +448,7 @@ pub fn dead_letter(target: &Participant, claimed: &Claimed, stage: Stage, error:
         class: error.class,
         reason: error.reason.clone(),
         message: error.message.clone(),
+        detail: error.detail.as_deref().map(str::to_owned),
         field: error.field.clone(),
         attempts: claimed.attempts + 1,
         parent: None,

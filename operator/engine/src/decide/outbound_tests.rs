@@ -1,7 +1,7 @@
 //! The rules of writing, told as stories of two systems (see [`crate::decide::sample`]).
 
 use super::*;
-use crate::decide::sample::{ID, World, document, unit};
+use crate::decide::sample::{ID, World, document, erp, unit};
 use fairlead_model::unit::{OnDelete, OnLeave};
 use fairlead_systems::WriteOperation;
 use serde_json::json;
@@ -74,8 +74,8 @@ fn a_changed_row_is_compared_natively_without_reading() {
     let mut edited = unit();
     let row =
         json!({"canonical": "name", "native": "Name", "toCanonical": ".record.Name", "fromCanonical": "upcase(string!(.record.name))"});
-    edited.participants[1].rows[0] = serde_json::from_value(row).unwrap();
-    world.program = Program::compile(edited).unwrap();
+    erp(&mut edited).rows[0] = serde_json::from_value(row).unwrap();
+    world.program = Program::compile(edited.into()).unwrap();
     assert_eq!(world.write("erp"), Some(json!({"Name": "ACME"})));
     assert_eq!(world.write("erp"), None);
 }
@@ -83,7 +83,7 @@ fn a_changed_row_is_compared_natively_without_reading() {
 #[test]
 fn what_does_not_belong_there_is_filtered_with_its_reason() {
     let mut conditional = unit();
-    conditional.participants[1].write.as_mut().unwrap().when = Some(r#".record.note == "yes""#.into());
+    erp(&mut conditional).write.as_mut().unwrap().when = Some(r#".record.note == "yes""#.into());
     let mut world = World::of(conditional);
     world.read("crm", json!({"Name": "Acme", "Note": "no"}));
     assert_eq!(filtered(world.step("erp")), "When");
@@ -107,7 +107,7 @@ fn a_deletion_becomes_what_the_target_says() {
         [(OnDelete::Archive, Some(WriteOperation::Archive)), (OnDelete::Delete, Some(WriteOperation::Delete)), (OnDelete::Keep, None)]
     {
         let mut unit = unit();
-        unit.participants[1].write.as_mut().unwrap().on_delete = on_delete;
+        erp(&mut unit).write.as_mut().unwrap().on_delete = on_delete;
         let mut world = World::of(unit);
         world.read("crm", json!({"Name": "Acme"}));
         world.write("erp");
@@ -147,7 +147,7 @@ fn nobody_waits_for_a_record_that_never_comes() {
         never_there(&world.program, world.participant("erp"), ID, known).map_or("may come".to_owned(), |error| error.reason)
     };
     let mut conditional = unit();
-    conditional.participants[1].write.as_mut().unwrap().when = Some(r#".record.note == "yes""#.into());
+    erp(&mut conditional).write.as_mut().unwrap().when = Some(r#".record.note == "yes""#.into());
     let mut matching = unit();
     matching.initial_load = InitialLoad::MatchOnly;
     for (unit, expected) in [(unit(), "may come"), (conditional, "ReferenceUnresolved"), (matching, "ReferenceUnresolved")] {
@@ -169,7 +169,8 @@ fn each_class_of_failure_has_its_outcome() {
     let outcome = |class: ErrorClass, attempts: u32, closed: bool, told: Option<u64>| {
         let error = RemoteError::new(class, "Reason", "message").retry_after(told.map(Duration::from_secs));
         let claimed = Claimed { attempts, ..world.claimed() };
-        let failed = failed(&world.program, world.participant("erp"), &claimed, &planned, &error, wait, visible, closed, Timestamp(0));
+        let trouble = Trouble { error: &error, wait, circuit_closed: closed, alone: false, now: Timestamp(0) };
+        let failed = failed(&world.program, world.participant("erp"), &claimed, &planned, &trouble, visible);
         let word = match failed.outcome {
             Outcome::Retry { at, attempt, unknown } => format!("retry at {} attempt={attempt} unknown={unknown}", at.0 / 1000),
             Outcome::DeadLetter(letter) => format!("dead letter {} after {}", letter.class, letter.attempts),
@@ -205,9 +206,86 @@ fn each_class_of_failure_has_its_outcome() {
 }
 
 #[test]
+fn what_was_never_sent_is_no_attempt() {
+    let mut world = in_both();
+    world.read("crm", json!({"Name": "Acme Corp", "Credit": "5"}));
+    let planned = written(world.step("erp"));
+    let claimed = Claimed { attempts: 9, ..world.claimed() };
+    for reason in [reason::BUSY, reason::CIRCUIT_OPEN] {
+        let error = RemoteError::new(ErrorClass::Transient, reason, "message");
+        let trouble = Trouble { error: &error, wait: Duration::from_secs(4), circuit_closed: true, alone: false, now: Timestamp(0) };
+        let failed = failed(&world.program, world.participant("erp"), &claimed, &planned, &trouble, Duration::ZERO);
+        assert!(matches!(failed.outcome, Outcome::Retry { attempt: false, unknown: false, .. }), "{reason}: {:?}", failed.outcome);
+        assert!(matches!(
+            look_up_failed(&world.program, world.participant("erp"), &claimed, &trouble),
+            Outcome::Retry { attempt: false, .. }
+        ));
+    }
+}
+
+#[test]
+fn what_is_refused_while_others_go_through_is_the_keys_own_trouble() {
+    let mut world = in_both();
+    world.read("crm", json!({"Name": "Acme Corp", "Credit": "5"}));
+    let planned = written(world.step("erp"));
+    for class in [ErrorClass::Permission, ErrorClass::Configuration] {
+        let error = RemoteError::new(class, "Reason", "message");
+        let outcome = |attempts: u32, alone: bool| {
+            let trouble = Trouble { error: &error, wait: Duration::from_secs(4), circuit_closed: true, alone, now: Timestamp(0) };
+            let claimed = Claimed { attempts, ..world.claimed() };
+            failed(&world.program, world.participant("erp"), &claimed, &planned, &trouble, Duration::ZERO).outcome
+        };
+        assert!(matches!(outcome(9, false), Outcome::Retry { attempt: false, .. }), "{class}: of all");
+        assert!(matches!(outcome(0, true), Outcome::Retry { attempt: true, .. }), "{class}: its own");
+        assert!(matches!(outcome(2, true), Outcome::DeadLetter(_)), "{class}: its own, once too often");
+    }
+}
+
+#[test]
+fn what_was_archived_for_a_deletion_is_made_active_when_the_record_comes_back() {
+    let mut world = World::new();
+    world.read("crm", json!({"Name": "Acme"}));
+    world.write("erp");
+    world.read_deleted("crm");
+    assert_eq!(written(world.step("erp")).item.operation, WriteOperation::Archive);
+    world.write("erp");
+    assert!(matches!(settled(world.step("erp")), Outcome::Unchanged), "once is enough");
+    // Nothing differs, and still there is something to do.
+    assert_eq!(world.read("crm", json!({"Name": "Acme"})).lanes(), ["erp:crm"]);
+    let planned = written(world.step("erp"));
+    assert_eq!((planned.item.operation, planned.item.body.is_empty()), (WriteOperation::Reactivate, true));
+    world.write("erp");
+    assert!(matches!(settled(world.step("erp")), Outcome::Unchanged));
+    assert!(world.read("crm", json!({"Name": "Acme Inc"})).lanes() == ["erp:crm"]);
+    assert_eq!(written(world.step("erp")).item.operation, WriteOperation::Update);
+}
+
+#[test]
+fn what_cannot_be_made_active_again_is_a_letter_once_and_goes_on_when_that_is_replayed() {
+    let mut world = World::new();
+    world.read("crm", json!({"Name": "Acme"}));
+    world.write("erp");
+    world.read_deleted("crm");
+    world.write("erp");
+    world.read("crm", json!({"Name": "Acme Inc"}));
+    let ((external_id, state), outcome) = stays_archived(world.participant("erp"), &world.claimed()).unwrap();
+    assert!(matches!(outcome, Outcome::DeadLetter(letter) if letter.message.contains("active by hand in erp")));
+    world.known().identities.retain(|identity| identity.participant != "erp");
+    world.known().identities.push(Identity { participant: "erp".into(), external_id, state });
+    let planned = written(world.step("erp"));
+    assert_eq!((planned.item.operation, planned.item.body), (WriteOperation::Update, document(json!({"Name": "Acme Inc"}))));
+}
+
+#[test]
+fn a_write_of_another_process_is_under_way_for_as_long_as_a_request_may_take() {
+    let intent = Intent { at: Timestamp(1_000), version: 1, sent: Value::Null };
+    assert_eq!(under_way_until(&intent, Duration::from_secs(60), Duration::from_secs(2)), Timestamp(63_000));
+}
+
+#[test]
 fn deleting_what_is_not_there_is_done() {
     let mut unit = unit();
-    unit.participants[1].write.as_mut().unwrap().on_delete = OnDelete::Delete;
+    erp(&mut unit).write.as_mut().unwrap().on_delete = OnDelete::Delete;
     let mut world = World::of(unit);
     world.read("crm", json!({"Name": "Acme"}));
     world.write("erp");
@@ -215,7 +293,8 @@ fn deleting_what_is_not_there_is_done() {
     let planned = written(world.step("erp"));
     let error = RemoteError::new(ErrorClass::NotFound, "NotFound", "message");
     let wait = Duration::from_secs(1);
-    let failed = failed(&world.program, world.participant("erp"), &world.claimed(), &planned, &error, wait, wait, true, Timestamp(0));
+    let trouble = Trouble { error: &error, wait, circuit_closed: true, alone: false, now: Timestamp(0) };
+    let failed = failed(&world.program, world.participant("erp"), &world.claimed(), &planned, &trouble, wait);
     assert!(matches!(failed.outcome, Outcome::Delivered { state, .. } if state.deleted));
 }
 
@@ -240,7 +319,7 @@ fn looking_up_tells_what_became_of_a_write() {
 fn what_cannot_be_read_back_is_written_again_rather_than_taken_for_done() {
     let mut unit = unit();
     let rows = json!([{"canonical": "credit", "native": "Credit"}, {"native": "Label", "fromCanonical": ".record.name"}]);
-    unit.participants[1].rows = serde_json::from_value(rows).unwrap();
+    erp(&mut unit).rows = serde_json::from_value(rows).unwrap();
     let mut world = World::of(unit);
     world.read("crm", json!({"Name": "Acme", "Credit": "5"}));
     world.write("erp");
@@ -262,7 +341,7 @@ fn a_removal_whose_outcome_is_unknown_is_sent_again() {
 /// A target that archives what leaves it, told by the field `note`.
 fn leaving() -> World {
     let mut unit = unit();
-    let write = unit.participants[1].write.as_mut().unwrap();
+    let write = erp(&mut unit).write.as_mut().unwrap();
     write.when = Some(r#".record.note == "yes""#.into());
     write.on_leave = OnLeave::Archive;
     World::of(unit)
@@ -335,7 +414,8 @@ fn a_look_up_that_fails_keeps_the_outcome_unknown_until_the_attempts_run_out() {
     let outcome = |class: ErrorClass, attempts: u32, closed: bool, unknown: bool| {
         let claimed = Claimed { attempts, intent: intent.clone().filter(|_| unknown), ..world.claimed() };
         let error = RemoteError::new(class, "SchemaDrift", "no such column");
-        match look_up_failed(&world.program, world.participant("erp"), &claimed, &error, Duration::from_secs(4), closed, Timestamp(0)) {
+        let trouble = Trouble { error: &error, wait: Duration::from_secs(4), circuit_closed: closed, alone: false, now: Timestamp(0) };
+        match look_up_failed(&world.program, world.participant("erp"), &claimed, &trouble) {
             Outcome::Retry { at, attempt, unknown } => format!("retry at {} attempt={attempt} unknown={unknown}", at.0 / 1000),
             Outcome::DeadLetter(letter) => format!("dead letter {} {}", letter.class, letter.reason),
             outcome => panic!("{outcome:?}"),

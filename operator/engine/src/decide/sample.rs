@@ -15,6 +15,7 @@ use fairlead_store::{Claimed, Identity, Known, LaneEntry, Origin, Outcome, Recor
 use fairlead_systems::Written;
 use serde_json::{Value, from_value, json};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -54,6 +55,11 @@ fn participant(name: &str, key: &str) -> ParticipantUnit {
     }
 }
 
+/// The second participant of a unit, to be changed.
+pub(crate) fn erp(unit: &mut IntegrationUnit) -> &mut ParticipantUnit {
+    Arc::make_mut(&mut unit.participants[1])
+}
+
 /// The Integration of the stories.
 pub(crate) fn unit() -> IntegrationUnit {
     let schema = json!({
@@ -69,8 +75,8 @@ pub(crate) fn unit() -> IntegrationUnit {
         generation: 1,
         digest: Digest::default(),
         entity: "customer".into(),
-        contract: ContractUnit { object: ObjectRef::new("default", "customer"), version: "1.0.0".into(), schema, fields },
-        participants: vec![participant("crm", "FairleadId"), participant("erp", "ExternalId")],
+        contract: ContractUnit { object: ObjectRef::new("default", "customer"), schema: schema.into(), fields },
+        participants: vec![participant("crm", "FairleadId").into(), participant("erp", "ExternalId").into()],
         initial_load: InitialLoad::MatchOrCreate,
         matching: vec![vec!["name".parse().unwrap()]],
         indexed: Vec::new(),
@@ -133,7 +139,7 @@ impl World {
 
     pub(crate) fn of(unit: IntegrationUnit) -> Self {
         Self {
-            program: Program::compile(unit).unwrap(),
+            program: Program::compile(unit.into()).unwrap(),
             known: None,
             clock: 1_000_000,
             sequence: 1,

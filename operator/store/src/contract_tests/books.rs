@@ -199,9 +199,26 @@ impl Model {
         self.entries.iter_mut().filter(move |entry| entry.record == record && wanted(entry.place))
     }
 
+    /// A new entry ends the one that waits; but a replay, which a person asked for, ends the new one.
     fn enter(&mut self, record: u64, origin: &str) {
-        self.find(record, |place| place == Place::Waits).for_each(|older| older.place = Place::Superseded);
-        self.entries.push(Entry { record, origin: origin.to_owned(), place: Place::Waits });
+        let replay = self.find(record, |place| place == Place::Waits).any(|older| older.origin == "Replay");
+        if !replay {
+            self.find(record, |place| place == Place::Waits).for_each(|older| older.place = Place::Superseded);
+        }
+        let place = if replay { Place::Superseded } else { Place::Waits };
+        self.entries.push(Entry { record, origin: origin.to_owned(), place });
+    }
+
+    /// What is in flight waits again; of it and a newer one that waits, a replay stays, else the newer.
+    fn put_back(&mut self, record: u64) {
+        let newer = self.find(record, |place| place == Place::Waits).map(|entry| entry.origin.clone()).next();
+        let stays = |origin: &str| newer.as_deref().is_none_or(|newer| origin == "Replay" && newer != "Replay");
+        let stays = self.entries.iter().any(|entry| entry.record == record && entry.place == Place::Flies && stays(&entry.origin));
+        if stays {
+            self.find(record, |place| place == Place::Waits).for_each(|newer| newer.place = Place::Superseded);
+        }
+        let place = if stays { Place::Waits } else { Place::Superseded };
+        self.find(record, |place| place == Place::Flies).for_each(|flight| flight.place = place);
     }
 
     async fn step(&mut self, step: Step) {
@@ -351,9 +368,7 @@ impl Model {
         let ours: BTreeSet<RecordId> = self.flying.iter().map(|key| key.known.record.id).collect();
         for number in 1..=u64::from(RECORDS) {
             if !ours.contains(&id(number)) {
-                let newer = self.find(number, |place| place == Place::Waits).count() > 0;
-                let place = if newer { Place::Superseded } else { Place::Waits };
-                self.find(number, |place| place == Place::Flies).for_each(|left| left.place = place);
+                self.put_back(number);
             }
         }
         for key in claimed {
@@ -392,20 +407,20 @@ impl Model {
         let learnt = (ending == Ending::Unchanged(true)).then(|| (erp_id(erp), state(version)));
         self.world.try_settle_all(vec![Settlement { id: record, version, learnt, outcome: outcome.clone() }], now).await.unwrap();
         let place = match ending {
-            Ending::Delivered => Place::Delivered,
-            Ending::Unchanged(_) => Place::Unchanged,
-            Ending::Filtered(when) => Place::Filtered(when),
+            Ending::Delivered => Some(Place::Delivered),
+            Ending::Unchanged(_) => Some(Place::Unchanged),
+            Ending::Filtered(when) => Some(Place::Filtered(when)),
             Ending::DeadLetter(outbound) => {
                 let stage = stage(outbound);
                 self.find(number, |place| place == Place::Dead(stage)).for_each(|older| older.place = Place::Superseded);
-                Place::Dead(stage)
+                Some(Place::Dead(stage))
             }
-            Ending::Retry(..) | Ending::WaitFor(_) => {
-                let newer = self.find(number, |place| place == Place::Waits).count() > 0;
-                if newer { Place::Superseded } else { Place::Waits }
-            }
+            Ending::Retry(..) | Ending::WaitFor(_) => None,
         };
-        self.find(number, |place| place == Place::Flies).for_each(|entry| entry.place = place);
+        match place {
+            Some(place) => self.find(number, |place| place == Place::Flies).for_each(|entry| entry.place = place),
+            None => self.put_back(number),
+        }
         if matches!(ending, Ending::Delivered | Ending::Unchanged(_) | Ending::Filtered(_)) {
             self.find(number, |place| matches!(place, Place::Dead(_))).for_each(|void| void.place = Place::Superseded);
         }

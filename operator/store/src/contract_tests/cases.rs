@@ -56,6 +56,8 @@ cases![
     a_result_that_was_settled_before_is_ignored,
     an_external_id_of_another_record_refuses_the_settlement,
     a_key_waits_for_another_record_until_the_target_holds_it,
+    what_waits_for_a_record_that_will_never_come_is_due_again,
+    what_waits_is_no_open_write,
     without_creates_only_held_deleted_or_unsure_keys_are_claimed,
     filtered_keys_are_counted_by_reason,
     a_dead_letter_of_what_does_not_belong_there_any_more_closes,
@@ -495,10 +497,10 @@ async fn an_outcome_that_was_never_found_out_is_looked_up_by_the_next_entry(stor
 async fn a_retry_waits_for_its_time_and_counts_attempts(store: Arc<dyn Store>) {
     let world = World::new(store, "a").await;
     world.absorb(vec![inserted(1)], at(1)).await;
-    assert_eq!(world.store.next_due(REALM, ERP).await.unwrap(), None);
+    assert_eq!(world.store.next_due(REALM, ERP, at(1)).await.unwrap(), None);
     world.claim(at(2)).await;
     world.settle(1, 1, retry(at(10)), at(2)).await;
-    assert_eq!(world.store.next_due(REALM, ERP).await.unwrap(), Some(at(10)));
+    assert_eq!(world.store.next_due(REALM, ERP, at(2)).await.unwrap(), Some(at(10)));
     assert!(world.claim(at(9)).await.is_empty());
     let claimed = world.claim(at(10)).await.remove(0);
     assert_eq!((claimed.attempts, claimed.since), (1, at(1)));
@@ -525,6 +527,18 @@ async fn newer_entries_overtake_waiting_ones_and_leave_their_age(store: Arc<dyn 
     world.settle(1, 2, delivered(1, 2), at(8)).await;
     let restore = world.book("Restore").await;
     assert_eq!((restore.entered, restore.delivered, restore.pending), (1, 1, 0));
+    // What a person asked for keeps its name, whether the newer one comes while it waits or while it is in flight.
+    world.enqueue(Keys::Records(vec![id(1)]), Origin::Replay, at(9)).await;
+    world.absorb(vec![updated(1, 3)], at(10)).await;
+    let claimed = world.claim(at(11)).await.remove(0);
+    assert_eq!((&claimed.origin, claimed.since, claimed.known.record.version), (&Origin::Replay, at(9), 3));
+    world.absorb(vec![updated(1, 4)], at(12)).await;
+    world.settle(1, 3, retry(at(13)), at(12)).await;
+    let claimed = world.claim(at(13)).await.remove(0);
+    assert_eq!((&claimed.origin, claimed.since, claimed.known.record.version), (&Origin::Replay, at(9), 4));
+    world.settle(1, 4, delivered(1, 4), at(14)).await;
+    let (source, replay) = (world.book(CRM).await, world.book("Replay").await);
+    assert_eq!((source.superseded, replay.superseded, replay.delivered, replay.pending), (4, 0, 1, 0));
 }
 
 async fn an_entry_beside_one_in_flight_stays_when_that_is_settled(store: Arc<dyn Store>) {
@@ -611,6 +625,37 @@ async fn a_key_waits_for_another_record_until_the_target_holds_it(store: Arc<dyn
     assert!(world.claim(at(7)).await.is_empty());
     world.absorb(vec![updated(3, 2)], at(8)).await;
     assert_eq!(world.claim(at(8)).await.remove(0).known.record.id, id(3));
+}
+
+async fn what_waits_for_a_record_that_will_never_come_is_due_again(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb(vec![inserted(1), inserted(2), inserted(3), inserted(4)], at(1)).await;
+    world.claim(at(2)).await;
+    world.settle(1, 1, Outcome::WaitFor { record: id(2) }, at(2)).await;
+    world.settle(3, 1, Outcome::WaitFor { record: id(4) }, at(2)).await;
+    // The one dies, the other is kept out of the target.
+    world.settle(2, 1, retry(at(90)), at(2)).await;
+    world.absorb(vec![deleted(2, 2, at(3))], at(3)).await;
+    world.settle(4, 1, Outcome::Filtered { reason: "When".into() }, at(3)).await;
+    let numbers: Vec<_> = world.claim(at(4)).await.iter().map(|key| key.known.record.id).collect();
+    assert_eq!(numbers, [id(1), id(3)]);
+    // Nobody waits for the dead.
+    world.settle(1, 1, Outcome::WaitFor { record: id(2) }, at(5)).await;
+    assert_eq!(world.claim(at(5)).await.remove(0).known.record.id, id(1));
+}
+
+async fn what_waits_is_no_open_write(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb(vec![inserted(1), inserted(2)], at(1)).await;
+    world.claim(at(2)).await;
+    world.intend(&[id(1)], at(2)).await.unwrap();
+    world.settle(1, 1, Outcome::Retry { at: at(3), attempt: true, unknown: true }, at(2)).await;
+    assert!(world.store.creating(REALM, ERP).await.unwrap());
+    let claimed = world.claim(at(3)).await.remove(0);
+    assert!(claimed.intent.is_some());
+    // It was looked up, had no effect, and waits now.
+    world.settle(1, 1, Outcome::WaitFor { record: id(2) }, at(4)).await;
+    assert!(!world.store.creating(REALM, ERP).await.unwrap());
 }
 
 async fn without_creates_only_held_deleted_or_unsure_keys_are_claimed(store: Arc<dyn Store>) {
@@ -1255,7 +1300,9 @@ async fn a_key_without_an_answer_is_free_again_when_its_process_died_or_gave_it_
     assert_eq!(store.begin_write(&begin("a", "x", 30)).await, Ok(WriteBegun::Fresh));
     assert_eq!(store.begin_write(&begin("a", "x", 31)).await, Ok(WriteBegun::Running));
     store.abandon_write("a").await.unwrap();
-    assert_eq!(store.begin_write(&begin("a", "y", 32)).await, Ok(WriteBegun::Fresh));
+    assert_eq!(store.begin_write(&begin("a", "y", 32)).await, Ok(WriteBegun::Mismatch), "it may have reached somebody");
+    assert_eq!(store.begin_write(&begin("a", "x", 32)).await, Ok(WriteBegun::Fresh));
+    assert_eq!(store.begin_write(&begin("a", "x", 33)).await, Ok(WriteBegun::Running));
 }
 
 async fn a_key_is_remembered_as_long_as_was_said(store: Arc<dyn Store>) {

@@ -147,6 +147,7 @@ pub fn letter(n: u64, stage: Stage) -> NewDeadLetter {
         class: ErrorClass::Data,
         reason: "ValidationFailed".to_owned(),
         message: "name: must not be empty".to_owned(),
+        detail: Some("'' is no name".to_owned()),
         field: Some("name".to_owned()),
         attempts: 1,
         parent: None,

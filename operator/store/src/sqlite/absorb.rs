@@ -5,7 +5,7 @@
 
 use super::books::{Books, SourceDelta, write_guard, write_source};
 use super::codec::{IdBytes, encode, encode_state, id_bytes};
-use super::lane::{Lane, any_waiting, free_waiting, mark_held, mark_life};
+use super::lane::{Lane, any_waiting, free_from_dead, free_waiting, mark_held, mark_life};
 use super::names::Names;
 use super::records::{self, Body, Named, Naming};
 use super::{leases, letters, reads};
@@ -233,6 +233,9 @@ impl Work<'_> {
         records::count(connection, &mut self.books, row, (lived, lives), added)?;
         if !is_new && lived != lives {
             mark_life(connection, row, lives)?;
+            if !lives {
+                free_from_dead(connection, realm, &id, now.0)?;
+            }
         }
         for (target, origin) in &item.enqueue {
             let target = self.names.intern(target)?;

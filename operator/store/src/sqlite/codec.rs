@@ -87,6 +87,9 @@ pub(super) fn stage_of(code: i64) -> Result<Stage, StoreError> {
     }
 }
 
+/// The code of [`Origin::Replay`].
+pub(super) const REPLAY: i64 = -5;
+
 /// An origin's code below zero, or the participant whose interned name it is.
 pub(super) const fn origin_code(origin: &Origin) -> Result<i64, &String> {
     match origin {
@@ -95,7 +98,7 @@ pub(super) const fn origin_code(origin: &Origin) -> Result<i64, &String> {
         Origin::Remap => Ok(-2),
         Origin::Resync => Ok(-3),
         Origin::Repair => Ok(-4),
-        Origin::Replay => Ok(-5),
+        Origin::Replay => Ok(REPLAY),
         Origin::Api => Ok(-6),
     }
 }
@@ -107,7 +110,7 @@ pub(super) const fn special_origin(code: i64) -> Option<Origin> {
         -2 => Some(Origin::Remap),
         -3 => Some(Origin::Resync),
         -4 => Some(Origin::Repair),
-        -5 => Some(Origin::Replay),
+        REPLAY => Some(Origin::Replay),
         -6 => Some(Origin::Api),
         _ => None,
     }

@@ -248,6 +248,10 @@ impl Settling<'_> {
                 // What does not belong there any more need not be delivered any more.
                 self.arrived(id)?;
                 lane.finish(now.0, false);
+                // Nor will it come for those who wait for it.
+                if self.lanes_wait && !lane.held {
+                    free_waiting(connection, realm, target, id, now.0)?;
+                }
                 None
             }
             Ending::Retry { at, attempt, unknown } => lane.retry(*at, *attempt, *unknown),
@@ -311,11 +315,11 @@ impl Settling<'_> {
         letters::written_well(self.connection, &mut self.books, (self.realm, self.target), id, self.now)
     }
 
-    /// Waits for `record`, unless the target holds that one by now.
+    /// Waits for `record`, unless the target holds that one by now, or never will.
     fn wait(&self, lane: &mut Lane, record: &IdBytes) -> Result<Option<i64>, StoreError> {
-        let (held, record) = self.holds(record)?;
+        let (decided, record) = self.is_decided(record)?;
         let overtaken = lane.wait(record, self.now.0);
-        if held {
+        if decided {
             lane.waits_for = None;
         }
         Ok(overtaken)
@@ -326,17 +330,18 @@ impl Settling<'_> {
         if lane.pending.is_none() {
             lane.enter(entry.origin, entry.version, self.now.0, false);
             self.books.entered((self.realm, self.target, entry.origin));
-            let (held, awaited) = self.holds(awaited)?;
-            lane.waits_for = (!held).then_some(awaited);
+            let (decided, awaited) = self.is_decided(awaited)?;
+            lane.waits_for = (!decided).then_some(awaited);
             self.lanes_wait = true;
         }
         Ok(())
     }
 
-    /// Whether the target holds a record, or the one that it was folded into, and which of them that is.
-    fn holds(&self, record: &IdBytes) -> Result<(bool, IdBytes), StoreError> {
+    /// Whether there is no more to wait for with a record, or the one that it was folded into (the target holds it, or it is dead), and which of
+    /// them that is.
+    fn is_decided(&self, record: &IdBytes) -> Result<(bool, IdBytes), StoreError> {
         Ok(match records::resolve(self.connection, self.realm, record)? {
-            Some((row, id)) => (records::is_held(self.connection, row, self.target)?, id),
+            Some((row, id, lives)) => (!lives || records::is_held(self.connection, row, self.target)?, id),
             None => (false, *record),
         })
     }

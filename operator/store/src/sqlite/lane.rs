@@ -3,7 +3,7 @@
 //! A place holds an entry that waits, an entry that is claimed, or both (a newer one came while the older was in flight). Every entry
 //! ends exactly once: each step that ends one returns the origin whose books must tell of it.
 
-use super::codec::IdBytes;
+use super::codec::{IdBytes, REPLAY};
 use crate::StoreError;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -73,20 +73,23 @@ impl Lane {
     }
 
     /// A new entry. An older one that waits is overtaken by it and leaves its age; one in flight is left alone. `at_once` sets retries
-    /// back, because a person asked.
+    /// back, because a person asked. What a person asked for keeps its name whatever comes after it, for a correction is looked up by that: then
+    /// the new one ends, and the older takes over its version.
     pub(super) fn enter(&mut self, origin: i64, version: i64, now: i64, at_once: bool) -> Option<i64> {
-        let older = self.pending.replace(Entry { origin, since: now, version });
+        let older = self.pending;
         let waited = self.waits_for.take().is_some();
-        if let (Some(entry), Some(older)) = (self.pending.as_mut(), older) {
-            entry.since = older.since;
-        }
+        let (origin, ended) = match older {
+            Some(Entry { origin: REPLAY, .. }) => (REPLAY, Some(origin)),
+            older => (origin, older.map(|entry| entry.origin)),
+        };
+        self.pending = Some(Entry { origin, since: older.map_or(now, |entry| entry.since), version });
         if self.claimed.is_none() && (older.is_none() || waited || at_once) {
             self.make_due(now);
         }
         if at_once {
             self.attempts = 0;
         }
-        older.map(|entry| entry.origin)
+        ended
     }
 
     /// A newer epoch found this in flight. If an intent stands, what came of it is unknown; else nothing was sent.
@@ -130,9 +133,11 @@ impl Lane {
         ended
     }
 
-    /// The entry in flight waits for another record. A newer one beside it may not have to.
+    /// The entry in flight waits for another record. A newer one beside it may not have to. Nothing was sent, and what an earlier one sent was
+    /// looked up before.
     pub(super) fn wait(&mut self, record: IdBytes, now: i64) -> Option<i64> {
         let flight = self.claimed.take()?;
+        self.intent = None;
         let ended = self.put_back(flight.entry);
         if ended.is_none() {
             self.waits_for = Some(record);
@@ -141,12 +146,12 @@ impl Lane {
         ended
     }
 
-    /// An entry in flight waits again, unless a newer one does; that one inherits its age.
+    /// An entry in flight waits again, unless a newer one does; that one inherits its age, and the name that a person's asking gave it.
     fn put_back(&mut self, entry: Entry) -> Option<i64> {
         match self.pending.as_mut() {
             Some(newer) => {
                 newer.since = newer.since.min(entry.since);
-                Some(entry.origin)
+                Some(if entry.origin == REPLAY { std::mem::replace(&mut newer.origin, REPLAY) } else { entry.origin })
             }
             None => {
                 self.pending = Some(entry);
@@ -327,6 +332,16 @@ pub(super) fn free_waiting(connection: &Connection, realm: i64, target: i64, id:
              WHERE realm = ?1 AND target = ?2 AND waits_for = ?3",
         )?
         .execute(params![realm, target, id, now])?;
+    Ok(())
+}
+
+/// The record `id` is dead: no target will ever get it, and what waits for it is to be judged again.
+pub(super) fn free_from_dead(connection: &Connection, realm: i64, id: &IdBytes, now: i64) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "UPDATE lane SET waits_for = NULL, due = min(since, ?3), phase = (held OR i_at IS NOT NULL) WHERE realm = ?1 AND waits_for = ?2",
+        )?
+        .execute(params![realm, id, now])?;
     Ok(())
 }
 

@@ -140,8 +140,8 @@ pub(super) fn add(
     connection
         .prepare_cached(
             "INSERT INTO dead_letter (realm, participant, stage, external_id, record, target, origin, at, original, payload, class, reason,
-               message, field, attempts, parent)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+               message, field, attempts, parent, detail)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
         )?
         .execute(params![
             realm,
@@ -160,6 +160,7 @@ pub(super) fn add(
             letter.field,
             letter.attempts,
             letter.parent,
+            letter.detail,
         ])?;
     Ok(())
 }

@@ -33,6 +33,7 @@ use async_trait::async_trait;
 use error::name_disk;
 use fairlead_model::{ExternalId, RecordId, Timestamp};
 use rusqlite::Connection;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
@@ -353,9 +354,9 @@ impl Store for SqliteStore {
         self.read(move |connection| query::note(connection, &realm, &name)).await
     }
 
-    async fn snapshot(&self, realm: &str, now: Timestamp) -> Result<Snapshot, StoreError> {
-        let realm = realm.to_owned();
-        self.read(move |connection| query::snapshot(connection, &realm, now)).await
+    async fn snapshots(&self, only: Option<&str>, now: Timestamp) -> Result<BTreeMap<String, Snapshot>, StoreError> {
+        let only = only.map(str::to_owned);
+        self.read(move |connection| query::snapshots(connection, only.as_deref(), now)).await
     }
 
     async fn changes_since(&self, realm: &str, since: Timestamp, with: &Guarded) -> Result<GuardCounts, StoreError> {
@@ -399,9 +400,9 @@ impl Store for SqliteStore {
         self.read(move |connection| query::creating(connection, &realm, &target)).await
     }
 
-    async fn next_due(&self, realm: &str, target: &str) -> Result<Option<Timestamp>, StoreError> {
+    async fn next_due(&self, realm: &str, target: &str, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         let (realm, target) = (realm.to_owned(), target.to_owned());
-        self.read(move |connection| query::next_due(connection, &realm, &target)).await
+        self.read(move |connection| query::next_due(connection, &realm, &target, now)).await
     }
 
     async fn realms(&self) -> Result<Vec<String>, StoreError> {

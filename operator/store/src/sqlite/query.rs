@@ -11,7 +11,7 @@ use crate::{
     Pending, Snapshot, SourceLedger, StoreError,
 };
 use fairlead_model::{ExternalId, RecordId, Timestamp};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -43,7 +43,7 @@ pub(super) fn known_by_id(connection: &Connection, realm: &str, ids: &[RecordId]
     let names = Names::new(connection);
     let Some(realm) = names.find(realm)? else { return Ok(vec![None; ids.len()]) };
     let known = |id: &RecordId| match records::resolve(connection, realm, &id_bytes(*id))? {
-        Some((row, _)) => records::known(connection, &names, row),
+        Some((row, ..)) => records::known(connection, &names, row),
         None => Ok(None),
     };
     ids.iter().map(known).collect()
@@ -204,8 +204,8 @@ pub(super) fn creating(connection: &Connection, realm: &str, target: &str) -> Re
     let (Some(realm), Some(target)) = (names.find(realm)?, names.find(target)?) else { return Ok(false) };
     // What became a dead letter (phase 4) waits for a person; nobody waits for that.
     let mut statement = connection.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM lane WHERE realm = ?1 AND target = ?2 AND phase IN (1, 2, 3) AND i_at IS NOT NULL
-           AND NOT EXISTS (SELECT 1 FROM identity WHERE identity.record = lane.record AND participant = target))",
+        "SELECT EXISTS (SELECT 1 FROM lane WHERE realm = ?1 AND target = ?2 AND (phase = 3 OR phase < 3 AND i_at IS NOT NULL)
+           AND i_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM identity WHERE identity.record = lane.record AND participant = target))",
     )?;
     Ok(statement.query_row(params![realm, target], |row| row.get(0))?)
 }
@@ -266,14 +266,14 @@ pub(super) fn participant_ids(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-pub(super) fn next_due(connection: &Connection, realm: &str, target: &str) -> Result<Option<Timestamp>, StoreError> {
+pub(super) fn next_due(connection: &Connection, realm: &str, target: &str, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
     let names = Names::new(connection);
     let (Some(realm), Some(target)) = (names.find(realm)?, names.find(target)?) else { return Ok(None) };
     let mut statement = connection
-        .prepare_cached("SELECT due FROM lane WHERE realm = ?1 AND target = ?2 AND phase = ?3 AND due > since ORDER BY due LIMIT 1")?;
+        .prepare_cached("SELECT due FROM lane WHERE realm = ?1 AND target = ?2 AND phase = ?3 AND due > ?4 ORDER BY due LIMIT 1")?;
     let mut next = None;
     for phase in [0, 1] {
-        let due: Option<i64> = statement.query_row(params![realm, target, phase], |row| row.get(0)).optional()?;
+        let due: Option<i64> = statement.query_row(params![realm, target, phase, now.0], |row| row.get(0)).optional()?;
         next = match (next, due) {
             (Some(next), Some(due)) => Some(std::cmp::min::<i64>(next, due)),
             (next, due) => next.or(due),
@@ -324,7 +324,7 @@ pub(super) fn dead_letters(connection: &Connection, filter: &DeadLetterFilter) -
     let by_id = if ids.is_empty() { String::new() } else { format!(" AND id IN ({})", ids.join(",")) };
     let mut statement = connection.prepare(&format!(
         "SELECT id, realm, participant, stage, external_id, record, at, original, payload, class, reason, message, field, attempts, parent,
-           close_reason, closed_at, closed_by
+           close_reason, closed_at, closed_by, detail
          FROM dead_letter WHERE (?1 IS NULL OR realm = ?1) AND (?2 IS NULL OR participant = ?2) AND (?3 OR closed_at IS NULL){by_id}
          ORDER BY id DESC LIMIT ?4"
     ))?;
@@ -357,6 +357,7 @@ fn letter(row: &Row<'_>, names: &Names<'_>) -> Result<DeadLetter, StoreError> {
             class: decode_word("error class", &row.get::<_, String>(9)?)?,
             reason: row.get(10)?,
             message: row.get(11)?,
+            detail: row.get(18)?,
             field: row.get(12)?,
             attempts: row.get(13)?,
             parent: row.get(14)?,
@@ -372,95 +373,120 @@ fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(i64::cast_unsigned)
 }
 
-pub(super) fn snapshot(connection: &Connection, realm: &str, now: Timestamp) -> Result<Snapshot, StoreError> {
-    let names = Names::new(connection);
-    let Some(realm) = names.find(realm)? else { return Ok(Snapshot::default()) };
-    let mut snapshot = Snapshot { lanes: lanes(connection, &names, realm)?, ..Snapshot::default() };
-
-    let mut statement =
-        connection.prepare_cached("SELECT participant, read, changed, unchanged, dead_lettered FROM source_book WHERE realm = ?1")?;
-    let mut rows = statement.query(params![realm])?;
-    while let Some(row) = rows.next()? {
-        let ledger =
-            SourceLedger { read: count(row, 1)?, changed: count(row, 2)?, unchanged: count(row, 3)?, dead_lettered: count(row, 4)? };
-        snapshot.sources.insert(names.text(row.get(0)?)?, ledger);
-    }
-
-    let mut statement = connection.prepare_cached(
-        "SELECT target, count(*), min(CASE WHEN phase = 3 OR (phase < 2 AND due <= ?2) THEN min(ifnull(since, c_since), ifnull(c_since, since)) END)
-         FROM lane WHERE realm = ?1 AND phase < 4 GROUP BY target",
-    )?;
-    let mut rows = statement.query(params![realm, now.0])?;
-    while let Some(row) = rows.next()? {
-        let pending = Pending { keys: count(row, 1)?, oldest: row.get::<_, Option<i64>>(2)?.map(Timestamp) };
-        snapshot.pending.insert(names.text(row.get(0)?)?, pending);
-    }
-
-    let mut statement = connection
-        .prepare_cached("SELECT participant, count(*) FROM dead_letter WHERE realm = ?1 AND closed_at IS NULL GROUP BY participant")?;
-    let mut rows = statement.query(params![realm])?;
-    while let Some(row) = rows.next()? {
-        snapshot.dead_letters.insert(names.text(row.get(0)?)?, count(row, 1)?);
-    }
-
-    let mut statement = connection.prepare_cached("SELECT live, matched, conflicts, last_delivered FROM realm_book WHERE realm = ?1")?;
-    let book = statement.query_row(params![realm], |row| {
-        Ok((count(row, 0)?, count(row, 1)?, count(row, 2)?, row.get::<_, Option<i64>>(3)?.map(Timestamp)))
-    });
-    if let Some((live, matched, conflicts, last_delivered)) = book.optional()? {
-        snapshot = Snapshot { live, matched, conflicts, last_delivered, ..snapshot };
-    }
-    Ok(snapshot)
+/// Asks for counts of one realm or of all.
+struct Counting<'c> {
+    connection: &'c Connection,
+    names: Names<'c>,
+    realm: Option<i64>,
+    now: Timestamp,
 }
 
-/// The books of every lane of a realm: the cumulative counts, and what is pending or dead now.
-fn lanes(connection: &Connection, names: &Names<'_>, realm: i64) -> Result<Vec<LaneLedger>, StoreError> {
-    let mut books: BTreeMap<(i64, i64), LaneLedger> = BTreeMap::new();
-
-    let mut statement = connection
-        .prepare_cached("SELECT target, origin, entered, delivered, unchanged, superseded, discarded FROM lane_book WHERE realm = ?1")?;
-    let mut rows = statement.query(params![realm])?;
-    while let Some(row) = rows.next()? {
-        let book = books.entry((row.get(0)?, row.get(1)?)).or_default();
-        book.entered = count(row, 2)?;
-        book.delivered = count(row, 3)?;
-        book.unchanged = count(row, 4)?;
-        book.superseded = count(row, 5)?;
-        book.discarded = count(row, 6)?;
-    }
-
-    let mut statement = connection.prepare_cached("SELECT target, origin, reason, count FROM filtered_book WHERE realm = ?1")?;
-    let mut rows = statement.query(params![realm])?;
-    while let Some(row) = rows.next()? {
-        books.entry((row.get(0)?, row.get(1)?)).or_default().filtered.insert(row.get(2)?, count(row, 3)?);
-    }
-
-    for waits in [
-        "SELECT target, origin, count(*) FROM lane WHERE realm = ?1 AND origin IS NOT NULL GROUP BY target, origin",
-        "SELECT target, c_origin, count(*) FROM lane WHERE realm = ?1 AND c_origin IS NOT NULL GROUP BY target, c_origin",
-    ] {
-        let mut statement = connection.prepare_cached(waits)?;
-        let mut rows = statement.query(params![realm])?;
+impl Counting<'_> {
+    /// Calls `each` with the realm of every row (its first column) and the row. In `sql`, `$REALM` stands for "of those realms" (a plan of its own
+    /// for one and for all), `?2` for now.
+    fn rows(&self, sql: &str, mut each: impl FnMut(i64, &Row<'_>) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let of = if self.realm.is_some() { "realm = ?1" } else { "?1 IS NULL" };
+        let mut statement = self.connection.prepare_cached(&sql.replace("$REALM", of))?;
+        let bound = [self.realm, Some(self.now.0)].into_iter().take(statement.parameter_count());
+        let mut rows = statement.query(params_from_iter(bound))?;
         while let Some(row) = rows.next()? {
-            books.entry((row.get(0)?, row.get(1)?)).or_default().pending += count(row, 2)?;
+            each(row.get(0)?, row)?;
         }
+        Ok(())
     }
+}
 
-    let mut statement = connection.prepare_cached(
-        "SELECT target, origin, count(*) FROM dead_letter WHERE realm = ?1 AND closed_at IS NULL AND target IS NOT NULL
-         GROUP BY target, origin",
-    )?;
-    let mut rows = statement.query(params![realm])?;
-    while let Some(row) = rows.next()? {
-        books.entry((row.get(0)?, row.get(1)?)).or_default().dead_lettered = count(row, 2)?;
-    }
-
-    let print = |((target, origin), book)| -> Result<LaneLedger, StoreError> {
-        let origin = match special_origin(origin) {
-            Some(special) => encode_word::<Origin>(&special)?,
-            None => names.text(origin)?,
-        };
-        Ok(LaneLedger { target: names.text(target)?, origin, ..book })
+pub(super) fn snapshots(connection: &Connection, only: Option<&str>, now: Timestamp) -> Result<BTreeMap<String, Snapshot>, StoreError> {
+    let names = Names::new(connection);
+    let realm = match only {
+        None => None,
+        Some(only) => match names.find(only)? {
+            None => return Ok(BTreeMap::new()),
+            known => known,
+        },
     };
-    books.into_iter().map(print).collect()
+    let counting = Counting { connection, names, realm, now };
+    let names = &counting.names;
+    let mut all: BTreeMap<i64, Snapshot> = BTreeMap::new();
+    for ((realm, ..), book) in lanes(&counting)? {
+        all.entry(realm).or_default().lanes.push(book);
+    }
+
+    counting.rows("SELECT realm, participant, read, changed, unchanged, dead_lettered FROM source_book WHERE $REALM", |realm, row| {
+        let ledger =
+            SourceLedger { read: count(row, 2)?, changed: count(row, 3)?, unchanged: count(row, 4)?, dead_lettered: count(row, 5)? };
+        all.entry(realm).or_default().sources.insert(names.text(row.get(1)?)?, ledger);
+        Ok(())
+    })?;
+    const WAITING: &str = "SELECT realm, target, count(*),
+           min(CASE WHEN phase = 3 OR (phase < 2 AND due <= ?2) THEN min(ifnull(since, c_since), ifnull(c_since, since)) END)
+         FROM lane WHERE $REALM AND phase < 4 GROUP BY realm, target";
+    counting.rows(WAITING, |realm, row| {
+        let pending = Pending { keys: count(row, 2)?, oldest: row.get::<_, Option<i64>>(3)?.map(Timestamp) };
+        all.entry(realm).or_default().pending.insert(names.text(row.get(1)?)?, pending);
+        Ok(())
+    })?;
+    counting.rows(
+        "SELECT realm, participant, count(*) FROM dead_letter WHERE $REALM AND closed_at IS NULL GROUP BY realm, participant",
+        |realm, row| {
+            all.entry(realm).or_default().dead_letters.insert(names.text(row.get(1)?)?, count(row, 2)?);
+            Ok(())
+        },
+    )?;
+    counting.rows("SELECT realm, live, matched, conflicts, last_delivered FROM realm_book WHERE $REALM", |realm, row| {
+        let snapshot = all.entry(realm).or_default();
+        (snapshot.live, snapshot.matched, snapshot.conflicts) = (count(row, 1)?, count(row, 2)?, count(row, 3)?);
+        snapshot.last_delivered = row.get::<_, Option<i64>>(4)?.map(Timestamp);
+        Ok(())
+    })?;
+    all.into_iter().map(|(realm, snapshot)| Ok((names.text(realm)?, snapshot))).collect()
+}
+
+/// The books of every lane, by realm, target and origin: the cumulative counts, and what is pending or dead now.
+fn lanes(counting: &Counting<'_>) -> Result<BTreeMap<(i64, i64, i64), LaneLedger>, StoreError> {
+    let mut books: BTreeMap<(i64, i64, i64), LaneLedger> = BTreeMap::new();
+    let key = |realm: i64, row: &Row<'_>| -> Result<_, StoreError> { Ok((realm, row.get(1)?, row.get(2)?)) };
+
+    counting.rows(
+        "SELECT realm, target, origin, entered, delivered, unchanged, superseded, discarded FROM lane_book WHERE $REALM",
+        |realm, row| {
+            let book = books.entry(key(realm, row)?).or_default();
+            book.entered = count(row, 3)?;
+            book.delivered = count(row, 4)?;
+            book.unchanged = count(row, 5)?;
+            book.superseded = count(row, 6)?;
+            book.discarded = count(row, 7)?;
+            Ok(())
+        },
+    )?;
+    counting.rows("SELECT realm, target, origin, reason, count FROM filtered_book WHERE $REALM", |realm, row| {
+        books.entry(key(realm, row)?).or_default().filtered.insert(row.get(3)?, count(row, 4)?);
+        Ok(())
+    })?;
+    for waits in [
+        "SELECT realm, target, origin, count(*) FROM lane WHERE $REALM AND origin IS NOT NULL GROUP BY realm, target, origin",
+        "SELECT realm, target, c_origin, count(*) FROM lane WHERE $REALM AND c_origin IS NOT NULL GROUP BY realm, target, c_origin",
+    ] {
+        counting.rows(waits, |realm, row| {
+            books.entry(key(realm, row)?).or_default().pending += count(row, 3)?;
+            Ok(())
+        })?;
+    }
+    counting.rows(
+        "SELECT realm, target, origin, count(*) FROM dead_letter WHERE $REALM AND closed_at IS NULL AND target IS NOT NULL
+         GROUP BY realm, target, origin",
+        |realm, row| {
+            books.entry(key(realm, row)?).or_default().dead_lettered = count(row, 3)?;
+            Ok(())
+        },
+    )?;
+
+    for ((_, target, origin), book) in &mut books {
+        book.target = counting.names.text(*target)?;
+        book.origin = match special_origin(*origin) {
+            Some(special) => encode_word::<Origin>(&special)?,
+            None => counting.names.text(*origin)?,
+        };
+    }
+    Ok(books)
 }

@@ -72,13 +72,13 @@ pub(super) fn find(connection: &Connection, realm: i64, id: &IdBytes) -> Result<
     Ok(stored)
 }
 
-/// The row and the id of the record that `id` stands for: its own, or the survivor's where it was merged.
-pub(super) fn resolve(connection: &Connection, realm: i64, id: &IdBytes) -> Result<Option<(i64, IdBytes)>, StoreError> {
+/// The row and the id of the record that `id` stands for (its own, or the survivor's where it was merged), and whether that lives.
+pub(super) fn resolve(connection: &Connection, realm: i64, id: &IdBytes) -> Result<Option<(i64, IdBytes, bool)>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT own.row, own.id FROM record JOIN record AS own ON own.row = ifnull(record.merged_into, record.row)
+        "SELECT own.row, own.id, own.deleted_at IS NULL FROM record JOIN record AS own ON own.row = ifnull(record.merged_into, record.row)
          WHERE record.realm = ?1 AND record.id = ?2",
     )?;
-    Ok(statement.query_row(params![realm, id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+    Ok(statement.query_row(params![realm, id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?)
 }
 
 /// Adds a record; returns its row.

@@ -53,7 +53,8 @@ pub(super) fn finish(connection: &Connection, scope: &str, answer: &str) -> Resu
 }
 
 pub(super) fn abandon(connection: &Connection, scope: &str) -> Result<(), StoreError> {
-    connection.prepare_cached("DELETE FROM api_write WHERE scope = ?1 AND answer IS NULL")?.execute(params![scope])?;
+    // The fingerprint stays: whatever became of this write, another one under its key is not it.
+    connection.prepare_cached("UPDATE api_write SET held_until = 0 WHERE scope = ?1 AND answer IS NULL")?.execute(params![scope])?;
     reach(Command::AbandonWrite, Step::Rows);
     Ok(())
 }

@@ -1,0 +1,119 @@
+//! A person's correction is for the letter that it corrects, and for one result.
+
+use crate::vendor::Fault;
+use crate::world::{Offers, REALM, World, until};
+use fairlead_engine::letters;
+use fairlead_model::{ExternalId, FieldPath, Timestamp};
+use fairlead_store::DeadLetter;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+async fn correct(world: &World, dead: &DeadLetter, field: &str, value: &str) {
+    let set: BTreeMap<FieldPath, Value> = BTreeMap::from([(field.parse().unwrap(), json!(value))]);
+    letters::correct(world.store.as_ref(), dead, set, "mia", now()).await.unwrap();
+}
+
+fn now() -> Timestamp {
+    fairlead_model::Clock::now(&fairlead_model::SystemClock)
+}
+
+/// What waits of corrections of this letter's record.
+async fn waits(world: &World, dead: &DeadLetter) -> bool {
+    let key = dead.letter.record.map_or_else(|| dead.letter.external_id.as_ref().unwrap().to_string(), |id| id.to_string());
+    let note = world.store.note(REALM, &format!("edit/{}/{key}", dead.letter.participant)).await.unwrap();
+    note.is_some_and(|note| !note.is_null())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_correction_that_was_refused_does_not_come_back_with_a_later_letter() {
+    let world = World::new(Offers::default(), false).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    crm.put("c0", json!({"name": "Thing", "phone": "0"}));
+    let engine = world.engine().await;
+    until("the first load", async || erp.count() == 1).await;
+    let id = erp.id_of("Thing").unwrap();
+    erp.fault("bad", Fault::Status(422), usize::MAX);
+
+    crm.put("c0", json!({"phone": "bad"}));
+    let first = world.letter(0).await;
+    correct(&world, &first, "phone", "bad too").await;
+    let second = world.letter(first.id).await;
+    assert_eq!(second.letter.parent, Some(first.id), "the letter of a correction that failed names the one that was corrected");
+    until("the correction forgotten", async || !waits(&world, &second).await).await;
+    crm.put("c0", json!({"phone": "2"}));
+    until("the good version", async || erp.value(&id, "phone") == "2" && world.letters().await.is_empty()).await;
+
+    crm.put("c0", json!({"name": "bad name"}));
+    let third = world.letter(second.id).await;
+    erp.heal();
+    letters::replay(world.store.as_ref(), &third, "mia", now()).await.unwrap();
+    until("the name", async || erp.value(&id, "name") == "bad name").await;
+    assert_eq!(erp.value(&id, "phone"), "2", "the refused correction came back");
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_correction_that_waits_for_its_target_goes_through_and_is_forgotten() {
+    let world = World::new(Offers::default(), false).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    crm.put("c0", json!({"name": "Thing", "phone": "0"}));
+    let engine = world.engine().await;
+    until("the first load", async || erp.count() == 1).await;
+    let id = erp.id_of("Thing").unwrap();
+    erp.fault("bad", Fault::Status(422), usize::MAX);
+    crm.put("c0", json!({"phone": "bad"}));
+    let letter = world.letter(0).await;
+    // A retry is no result.
+    erp.fault("PATCH", Fault::Status(429), 1);
+    correct(&world, &letter, "phone", "good").await;
+    until("the correction", async || erp.value(&id, "phone") == "good").await;
+    until("the letter closed", async || world.letters().await.is_empty()).await;
+    let closed = letters::find(world.store.as_ref(), letter.id).await.unwrap().unwrap().closed.unwrap();
+    assert_eq!((closed.0, closed.2.as_str()), (fairlead_store::CloseReason::Edited, "mia"));
+    until("the correction forgotten", async || !waits(&world, &letter).await).await;
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_correction_of_what_was_read_does_not_come_back_when_everything_is_read_again() {
+    let world = World::new(Offers::default(), false).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    let long = |what: &str| format!("{what} {}", "x".repeat(40));
+    crm.put("c0", json!({"name": long("first"), "phone": "0"}));
+    let engine = world.engine().await;
+    let first = world.letter(0).await;
+    correct(&world, &first, "name", &long("second")).await;
+    let second = world.letter(first.id).await;
+    assert_eq!(second.letter.parent, Some(first.id));
+    until("the correction forgotten", async || !waits(&world, &second).await).await;
+    crm.put("c0", json!({"name": "Good"}));
+    until("the good version", async || erp.id_of("Good").is_some() && world.letters().await.is_empty()).await;
+    let ids = [ExternalId::from("c0")];
+    world.store.request_reads(REALM, "crm", &ids, now()).await.unwrap();
+    until("it read again", async || world.store.pending_reads(REALM, "crm", 9).await.unwrap().is_empty()).await;
+    assert!(world.letters().await.is_empty(), "the refused correction came back");
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_correction_is_given_up_with_its_letter_and_with_a_good_version() {
+    let world = World::new(Offers::default(), false).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    crm.put("c0", json!({"name": "Thing", "phone": "0"}));
+    let engine = world.engine().await;
+    until("the first load", async || erp.count() == 1).await;
+    erp.fault("bad", Fault::Status(422), usize::MAX);
+    crm.put("c0", json!({"phone": "bad"}));
+    let letter = world.letter(0).await;
+    // Nobody is there to take it up.
+    engine.stop().await;
+    correct(&world, &letter, "phone", "given up").await;
+    assert!(waits(&world, &letter).await);
+    letters::discard(world.store.as_ref(), &[letter.id], "mia", now()).await.unwrap();
+    assert!(!waits(&world, &letter).await, "discarded");
+    let id = erp.id_of("Thing").unwrap();
+    erp.heal();
+    let engine = world.engine().await;
+    until("the value that was refused", async || erp.value(&id, "phone") == "bad").await;
+    engine.stop().await;
+}

@@ -1,0 +1,11 @@
+//! The engine between scripted systems: what one bad record, one slow answer, one newcomer does to everything else.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod vendor;
+mod world;
+
+mod corrections;
+mod newcomers;
+mod reading;
+mod writing;

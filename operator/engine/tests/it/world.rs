@@ -1,0 +1,253 @@
+//! An engine between vendors of [`crate::vendor`], on a store in memory and a clock that a test may put forward.
+
+use crate::vendor::Vendor;
+use async_trait::async_trait;
+use fairlead_contract::Contract;
+use fairlead_engine::{Config, Engine};
+use fairlead_model::hash::Digest;
+use fairlead_model::report::IntegrationReport;
+use fairlead_model::unit::{
+    CircuitBreaker, ConnectorUnit, ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, Limits, ObjectKey, OnDelete,
+    OnForeignEdit, OnLeave, OnMerge, OwnershipRule, ParticipantUnit, ReadUnit, Retry, Tie, Units, WriteUnit,
+};
+use fairlead_model::{Clock, ObjectRef, Timestamp};
+use fairlead_store::{DeadLetter, DeadLetterFilter, SqliteStore, Store};
+use fairlead_systems::{Definition, EndpointPolicy, SecretData, SecretError, SecretSource, SecretString};
+use serde_json::{from_value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The realm of all stories.
+pub(crate) const REALM: &str = "test/things";
+
+/// Longer than any step takes on a busy machine.
+const SOON: Duration = Duration::from_secs(40);
+
+/// The wall clock, put forward by so many milliseconds.
+#[derive(Default)]
+pub(crate) struct Hand(AtomicI64);
+
+impl Hand {
+    /// Time passes.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.0.fetch_add(i64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+}
+
+impl Clock for Hand {
+    fn now(&self) -> Timestamp {
+        Timestamp(fairlead_model::SystemClock.now().0 + self.0.load(Ordering::SeqCst))
+    }
+}
+
+struct Key;
+
+#[async_trait]
+impl SecretSource for Key {
+    async fn get(&self, _: &ObjectRef) -> Result<SecretData, SecretError> {
+        let values = BTreeMap::from([("apiKey".to_owned(), SecretString::new("key"))]);
+        Ok(SecretData { values, allowed_hosts: SecretData::hosts("127.0.0.1"), version: "1".into() })
+    }
+}
+
+/// What the definition of a vendor says.
+#[derive(Clone, Copy)]
+pub(crate) struct Offers {
+    /// One record can be read by its id.
+    pub(crate) get: bool,
+    /// A change that is sent twice does no harm.
+    pub(crate) idempotent: bool,
+    /// The longest request.
+    pub(crate) timeout: &'static str,
+}
+
+impl Default for Offers {
+    fn default() -> Self {
+        Self { get: true, idempotent: true, timeout: "20s" }
+    }
+}
+
+impl Offers {
+    fn definition(self) -> Definition {
+        let get = if self.get { "  get: {request: {path: '/things/{{id}}'}}\n" } else { "" };
+        let text = format!(
+            r#"
+system: things
+auth: [{{method: ApiKey, header: X-Api-Key, secretKey: apiKey}}]
+timeout: {}
+probe: {{path: /me}}
+entities:
+- name: things
+  key: .id
+  modified: .updated
+  fields:
+  - {{name: id, type: String, writable: false}}
+  - {{name: key, type: String, correlation: true}}
+  - {{name: name, type: String}}
+  - {{name: phone, type: String}}
+  read: {{request: {{path: /things, query: {{since: '{{{{cursor}}}}'}}}}, records: .data, cursor: {{field: .updated}}}}
+  search: {{request: {{path: /things, query: {{field: '{{{{field}}}}', equals: '{{{{value}}}}'}}}}, records: .data}}
+  upsert: {{request: {{method: PUT, path: '/things/{{{{key}}}}', body: .record}}, result: {{id: .id}}, idempotent: true}}
+  update: {{request: {{method: PATCH, path: '/things/{{{{id}}}}', body: .record}}, idempotent: {}}}
+{get}"#,
+            self.timeout, self.idempotent
+        );
+        Definition::parse(&text).unwrap_or_else(|findings| panic!("{findings:?}"))
+    }
+}
+
+/// One system and its part in the Integration.
+#[derive(Clone)]
+pub(crate) struct Side {
+    /// Its name and role.
+    pub(crate) name: &'static str,
+    /// The system.
+    pub(crate) vendor: Vendor,
+    /// What it offers.
+    pub(crate) offers: Offers,
+    /// It is read.
+    pub(crate) read: bool,
+    /// It is written.
+    pub(crate) write: bool,
+}
+
+impl Side {
+    fn connector(&self) -> ConnectorUnit {
+        ConnectorUnit {
+            object: ObjectRef::new("test", self.name),
+            generation: 1,
+            digest: Digest::of(&json!(self.name)),
+            definition: self.offers.definition().text().clone(),
+            system: "things".into(),
+            version: String::new(),
+            endpoint: self.vendor.endpoint().into(),
+            parameters: BTreeMap::new(),
+            auth_method: "ApiKey".into(),
+            secret: ObjectRef::new("test", "key"),
+            limits: Limits { requests_per_second: None, concurrency: 4 },
+            circuit_breaker: CircuitBreaker { failures: 100, within: Duration::from_secs(30), open_for: Duration::from_secs(1) },
+            probe_every: Duration::from_secs(60),
+            ca_pem: None,
+        }
+    }
+
+    fn participant(&self) -> ParticipantUnit {
+        let rows = json!([{"canonical": "name", "native": "name"}, {"canonical": "phone", "native": "phone"}]);
+        ParticipantUnit {
+            name: self.name.into(),
+            role: self.name.into(),
+            connector: ObjectRef::new("test", self.name),
+            entity: "things".into(),
+            native: Arc::clone(self.offers.definition().entity("things").unwrap().native_schema()),
+            read: self.read.then_some(ReadUnit { every: Duration::from_millis(200) }),
+            write: self.write.then(|| WriteUnit {
+                key: Some("key".into()),
+                when: None,
+                on_delete: OnDelete::Keep,
+                on_merge: OnMerge::Keep,
+                on_leave: OnLeave::Keep,
+                on_foreign_edit: OnForeignEdit::Restore,
+            }),
+            rows: from_value(rows).unwrap(),
+        }
+    }
+}
+
+/// A store, a clock, and the systems.
+pub(crate) struct World {
+    /// What is known.
+    pub(crate) store: Arc<dyn Store>,
+    /// The time.
+    pub(crate) clock: Arc<Hand>,
+    /// The systems that take part.
+    pub(crate) sides: Vec<Side>,
+    /// What the guard allows.
+    pub(crate) guard: Guard,
+}
+
+impl World {
+    /// A CRM that is read, and an ERP that is written, and read if `read`.
+    pub(crate) async fn new(erp: Offers, read: bool) -> Self {
+        let sides = vec![
+            Side { name: "crm", vendor: Vendor::start().await, offers: Offers::default(), read: true, write: false },
+            Side { name: "erp", vendor: Vendor::start().await, offers: erp, read, write: true },
+        ];
+        Self { store: Arc::new(SqliteStore::open_in_memory().unwrap()), clock: Arc::default(), sides, guard: Guard::default() }
+    }
+
+    /// The system called `name`.
+    pub(crate) fn vendor(&self, name: &str) -> &Vendor {
+        &self.sides.iter().find(|side| side.name == name).unwrap().vendor
+    }
+
+    /// What runs.
+    pub(crate) fn units(&self) -> Units {
+        let schema = json!({
+            "$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "additionalProperties": false,
+            "properties": {"name": {"type": "string", "maxLength": 30}, "phone": {"type": "string"}},
+        });
+        let fields = Contract::compile(&schema).unwrap().fields().clone();
+        let unit = IntegrationUnit {
+            object: ObjectRef::new("test", "things"),
+            generation: 1,
+            digest: Digest::of(&json!(self.sides.iter().map(|side| side.name).collect::<Vec<_>>())),
+            entity: "thing".into(),
+            contract: ContractUnit { object: ObjectRef::new("test", "thing"), schema: schema.into(), fields },
+            participants: self.sides.iter().map(|side| Arc::new(side.participant())).collect(),
+            initial_load: InitialLoad::MatchOrCreate,
+            matching: vec![vec!["name".parse().unwrap()]],
+            indexed: Vec::new(),
+            ownership: vec![OwnershipRule { fields: vec!["*".into()], role: "crm".into() }],
+            tie: Tie::Home,
+            guard: self.guard.clone(),
+            resync: None,
+            retry: Retry { attempts: 2, initial: Duration::from_millis(200), max: Duration::from_secs(1) },
+            paused: false,
+            deletion_policy: DeletionPolicy::Retain,
+        };
+        let connectors = self.sides.iter().map(|side| (ObjectKey(format!("test/{}", side.name)), Arc::new(side.connector()))).collect();
+        Units { connectors, integrations: BTreeMap::from([(ObjectKey(REALM.into()), Arc::new(unit))]), ..Units::default() }
+    }
+
+    /// What an engine needs.
+    pub(crate) fn config(&self) -> Config {
+        let endpoints = EndpointPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()] };
+        Config { clock: self.clock.clone(), ..Config::new(Arc::clone(&self.store), Arc::new(Key), endpoints) }
+    }
+
+    /// An engine at work.
+    pub(crate) async fn engine(&self) -> Engine {
+        let engine = Engine::start(self.config());
+        engine.apply(&self.units()).await;
+        engine
+    }
+
+    /// The open dead letters.
+    pub(crate) async fn letters(&self) -> Vec<DeadLetter> {
+        let filter = DeadLetterFilter { realm: Some(REALM.into()), max: 100, ..DeadLetterFilter::default() };
+        self.store.dead_letters(&filter).await.unwrap()
+    }
+
+    /// Waits for the one open letter, and that it is another than `before`.
+    pub(crate) async fn letter(&self, before: i64) -> DeadLetter {
+        until("a dead letter", async || matches!(self.letters().await.as_slice(), [letter] if letter.id > before)).await;
+        self.letters().await.pop().unwrap()
+    }
+}
+
+/// What the engine says of the Integration, if it has said something yet.
+pub(crate) fn report(engine: &Engine) -> Option<IntegrationReport> {
+    engine.reports().borrow().integrations.get(&ObjectKey(REALM.into())).cloned()
+}
+
+/// Waits until it is so.
+pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
