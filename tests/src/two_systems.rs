@@ -188,6 +188,14 @@ impl Simulated {
         self.post("delete", &json!({"entity": self.entity, "id": id})).await.map(|_| ())
     }
 
+    /// A person takes a record out of the recycle bin.
+    ///
+    /// # Errors
+    /// What the system says of it.
+    pub async fn undelete(&self, id: &str) -> anyhow::Result<()> {
+        self.post("undelete", &json!({"entity": self.entity, "id": id})).await.map(|_| ())
+    }
+
     /// A person merges a record into another, which stays.
     ///
     /// # Errors

@@ -2,18 +2,19 @@
 //! a development issuer that the test holds in its own hands.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
 use fairlead_gateway::issuer::{DevelopmentIssuer, Grant};
 use fairlead_model::SystemClock;
 use fairlead_tests::two_systems::{Manifests, TwoSystems, text};
-use fairlead_tests::{ControlPlane, Process, Seen, TestNamespace, fairlead, free_port, wait_until};
+use fairlead_tests::{ControlPlane, Process, Seen, TestNamespace, fairlead, free_port, python, wait_until};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::RwLock;
 
 /// Long for anything that must come; a busy machine takes its time.
@@ -32,6 +33,8 @@ struct Stage {
     http: reqwest::Client,
     gateway: String,
     kubeconfig: PathBuf,
+    /// Every answer so far, as `tests/clients/openapi_check.py` wants to have them.
+    answers: Mutex<Vec<Value>>,
 }
 
 /// An answer.
@@ -56,7 +59,7 @@ impl Stage {
         let kubeconfig = plane.kubeconfig_for(name, &[])?;
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
         let gateway = format!("127.0.0.1:{}", free_port()?);
-        Ok(Self { plane, namespace, systems, issuer, http, gateway, kubeconfig })
+        Ok(Self { plane, namespace, systems, issuer, http, gateway, kubeconfig, answers: Mutex::default() })
     }
 
     /// The quickstart's manifests with the contract of `examples/gateway`, for this issuer.
@@ -164,7 +167,33 @@ impl Stage {
         let (etag, retry_after, challenge) = (header("etag"), header("retry-after"), header("www-authenticate"));
         let replayed = header("idempotency-replayed").is_some();
         let status = answer.status().as_u16();
-        Ok(Answer { status, etag, retry_after, challenge, replayed, body: body_of(answer).await? })
+        let body = body_of(answer).await?;
+        let path = if rest.starts_with('/') { "/sales/customer/v1/{id}" } else { "/sales/customer/v1" };
+        let told = json!({"method": method.as_str(), "path": path, "status": status, "body": body});
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).push(told);
+        Ok(Answer { status, etag, retry_after, challenge, replayed, body })
+    }
+
+    /// Judges the published document, and all answers so far by it.
+    async fn keep_to_the_document(&self) -> anyhow::Result<()> {
+        let answer = self.http.get(self.url("/openapi.json")).bearer_auth(self.office()).send().await?;
+        let answers = std::mem::take(&mut *self.answers.lock().unwrap_or_else(PoisonError::into_inner));
+        let line = format!("{}\n", json!({"document": body_of(answer).await?, "answers": answers}));
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/openapi_check.py");
+        let mut judge = python()?
+            .arg(script)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()?;
+        let mut stdin = judge.stdin.take().context("a standard input")?;
+        stdin.write_all(line.as_bytes()).await?;
+        drop(stdin);
+        let told = judge.wait_with_output().await?;
+        ensure!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+        let judged: usize = String::from_utf8(told.stdout)?.trim().parse()?;
+        ensure!(judged == answers.len() && judged > 0, "{judged} of {} answers were judged", answers.len());
+        Ok(())
     }
 
     async fn get(&self, rest: &str, token: &str) -> anyhow::Result<Answer> {
@@ -271,6 +300,7 @@ async fn a_contract_with_operations_is_served_and_only_as_it_says() -> anyhow::R
     let pointers: Vec<&str> = answer.body["errors"].as_array().context("errors")?.iter().filter_map(|e| e["pointer"].as_str()).collect();
     assert!(pointers.contains(&"/data/name") && pointers.contains(&"/data/employees"), "{pointers:?}");
     assert_eq!(stage.ask(Method::POST, "", Some(&office), &[], Some(json!({"data": {"name": "X"}}))).await?.status, 400, "without a key");
+    stage.keep_to_the_document().await?;
 
     operator.terminate()?;
     ensure!(operator.end(Duration::from_secs(25)).await?.success(), "{}", operator.tail());
@@ -293,6 +323,11 @@ async fn what_a_caller_writes_goes_to_one_system_at_once_and_arrives_in_the_othe
     let again = stage.create("once", data).await?;
     assert_eq!((again.status, again.replayed, &again.body["id"]), (201, true, &json!(id)));
     assert_eq!(stage.create("once", json!({"name": "Another"})).await?.status, 422);
+    // Who may only write learns nothing of what the record holds.
+    let writer = stage.token("back-office", &["customers.write"]);
+    let blind = [("idempotency-key", "blind")];
+    let told = stage.ask(Method::PATCH, &format!("/{id}"), Some(&writer), &blind, Some(json!({"data": {}}))).await?;
+    assert_eq!((told.status, &told.body["id"], told.body.get("data")), (200, &json!(id), None), "{told:?}");
     stage.once_each("Gateway Works AG").await?;
     let twin = stage.create("twin", json!({"name": "Twin", "taxId": "DE-GATEWAY-1"})).await?;
     assert_eq!(twin.status, 409, "{twin:?}");
@@ -335,12 +370,17 @@ async fn what_a_caller_writes_goes_to_one_system_at_once_and_arrives_in_the_othe
     let lost = stage.create("lost", json!({"name": "Lost Answer Ltd", "taxId": "DE-LOST-1"})).await?;
     assert_eq!(lost.status, 504, "{lost:?}");
     assert!(lost.body["detail"].as_str().unwrap_or_default().contains("same Idempotency-Key"), "{lost:?}");
+    assert_eq!(stage.create("lost", json!({"name": "Other Ltd", "taxId": "DE-LOST-2"})).await?.status, 422, "the key is not free");
     let found = stage.create("lost", json!({"name": "Lost Answer Ltd", "taxId": "DE-LOST-1"})).await?;
     assert_eq!(found.status, 201, "{found:?}");
     stage.once_each("Lost Answer Ltd").await?;
     stage.systems.salesforce.faults(on_write(json!({"fault": "status", "status": 400}))).await?;
     let refused = stage.create("refused", json!({"name": "Refused Ltd"})).await?;
     assert_eq!(refused.status, 422, "{refused:?}");
+    // What contradicts what is there is no matter of versions, and is not sent again behind the caller's back.
+    stage.systems.salesforce.faults(on_write(json!({"fault": "status", "status": 409}))).await?;
+    let duplicate = patch("duplicate", None, json!({"phone": "+49 3"})).await?;
+    assert_eq!((duplicate.status, duplicate.body["type"].as_str()), (409, Some("https://fairlead.dev/problems/conflict")), "{duplicate:?}");
     stage.systems.salesforce.faults(on_write(json!({"fault": "limit"}))).await?;
     let busy = stage.create("busy", json!({"name": "Busy Ltd"})).await?;
     assert_eq!((busy.status, busy.retry_after.is_some()), (503, true), "{busy:?}");
@@ -348,6 +388,7 @@ async fn what_a_caller_writes_goes_to_one_system_at_once_and_arrives_in_the_othe
 
     stage.all_ready().await?;
     assert_eq!(stage.named("Refused Ltd").await?, (0, 0));
+    stage.keep_to_the_document().await?;
     operator.terminate()?;
     ensure!(operator.end(Duration::from_secs(25)).await?.success(), "{}", operator.tail());
     Ok(())

@@ -286,7 +286,11 @@ pub struct Consumer {
     /// The consumer's name, for limits, logs and metrics.
     #[schemars(length(min = 1, max = MAX_LABEL), regex(pattern = LABEL))]
     pub name: String,
-    /// The client_id claims that are this consumer. Each belongs to one consumer only.
+    /// Whose tokens name it: one of security.issuers. Needed where there are several; another issuer's client of the same id is not this consumer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512), regex(pattern = TOKEN_TEXT))]
+    pub issuer: Option<String>,
+    /// The client_id claims that are this consumer. Each belongs to one consumer of its issuer only.
     #[schemars(
         length(min = 1, max = 16),
         inner(length(min = 1, max = MAX_TEXT), regex(pattern = CLIENT_ID)),

@@ -96,7 +96,7 @@ reasons! {
     ProgressingWithRetry Remote
         "A step failed and is tried again; waiting can help.",
         "By itself as soon as a retry succeeds; the message names the cause and the next attempt.",
-        "kubectl get fairlead NAME -n NAMESPACE -o jsonpath='{.status.lastError}'";
+        "kubectl get fairlead -n NAMESPACE -o custom-columns=NAME:.metadata.name,ERROR:.status.lastError.message";
     Backfilling None
         "Everything is being read for the first time, or again after a resync. It resumes where it stopped if it is interrupted.",
         "By itself, when the last participant has been read and the lanes are empty.",
@@ -134,7 +134,7 @@ reasons! {
     SecretNotReadable Platform
         "The operator is not permitted to read the Secret.",
         "Grant the operator `get` on Secrets in this namespace; it is tried again within a minute.",
-        "kubectl auth can-i get secrets -n NAMESPACE --as system:serviceaccount:fairlead:fairlead";
+        "kubectl auth can-i get secrets -n NAMESPACE --as system:serviceaccount:fairlead-system:fairlead";
     SecretHostNotAllowed User
         "The Secret does not say that it may be used for the host of spec.endpoint.",
         "Add the host to the Secret's annotation fairlead.dev/allowed-hosts, or correct the endpoint.",
@@ -172,7 +172,7 @@ reasons! {
         "Create the Integration or correct the name; its arrival is noticed at once.",
         "kubectl get fint -A";
     IssuerKeysUnavailable Remote
-        "The public keys of a token issuer cannot be had, so nobody with a token of that issuer gets in, unless the keys are known from before.",
+        "The public keys of a token issuer cannot be had, and none from before still serve, so nobody with a token of that issuer gets in.",
         "By itself when the issuer answers; otherwise correct spec.security.issuers, or ask the platform team to allow the address.",
         "kubectl get fcontract NAME -n NAMESPACE -o jsonpath='{.status.conditions}'";
     GatewayNotRunning Platform
@@ -224,31 +224,31 @@ reasons! {
     DeadLetters User
         "Some records could not be handled and wait for a person. Everything else goes on.",
         "A later good version of the record, a corrected mapping, or an edit closes a dead letter.",
-        "fairlead dead-letters list";
+        "kubectl exec -n fairlead-system deployment/fairlead -- fairlead dead-letters list";
     ValidationFailed User
         "A record does not fit the contract's schema, or the system refuses its values; the message names the field.",
         "Correct the record at its source, or the mapping.",
-        "fairlead dead-letters list";
+        "kubectl exec -n fairlead-system deployment/fairlead -- fairlead dead-letters list";
     MappingFailed User
         "A row of the field table failed on a record; the message names row and cause.",
         "Correct the record or the row; a new revision tries the record again.",
-        "fairlead dead-letters list";
+        "kubectl exec -n fairlead-system deployment/fairlead -- fairlead dead-letters list";
     AmbiguousMatch User
         "A record matches several records of another system.",
         "Remove the duplicates or sharpen spec.sync.match.",
-        "fairlead dead-letters list";
+        "kubectl exec -n fairlead-system deployment/fairlead -- fairlead dead-letters list";
     DuplicateIdentity User
         "A second record of one system is the same record as another by the match rules or the correlation field.",
         "Merge the two in that system, or tell them apart; then replay the dead letter.",
-        "fairlead dead-letters list";
+        "kubectl exec -n fairlead-system deployment/fairlead -- fairlead dead-letters list";
     ReferenceUnresolved User
         "A record points to another one that is not known or was deleted; it waits, or is a dead letter.",
         "By itself when the other record arrives; otherwise correct the reference at its source.",
-        "fairlead dead-letters list";
+        "kubectl exec -n fairlead-system deployment/fairlead -- fairlead dead-letters list";
     OutcomeUnknown User
         "A create was sent, the answer never came, and the record cannot be found for certain; sending it again might make a second one.",
         "Look into the business system and replay or discard the dead letter; a write.key avoids the question.",
-        "fairlead dead-letters list";
+        "kubectl exec -n fairlead-system deployment/fairlead -- fairlead dead-letters list";
 
     // The business system.
     EndpointUnreachable Remote
@@ -292,7 +292,7 @@ reasons! {
     WorkerCrashLooping Platform
         "The runtime of this Integration ends again and again; the message carries the last cause.",
         "Look at the logs and report the fault; a changed spec is tried at once.",
-        "kubectl logs -n fairlead -l app.kubernetes.io/name=fairlead --previous";
+        "kubectl logs -n fairlead-system -l app.kubernetes.io/name=fairlead --previous";
     StoreUnavailable Platform
         "The store cannot be written: the disk is full, or the database does not answer. Nothing is acknowledged meanwhile, so nothing is lost.",
         "By itself when there is room again or the database answers.",
@@ -304,7 +304,7 @@ reasons! {
     InternalError Platform
         "Fairlead met a fault of its own; the log carries the details under the same time.",
         "It is tried again by itself; report the fault.",
-        "kubectl logs -n fairlead -l app.kubernetes.io/name=fairlead";
+        "kubectl logs -n fairlead-system -l app.kubernetes.io/name=fairlead";
 }
 
 impl Reason {

@@ -26,7 +26,7 @@ pub trait Backends: Send + Sync + 'static {
 /// Answers the operations of one route.
 ///
 /// A read's future is dropped when its deadline passes. A write's never is: it runs to its end whether or not somebody still waits, so that its
-/// outcome is kept under its Idempotency-Key; it should keep to the deadline by itself.
+/// outcome is kept under its Idempotency-Key. It keeps to the deadline by itself: what was not sent by then is not sent at all.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// A page of records, in a stable order.
@@ -35,7 +35,8 @@ pub trait Backend: Send + Sync + 'static {
     /// One record. Called for `get`, and to find what an `update` changes.
     async fn get(&self, call: &Call, id: RecordId) -> Result<Record, BackendError>;
 
-    /// Creates a record. With the same [`Call::idempotency_key`] it must not create a second one.
+    /// Creates a record. With the same [`Call::idempotency_key`] and the same document it must not create a second one; with another document it
+    /// must not take the first one for its own.
     async fn create(&self, call: &Call, document: Document) -> Result<Record, BackendError>;
 
     /// Changes a record.
@@ -126,9 +127,16 @@ pub enum BackendError {
     /// The record is no longer at [`Update::base`].
     #[error("the record was changed meanwhile")]
     Changed,
-    /// It contradicts what is there, such as a record with the same key.
-    #[error("conflict: {0}")]
-    Conflict(String),
+    /// It contradicts what is there, such as a record with the same key, or lacks what is not there yet.
+    #[error("conflict: {detail}")]
+    Conflict {
+        /// In short.
+        detail: String,
+        /// Fields, where they are known.
+        violations: Vec<Violation>,
+        /// When to come again, where it passes by itself.
+        retry_after: Option<Duration>,
+    },
     /// The business system refuses the data.
     #[error("refused: {detail}")]
     Rejected {
@@ -146,20 +154,18 @@ pub enum BackendError {
         /// When to come again.
         retry_after: Option<Duration>,
     },
-    /// It cannot be reached, or is paused.
+    /// It cannot be reached, or is paused; nothing was sent.
     #[error("unavailable: {detail}")]
     Unavailable {
         /// In short.
         detail: String,
         /// When to come again.
         retry_after: Option<Duration>,
-        /// Whether the write may have reached the business system. Such an answer is kept under its Idempotency-Key; all others may be tried again.
-        sent: bool,
     },
     /// It did not answer in time.
     #[error("no answer in time")]
     Timeout {
-        /// Whether the write may have reached the business system.
+        /// Whether the write may have reached the business system, so that its outcome is not known.
         sent: bool,
     },
     /// Something of ours is broken; the text is for the log and never leaves.

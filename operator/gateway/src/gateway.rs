@@ -8,6 +8,7 @@ use crate::page_token::Sealer;
 use crate::route::{Route, Workshop, compile};
 use crate::table::{Claim, Place, Table, Wish, place};
 use arc_swap::ArcSwap;
+use fairlead_model::hash::Digest;
 use fairlead_model::route::{RejectedRoute, RouteReport, RouteUnit, ServedRoute};
 use fairlead_model::unit::ObjectKey;
 use fairlead_model::{Clock, Timestamp};
@@ -16,6 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tokio_util::task::TaskTracker;
+
+/// So long a new unit waits for the first word of issuers that were not known before. An issuer that does not answer holds nothing up for long.
+const FIRST_KEYS: Duration = Duration::from_secs(2);
 
 /// What the gateway asks of the rest of the world.
 pub struct Parts {
@@ -93,10 +97,15 @@ pub(crate) struct Shared {
 /// Everything that is served at one moment; replaced whole.
 #[derive(Default)]
 pub(crate) struct Snapshot {
+    /// Units were handed over at least once: what is not in the table is not served.
+    pub(crate) applied: bool,
     pub(crate) table: Table<Arc<Route>>,
     served: BTreeMap<ObjectKey, Served>,
     rejected: BTreeMap<ObjectKey, RejectedRoute>,
 }
+
+/// Units, compiled or not, with their digests.
+type Compiled = BTreeMap<ObjectKey, (Digest, Result<Arc<Route>, String>)>;
 
 #[derive(Clone)]
 struct Served {
@@ -150,12 +159,15 @@ impl Gateway {
 
     /// Serves exactly `units` from now on. Compiled aside and swapped whole: a request sees either all of the old or all of the new, and none is
     /// dropped. A unit that cannot be served leaves its last good one serving; [`Gateway::reports`] says why. Returns after the swap.
-    pub async fn apply(&self, units: BTreeMap<ObjectKey, RouteUnit>) {
+    pub async fn apply(&self, units: BTreeMap<ObjectKey, Arc<RouteUnit>>) {
         let _one_at_a_time = self.0.applying.lock().await;
         let shared = self.0.clone();
-        let swapped = tokio::task::spawn_blocking(move || shared.swap(units)).await;
-        if let Err(failure) = swapped {
-            tracing::error!(error = %failure, "units could not be compiled; what was served goes on");
+        match tokio::task::spawn_blocking(move || shared.compile(units)).await {
+            Ok(compiled) => {
+                self.0.ask_for_keys(&compiled).await;
+                self.0.swap(compiled);
+            }
+            Err(failure) => tracing::error!(error = %failure, "units could not be compiled; what was served goes on"),
         }
     }
 }
@@ -165,9 +177,8 @@ impl Shared {
         self.snapshot.load_full()
     }
 
-    fn swap(&self, units: BTreeMap<ObjectKey, RouteUnit>) {
-        let old = self.snapshot.load_full();
-        let now = self.clock.now();
+    fn compile(&self, units: BTreeMap<ObjectKey, Arc<RouteUnit>>) -> Compiled {
+        let old = self.snapshot.load();
         let mut compiled = BTreeMap::new();
         for (key, unit) in units {
             let served = old.served.get(&key).map(|served| &served.route);
@@ -178,6 +189,22 @@ impl Shared {
             };
             compiled.insert(key, (digest, route));
         }
+        compiled
+    }
+
+    /// Waits until each issuer's keys were fetched once or could not be, so that a report does not say of a moment that they are missing.
+    async fn ask_for_keys(&self, compiled: &Compiled) {
+        let mut changes = self.workshop.keys.changes();
+        let routes = || compiled.values().filter_map(|(_, route)| route.as_ref().ok());
+        let asked = || routes().all(|route| route.issuers.iter().all(|trusted| trusted.keys.asked()));
+        let all = async { while !asked() && changes.changed().await.is_ok() {} };
+        // Who is silent for longer is reported as what it is then: without keys.
+        let _ = tokio::time::timeout(FIRST_KEYS, all).await;
+    }
+
+    fn swap(&self, compiled: Compiled) {
+        let old = self.snapshot.load_full();
+        let now = self.clock.now();
         let claim = |route: &Arc<Route>| Claim { path: route.path.clone(), hosts: route.unit.hostnames.clone() };
         let wishes: BTreeMap<ObjectKey, Wish> = compiled
             .iter()
@@ -187,7 +214,7 @@ impl Shared {
             })
             .collect();
         let mut places = place(&wishes);
-        let mut next = Snapshot::default();
+        let mut next = Snapshot { applied: true, ..Snapshot::default() };
         for (key, (digest, route)) in compiled {
             let serve = |next: &mut Snapshot, served: Served| {
                 next.table.insert(claim(&served.route), served.route.clone());
@@ -229,7 +256,7 @@ impl Shared {
         for (key, Served { route, since }) in &snapshot.served {
             let report = reports.entry(key.clone()).or_insert_with(empty);
             report.served = Some(ServedRoute { digest: route.unit.digest.clone(), version: route.unit.version.clone(), since: *since });
-            report.issuers = route.issuers.iter().filter_map(|trusted| Some((trusted.issuer.clone(), trusted.keys.failure()?))).collect();
+            report.issuers = route.issuers.iter().filter_map(|trusted| Some((trusted.issuer.clone(), trusted.keys.unusable()?))).collect();
         }
         for (key, rejected) in &snapshot.rejected {
             reports.entry(key.clone()).or_insert_with(empty).rejected = Some(rejected.clone());

@@ -1,7 +1,7 @@
 //! One request, from its head to its answer.
 
 use crate::auth::{Denied, Verified};
-use crate::backend::{BackendError, Call, Filter, ListQuery, Update};
+use crate::backend::{BackendError, Call, Filter, ListQuery, Record, Update};
 use crate::decode;
 use crate::gateway::{Shared, Snapshot};
 use crate::idempotency::{self, Answer, Begin, Scope};
@@ -21,7 +21,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -39,6 +39,8 @@ const MAX_TARGET: usize = 8 * 1024;
 const MAX_RETRIES: usize = 3;
 /// When to come again while an issuer's keys are not known.
 const KEYS_RETRY: Duration = Duration::from_secs(5);
+/// When to come again for what passes by itself at any moment.
+const SOON: Duration = Duration::from_secs(1);
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -129,6 +131,10 @@ async fn dispatch(shared: &Arc<Shared>, exchange: &mut Exchange, secure: bool, p
     }
     let host = host(&parts.uri, &parts.headers);
     let snapshot = shared.snapshot();
+    if !snapshot.applied {
+        // What is served is not known yet; to say "not found" would be a guess.
+        return Err(Problem::new(Kind::Unavailable).detail("the gateway has only just started").retry_after(Some(SOON)));
+    }
     if path == "/.well-known/api-catalog" {
         return catalog(&snapshot, secure, parts, host.as_deref());
     }
@@ -159,7 +165,7 @@ async fn dispatch(shared: &Arc<Shared>, exchange: &mut Exchange, secure: bool, p
     };
     exchange.operation = Some(kind);
     exchange.metrics = Some(metrics.clone());
-    let consumer = admit(shared, exchange, route, kind, operation, &parts.headers).await?;
+    let Caller { consumer, may_get } = admit(shared, exchange, route, kind, operation, &parts.headers).await?;
     exchange.consumer = Some(consumer.clone());
     if !accepts(&parts.headers, "application/json") {
         return Err(Problem::new(Kind::NotAcceptable));
@@ -173,16 +179,17 @@ async fn dispatch(shared: &Arc<Shared>, exchange: &mut Exchange, secure: bool, p
         deadline: exchange.started.checked_add(operation.timeout).unwrap_or(exchange.started),
         idempotency_key: None,
     };
-    match (kind, &target) {
-        (OperationKind::List, _) => list(shared, route, operation, call, parts.uri.query().unwrap_or_default()).await,
-        (OperationKind::Get, Target::Record(id)) => get(route, call, id, &parts.headers).await,
+    let written = match (kind, &target) {
+        (OperationKind::List, _) => return list(shared, route, operation, call, parts.uri.query().unwrap_or_default()).await,
+        (OperationKind::Get, Target::Record(id)) => return get(route, call, id, &parts.headers).await,
         (OperationKind::Update, Target::Record(id)) => {
             let id = RecordId::parse(id).ok_or_else(|| Problem::new(Kind::NotFound))?;
             let if_match = TagCondition::read(&parts.headers, header::IF_MATCH);
-            write(shared, route, operation, call, Asked::Update { id, if_match }, parts, body).await
+            write(shared, route, operation, call, Asked::Update { id, if_match }, parts, body).await?
         }
-        _ => write(shared, route, operation, call, Asked::Create, parts, body).await,
-    }
+        _ => write(shared, route, operation, call, Asked::Create, parts, body).await?,
+    };
+    Ok(give(written, may_get))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -231,7 +238,15 @@ fn not_modified(headers: &HeaderMap, tag: &HeaderValue) -> bool {
 
 // === Who calls ===
 
-/// Lets a caller in, counts it, and gives the consumer's name.
+/// Somebody who was let in.
+struct Caller {
+    /// The consumer's name, or issuer and client id.
+    consumer: String,
+    /// Whether a `get` would be let in too: who may only write is told nothing of what a record holds.
+    may_get: bool,
+}
+
+/// Lets a caller in, and counts it.
 async fn admit(
     shared: &Shared,
     exchange: &mut Exchange,
@@ -239,14 +254,16 @@ async fn admit(
     kind: OperationKind,
     operation: &OperationUnit,
     headers: &HeaderMap,
-) -> Result<String, Problem> {
+) -> Result<Caller, Problem> {
     let token = authenticate(shared, route, headers).await?;
     if !token.has_scopes(&operation.scopes) {
         let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{}\"", operation.scopes.join(" "));
         return Err(challenged(Kind::ScopeMissing, &challenge));
     }
-    let Ok(consumer) = route.consumer(&token.client_id) else { return Err(Problem::new(Kind::ConsumerUnknown)) };
-    let Some(consumer) = consumer else { return Ok(format!("{} {}", token.issuer, token.client_id)) };
+    let Ok(consumer) = route.consumer(&token.issuer, &token.client_id) else { return Err(Problem::new(Kind::ConsumerUnknown)) };
+    let may_get = route.operation(OperationKind::Get).is_some_and(|(get, _)| token.has_scopes(&get.scopes))
+        && consumer.is_none_or(|consumer| consumer.may(OperationKind::Get));
+    let Some(consumer) = consumer else { return Ok(Caller { consumer: format!("{} {}", token.issuer, token.client_id), may_get }) };
     if !consumer.may(kind) {
         return Err(Problem::new(Kind::OperationNotAllowed));
     }
@@ -261,7 +278,7 @@ async fn admit(
             return Err(Problem::new(Kind::TooManyRequests).retry_after(verdict.wait));
         }
     }
-    Ok(consumer.name.clone())
+    Ok(Caller { consumer: consumer.name.clone(), may_get })
 }
 
 async fn authenticate(shared: &Shared, route: &Route, headers: &HeaderMap) -> Result<Arc<Verified>, Problem> {
@@ -399,6 +416,13 @@ enum Asked {
     Update { id: RecordId, if_match: Option<TagCondition> },
 }
 
+/// The final answer to a write.
+struct Written {
+    answer: Answer,
+    /// It was kept from an earlier request with the same key.
+    replayed: bool,
+}
+
 async fn write(
     shared: &Arc<Shared>,
     route: &Arc<Route>,
@@ -407,7 +431,7 @@ async fn write(
     asked: Asked,
     parts: &Parts,
     body: Incoming,
-) -> Result<Answered, Problem> {
+) -> Result<Written, Problem> {
     let key = idempotency::key(&parts.headers)?;
     if key.is_none() && operation.idempotency == Idempotency::Required {
         return Err(Problem::new(Kind::IdempotencyKeyMissing));
@@ -450,9 +474,10 @@ async fn perform(
     asked: Asked,
     data: Document,
     log: Option<(Scope, Digest)>,
-) -> Result<Answered, Problem> {
+) -> Result<Written, Problem> {
     let Some((scope, fingerprint)) = log else {
-        return execute(&route, &call, &asked, &data).await.map(|answer| give(answer, false)).map_err(|failure| failure.problem);
+        let done = execute(&route, &call, &asked, &data).await;
+        return done.map(|answer| Written { answer, replayed: false }).map_err(|failure| failure.problem);
     };
     // Twice the caller's patience, and a minute for whatever must still settle.
     let held = timeout.saturating_mul(2).saturating_add(Duration::from_secs(60));
@@ -461,11 +486,11 @@ async fn perform(
         Problem::new(Kind::Unavailable).detail("the gateway cannot remember the request, and so does not begin it")
     })?;
     match begun {
-        Begin::Running => return Err(Problem::new(Kind::IdempotencyKeyRunning).retry_after(Some(Duration::from_secs(1)))),
+        Begin::Running => return Err(Problem::new(Kind::IdempotencyKeyRunning).retry_after(Some(SOON))),
         Begin::Mismatch => return Err(Problem::new(Kind::IdempotencyKeyReused)),
         Begin::Done(answer) => {
             shared.metrics.replayed();
-            return Ok(give(answer, true));
+            return Ok(Written { answer, replayed: true });
         }
         Begin::Fresh => {}
     }
@@ -473,7 +498,7 @@ async fn perform(
     let answer = match outcome {
         Ok(answer) => answer,
         Err(Failed { problem, keep: false }) => {
-            shared.idempotency.abandon(&scope).await;
+            shared.idempotency.release(&scope).await;
             return Err(problem);
         }
         Err(Failed { problem, keep: true }) => {
@@ -482,10 +507,10 @@ async fn perform(
         }
     };
     shared.idempotency.finish(&scope, &answer).await;
-    Ok(give(answer, false))
+    Ok(Written { answer, replayed: false })
 }
 
-/// A write that did not succeed, and whether that is its final answer.
+/// A write that did not succeed, and whether that is its final answer: whether the same request would get it at any time.
 struct Failed {
     problem: Problem,
     keep: bool,
@@ -494,10 +519,18 @@ struct Failed {
 impl From<BackendError> for Failed {
     fn from(error: BackendError) -> Self {
         let keep = match &error {
+            BackendError::NotFound
+            | BackendError::Gone
+            | BackendError::Changed
+            | BackendError::Rejected { .. }
+            | BackendError::NoTarget => true,
+            // What is there changes, and what is away or broken is mended.
+            BackendError::Conflict { .. }
+            | BackendError::Throttled { .. }
+            | BackendError::Unavailable { .. }
+            | BackendError::Internal(_) => false,
             // The same write again finds out: it makes nothing a second time (see `Backend::create`).
-            BackendError::Throttled { .. } | BackendError::Timeout { .. } => false,
-            BackendError::Unavailable { sent, .. } => *sent,
-            _ => true,
+            BackendError::Timeout { .. } => false,
         };
         Self { problem: log_internal(error), keep }
     }
@@ -513,44 +546,45 @@ async fn execute(route: &Route, call: &Call, asked: &Asked, data: &Document) -> 
     match asked {
         Asked::Create => {
             let record = route.backend.create(call, data.clone()).await?;
-            let mut headers = fresh_headers();
-            headers.insert(header::ETAG, route.tag(&record));
-            if let Ok(location) = HeaderValue::try_from(format!("{}/{}", route.path, record.id)) {
-                headers.insert(header::LOCATION, location);
-            }
-            let body = serde_json::to_string(&route.shown(&record)).unwrap_or_default();
-            Ok(stored(StatusCode::CREATED, &headers, body))
+            let location = HeaderValue::try_from(format!("{}/{}", route.path, record.id)).ok();
+            Ok(done(route, StatusCode::CREATED, &record, location))
         }
         Asked::Update { id, if_match } => {
-            let mut attempts = 0;
-            loop {
+            for _ in 0..=MAX_RETRIES {
                 let current = in_time(call.deadline, route.backend.get(call, *id)).await?;
+                let before = route.judge.shape.declared(&current.document);
+                let mut document = before.clone();
+                merge(&mut document, data);
                 if let Some(condition) = if_match
                     && !condition.strong(route.tag(&current).to_str().unwrap_or_default())
                 {
+                    // A repeated request whose first answer was lost meets its own work, which RFC 9110, section 13.1.1, lets succeed.
+                    if call.idempotency_key.is_some() && document == before {
+                        return Ok(done(route, StatusCode::OK, &current, None));
+                    }
                     return Err(Problem::new(Kind::Changed).into());
                 }
-                let mut document = route.judge.shape.declared(&current.document);
-                merge(&mut document, data);
                 // What the caller does not touch, it does not answer for.
                 refuse(route.judge.contract.validate_fields(&document, &touched(data)).err().unwrap_or_default())?;
                 let update = Update { id: *id, base: current.version, patch: data.clone(), document };
                 match route.backend.update(call, update).await {
-                    Err(BackendError::Changed) if if_match.is_none() && attempts < MAX_RETRIES => attempts += 1,
-                    Err(BackendError::Changed) if if_match.is_none() => {
-                        return Err(Problem::new(Kind::Conflict).detail("the record changes faster than it can be updated").into());
-                    }
-                    outcome => {
-                        let record = outcome?;
-                        let mut headers = fresh_headers();
-                        headers.insert(header::ETAG, route.tag(&record));
-                        let body = serde_json::to_string(&route.shown(&record)).unwrap_or_default();
-                        return Ok(stored(StatusCode::OK, &headers, body));
-                    }
+                    // Computed anew; a version that the caller named is then another one.
+                    Err(BackendError::Changed) => {}
+                    outcome => return Ok(done(route, StatusCode::OK, &outcome?, None)),
                 }
             }
+            let problem = Problem::new(Kind::Conflict).detail("the record changes faster than it can be updated").retry_after(Some(SOON));
+            Err(Failed { problem, keep: false })
         }
     }
+}
+
+/// The answer about a record that was written.
+fn done(route: &Route, status: StatusCode, record: &Record, location: Option<HeaderValue>) -> Answer {
+    let mut headers = fresh_headers();
+    headers.insert(header::ETAG, route.tag(record));
+    headers.extend(location.map(|location| (header::LOCATION, location)));
+    stored(status, &headers, serde_json::to_string(&route.shown(record)).unwrap_or_default())
 }
 
 fn stored(status: StatusCode, headers: &HeaderMap, body: String) -> Answer {
@@ -558,7 +592,8 @@ fn stored(status: StatusCode, headers: &HeaderMap, body: String) -> Answer {
     Answer { status: status.as_u16(), headers: headers.collect(), body }
 }
 
-fn give(answer: Answer, replayed: bool) -> Answered {
+/// A kept answer as this caller gets it. Whole is how it is kept: the same request may come with another token.
+fn give(Written { answer, replayed }: Written, may_get: bool) -> Answered {
     let mut headers = HeaderMap::new();
     for (name, value) in answer.headers {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
@@ -568,7 +603,19 @@ fn give(answer: Answer, replayed: bool) -> Answered {
     if replayed {
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
-    respond(StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), headers, answer.body)
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let body = if status.is_success() && !may_get { receipt(&answer.body) } else { answer.body };
+    respond(status, headers, body)
+}
+
+/// Which record an answer is about, without what it holds.
+fn receipt(body: &str) -> String {
+    #[derive(Serialize, Deserialize)]
+    struct Receipt {
+        id: String,
+        version: u64,
+    }
+    serde_json::from_str::<Receipt>(body).and_then(|receipt| serde_json::to_string(&receipt)).unwrap_or_else(|_| "{}".to_owned())
 }
 
 fn refuse(mut violations: Vec<Violation>) -> Result<(), Problem> {

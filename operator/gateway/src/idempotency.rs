@@ -17,8 +17,8 @@ pub const MAX_KEY: usize = 255;
 pub trait IdempotencyLog: Send + Sync + 'static {
     /// Notes that the write of `scope` begins, unless it is known.
     ///
-    /// A key that stays without an answer for `held` belongs to a process that died; it is [`Begin::Fresh`] again. That repeats a write whose
-    /// outcome is unknown, which the backend makes harmless (see [`crate::Backend::create`]).
+    /// A key that stays without an answer for `held` belongs to a process that died; it is [`Begin::Fresh`] again, as one that was let go is.
+    /// That repeats a write whose outcome is unknown, which the backend makes harmless (see [`crate::Backend::create`]).
     ///
     /// # Errors
     /// The log cannot be used, for people; the write is then not begun.
@@ -27,8 +27,9 @@ pub trait IdempotencyLog: Send + Sync + 'static {
     /// Keeps the answer. A log that cannot tells its own log; the write has happened all the same.
     async fn finish(&self, scope: &Scope, answer: &Answer);
 
-    /// Forgets a write that reached nobody, so that it can be tried again.
-    async fn abandon(&self, scope: &Scope);
+    /// Lets go of a write that has no final answer: the same request is [`Begin::Fresh`] again at once. What was asked stays known, so that
+    /// another request under its key is a [`Begin::Mismatch`], whatever became of the first one.
+    async fn release(&self, scope: &Scope);
 }
 
 /// What a key is unique in.
@@ -47,7 +48,7 @@ pub struct Scope {
 /// What is known of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Begin {
-    /// Nothing: do it.
+    /// Nothing, or that its outcome is open: do it.
     Fresh,
     /// It is being done.
     Running,

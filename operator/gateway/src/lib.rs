@@ -6,7 +6,8 @@
 //! **Flow.** [`Gateway::apply`] compiles units aside and swaps an immutable snapshot; requests take the snapshot once and hold no lock.
 //! [`Gateway::reports`] acknowledges a digest after the swap, never before.
 //! **Guarantees.** A unit that cannot be served leaves its last good one serving. A write runs to its end even if its caller is gone, and its
-//! answer is kept under its Idempotency-Key before it is given. Draining answers what was asked.
+//! answer is kept under its Idempotency-Key before it is given; while it runs, and when its outcome is open, no other request takes its key.
+//! Draining answers what was asked.
 //! **Caveats.** Rates are counted per process: N replicas admit up to N times the rate.
 //!
 //! This room knows contracts, tokens and HTTP. It must not know the store, the engine, mappings, vendors or Kubernetes: records come through

@@ -1,5 +1,6 @@
 //! The gateway's numbers. Labels are bounded: contracts that are served, operations, classes of status.
 
+use fairlead_model::metric;
 use fairlead_model::route::OperationKind;
 use fairlead_model::unit::ObjectKey;
 use http::StatusCode;
@@ -8,7 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 use std::time::Duration;
 
 /// Classes of status, `1xx` never being an answer of ours.
@@ -71,16 +72,15 @@ impl Default for Metrics {
 impl Metrics {
     /// Puts them into `registry`.
     pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("fairlead_gateway");
-        registry.register("requests", "Requests answered, by contract, operation and class of status", self.requests.clone());
-        registry.register_with_unit("request_duration", "From the request's head to its answer", Unit::Seconds, self.duration.clone());
-        registry.register("requests_in_flight", "Requests being answered", self.in_flight.clone());
-        registry.register("connections", "Open connections", self.connections.clone());
-        registry.register("tls_handshakes", "TLS handshakes, by result", self.handshakes.clone());
-        registry.register("token_cache", "Tokens looked for among the verified ones, by result", self.token_cache.clone());
-        registry.register("key_set_fetches", "Fetches of issuers' key sets, by result", self.keys_fetched.clone());
-        registry.register("certificate_reloads", "Certificates read anew, by result", self.certificates.clone());
-        registry.register("idempotent_replays", "Writes answered from the idempotency log", self.replayed.clone());
+        registry.register(metric::GATEWAY_REQUESTS.name, metric::GATEWAY_REQUESTS.help, self.requests.clone());
+        registry.register(metric::GATEWAY_DURATION.name, metric::GATEWAY_DURATION.help, self.duration.clone());
+        registry.register(metric::GATEWAY_IN_FLIGHT.name, metric::GATEWAY_IN_FLIGHT.help, self.in_flight.clone());
+        registry.register(metric::GATEWAY_CONNECTIONS.name, metric::GATEWAY_CONNECTIONS.help, self.connections.clone());
+        registry.register(metric::GATEWAY_HANDSHAKES.name, metric::GATEWAY_HANDSHAKES.help, self.handshakes.clone());
+        registry.register(metric::GATEWAY_TOKEN_CACHE.name, metric::GATEWAY_TOKEN_CACHE.help, self.token_cache.clone());
+        registry.register(metric::GATEWAY_KEY_SETS.name, metric::GATEWAY_KEY_SETS.help, self.keys_fetched.clone());
+        registry.register(metric::GATEWAY_CERTIFICATES.name, metric::GATEWAY_CERTIFICATES.help, self.certificates.clone());
+        registry.register(metric::GATEWAY_REPLAYS.name, metric::GATEWAY_REPLAYS.help, self.replayed.clone());
     }
 
     /// The counters of one operation, so that no label is hashed per request.

@@ -13,8 +13,9 @@ pub(crate) const LINKSET: &str = "application/linkset+json; profile=\"https://ww
 pub(crate) fn document(unit: &RouteUnit) -> Value {
     let mut schemas = Map::new();
     let entity = hoisted(unit, &mut schemas);
-    schemas.insert(unit.entity.clone(), entity);
+    schemas.insert(entity_name(unit), entity);
     schemas.insert("Record".into(), record(unit));
+    schemas.insert("Written".into(), written(unit));
     schemas.insert("Page".into(), page());
     schemas.insert("Problem".into(), problem());
     let mut paths = Map::new();
@@ -71,7 +72,7 @@ fn hoisted(unit: &RouteUnit, shared: &mut Map<String, Value>) -> Value {
             _ => {}
         }
     }
-    let mut schema = unit.schema.clone();
+    let mut schema = Value::clone(&unit.schema);
     rewrite(&mut schema, &name);
     if let Value::Object(fields) = &mut schema {
         fields.remove("$schema");
@@ -86,6 +87,12 @@ fn schema(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
 }
 
+/// What the entity's schema is called: as the entity is, unless one of our own has that name.
+fn entity_name(unit: &RouteUnit) -> String {
+    let entity = &unit.entity;
+    if matches!(entity.as_str(), "Record" | "Written" | "Page" | "Problem") { format!("{entity}_") } else { entity.clone() }
+}
+
 fn record(unit: &RouteUnit) -> Value {
     json!({
         "type": "object",
@@ -93,9 +100,16 @@ fn record(unit: &RouteUnit) -> Value {
         "properties": {
             "id": {"type": "string", "format": "uuid"},
             "version": {"type": "integer", "minimum": 1},
-            "data": schema(&unit.entity),
+            "data": schema(&entity_name(unit)),
         },
     })
+}
+
+fn written(unit: &RouteUnit) -> Value {
+    let mut written = record(unit);
+    written["description"] = "The record that was written; its data only for a caller who may also get it".into();
+    written["required"] = json!(["id", "version"]);
+    written
 }
 
 fn page() -> Value {
@@ -152,16 +166,16 @@ fn operation(unit: &RouteUnit, kind: OperationKind, operation: &OperationUnit) -
         }
         OperationKind::Create => {
             problems.extend([Kind::InvalidBody, Kind::Conflict, Kind::BodyTooLarge, Kind::Rejected]);
-            ("201", "Record")
+            ("201", "Written")
         }
         OperationKind::Update => {
             problems.extend([Kind::InvalidBody, Kind::NotFound, Kind::Conflict, Kind::Changed, Kind::BodyTooLarge, Kind::Rejected]);
             parameters.push(header("If-Match", false, "The entity tag that the change is based on; 412 if it is not current"));
-            ("200", "Record")
+            ("200", "Written")
         }
     };
     let body = match kind {
-        OperationKind::Create => Some(("application/json", schema(&unit.entity))),
+        OperationKind::Create => Some(("application/json", schema(&entity_name(unit)))),
         OperationKind::Update => Some((
             "application/merge-patch+json",
             json!({"type": "object", "description": "JSON Merge Patch (RFC 7396) of the record's data"}),
@@ -185,6 +199,9 @@ fn operation(unit: &RouteUnit, kind: OperationKind, operation: &OperationUnit) -
         status.into(),
         json!({"description": "Done", "headers": headers, "content": {"application/json": {"schema": schema(answer)}}}),
     );
+    if kind == OperationKind::Get {
+        responses.insert("304".into(), json!({"description": "An entity tag of If-None-Match is current"}));
+    }
     for kind in problems {
         responses.insert(
             kind.status().as_u16().to_string(),

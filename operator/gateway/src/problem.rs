@@ -168,13 +168,15 @@ impl From<BackendError> for Problem {
             BackendError::NotFound => Self::new(Kind::NotFound),
             BackendError::Gone => Self::new(Kind::Gone),
             BackendError::Changed => Self::new(Kind::Changed),
-            BackendError::Conflict(detail) => Self::new(Kind::Conflict).detail(detail),
+            BackendError::Conflict { detail, violations, retry_after } => {
+                Self::new(Kind::Conflict).detail(detail).violations(&violations).retry_after(retry_after)
+            }
             BackendError::Rejected { detail, violations } => Self::new(Kind::Rejected).detail(detail).violations(&violations),
             BackendError::NoTarget => Self::new(Kind::NoTarget),
             BackendError::Throttled { retry_after } => {
                 Self::new(Kind::Unavailable).detail("the target takes no more requests for now").retry_after(retry_after)
             }
-            BackendError::Unavailable { detail, retry_after, .. } => Self::new(Kind::Unavailable).detail(detail).retry_after(retry_after),
+            BackendError::Unavailable { detail, retry_after } => Self::new(Kind::Unavailable).detail(detail).retry_after(retry_after),
             BackendError::Timeout { sent: true } => {
                 Self::new(Kind::Timeout).detail("the outcome is not known; repeat the request with the same Idempotency-Key")
             }

@@ -15,18 +15,18 @@ use http::HeaderValue;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use xxhash_rust::xxh3::Xxh3Default;
+use xxhash_rust::xxh3::xxh3_128;
 
 /// One contract, ready to serve.
 pub(crate) struct Route {
     pub(crate) key: ObjectKey,
-    pub(crate) unit: RouteUnit,
+    pub(crate) unit: Arc<RouteUnit>,
     pub(crate) path: String,
     pub(crate) judge: Arc<Judge>,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) issuers: Vec<TrustedIssuer>,
-    /// By client id; empty where every client may call.
-    consumers: HashMap<String, Arc<Consumer>>,
+    /// By issuer and client id; empty where every client may call.
+    consumers: HashMap<String, HashMap<String, Arc<Consumer>>>,
     metrics: BTreeMap<OperationKind, OperationMetrics>,
     /// `Allow` for the collection and for one record; none where nothing is offered there.
     pub(crate) allow_collection: HeaderValue,
@@ -66,10 +66,14 @@ pub(crate) struct Workshop {
 ///
 /// # Errors
 /// Why it cannot be served, for people.
-pub(crate) fn compile(workshop: &Workshop, key: &ObjectKey, unit: RouteUnit, old: Option<&Route>) -> Result<Route, String> {
+pub(crate) fn compile(workshop: &Workshop, key: &ObjectKey, unit: Arc<RouteUnit>, old: Option<&Route>) -> Result<Route, String> {
+    // What a contract's schema admits, and no more: characters that no client or proxy spells in another way, and never `.` or `..`.
     for (name, part) in [("domain", &unit.domain), ("entity", &unit.entity)] {
-        if part.is_empty() || !part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
-            return Err(format!("the {name} {part:?} cannot stand in a path: use lower-case letters, digits and '-'"));
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        if !part.starts_with(|first: char| first.is_ascii_alphanumeric()) || !part.bytes().all(plain) {
+            return Err(format!(
+                "the {name} {part:?} cannot stand in a path: use letters, digits, '-', '.' and '_', a letter or digit first"
+            ));
         }
     }
     let schema = Digest::of(&unit.schema);
@@ -89,7 +93,7 @@ pub(crate) fn compile(workshop: &Workshop, key: &ObjectKey, unit: RouteUnit, old
             return Err(format!("operation {} filters by {unknown}, which the schema does not declare", kind.as_str()));
         }
     }
-    let mut consumers = HashMap::new();
+    let mut consumers: HashMap<String, HashMap<String, Arc<Consumer>>> = HashMap::new();
     for consumer in &unit.consumers {
         let known = |rate| old.and_then(|old| old.limit(&consumer.name)).filter(|limit| limit.rate() == rate);
         let limit = match consumer.rate {
@@ -100,8 +104,9 @@ pub(crate) fn compile(workshop: &Workshop, key: &ObjectKey, unit: RouteUnit, old
             None => None,
         };
         let compiled = Arc::new(Consumer { name: consumer.name.clone(), operations: consumer.operations.clone(), limit });
+        let known = consumers.entry(consumer.issuer.clone()).or_default();
         for client in &consumer.client_ids {
-            if consumers.insert(client.clone(), compiled.clone()).is_some() {
+            if known.insert(client.clone(), compiled.clone()).is_some() {
                 return Err(format!("client id {client:?} belongs to two consumers"));
             }
         }
@@ -117,7 +122,7 @@ pub(crate) fn compile(workshop: &Workshop, key: &ObjectKey, unit: RouteUnit, old
         })
         .collect();
     let document = openapi::document(&unit).to_string();
-    let openapi_tag = quoted(&Xxh3Default::new(), |hasher| hasher.update(document.as_bytes()));
+    let openapi_tag = quoted(document.as_bytes());
     Ok(Route {
         key: key.clone(),
         path: unit.path(),
@@ -139,25 +144,21 @@ impl Route {
         self.unit.operations.get(&kind).zip(self.metrics.get(&kind))
     }
 
-    /// The consumer of a client: `Ok(None)` where the contract lists none.
-    pub(crate) fn consumer(&self, client_id: &str) -> Result<Option<&Consumer>, ()> {
+    /// The consumer that an issuer's client is: `Ok(None)` where the contract lists none.
+    pub(crate) fn consumer(&self, issuer: &str, client_id: &str) -> Result<Option<&Consumer>, ()> {
         if self.unit.consumers.is_empty() {
             return Ok(None);
         }
-        self.consumers.get(client_id).map(|consumer| Some(&**consumer)).ok_or(())
+        self.consumers.get(issuer).and_then(|clients| clients.get(client_id)).map(|consumer| Some(&**consumer)).ok_or(())
     }
 
     fn limit(&self, consumer: &str) -> Option<Arc<Limit>> {
-        self.consumers.values().find(|known| known.name == consumer).and_then(|known| known.limit.clone())
+        self.consumers.values().flat_map(HashMap::values).find(|known| known.name == consumer).and_then(|known| known.limit.clone())
     }
 
     /// A strong entity tag: the same record at the same version under the same contract has the same bytes.
     pub(crate) fn tag(&self, record: &Record) -> HeaderValue {
-        quoted(&Xxh3Default::new(), |hasher| {
-            hasher.update(record.id.0.as_bytes());
-            hasher.update(&record.version.to_le_bytes());
-            hasher.update(self.unit.digest.0.as_bytes());
-        })
+        quoted(&[record.id.0.as_bytes(), record.version.to_le_bytes().as_slice(), self.unit.digest.0.as_bytes()].concat())
     }
 
     /// A record as callers see it.
@@ -174,11 +175,10 @@ pub(crate) struct Shown<'a> {
     data: Declared<'a>,
 }
 
-fn quoted(hasher: &Xxh3Default, feed: impl FnOnce(&mut Xxh3Default)) -> HeaderValue {
-    let mut hasher = hasher.clone();
-    feed(&mut hasher);
+/// An entity tag of these bytes.
+fn quoted(bytes: &[u8]) -> HeaderValue {
     // Hexadecimal digits are always a header's.
-    HeaderValue::try_from(format!("\"{:032x}\"", hasher.digest128())).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+    HeaderValue::try_from(format!("\"{:032x}\"", xxh3_128(bytes))).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
 fn allow(unit: &RouteUnit, kinds: &[OperationKind]) -> HeaderValue {

@@ -59,7 +59,8 @@ impl Shape {
         }
     }
 
-    /// The same document with the one spelling that equal values have: decimals without trailing zeros, moments in UTC with milliseconds.
+    /// The same document with the one spelling that equal values have: decimals without trailing zeros, moments in UTC with
+    /// milliseconds only where there are some.
     pub(crate) fn canonical(&self, document: Document) -> Document {
         let spell = |(name, value): (String, Value)| {
             let value = match self.fields.get(&name) {
@@ -106,7 +107,7 @@ impl Shape {
 fn canonical_text(kind: FieldType, text: String) -> String {
     match kind {
         FieldType::Decimal => text.parse::<Decimal>().map_or(text, String::from),
-        FieldType::DateTime => Timestamp::parse(&text).map_or(text, Timestamp::to_rfc3339),
+        FieldType::DateTime => Timestamp::parse(&text).map_or(text, Timestamp::to_canonical),
         _ => text,
     }
 }
@@ -159,7 +160,7 @@ pub(crate) fn filter_value(field: &CanonicalField, text: &str) -> Result<Value, 
         FieldType::Boolean => text.parse::<bool>().map(Value::from).map_err(|_| "is neither true nor false".into()),
         FieldType::Decimal => text.parse::<Decimal>().map(|d| String::from(d).into()).map_err(|_| "is no decimal".into()),
         FieldType::DateTime => {
-            Timestamp::parse(text).map(|t| t.to_rfc3339().into()).ok_or_else(|| "is no moment in RFC 3339 (2026-05-06T07:08:09Z)".into())
+            Timestamp::parse(text).map(|t| t.to_canonical().into()).ok_or_else(|| "is no moment in RFC 3339 (2026-05-06T07:08:09Z)".into())
         }
         FieldType::String | FieldType::Date | FieldType::Reference => Ok(text.into()),
         FieldType::Float | FieldType::List | FieldType::Object | FieldType::Any => Err("cannot be filtered by".into()),
@@ -242,7 +243,17 @@ mod tests {
     #[test]
     fn equal_values_get_one_spelling() {
         let sent = document(json!({"revenue": "1.50", "since": "2026-05-06T09:08:09+02:00", "name": "1.50"}));
-        assert_eq!(Value::Object(shape().canonical(sent)), json!({"revenue": "1.5", "since": "2026-05-06T07:08:09.000Z", "name": "1.50"}));
+        assert_eq!(Value::Object(shape().canonical(sent)), json!({"revenue": "1.5", "since": "2026-05-06T07:08:09Z", "name": "1.50"}));
+    }
+
+    #[test]
+    fn a_filter_spells_a_moment_as_documents_do() {
+        let field =
+            CanonicalField { kind: FieldType::DateTime, nullable: false, required: false, classification: None, values: Vec::new() };
+        for text in ["2026-05-06T09:08:09+02:00", "2026-05-06T07:08:09.250Z"] {
+            let sent = shape().canonical(document(json!({"since": text})));
+            assert_eq!(filter_value(&field, text).as_ref(), Ok(&sent["since"]));
+        }
     }
 
     #[test]

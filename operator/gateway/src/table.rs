@@ -1,5 +1,6 @@
 //! Which route answers which path and host, and who gets a path that two contracts claim. Pure.
 
+use fairlead_model::route::hosts_meet;
 use fairlead_model::unit::ObjectKey;
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,22 +13,12 @@ pub(crate) struct Claim {
 
 impl Claim {
     fn overlaps(&self, other: &Self) -> bool {
-        self.path == other.path
-            && (self.hosts.is_empty()
-                || other.hosts.is_empty()
-                || self.hosts.iter().any(|a| other.hosts.iter().any(|b| matches(a, b) || matches(b, a))))
+        self.path == other.path && hosts_meet(&self.hosts, &other.hosts)
     }
 
+    /// Host names are in lower case, in contracts and, as it is read, in a request.
     pub(crate) fn answers(&self, host: Option<&str>) -> bool {
-        self.hosts.is_empty() || host.is_some_and(|host| self.hosts.iter().any(|pattern| matches(pattern, host)))
-    }
-}
-
-/// Gateway API host names: exact, or `*.example.com` for everything below.
-fn matches(pattern: &str, host: &str) -> bool {
-    match pattern.strip_prefix('*') {
-        Some(suffix) => host.len() > suffix.len() && host.to_ascii_lowercase().ends_with(&suffix.to_ascii_lowercase()),
-        None => pattern.eq_ignore_ascii_case(host),
+        self.hosts.is_empty() || host.is_some_and(|host| self.hosts.iter().any(|known| known == host))
     }
 }
 
@@ -157,11 +148,11 @@ mod tests {
     }
 
     #[test]
-    fn hosts_keep_claims_apart_and_wildcards_overlap() {
+    fn hosts_keep_claims_apart_and_no_host_is_any() {
         let with = |hosts: &[&str]| Some(claim("/a", hosts));
         let two = |x, y| placed(&[("a", None, x), ("b", None, y)]);
         assert_eq!(two(with(&["x.example"]), with(&["y.example"])), [Place::New, Place::New]);
-        for (x, y) in [(&["x.example"][..], &[][..]), (&["*.example"], &["x.example"]), (&["x.example"], &["X.example"])] {
+        for (x, y) in [(&["x.example"][..], &[][..]), (&["x.example", "y.example"], &["y.example"])] {
             assert_eq!(two(with(x), with(y)), [Place::New, Place::Nothing(Some(ObjectKey("a".into())))], "{x:?} {y:?}");
         }
     }
@@ -169,7 +160,7 @@ mod tests {
     #[test]
     fn a_path_is_found_with_what_follows() {
         let mut table = Table::default();
-        table.insert(claim("/sales/customer/v1", &["*.example"]), 1);
+        table.insert(claim("/sales/customer/v1", &["a.example"]), 1);
         assert_eq!(table.find("/sales/customer/v1", Some("a.example")), Some((&1, "")));
         assert_eq!(table.find("/sales/customer/v1/x/y", Some("a.example")), Some((&1, "/x/y")));
         assert_eq!(table.find("/sales/customer/v1", Some("example")), None);

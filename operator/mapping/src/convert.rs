@@ -150,16 +150,9 @@ fn date(text: &str) -> Result<Value, String> {
     if valid { Ok(Value::String(text.to_owned())) } else { Err("is no date of the form YYYY-MM-DD".into()) }
 }
 
-/// RFC 3339 in UTC, with milliseconds only where there are some, so that equal moments have equal texts.
 fn date_time(text: &str) -> Result<Value, String> {
     let moment = Timestamp::parse(text).ok_or("is no moment with an offset (2026-05-06T07:08:09Z)")?;
-    Ok(Value::String(moment_text(moment)))
-}
-
-/// The canonical text of a moment.
-pub(crate) fn moment_text(moment: Timestamp) -> String {
-    let text = moment.to_rfc3339();
-    text.strip_suffix(".000Z").map_or_else(|| text.clone(), |seconds| format!("{seconds}Z"))
+    Ok(Value::String(moment.to_canonical()))
 }
 
 /// What a JSON value is called in messages.

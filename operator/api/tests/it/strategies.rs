@@ -158,8 +158,9 @@ fn security() -> impl Strategy<Value = Security> {
 fn consumer() -> impl Strategy<Value = Consumer> {
     let rate = (1..1_000_000i32, duration()).prop_map(|(requests, per)| Rate { requests, per });
     let operations = prop_oneof![Just(Vec::new()), Just(vec![OperationName::Get])];
-    (word(&["web-shop", "office"]), vec(word(&["one", "two words"]), 1..3), operations, of(rate))
-        .prop_map(|(name, client_ids, operations, rate)| Consumer { name, client_ids, operations, rate })
+    let issuer = of(word(&["https://login.acme.example", "https://other.example"]));
+    (word(&["web-shop", "office"]), issuer, vec(word(&["one", "two words"]), 1..3), operations, of(rate))
+        .prop_map(|(name, issuer, client_ids, operations, rate)| Consumer { name, issuer, client_ids, operations, rate })
 }
 
 fn exposure() -> impl Strategy<Value = Exposure> {

@@ -70,7 +70,7 @@ pub(crate) struct KeySets {
     clock: Arc<dyn Clock>,
     options: KeyOptions,
     metrics: Arc<Metrics>,
-    /// Told whenever a set's keys or its failure changed.
+    /// Told whenever a set's keys changed, or why they cannot be used.
     changed: watch::Sender<u64>,
     sets: Mutex<HashMap<String, Weak<KeySet>>>,
 }
@@ -80,7 +80,7 @@ impl KeySets {
         Self { fetcher, clock, options, metrics, changed: watch::Sender::new(0), sets: Mutex::default() }
     }
 
-    /// Resolves when a set's keys or failure changed since the receiver last looked.
+    /// Resolves when a set's keys, or why they cannot be used, changed since the receiver last looked.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
@@ -116,7 +116,7 @@ async fn keep_fresh(set: Weak<KeySet>) {
         let pause = match set.upgrade() {
             Some(set) => {
                 set.refresh(None).await;
-                if set.failure().is_some() { set.options.retry } else { set.options.refresh }
+                if set.state.load().failure.is_some() { set.options.retry } else { set.options.refresh }
             }
             None => return,
         };
@@ -152,6 +152,8 @@ struct State {
     generation: u64,
     fetched: Option<Timestamp>,
     failure: Option<String>,
+    /// Whether the keys served when they were last fetched, or could not be: what was told.
+    usable: bool,
 }
 
 /// A public key, and the one algorithm that it is for (RFC 8725, section 3.1).
@@ -182,9 +184,22 @@ impl KeySet {
         self.state.load().generation
     }
 
-    /// Why the last fetch failed, if it did.
-    pub(crate) fn failure(&self) -> Option<String> {
-        self.state.load().failure.clone()
+    /// Whether they were fetched once, or could not be.
+    pub(crate) fn asked(&self) -> bool {
+        let state = self.state.load();
+        state.fetched.is_some() || state.failure.is_some()
+    }
+
+    /// Why no token can be judged by these keys, if so. A fetch that failed is no reason while the keys from before still serve.
+    pub(crate) fn unusable(&self) -> Option<String> {
+        let state = self.state.load();
+        let why = || state.failure.clone().unwrap_or_else(|| "they have not been fetched yet".to_owned());
+        (!self.serve(state.fetched, self.clock.now())).then(why)
+    }
+
+    /// Whether keys that were fetched then still serve.
+    fn serve(&self, fetched: Option<Timestamp>, now: Timestamp) -> bool {
+        fetched.is_some_and(|fetched| now.since(fetched) <= self.options.keep)
     }
 
     /// The key that a token names. An unknown one causes a fetch, if the last one is not too recent.
@@ -199,8 +214,7 @@ impl KeySet {
     }
 
     fn look(&self, state: &State, id: Option<&str>, algorithm: Algorithm) -> Found {
-        let kept = state.fetched.is_some_and(|fetched| self.clock.now().since(fetched) <= self.options.keep);
-        if !kept {
+        if !self.serve(state.fetched, self.clock.now()) {
             return Found::Unavailable;
         }
         let mut fitting = state.keys.iter().filter(|key| key.algorithm == algorithm && (id.is_none() || key.id.as_deref() == id));
@@ -230,14 +244,15 @@ impl KeySet {
                 let same =
                     old.fetched.is_some() && keys.len() == old.keys.len() && keys.iter().zip(&old.keys).all(|(a, b)| a.source == b.source);
                 let generation = if same { old.generation } else { old.generation.saturating_add(1) };
-                State { keys, generation, fetched: Some(now), failure: None }
+                State { keys, generation, fetched: Some(now), failure: None, usable: true }
             }
             Err(failure) => {
                 tracing::warn!(jwks_uri = self.uri, error = failure, "an issuer's keys cannot be fetched");
-                State { keys: old.keys.clone(), generation: old.generation, fetched: old.fetched, failure: Some(failure) }
+                let usable = self.serve(old.fetched, now);
+                State { keys: old.keys.clone(), generation: old.generation, fetched: old.fetched, failure: Some(failure), usable }
             }
         };
-        let told = next.generation != old.generation || next.failure != old.failure;
+        let told = next.generation != old.generation || next.usable != old.usable || (!next.usable && next.failure != old.failure);
         self.state.store(Arc::new(next));
         if told {
             self.changed.send_modify(|count| *count = count.wrapping_add(1));

@@ -12,6 +12,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
+fn customer() -> ObjectKey {
+    ObjectKey("sales/customer".into())
+}
+
 fn keys_uri() -> String {
     format!("{ISSUER}/keys")
 }
@@ -180,14 +184,59 @@ async fn known_keys_serve_for_a_while_when_their_issuer_is_away() {
     let stranger = Signer::new("stranger");
     assert_eq!(world.get_with(&stranger.sign(&stranger.header(), &world.claims())).await.problem(), is(401, "token-invalid"));
     let mut reports = world.gateway.reports();
-    reports
-        .wait_for(|reports| reports[&ObjectKey("sales/customer".into())].issuers.get(ISSUER).is_some_and(|why| why.contains("refused")))
-        .await
-        .unwrap();
     assert_eq!(world.get(PATH).await.status, 200);
+    assert!(reports.borrow()[&customer()].issuers.is_empty(), "a fetch failed, and callers do not feel it");
     world.clock.advance(Duration::from_secs(24 * 3600));
     let got = world.get(PATH).await;
     assert_eq!((got.problem(), got.header("retry-after")), (is(503, "keys-unavailable"), "5"));
+    let why = |reports: &fairlead_gateway::Reports| reports[&customer()].issuers.get(ISSUER).cloned();
+    reports.wait_for(|reports| why(reports).is_some_and(|why| why.contains("refused"))).await.unwrap();
+    world.keys.publish(&keys_uri(), &[&world.signer]);
+    world.clock.advance(Duration::from_secs(11));
+    assert_eq!(world.get(PATH).await.status, 200);
+    reports.wait_for(|reports| why(reports).is_none()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_issuer_whose_keys_were_never_had_is_reported_with_the_unit_and_another_is_not() {
+    let silent = changed(unit("silent"), |unit| {
+        unit.entity = "silent".into();
+        unit.issuers[0].jwks_uri = "https://silent.example/keys".into();
+    });
+    let world = World::serving(vec![unit("customer"), silent]).await;
+    let reports = world.gateway.reports().borrow().clone();
+    assert!(reports[&customer()].issuers.is_empty(), "its keys were there before it was served");
+    assert_eq!(reports[&ObjectKey("sales/silent".into())].issuers[ISSUER], "connection refused");
+    assert_eq!(world.get("/sales/silent/v1").await.problem(), is(503, "keys-unavailable"));
+}
+
+#[tokio::test]
+async fn an_issuers_client_is_no_consumer_of_another_issuer() {
+    const PARTNER: &str = "https://partner.example";
+    let world = World::serving(vec![changed(unit("customer"), |unit| {
+        let mut partner = unit.issuers[0].clone();
+        partner.issuer = PARTNER.into();
+        partner.jwks_uri = format!("{PARTNER}/keys");
+        unit.issuers.push(partner);
+        let mut theirs = consumer("partner-shop", "web-shop");
+        theirs.issuer = PARTNER.into();
+        unit.consumers = vec![consumer("back-office", "office"), consumer("shop", "web-shop"), theirs];
+    })])
+    .await;
+    let partner = Signer::new("partner");
+    world.keys.publish(&format!("{PARTNER}/keys"), &[&partner]);
+    world.clock.advance(Duration::from_secs(60));
+    let theirs = |client: &str| {
+        let mut claims = world.claims();
+        claims["iss"] = json!(PARTNER);
+        claims["client_id"] = json!(client);
+        partner.sign(&partner.header(), &claims)
+    };
+    assert_eq!(world.get_with(&theirs("office")).await.problem(), is(403, "consumer-unknown"));
+    assert_eq!(world.get_with(&theirs("web-shop")).await.status, 200);
+    assert_eq!(world.get(PATH).await.status, 200);
+    let seen: Vec<String> = world.records.calls.lock().unwrap().iter().map(|call| call.consumer.clone()).collect();
+    assert_eq!(seen, ["partner-shop", "shop"]);
 }
 
 #[tokio::test]

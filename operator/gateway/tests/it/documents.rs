@@ -21,6 +21,9 @@ async fn every_contract_describes_itself_without_a_token() {
     let schemas = &document["components"]["schemas"];
     assert_eq!(schemas["customer"]["properties"]["address"]["$ref"], "#/components/schemas/customer.Address");
     assert!(schemas["customer.Address"]["properties"]["country"].is_object());
+    // Whoever may only write gets no data.
+    assert_eq!(schemas["Written"]["required"], json!(["id", "version"]));
+    assert_eq!(paths[PATH]["post"]["responses"]["201"]["content"]["application/json"]["schema"]["$ref"], "#/components/schemas/Written");
     let again = Got::of(world.client.get(&url).header("if-none-match", got.header("etag"))).await;
     assert_eq!(again.status, 304);
     assert_eq!(Got::of(world.client.post(&url)).await.problem(), is(405, "method-not-allowed"));

@@ -176,11 +176,7 @@ async fn a_request_that_takes_too_long_is_given_up() {
 #[tokio::test]
 async fn an_unavailable_backend_says_when_to_come_again_and_an_internal_failure_says_nothing() {
     let world = World::new().await;
-    world.records.fail_next(BackendError::Unavailable {
-        detail: "paused".into(),
-        retry_after: Some(Duration::from_millis(1500)),
-        sent: false,
-    });
+    world.records.fail_next(BackendError::Unavailable { detail: "paused".into(), retry_after: Some(Duration::from_millis(1500)) });
     let got = world.get(PATH).await;
     assert_eq!((got.problem(), got.header("retry-after")), (is(503, "unavailable"), "2"));
     world.records.fail_next(BackendError::Internal("canary".into()));

@@ -205,31 +205,38 @@ impl Backends for Bound {
 // === Remembered answers ===
 
 #[derive(Default)]
-pub(crate) struct Log(Mutex<BTreeMap<Scope, (Digest, Option<Answer>)>>);
+pub(crate) struct Log(Mutex<BTreeMap<Scope, (Digest, Known)>>);
+
+enum Known {
+    Running,
+    Released,
+    Done(Answer),
+}
 
 #[async_trait]
 impl IdempotencyLog for Log {
     async fn begin(&self, scope: &Scope, fingerprint: &Digest, _: Duration) -> Result<Begin, String> {
         let mut log = self.0.lock().unwrap();
         match log.get(scope) {
-            Some((known, _)) if known != fingerprint => Ok(Begin::Mismatch),
-            Some((_, Some(answer))) => Ok(Begin::Done(answer.clone())),
-            Some((_, None)) => Ok(Begin::Running),
-            None => {
-                log.insert(scope.clone(), (fingerprint.clone(), None));
-                Ok(Begin::Fresh)
-            }
+            Some((known, _)) if known != fingerprint => return Ok(Begin::Mismatch),
+            Some((_, Known::Done(answer))) => return Ok(Begin::Done(answer.clone())),
+            Some((_, Known::Running)) => return Ok(Begin::Running),
+            Some((_, Known::Released)) | None => {}
         }
+        log.insert(scope.clone(), (fingerprint.clone(), Known::Running));
+        Ok(Begin::Fresh)
     }
 
     async fn finish(&self, scope: &Scope, answer: &Answer) {
         if let Some((_, kept)) = self.0.lock().unwrap().get_mut(scope) {
-            *kept = Some(answer.clone());
+            *kept = Known::Done(answer.clone());
         }
     }
 
-    async fn abandon(&self, scope: &Scope) {
-        self.0.lock().unwrap().remove(scope);
+    async fn release(&self, scope: &Scope) {
+        if let Some((_, kept)) = self.0.lock().unwrap().get_mut(scope) {
+            *kept = Known::Released;
+        }
     }
 }
 
@@ -275,7 +282,7 @@ pub(crate) fn unit(name: &str) -> RouteUnit {
         major: 1,
         version: "1.4.0".into(),
         fields: fairlead_contract::Contract::compile(&schema).unwrap().fields().clone(),
-        schema,
+        schema: schema.into(),
         hostnames: vec![],
         issuers: vec![Issuer { issuer: ISSUER.into(), jwks_uri: format!("{ISSUER}/keys"), audiences: vec![AUDIENCE.into()] }],
         max_token_age: None,
@@ -300,7 +307,7 @@ pub(crate) fn key(unit: &RouteUnit) -> ObjectKey {
 }
 
 pub(crate) fn consumer(name: &str, client: &str) -> Consumer {
-    Consumer { name: name.into(), client_ids: vec![client.into()], operations: vec![], rate: None }
+    Consumer { name: name.into(), issuer: ISSUER.into(), client_ids: vec![client.into()], operations: vec![], rate: None }
 }
 
 // === The world ===
@@ -339,6 +346,13 @@ impl World {
     }
 
     pub(crate) async fn with(units: Vec<RouteUnit>, options: Setting) -> Self {
+        let world = Self::started(options).await;
+        world.apply(units).await;
+        world
+    }
+
+    /// A gateway that listens, and that no units were given to yet.
+    pub(crate) async fn started(options: Setting) -> Self {
         let signer = Signer::new("first");
         let keys = Arc::new(KeyServer::default());
         keys.publish(&format!("{ISSUER}/keys"), &[&signer]);
@@ -351,7 +365,6 @@ impl World {
             clock: clock.clone(),
         };
         let gateway = Gateway::new(parts, options.options);
-        gateway.apply(units.into_iter().map(|unit| (key(&unit), unit)).collect()).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
         let certificates = options.certificates.map(|(files, ca)| {
@@ -409,7 +422,7 @@ impl World {
     }
 
     pub(crate) async fn apply(&self, units: Vec<RouteUnit>) {
-        self.gateway.apply(units.into_iter().map(|unit| (key(&unit), unit)).collect()).await;
+        self.gateway.apply(units.into_iter().map(|unit| (key(&unit), Arc::new(unit))).collect()).await;
     }
 }
 

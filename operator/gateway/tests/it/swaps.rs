@@ -32,12 +32,53 @@ async fn a_digest_is_acknowledged_once_it_is_served() {
 }
 
 #[tokio::test]
+async fn before_the_first_units_nobody_is_told_that_there_is_nothing() {
+    let world = World::started(Setting::default()).await;
+    for path in [PATH, "/.well-known/api-catalog"] {
+        let got = world.get(path).await;
+        assert_eq!((got.problem(), got.header("retry-after")), (is(503, "unavailable"), "1"), "{path}");
+    }
+    world.apply(vec![]).await;
+    assert_eq!(world.get(PATH).await.problem(), is(404, "not-found"), "no units are an answer");
+}
+
+#[tokio::test]
+async fn whatever_entity_a_contract_may_have_is_served() {
+    let names = ["salesOrder", "sales_order", "Sales.Order-2", "Record"];
+    let named = |entity: &str| {
+        changed(unit("customer"), |unit| {
+            unit.object.name = entity.to_ascii_lowercase();
+            unit.entity = entity.into();
+        })
+    };
+    let world = World::serving(names.map(named).into()).await;
+    for name in names {
+        assert_eq!(world.get(&format!("/sales/{name}/v1")).await.status, 200, "{name}");
+        let document = world.get(&format!("/sales/{name}/v1/openapi.json")).await.json();
+        let data = document["components"]["schemas"]["Record"]["properties"]["data"]["$ref"].as_str().unwrap().to_owned();
+        assert!(document.pointer(data.trim_start_matches('#')).unwrap()["properties"]["name"].is_object(), "{name}: {data}");
+    }
+    let bad = ["", ".", "..", "a/b", "a b", "ä"];
+    let units =
+        bad.iter().enumerate().map(|(number, entity)| changed(unit(&format!("bad-{number}")), |unit| unit.entity = (*entity).into()));
+    world.apply(units.collect()).await;
+    assert!(
+        world
+            .gateway
+            .reports()
+            .borrow()
+            .values()
+            .all(|report| report.rejected.as_ref().is_some_and(|rejected| rejected.message.contains("cannot stand in a path")))
+    );
+}
+
+#[tokio::test]
 async fn a_unit_that_cannot_be_served_leaves_the_last_good_one_serving() {
     let world = World::new().await;
     let good = report(&world, "customer").served;
     let bad: [(RouteUnit, &str); 4] = [
         (changed(unit("customer"), |unit| unit.domain = "broken".into()), "expression does not compile"),
-        (changed(unit("customer"), |unit| unit.schema["allOf"] = json!([])), "the schema cannot be used: "),
+        (changed(unit("customer"), |unit| Arc::make_mut(&mut unit.schema)["allOf"] = json!([])), "the schema cannot be used: "),
         (changed(unit("customer"), |unit| unit.entity = "a/b".into()), "cannot stand in a path"),
         (changed(unit("customer"), |unit| unit.consumers = vec![consumer("a", "same"), consumer("b", "same")]), "belongs to two consumers"),
     ];

@@ -3,7 +3,7 @@
 use crate::support::*;
 use fairlead_contract::Violation;
 use fairlead_gateway::{BackendError, Options};
-use fairlead_model::route::{Idempotency, OperationKind};
+use fairlead_model::route::{Idempotency, OperationKind, RouteUnit};
 use proptest::prelude::*;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -49,7 +49,8 @@ async fn a_body_that_breaks_the_contract_is_refused_with_every_place() {
 
 #[tokio::test]
 async fn undeclared_fields_do_not_enter_even_where_the_schema_is_open() {
-    let world = World::serving(vec![changed(unit("customer"), |unit| unit.schema["additionalProperties"] = json!(true))]).await;
+    let world =
+        World::serving(vec![changed(unit("customer"), |unit| Arc::make_mut(&mut unit.schema)["additionalProperties"] = json!(true))]).await;
     let got = Got::of(world.post(&json!({"name": "n", "admin": true}))).await;
     assert_eq!(pointers(&got), [("/data/admin".to_owned(), "is no field of the contract".to_owned())]);
 }
@@ -232,49 +233,139 @@ async fn a_write_whose_caller_hangs_up_is_finished_and_its_answer_kept() {
 }
 
 #[tokio::test]
-async fn what_reached_nobody_may_be_tried_again_and_what_may_have_is_final() {
+async fn what_may_come_out_otherwise_later_may_be_tried_again_and_what_may_not_is_final() {
     let world = World::new().await;
     let write = |key: &'static str| Got::of(world.post(&json!({"name": "n"})).header("idempotency-key", key));
-    for (key, error) in [
-        ("1", BackendError::Throttled { retry_after: None }),
-        ("2", BackendError::Timeout { sent: false }),
+    let violations = vec![Violation { path: "name".into(), pointer: "/name".into(), message: "is taken".into() }];
+    let not_yet = BackendError::Conflict {
+        detail: "it refers to another record".into(),
+        violations: violations.clone(),
+        retry_after: Some(Duration::from_secs(2)),
+    };
+    for (key, error, status) in [
+        ("1", BackendError::Throttled { retry_after: None }, 503),
+        ("2", BackendError::Timeout { sent: false }, 504),
         // The same write again finds out what became of the first: the backend makes nothing twice under one key.
-        ("4", BackendError::Timeout { sent: true }),
-        ("3", BackendError::Unavailable { detail: "away".into(), retry_after: None, sent: false }),
+        ("3", BackendError::Timeout { sent: true }, 504),
+        ("4", BackendError::Unavailable { detail: "away".into(), retry_after: None }, 503),
+        ("5", BackendError::Internal("broken".into()), 500),
+        ("6", BackendError::Conflict { detail: "the key is taken".into(), violations: Vec::new(), retry_after: None }, 409),
+        ("7", not_yet, 409),
     ] {
         world.records.fail_next(error);
-        assert!(write(key).await.status.is_server_error());
-        assert_eq!(write(key).await.status, 201);
+        let first = write(key).await;
+        assert_eq!(first.status, status, "{first:?}");
+        if key == "7" {
+            assert_eq!((first.header("retry-after"), &pointers(&first)[0].0), ("2", &"/data/name".to_owned()));
+        }
+        let again = write(key).await;
+        assert_eq!((again.status.as_u16(), again.headers.get("idempotency-replayed")), (201, None), "{key}");
     }
-    for (key, error) in [
-        ("8", BackendError::Unavailable { detail: "broke off".into(), retry_after: None, sent: true }),
-        ("5", BackendError::Conflict("the key is taken".into())),
-        (
-            "6",
-            BackendError::Rejected {
-                detail: "duplicate rule".into(),
-                violations: vec![Violation { path: "name".into(), pointer: "/name".into(), message: "is taken".into() }],
-            },
-        ),
-        ("7", BackendError::NoTarget),
-    ] {
+    for (key, error) in [("8", BackendError::Rejected { detail: "duplicate rule".into(), violations }), ("9", BackendError::NoTarget)] {
         world.records.fail_next(error);
         let (first, again) = (write(key).await, write(key).await);
         assert_eq!((first.problem(), &first.text, "true"), (again.problem(), &again.text, again.header("idempotency-replayed")));
     }
-    assert_eq!(world.records.writes.load(Ordering::SeqCst), 4);
+    assert_eq!(world.records.writes.load(Ordering::SeqCst), 7);
 }
 
 #[tokio::test]
-async fn a_write_that_outlasts_its_caller_says_that_the_outcome_is_open() {
+async fn a_contradiction_is_told_once_and_not_sent_again() {
+    let world = World::new().await;
+    world.records.fail_next(BackendError::Conflict { detail: "a duplicate".into(), violations: Vec::new(), retry_after: None });
+    assert_eq!(Got::of(world.post(&json!({"name": "n"}))).await.problem(), is(409, "conflict"));
+    assert_eq!(world.records.calls.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_key_whose_write_has_an_open_outcome_takes_no_other_request() {
+    let world = World::new().await;
+    let write = |name: &'static str| Got::of(world.post(&json!({"name": name})).header("idempotency-key", "k"));
+    world.records.fail_next(BackendError::Timeout { sent: true });
+    assert_eq!(write("A").await.problem(), is(504, "timeout"));
+    assert_eq!(write("B").await.problem(), is(422, "idempotency-key-reused"));
+    let again = write("A").await;
+    assert_eq!((again.status.as_u16(), &again.json()["data"]["name"]), (201, &json!("A")));
+}
+
+#[tokio::test]
+async fn a_change_whose_answer_was_lost_meets_its_own_work_under_the_same_condition() {
+    let world = World::new().await;
+    let id = world.records.put(json!({"name": "ACME"}));
+    let tag = world.get(&format!("{PATH}/{id}")).await.header("etag").to_owned();
+    let patch = |key: &'static str, employees: u32| {
+        Got::of(world.patch(id, &json!({"employees": employees})).header("if-match", &tag).header("idempotency-key", key))
+    };
+    world.records.fail_next(BackendError::Timeout { sent: true });
+    assert_eq!(patch("k", 5).await.problem(), is(504, "timeout"));
+    // It took effect there, and its reader brought it in.
+    if let Some(record) = world.records.records.lock().unwrap().get_mut(&id) {
+        record.version = 2;
+        record.document.insert("employees".into(), json!(5));
+    }
+    let again = patch("k", 5).await;
+    assert_eq!((again.status.as_u16(), &again.json()["version"]), (200, &json!(2)));
+    assert_eq!(world.records.writes.load(Ordering::SeqCst), 0, "nothing was left to do");
+    assert_eq!(patch("other", 6).await.problem(), is(412, "changed"));
+}
+
+#[tokio::test]
+async fn a_write_that_outlasts_its_caller_holds_its_key_until_its_end() {
     let world = World::serving(vec![changed(unit("customer"), |unit| {
         unit.operations.values_mut().for_each(|operation| operation.timeout = Duration::from_millis(50));
     })])
     .await;
     world.records.gate.forget_permits(usize::MAX);
-    let got = Got::of(world.post(&json!({"name": "n"}))).await;
+    let write = || Got::of(world.post(&json!({"name": "n"})).header("idempotency-key", "k"));
+    let got = write().await;
     assert_eq!(got.problem(), is(504, "timeout"));
     assert!(got.json()["detail"].as_str().unwrap().contains("the outcome is not known"), "{got:?}");
+    assert_eq!(write().await.problem(), is(409, "idempotency-key-running"));
+    world.records.gate.add_permits(100);
+    let again = loop {
+        let again = write().await;
+        if again.status != 409 {
+            break again;
+        }
+    };
+    assert_eq!((again.status.as_u16(), again.header("idempotency-replayed")), (201, "true"));
+    assert_eq!(world.records.writes.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn who_may_only_write_is_told_nothing_of_what_a_record_holds() {
+    let writer = |claims: &mut Value| claims["scope"] = json!("customers.write");
+    let by = |world: &World, request: reqwest::RequestBuilder, change: &dyn Fn(&mut Value)| {
+        let (client, request) = request.build_split();
+        let mut request = request.unwrap();
+        let token = world.token_with(|claims| change(claims));
+        request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        Got::of(reqwest::RequestBuilder::from_parts(client, request))
+    };
+    let world = World::new().await;
+    let id = world.records.put(json!({"name": "ACME", "revenue": "5"}));
+    let got = by(&world, world.patch(id, &json!({})), &writer).await;
+    assert_eq!((got.status.as_u16(), got.json()), (200, json!({"id": id, "version": 2})));
+    assert!(got.headers.contains_key("etag"));
+    // A kept answer is given to each token as it may read.
+    let create = || world.post(&json!({"name": "n"})).header("idempotency-key", "k");
+    let first = by(&world, create(), &writer).await;
+    assert_eq!((first.status.as_u16(), first.json().get("data")), (201, None));
+    let reader = Got::of(create()).await;
+    assert_eq!((reader.header("idempotency-replayed"), &reader.json()["data"]["name"]), ("true", &json!("n")));
+    assert_eq!(by(&world, create(), &writer).await.json().get("data"), None);
+    // The same where the consumer is what may not, and where there is nothing to get.
+    for change in [
+        (|unit: &mut RouteUnit| {
+            unit.consumers = vec![consumer("shop", "web-shop")];
+            unit.consumers[0].operations = vec![OperationKind::List, OperationKind::Update];
+        }) as fn(&mut RouteUnit),
+        |unit| drop(unit.operations.remove(&OperationKind::Get)),
+    ] {
+        world.apply(vec![changed(unit("customer"), change)]).await;
+        let got = Got::of(world.patch(id, &json!({}))).await;
+        assert_eq!((got.status.as_u16(), got.json().get("data")), (200, None));
+    }
 }
 
 proptest! {

@@ -2,7 +2,6 @@
 //!
 //! Decimals, dates and moments go in as the text they are in documents. No value that leaves may hold a binary float.
 
-use crate::convert::moment_text;
 use crate::shape::{Field, Tree};
 use ::vrl::value::kind::{Collection, Kind};
 use ::vrl::value::{ObjectMap, Value as Vrl};
@@ -33,7 +32,7 @@ pub(super) fn from_vrl(value: Vrl) -> Result<Value, String> {
         Vrl::Integer(number) => Value::Number(Number::from(number)),
         Vrl::Bytes(bytes) => Value::String(String::from_utf8(bytes.to_vec()).map_err(|_| "the result is no text but bytes")?),
         Vrl::String(text) => Value::String(text.to_string()),
-        Vrl::Timestamp(moment) => Value::String(moment_text(Timestamp(moment.timestamp_millis()))),
+        Vrl::Timestamp(moment) => Value::String(Timestamp(moment.timestamp_millis()).to_canonical()),
         Vrl::Array(items) => Value::Array(items.into_iter().map(from_vrl).collect::<Result<_, _>>()?),
         Vrl::Object(fields) => Value::Object(
             fields
