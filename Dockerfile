@@ -19,7 +19,7 @@ FROM scratch
 COPY --from=build /image/ /
 USER 65532:65532
 WORKDIR /var/lib/fairlead
-ENV PATH=/usr/bin
+ENV PATH=/usr/bin FAIRLEAD_STATE=/var/lib/fairlead
 EXPOSE 8080 8443
 LABEL org.opencontainers.image.title="fairlead" org.opencontainers.image.licenses="Apache-2.0"
 ENTRYPOINT ["/usr/bin/fairlead"]

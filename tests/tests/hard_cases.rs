@@ -558,6 +558,20 @@ async fn merge_of_records_folds_them_repoints_what_refers_to_them_and_archives_t
     let written = writes(&systems.salesforce, mark).await?;
     assert!(written.is_empty(), "Salesforce was written for its own merge: {written:#?}");
     assert!(systems.open_letters(true).await?.is_empty());
+    // Somebody takes the loser out of the recycle bin: nobody's record changes with it, so somebody has to hear of it.
+    systems.salesforce.undelete(&loser).await?;
+    let letters = wait_until("a dead letter of the one that is there again", SOON, async || {
+        let letters = systems.open_letters(false).await?;
+        Ok(if letters.is_empty() { Seen::NotYet("none".into()) } else { Seen::Yes(letters) })
+    })
+    .await?;
+    assert_eq!((letters[0]["reason"].as_str(), letters[0]["externalId"].as_str()), (Some("DuplicateIdentity"), Some(loser.as_str())));
+    systems.salesforce.delete(&loser).await?;
+    wait_until("it closed with the record gone", SOON, async || {
+        let letters = systems.open_letters(false).await?;
+        Ok(Seen::when(letters.is_empty(), format_args!("{letters:?}")))
+    })
+    .await?;
     worker.stop().await
 }
 
@@ -642,6 +656,58 @@ async fn delete_of_what_was_never_created_there_settles_without_a_write() -> any
     let effects: Vec<Outcome> = outcomes(&systems.netsuite, mark).await?.into_iter().filter(|o| *o != Outcome::Rejected).collect();
     assert!(effects.is_empty(), "{effects:?}");
     assert!(systems.open_letters(true).await?.is_empty());
+    worker.stop().await
+}
+
+#[tokio::test]
+async fn delete_that_is_taken_back_makes_active_again_what_it_had_archived() -> anyhow::Result<()> {
+    let systems = two_systems().await?;
+    let mut manifests = systems.manifests()?;
+    // Nobody is told by reading what became of it there.
+    manifests.participant("erp")?.as_object_mut().unwrap().remove("read");
+    manifests.participant("erp")?["write"]["onDelete"] = json!("Archive");
+    systems.apply(&manifests)?;
+    let worker = systems.fairlead("worker", |_| {})?;
+    worker.ready(SOON).await?;
+    let account = systems.salesforce.create(new_account("Back again", "DE-BACK")).await?;
+    wait_until("its customer", SOON, async || {
+        Ok(Seen::when(systems.netsuite.find("vatRegNumber", "DE-BACK").await.is_ok(), "not created"))
+    })
+    .await?;
+    let customer = text(&systems.netsuite.find("vatRegNumber", "DE-BACK").await?, "id");
+    systems.salesforce.delete(&account).await?;
+    holds(&systems.netsuite, &customer, "isInactive", "true").await?;
+    systems.salesforce.undelete(&account).await?;
+    holds(&systems.netsuite, &customer, "isInactive", "false").await?;
+    systems.salesforce.edit(&account, json!({"Phone": "+49 30 99"})).await?;
+    holds(&systems.netsuite, &customer, "phone", "+49 30 99").await?;
+    worker.ready(SOON).await?;
+    assert!(systems.open_letters(true).await?.is_empty());
+    worker.stop().await
+}
+
+#[tokio::test]
+async fn delete_that_is_taken_back_is_a_dead_letter_where_the_record_is_really_gone() -> anyhow::Result<()> {
+    let (systems, worker) = in_step_by(|manifests| {
+        manifests.participant("erp")?["write"]["onDelete"] = json!("Delete");
+        Ok(())
+    })
+    .await?;
+    let account = systems.salesforce.create(new_account("Back again", "DE-BACK")).await?;
+    systems.in_step(SOON).await?;
+    systems.salesforce.delete(&account).await?;
+    wait_until("the customer to be gone", SOON, async || {
+        Ok(Seen::when(systems.netsuite.find("vatRegNumber", "DE-BACK").await.is_err(), "still there"))
+    })
+    .await?;
+    polls(&systems.netsuite, 2).await?;
+    systems.salesforce.undelete(&account).await?;
+    let letters = wait_until("a dead letter", SOON, async || {
+        let letters = systems.open_letters(false).await?;
+        Ok(if letters.is_empty() { Seen::NotYet("none".into()) } else { Seen::Yes(letters) })
+    })
+    .await?;
+    assert_eq!((letters.len(), letters[0]["participant"].as_str()), (1, Some("erp")), "{letters:?}");
     worker.stop().await
 }
 

@@ -1,19 +1,25 @@
-//! The chart on a node: installed, killed, upgraded, uninstalled and installed again, with the quickstart kept in step all along.
+//! The chart on a node: installed, killed, upgraded, uninstalled and installed again, with the quickstart kept in step and served all along.
 //!
-//! The node runs on this machine, the two systems are simulators beside it, and what is installed is the image that `tools/image` builds.
+//! The node runs on this machine, the two systems and a token issuer beside it, and what is installed is the image that `tools/image` builds.
 //! It needs root, as `tests/src/node.rs` says; where that is missing, it fails with the words of what is.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use fairlead_gateway::issuer::{DevelopmentIssuer, Grant};
+use fairlead_model::SystemClock;
 use fairlead_tests::two_systems::{TwoSystems, text};
 use fairlead_tests::{Cluster, Seen, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 use tokio::process::Command;
+use tokio::task::AbortHandle;
 
 /// Long for anything that must come; a busy machine takes its time.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -23,6 +29,9 @@ const READY_AGAIN: Duration = Duration::from_secs(20);
 
 const QUICKSTART: &str = "north-america";
 
+/// The name under which clients know the gateway.
+const GATEWAY: &str = "api.acme.example";
+
 /// A cluster, two systems, and the quickstart filled in for them.
 struct Company {
     // Dropped first: whoever speaks to the systems goes before them.
@@ -30,6 +39,99 @@ struct Company {
     systems: TwoSystems,
     quickstart: TempDir,
     edits: u64,
+}
+
+#[allow(clippy::disallowed_methods, reason = "our own gateway and issuer, which bound their answers")]
+async fn body(answer: reqwest::Response) -> anyhow::Result<Vec<u8>> {
+    Ok(answer.bytes().await?.to_vec())
+}
+
+/// The contract of `examples/gateway` served by the release, and whoever calls it.
+struct Served {
+    issuer: DevelopmentIssuer,
+    /// Serves the issuer's keys where pods reach them.
+    keys: AbortHandle,
+    certificate: String,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.keys.abort();
+    }
+}
+
+impl Served {
+    /// Gives the gateway its certificate, and the quickstart the contract.
+    async fn prepare(company: &Company) -> anyhow::Result<Self> {
+        let issuer = DevelopmentIssuer::start(TcpListener::bind("127.0.0.1:0").await?, "fairlead", Arc::new(SystemClock))?;
+        let told = reqwest::Client::builder().no_proxy().build()?.get(issuer.jwks_uri()).send().await?.error_for_status()?;
+        let keys = body(told).await?;
+        let listener = TcpListener::bind((company.cluster.machine()?, 0)).await?;
+        let jwks = format!("http://{}/jwks.json", listener.local_addr()?);
+        let router = axum::Router::new().route("/jwks.json", axum::routing::get(async move || keys));
+        let keys = tokio::spawn(async move { axum::serve(listener, router).await }).abort_handle();
+
+        let contract = fs::read_to_string(repository().join("examples/gateway/customer-v1.yaml"))?;
+        let mut contract: Value = serde_saphyr::from_str(&contract)?;
+        contract["spec"]["security"]["issuers"][0]["issuer"] = json!(issuer.issuer());
+        contract["spec"]["security"]["issuers"][0]["jwksUri"] = json!(jwks);
+        let made = rcgen::generate_simple_self_signed([GATEWAY.to_owned()])?;
+        fs::write(company.quickstart.path().join("30-contract.yaml"), contract.to_string())?;
+        let certificate = made.cert.pem();
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": {"name": "gateway-tls", "namespace": "fairlead"},
+            "stringData": {"tls.crt": certificate, "tls.key": made.signing_key.serialize_pem()},
+        });
+        let applied = company.cluster.kubectl_with_input(["apply", "-f", "-"], &secret.to_string()).await?;
+        ensure!(applied.code == Some(0), "{applied}");
+        Ok(Self { issuer, keys, certificate })
+    }
+
+    fn token(&self, client: &str, scopes: &[&str]) -> String {
+        self.issuer.token(&Grant {
+            client_id: client.to_owned(),
+            scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
+            audience: "fairlead".to_owned(),
+            lifetime: Duration::from_secs(600),
+        })
+    }
+
+    /// Calls the gateway by its Service, as a client that trusts its certificate only.
+    async fn judge(&self, company: &Company) -> anyhow::Result<()> {
+        company.kubectl(&["wait", "-n", QUICKSTART, "--for=condition=Ready", "fcontract/customer-v1", "--timeout=60s"]).await?;
+        let service = company.object(&["service", "-n", "fairlead", "fairlead-gateway"]).await?;
+        let address: IpAddr = service["spec"]["clusterIP"].as_str().context("the Service has an address")?.parse()?;
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(10))
+            .tls_certs_only([reqwest::Certificate::from_pem(self.certificate.as_bytes())?])
+            .resolve(GATEWAY, (address, 443).into())
+            .build()?;
+        let url = format!("https://{GATEWAY}/sales/customer/v1");
+        let get = async |query: &str, token: Option<String>| {
+            let request = client.get(format!("{url}{query}"));
+            let answer = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth).send().await?;
+            anyhow::Ok((answer.status().as_u16(), body(answer).await?))
+        };
+        let office = || Some(self.token("back-office", &["customers.read", "customers.write"]));
+        let (status, page) = get("?limit=1", office()).await?;
+        let page: Value = serde_json::from_slice(&page)?;
+        ensure!(status == 200 && page["items"][0]["data"]["name"].is_string(), "{status}: {page}");
+        assert_eq!(get("?limit=1", None).await?.0, 401, "without a token");
+        assert_eq!(get("?limit=1", Some(self.token("back-office", &["customers.write"]))).await?.0, 403, "with another scope");
+        let shop = self.token("web-shop", &["customers.read"]);
+        let calls = (0..200).map(|_| get("?limit=1", Some(shop.clone())));
+        let told: Vec<u16> = futures::future::try_join_all(calls).await?.into_iter().map(|(status, _)| status).collect();
+        ensure!(told.contains(&429) && told.contains(&200) && told.iter().all(|told| matches!(told, 200 | 429)), "{told:?}");
+        let request = client.post(&url).bearer_auth(office().unwrap_or_default()).header("idempotency-key", "bad");
+        let answer = request.header("content-type", "application/json").body(r#"{"data":{"name":"","employees":-1}}"#).send().await?;
+        let status = answer.status().as_u16();
+        let problem: Value = serde_json::from_slice(&body(answer).await?)?;
+        let pointers: Vec<_> = problem["errors"].as_array().into_iter().flatten().map(|error| error["pointer"].clone()).collect();
+        ensure!(status == 400 && pointers.contains(&json!("/data/employees")), "{status}: {problem}");
+        Ok(())
+    }
 }
 
 fn repository() -> PathBuf {
@@ -192,11 +294,13 @@ fn kill_program(cluster: &Cluster, pod: &Value) -> anyhow::Result<()> {
 async fn the_chart_keeps_the_quickstart_in_step_through_deaths_upgrade_and_a_second_installation() -> anyhow::Result<()> {
     let mut company = Company::found().await?;
     let machine = format!("allowEndpoints={{{}/32}}", company.cluster.machine()?);
-    let values = ["--set", &machine, "--set", "secretNamespaces={north-america}", "--set", "createNamespaces=true"];
+    let everywhere = ["--set", &machine, "--set", "gateway.enabled=true", "--set", "gateway.tls.secretName=gateway-tls"];
+    let values = [everywhere.as_slice(), &["--set", "secretNamespaces={north-america}", "--set", "createNamespaces=true"]].concat();
 
     // Installed as a newcomer does, into a namespace that admits nothing but restricted pods.
     company.kubectl(&["create", "namespace", "fairlead"]).await?;
     company.kubectl(&["label", "namespace", "fairlead", "pod-security.kubernetes.io/enforce=restricted"]).await?;
+    let served = Served::prepare(&company).await?;
     company.release("install", &values).await?;
     let folder = company.quickstart.path().to_str().context("the folder")?.to_owned();
     company.kubectl(&["apply", "-f", &folder]).await?;
@@ -204,6 +308,7 @@ async fn the_chart_keeps_the_quickstart_in_step_through_deaths_upgrade_and_a_sec
     company.edits_arrive().await?;
     let created = company.creations().await?;
     assert_eq!(created, 40, "each of the 20 + 20 companies that one of them lacked");
+    served.judge(&company).await?;
 
     // The program dies with an edit on its way.
     let pod = company.pod().await?;
@@ -221,6 +326,7 @@ async fn the_chart_keeps_the_quickstart_in_step_through_deaths_upgrade_and_a_sec
     company.kubectl(&["delete", "pod", "-n", "fairlead", &name, "--force", "--grace-period=0"]).await?;
     let took = company.recovers(&pod, since).await?;
     println!("ready {took:?} after the pod was deleted by force");
+    served.judge(&company).await?;
 
     // A changed value replaces the pod.
     let pod = company.pod().await?;
@@ -238,8 +344,8 @@ async fn the_chart_keeps_the_quickstart_in_step_through_deaths_upgrade_and_a_sec
     company.edit().await?;
 
     // The second installation has no rights in the cluster, only in two namespaces, and goes on where the first one stopped.
-    let namespaced =
-        ["--set", &machine, "--set", "namespaces={north-america}", "--set", "crds.enabled=false", "--set", "rbac.aggregate=false"];
+    let few_rights = ["--set", "namespaces={north-america}", "--set", "crds.enabled=false", "--set", "rbac.aggregate=false"];
+    let namespaced = [everywhere.as_slice(), &few_rights].concat();
     let tenant = |namespace: &str| {
         let metadata = json!({"name": "tenant", "namespace": namespace});
         let everything = json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]});
@@ -265,5 +371,6 @@ async fn the_chart_keeps_the_quickstart_in_step_through_deaths_upgrade_and_a_sec
     company.integration_is_ready().await?;
     company.edits_arrive().await?;
     assert_eq!(company.creations().await?, created, "created again what was there");
+    served.judge(&company).await?;
     Ok(())
 }
