@@ -7,6 +7,7 @@ use crate::masks::Masks;
 use crate::program::{self, Participant, Program};
 use crate::shared::{ParticipantFacts, Shared, Surroundings, lock};
 use crate::source::Source;
+use fairlead_contract::Contract;
 use fairlead_model::report::{IntegrationReport, Lag, ParticipantReport, ParticipantState, Phase, Preview};
 use fairlead_model::unit::InitialLoad;
 use fairlead_model::{ErrorClass, ExternalId, RecordId, RemoteError};
@@ -68,6 +69,11 @@ impl Running {
     /// The unit that runs.
     pub(crate) fn unit(&self) -> &fairlead_model::unit::IntegrationUnit {
         &self.shared.program.unit
+    }
+
+    /// Its contract.
+    pub(crate) fn contract(&self) -> &Arc<Contract> {
+        &self.shared.program.contract
     }
 
     /// Which fields of a participant's records may be shown.

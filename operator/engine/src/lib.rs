@@ -50,7 +50,7 @@ use integration::Running;
 use metrics::Metrics;
 use program::Program;
 use shared::Surroundings;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -189,7 +189,17 @@ impl Engine {
             shared::lock(&self.running).remove(key);
             tracing::info!(integration = %key, "stopped");
         });
-        let wanted = units.integrations.iter().map(|(key, unit)| self.swap(running.get(key), key, unit));
+        // Integrations of one contract share it compiled, as their units share its schema; where that lies names it.
+        let schema = |unit: &IntegrationUnit| Arc::as_ptr(&unit.contract.schema).addr();
+        let contracts: HashMap<_, _> = running.values().map(|each| (schema(each.unit()), Arc::clone(each.contract()))).collect();
+        let contracts = &std::sync::Mutex::new(contracts);
+        let compile = move |unit: &Arc<IntegrationUnit>| {
+            let known = shared::lock(contracts).get(&schema(unit)).cloned();
+            let contract = known.map_or_else(|| Program::contract(unit), Ok)?;
+            shared::lock(contracts).insert(schema(unit), Arc::clone(&contract));
+            Program::with_contract(Arc::clone(unit), contract)
+        };
+        let wanted = units.integrations.iter().map(|(key, unit)| self.swap(running.get(key), key, unit, compile));
         tokio::join!(futures::future::join_all(gone), futures::future::join_all(wanted));
         for (key, policy) in &units.removed {
             if shared::lock(&self.forgotten).contains(key) {
@@ -205,13 +215,19 @@ impl Engine {
         }
     }
 
-    async fn swap(&self, before: Option<&Arc<Running>>, key: &ObjectKey, unit: &Arc<IntegrationUnit>) {
+    async fn swap(
+        &self,
+        before: Option<&Arc<Running>>,
+        key: &ObjectKey,
+        unit: &Arc<IntegrationUnit>,
+        compile: impl FnOnce(&Arc<IntegrationUnit>) -> Result<Program, String>,
+    ) {
         shared::lock(&self.forgotten).remove(key);
         if let Some(before) = before.filter(|before| before.unit().digest == unit.digest) {
             before.rejected(None);
             return;
         }
-        match Program::compile(Arc::clone(unit)) {
+        match compile(unit) {
             Err(why) => {
                 tracing::error!(integration = %key, %why, "unit does not compile; the last good one goes on");
                 match before {

@@ -15,8 +15,8 @@ use std::sync::Arc;
 pub struct Program {
     /// Its source.
     pub unit: Arc<IntegrationUnit>,
-    /// Its contract.
-    pub contract: Contract,
+    /// Its contract, which Integrations of one contract share.
+    pub contract: Arc<Contract>,
     /// Its participants, in the unit's order.
     pub participants: Vec<Participant>,
 }
@@ -49,9 +49,25 @@ impl Program {
     /// # Errors
     /// What cannot be compiled, for people.
     pub fn compile(unit: Arc<IntegrationUnit>) -> Result<Self, String> {
-        let contract = Contract::compile(&unit.contract.schema).map_err(|findings| {
+        let contract = Self::contract(&unit)?;
+        Self::with_contract(unit, contract)
+    }
+
+    /// Compiles a unit's contract.
+    ///
+    /// # Errors
+    /// What cannot be compiled, for people.
+    pub fn contract(unit: &IntegrationUnit) -> Result<Arc<Contract>, String> {
+        Contract::compile(&unit.contract.schema).map(Arc::new).map_err(|findings| {
             format!("contract {}: {}", unit.contract.object, findings.first().map_or("invalid", |f| f.message.as_str()))
-        })?;
+        })
+    }
+
+    /// Compiles a unit whose contract is compiled.
+    ///
+    /// # Errors
+    /// What cannot be compiled, for people.
+    pub fn with_contract(unit: Arc<IntegrationUnit>, contract: Arc<Contract>) -> Result<Self, String> {
         let participants = unit
             .participants
             .iter()

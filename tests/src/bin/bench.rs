@@ -3,7 +3,8 @@
 //! Each round measures two things, one after the other, so that whatever drifts drifts in both:
 //! - *first load*: two simulators in other processes, half of whose companies are the same; `fairlead run` brings them in step, from its
 //!   start until it is Ready with empty lanes. Its CPU is the kernel's account of the process (user and system time, as getrusage(2) tells
-//!   it, to a hundredth of a second), its memory the resident set: at its peak while it loads, and when nothing has moved for a while.
+//!   it, to a hundredth of a second), its memory the resident set: at its peak while it loads, and when nothing has moved for a while. In the
+//!   last round it goes on until the lag window of its systems has passed: before, each poll reads again all that was just written.
 //! - *change to Programmed*: `fairlead operator` on a control plane with many paused Integrations, of which ten a second are edited; from
 //!   just before the request that edits one until a watch shows `Programmed` for that generation.
 
@@ -27,6 +28,8 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_secs(1800);
 /// So long nothing moves before the idle memory is read.
 const REST: Duration = Duration::from_secs(10);
+/// The longest lag of the built-in definitions, and a little: for so long after a load, each poll reads all of it again.
+const LAG_WINDOW: Duration = Duration::from_secs(310);
 /// Between two edits of Integrations.
 const EDIT_EVERY: Duration = Duration::from_millis(100);
 /// The unit in which Linux tells a process's times, on every architecture that Fairlead runs on.
@@ -73,7 +76,7 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
     let mut table = Table::default();
     for round in 1..=cli.rounds {
         say(&format!("round {round} of {}: first load", cli.rounds));
-        first_load(cli, u64::try_from(round)?, &mut table).await?;
+        first_load(cli, u64::try_from(round)?, round == cli.rounds, &mut table).await?;
         if let Some(assets) = &cli.assets {
             say(&format!("round {round} of {}: change to Programmed", cli.rounds));
             programmed(cli, &Assets::at(assets)?, &mut table).await?;
@@ -106,13 +109,13 @@ impl Table {
     fn print(&self, cli: &Cli) {
         let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
         println!("{} records in each of two systems, {} Integrations, {cores} cores", cli.records, cli.integrations);
-        println!("| {:<44} | {:>9} | {:>17} | unit", "measured", "median", "spread");
-        println!("|{:-<46}|{:->11}|{:->19}|-----", "", "", "");
+        println!("| {:<46} | {:>9} | {:>17} | unit", "measured", "median", "spread");
+        println!("|{:-<48}|{:->11}|{:->19}|-----", "", "", "");
         for (what, unit, values) in &self.rows {
             let mut sorted = values.clone();
             sorted.sort_unstable();
             let (least, most) = (sorted.first().copied().unwrap_or(0), sorted.last().copied().unwrap_or(0));
-            println!("| {what:<44} | {:>9} | {:>17} | {unit}", percentile(&sorted, 50), format!("{least} .. {most}"));
+            println!("| {what:<46} | {:>9} | {:>17} | {unit}", percentile(&sorted, 50), format!("{least} .. {most}"));
         }
     }
 }
@@ -149,7 +152,7 @@ fn micros(duration: Duration) -> u64 {
 
 // ---- first load -------------------------------------------------------------------------------------------------------------------------
 
-async fn first_load(cli: &Cli, seed: u64, table: &mut Table) -> anyhow::Result<()> {
+async fn first_load(cli: &Cli, seed: u64, is_last: bool, table: &mut Table) -> anyhow::Result<()> {
     let systems = TwoSystems::start(seed, (0, cli.records), (cli.records / 2, cli.records)).await?;
     let started = Instant::now();
     let worker = systems.fairlead("worker", |_| {})?;
@@ -166,9 +169,16 @@ async fn first_load(cli: &Cli, seed: u64, table: &mut Table) -> anyhow::Result<(
     table.add("memory at full rate (peak resident set)", "MiB", memory_mib(pid, "VmHWM")?);
     tokio::time::sleep(REST).await;
     table.add("memory idle (resident set)", "MiB", memory_mib(pid, "VmRSS")?);
-    let before = cpu_micros(pid)?;
-    tokio::time::sleep(REST).await;
-    table.add("CPU idle, polling both systems every second", "µs/s", (cpu_micros(pid)? - before) / REST.as_secs());
+    let rests = async || {
+        let before = cpu_micros(pid)?;
+        tokio::time::sleep(REST).await;
+        anyhow::Ok((cpu_micros(pid)? - before) / REST.as_secs())
+    };
+    table.add("CPU polling each second, all in the lag window", "µs/s", rests().await?);
+    if is_last {
+        tokio::time::sleep(LAG_WINDOW).await;
+        table.add("CPU polling each second, lag window empty", "µs/s", rests().await?);
+    }
     worker.stop().await
 }
 
