@@ -76,7 +76,8 @@ impl Check {
             Output::Human => {
                 for line in &lines {
                     let mark = if line.severity == Severity::Error { String::new() } else { format!("{}: ", line.severity) };
-                    println!("{}: {}: {mark}{} [{}]", line.file, line.resource, line.text, line.reason);
+                    let of = if line.resource.is_empty() { String::new() } else { format!("{}: ", line.resource) };
+                    println!("{}: {of}{mark}{} [{}]", line.file, line.text, line.reason);
                 }
                 println!(
                     "{} resources in {} files: {errors} errors, {} other findings",

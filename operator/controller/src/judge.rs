@@ -63,6 +63,8 @@ pub(crate) struct Judge {
     next_check: BTreeMap<Key, Timestamp>,
     stale: BTreeSet<Key>,
     reports: Arc<Reports>,
+    /// When the runtime last spoke at all.
+    heard_at: Option<Timestamp>,
 }
 
 impl Judge {
@@ -92,7 +94,7 @@ impl Judge {
 
     /// The runtime has reported: what it says anew is to be judged again; after a silence everything, for that was judged too.
     pub(crate) fn reported(&mut self, reports: Arc<Reports>, planned: &Planned, config: &Config) {
-        if self.heard_at().is_some_and(|before| reports.at.since(before) >= config.silent_after) {
+        if self.heard_at.is_some_and(|before| reports.at.since(before) >= config.silent_after) {
             self.stale.extend(planned.verdicts().map(|verdict| (verdict.kind, verdict.object.clone())));
         }
         for object in planned.connectors.keys() {
@@ -113,7 +115,13 @@ impl Judge {
                 self.stale.insert((Kind::ApiContract, object.clone()));
             }
         }
+        self.heard_at = (reports.at > Timestamp(0)).then_some(reports.at);
         self.reports = reports;
+    }
+
+    /// When the runtime last spoke, by the clock as it stands now: one that was stepped since must not make a report of a moment ago look old.
+    pub(crate) fn heard(&mut self, at: Timestamp) {
+        self.heard_at = Some(at);
     }
 
     /// When the passing of time alone asks for a judgement.
@@ -136,13 +144,13 @@ impl Judge {
                 Kind::ApiContract => {
                     let previous = previous.and_then(|status| if let Status::ApiContract(status) = status { Some(status) } else { None });
                     let report = self.reports.routes.get(&ObjectKey::from(&key.1));
-                    let judged = contract_status(verdict, Heard { report, at: self.heard_at() }, previous, moment, config);
+                    let judged = contract_status(verdict, Heard { report, at: self.heard_at }, previous, moment, config);
                     (Status::ApiContract(judged.status.bounded()), judged.next_check)
                 }
                 Kind::Connector => {
                     let previous = previous.and_then(|status| if let Status::Connector(status) = status { Some(status) } else { None });
                     let report = self.reports.connectors.get(&ObjectKey::from(&key.1));
-                    let judged = connector_status(verdict, Heard { report, at: self.heard_at() }, previous, moment, config);
+                    let judged = connector_status(verdict, Heard { report, at: self.heard_at }, previous, moment, config);
                     let status = judged.status.bounded();
                     if self.connectors.get(&key.1) != Some(&status) {
                         stale.extend(verdict.used_by.iter().map(|user| (Kind::Integration, user.clone())));
@@ -153,7 +161,7 @@ impl Judge {
                 Kind::Integration => {
                     let previous = previous.and_then(|status| if let Status::Integration(status) = status { Some(status) } else { None });
                     let report = self.reports.integrations.get(&ObjectKey::from(&key.1));
-                    let heard = Heard { report, at: self.heard_at() };
+                    let heard = Heard { report, at: self.heard_at };
                     let judged = integration_status(verdict, heard, &self.connectors, previous, moment, config);
                     (Status::Integration(judged.status.bounded()), judged.next_check)
                 }
@@ -166,11 +174,6 @@ impl Judge {
             judged.push(key);
         }
         judged
-    }
-
-    /// When the runtime last spoke at all.
-    fn heard_at(&self) -> Option<Timestamp> {
-        (self.reports.at > Timestamp(0)).then_some(self.reports.at)
     }
 }
 

@@ -145,6 +145,8 @@ struct Pass {
     units: Arc<Units>,
     apply: watch::Sender<Arc<Units>>,
     reports: watch::Receiver<Arc<Reports>>,
+    /// How old the last report was when it came, and when that was.
+    heard: Option<(Duration, Instant)>,
     judge: Judge,
     writer: Writer,
     events: Events,
@@ -175,6 +177,7 @@ impl Pass {
             units: Arc::default(),
             apply,
             reports: runtime.reports(),
+            heard: None,
             judge: Judge::default(),
             writer: Writer::new(client, Arc::clone(&clock), Arc::clone(&metrics), settings.plan.clone()),
             events,
@@ -334,6 +337,7 @@ impl Pass {
     fn reported(&mut self) {
         let reports = Arc::clone(&self.reports.borrow_and_update());
         self.metrics.reported(reports.at.0 / 1000);
+        self.heard = (reports.at > Timestamp(0)).then(|| (self.clock.now().since(reports.at), Instant::now()));
         // What a runtime has forgotten need not be told to it again.
         for key in &reports.forgotten {
             if self.units.removed.contains_key(key) {
@@ -362,6 +366,9 @@ impl Pass {
         }
         let started = Instant::now();
         let moment = Moment { now: self.clock.now(), listening_since: self.listening_since };
+        if let Some((age, came)) = self.heard {
+            self.judge.heard(moment.now.before(age + came.elapsed()));
+        }
         let judged = self.judge.judge(&self.planned, &self.cache, moment, &self.config);
         let Some(each) = u32::try_from(judged.len()).ok().and_then(|count| started.elapsed().checked_div(count)) else { return };
         for key in judged {

@@ -32,7 +32,7 @@ impl Counts {
 #[derive(Clone)]
 pub(crate) struct Look {
     /// When it ended. While the store hangs, this stands still, and with it what is reported.
-    pub(crate) at: Timestamp,
+    pub(crate) at: Instant,
     /// What was seen; none before the first.
     pub(crate) seen: Option<Result<Arc<Counts>, StoreError>>,
 }
@@ -44,7 +44,7 @@ pub(crate) async fn look_forever(store: Arc<dyn Store>, clock: Arc<dyn Clock>, t
         let began = Instant::now();
         let seen = look(&*store, clock.now(), last.take()).await;
         last = seen.as_ref().ok().cloned();
-        tell.send_replace(Look { at: clock.now(), seen: Some(seen) });
+        tell.send_replace(Look { at: Instant::now(), seen: Some(seen) });
         tokio::select! {
             () = tell.closed() => return,
             // A long lane takes long to count; it is not counted all the time.

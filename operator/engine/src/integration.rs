@@ -201,7 +201,9 @@ async fn prepare(shared: &Shared) -> Result<(), StoreError> {
         // A target that is new here has everything before it; on a first apply there is nothing yet.
         let write_changed = before.as_ref().and_then(|b| b.get("write")) != Some(&table["write"]);
         if participant.writable() && (write_changed || owners_changed) {
-            tracing::info!(integration = %shared.realm, target = %name, "write rows changed: known records are compared again");
+            if before.is_some() {
+                tracing::info!(integration = %shared.realm, target = %name, "write rows changed: known records are compared again");
+            }
             enqueue_all(shared, name, Origin::Remap).await?;
         }
         if before.as_ref() != Some(&table) {

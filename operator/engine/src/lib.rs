@@ -54,6 +54,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long somebody waits who looks at a page of a business system without a lease.
@@ -115,7 +116,7 @@ impl Engine {
     #[must_use]
     pub fn start(config: Config) -> Self {
         let connectors = Arc::new(Connectors::new(config.secrets, config.endpoints, Arc::clone(&config.clock)));
-        let (tell, looks) = watch::channel(Look { at: config.clock.now(), seen: None });
+        let (tell, looks) = watch::channel(Look { at: Instant::now(), seen: None });
         tokio::spawn(counts::look_forever(Arc::clone(&config.store), Arc::clone(&config.clock), tell));
         let around = Surroundings {
             looks,
@@ -279,7 +280,8 @@ impl Publisher {
         let connectors = self.around.connectors.reports();
         self.around.metrics.connectors(&connectors);
         Reports {
-            at: self.around.looks.borrow().at,
+            // Its age is what counts, and a wall clock may be stepped.
+            at: self.around.clock.now().before(self.around.looks.borrow().at.elapsed()),
             connectors,
             routes: BTreeMap::new(),
             integrations,

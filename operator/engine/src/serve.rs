@@ -703,7 +703,7 @@ mod tests {
         let connectors = Connectors::new(Arc::new(NoSecrets), EndpointPolicy::default(), Arc::new(SystemClock));
         let around = Surroundings {
             store: Arc::new(SqliteStore::open_in_memory().unwrap()),
-            looks: tokio::sync::watch::channel(crate::counts::Look { at: fairlead_model::Timestamp(0), seen: None }).1,
+            looks: tokio::sync::watch::channel(crate::counts::Look { at: tokio::time::Instant::now(), seen: None }).1,
             connectors: Arc::new(connectors),
             clock: Arc::new(SystemClock),
             metrics: Arc::default(),

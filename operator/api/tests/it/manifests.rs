@@ -125,6 +125,15 @@ fn several_documents_in_one_file_are_read_and_others_are_left_to_others() {
 }
 
 #[test]
+fn what_is_no_yaml_is_told_with_its_line_and_without_a_field() {
+    let told = manifest::from_yaml("a:\n\t- b\n").unwrap_err().to_string();
+    assert!(
+        told.starts_with("is not YAML (") && told.contains("line 2") && told.ends_with("; correct the text at the place named"),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_schema_beyond_its_limit_is_refused() {
     let (_, mut manifest) = samples().into_iter().find(|(name, _)| name == "apicontract.yaml").unwrap();
     manifest["spec"]["schema"]["description"] = json!("x".repeat(256 * 1024));

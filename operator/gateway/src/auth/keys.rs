@@ -209,7 +209,7 @@ impl KeySet {
         if let Found::Key { .. } = found {
             return found;
         }
-        self.refresh(Some(seen.generation)).await;
+        self.refresh(Some((id, algorithm))).await;
         self.look(&self.state.load(), id, algorithm)
     }
 
@@ -225,12 +225,14 @@ impl KeySet {
         }
     }
 
-    /// Fetches, unless (for an unknown key) others did so just now or meanwhile changed the generation that was `seen`.
-    async fn refresh(&self, seen: Option<u64>) {
+    /// Fetches, unless (for a key that was `missing`) others have just done so, or brought that key while this one waited for its turn. What they
+    /// brought may be older than the key: a fetch that began before it was published is none for it.
+    async fn refresh(&self, missing: Option<(Option<&str>, Algorithm)>) {
         let mut last = self.last_attempt.lock().await;
         let now = self.clock.now();
-        if let Some(seen) = seen
-            && (self.generation() != seen || last.is_some_and(|last| now.since(last) < self.options.min_between))
+        if let Some((id, algorithm)) = missing
+            && (matches!(self.look(&self.state.load(), id, algorithm), Found::Key { .. })
+                || last.is_some_and(|last| now.since(last) < self.options.min_between))
         {
             return;
         }

@@ -164,6 +164,34 @@ async fn an_unknown_key_makes_one_fetch_however_many_ask() {
 }
 
 #[tokio::test]
+async fn a_fetch_that_began_before_a_key_was_published_is_none_for_that_key() {
+    let world = World::new().await;
+    assert_eq!(world.get(PATH).await.status, 200);
+    world.clock.advance(Duration::from_secs(60));
+    let (second, third) = (Signer::new("second"), Signer::new("third"));
+    let fetches = || world.keys.fetches.load(Ordering::SeqCst);
+    let before = fetches();
+    world.keys.publish(&keys_uri(), &[&second]);
+    let held = world.keys.way.write().await;
+    let late = async {
+        while fetches() == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        world.keys.publish(&keys_uri(), &[&second, &third]);
+        world.clock.advance(Duration::from_secs(11));
+        let release = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            drop(held);
+        };
+        let token = third.sign(&third.header(), &world.claims());
+        tokio::join!(world.get_with(&token), release).0
+    };
+    let token = second.sign(&second.header(), &world.claims());
+    let (early, late) = tokio::join!(world.get_with(&token), late);
+    assert_eq!((early.status.as_u16(), late.status.as_u16(), fetches() - before), (200, 200, 2));
+}
+
+#[tokio::test]
 async fn a_rotated_key_is_found_and_the_old_ones_tokens_are_forgotten() {
     let world = World::new().await;
     let old = world.token();
