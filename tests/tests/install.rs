@@ -19,7 +19,6 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::process::Command;
-use tokio::task::AbortHandle;
 
 /// Long for anything that must come; a busy machine takes its time.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -49,32 +48,18 @@ async fn body(answer: reqwest::Response) -> anyhow::Result<Vec<u8>> {
 /// The contract of `examples/gateway` served by the release, and whoever calls it.
 struct Served {
     issuer: DevelopmentIssuer,
-    /// Serves the issuer's keys where pods reach them.
-    keys: AbortHandle,
     certificate: String,
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.keys.abort();
-    }
 }
 
 impl Served {
     /// Gives the gateway its certificate, and the quickstart the contract.
     async fn prepare(company: &Company) -> anyhow::Result<Self> {
-        let issuer = DevelopmentIssuer::start(TcpListener::bind("127.0.0.1:0").await?, "fairlead", Arc::new(SystemClock))?;
-        let told = reqwest::Client::builder().no_proxy().build()?.get(issuer.jwks_uri()).send().await?.error_for_status()?;
-        let keys = body(told).await?;
         let listener = TcpListener::bind((company.cluster.machine()?, 0)).await?;
-        let jwks = format!("http://{}/jwks.json", listener.local_addr()?);
-        let router = axum::Router::new().route("/jwks.json", axum::routing::get(async move || keys));
-        let keys = tokio::spawn(async move { axum::serve(listener, router).await }).abort_handle();
-
+        let issuer = DevelopmentIssuer::simulate(listener, "fairlead", Arc::new(SystemClock))?;
         let contract = fs::read_to_string(repository().join("examples/gateway/customer-v1.yaml"))?;
         let mut contract: Value = serde_saphyr::from_str(&contract)?;
         contract["spec"]["security"]["issuers"][0]["issuer"] = json!(issuer.issuer());
-        contract["spec"]["security"]["issuers"][0]["jwksUri"] = json!(jwks);
+        contract["spec"]["security"]["issuers"][0]["jwksUri"] = json!(issuer.jwks_uri());
         let made = rcgen::generate_simple_self_signed([GATEWAY.to_owned()])?;
         fs::write(company.quickstart.path().join("30-contract.yaml"), contract.to_string())?;
         let certificate = made.cert.pem();
@@ -85,7 +70,7 @@ impl Served {
         });
         let applied = company.cluster.kubectl_with_input(["apply", "-f", "-"], &secret.to_string()).await?;
         ensure!(applied.code == Some(0), "{applied}");
-        Ok(Self { issuer, keys, certificate })
+        Ok(Self { issuer, certificate })
     }
 
     fn token(&self, client: &str, scopes: &[&str]) -> String {

@@ -6,7 +6,8 @@
 //! curl -d grant_type=client_credentials -d client_id=web-shop -d scope=customers.read http://127.0.0.1:8090/token
 //! ```
 //!
-//! Its key is made at start and kept nowhere. It listens on loopback only and refuses anything else: whoever reaches it, is whoever they say.
+//! Its key is made at start and kept nowhere. Whoever reaches it, is whoever they say: beside a running Fairlead it listens on loopback only and
+//! refuses anything else. [`DevelopmentIssuer::simulate`] is for a test cluster whose pods must reach it.
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use axum::extract::State;
@@ -89,7 +90,7 @@ impl SigningKey {
 }
 
 impl DevelopmentIssuer {
-    /// Starts it on `listener`. Tokens are for `audience` unless the client asks for another.
+    /// Starts it on `listener`, a loopback address. Tokens are for `audience` unless the client asks for another.
     ///
     /// # Errors
     /// The listener is reachable from elsewhere, or no key can be made.
@@ -98,6 +99,15 @@ impl DevelopmentIssuer {
         if !address.ip().is_loopback() {
             return Err(IssuerError::NotLoopback(address));
         }
+        Self::simulate(listener, audience, clock)
+    }
+
+    /// Starts it on `listener` wherever that is, as a stand-in for a company's authorization server in a test.
+    ///
+    /// # Errors
+    /// No key can be made.
+    pub fn simulate(listener: TcpListener, audience: &str, clock: Arc<dyn Clock>) -> Result<Self, IssuerError> {
+        let address = listener.local_addr()?;
         let keys = Mutex::new(vec![SigningKey::generate()?]);
         let inner = Arc::new(Inner { issuer: format!("http://{address}"), audience: audience.to_owned(), clock, keys });
         let router = Router::new()
