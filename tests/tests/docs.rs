@@ -1,7 +1,7 @@
 //! The snippets and links of README and docs/ are true.
 //!
 //! YAML snippets are judged by `fairlead check`: whole manifests as they stand; those marked `yaml row=PARTICIPANT` are rows, put into the
-//! quickstart's Integration first. Shell snippets marked `sh run` are run in a folder that holds the repository's examples; in all others
+//! quickstart's Integration first; those marked `yaml spec` are a part of its spec. Shell snippets marked `sh run` are run in a folder that holds the repository's examples; in all others
 //! every `fairlead` line must name a command and flags that exist. Relative links must lead to a file.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -103,7 +103,15 @@ async fn every_yaml_snippet_is_what_the_operator_would_accept() -> anyhow::Resul
     assert!(found.len() >= 7, "the pages have YAML snippets: {}", found.len());
     for snippet in found {
         let page = snippet.page.display();
-        match snippet.info.split_whitespace().nth(1).and_then(|mark| mark.strip_prefix("row=")) {
+        let mark = snippet.info.split_whitespace().nth(1);
+        if mark == Some("spec") {
+            let mut documents = quickstart()?;
+            let part: serde_json::Map<String, Value> = serde_saphyr::from_str(&snippet.text).context("a part of a spec")?;
+            integration(&mut documents)?["spec"].as_object_mut().context("no spec")?.extend(part);
+            check(&manifests(&documents), &format!("{page}: a part of an Integration's spec")).await?;
+            continue;
+        }
+        match mark.and_then(|mark| mark.strip_prefix("row=")) {
             None => check(&snippet.text, &format!("{page}: a whole manifest (or say which part it is)")).await?,
             Some(participant) => {
                 let manifest = with_rows(participant, &snippet.text).with_context(|| format!("{page}: {}", snippet.text))?;
@@ -117,18 +125,30 @@ async fn every_yaml_snippet_is_what_the_operator_would_accept() -> anyhow::Resul
 /// The quickstart with these rows in the participant's table, in place of its own for the same fields.
 fn with_rows(participant: &str, rows: &str) -> anyhow::Result<String> {
     let rows: Vec<Value> = serde_saphyr::from_str(rows).context("rows are a list")?;
+    let mut documents = quickstart()?;
+    let participants = integration(&mut documents)?["spec"]["sync"]["participants"].as_array_mut().context("no participants")?;
+    let wanted = participants.iter_mut().find(|each| each["name"] == participant).context("no such participant")?;
+    let fields = wanted["fields"].as_array_mut().context("no fields")?;
+    fields.retain(|field| !rows.iter().any(|row| row["canonical"] == field["canonical"] || row["native"] == field["native"]));
+    fields.extend(rows);
+    Ok(manifests(&documents))
+}
+
+fn quickstart() -> anyhow::Result<Vec<Value>> {
     let mut documents = Vec::new();
     for file in ["10-definitions.yaml", "20-connectors.yaml", "30-contract.yaml", "40-integration.yaml"] {
         let text = fs::read_to_string(repository().join("examples/quickstart").join(file))?;
         documents.extend(serde_saphyr::from_multiple::<Value>(&text)?);
     }
-    let integration = documents.iter_mut().find(|document| document["kind"] == "Integration").context("no Integration")?;
-    let participants = integration["spec"]["sync"]["participants"].as_array_mut().context("no participants")?;
-    let wanted = participants.iter_mut().find(|each| each["name"] == participant).context("no such participant")?;
-    let fields = wanted["fields"].as_array_mut().context("no fields")?;
-    fields.retain(|field| !rows.iter().any(|row| row["canonical"] == field["canonical"] || row["native"] == field["native"]));
-    fields.extend(rows);
-    Ok(documents.iter().map(|document| format!("---\n{document}\n")).collect())
+    Ok(documents)
+}
+
+fn integration(documents: &mut [Value]) -> anyhow::Result<&mut Value> {
+    documents.iter_mut().find(|document| document["kind"] == "Integration").context("no Integration")
+}
+
+fn manifests(documents: &[Value]) -> String {
+    documents.iter().map(|document| format!("---\n{document}\n")).collect()
 }
 
 #[tokio::test]

@@ -79,6 +79,9 @@ pub struct IntegrationSpec {
     /// How changes are delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<Delivery>,
+    /// When what the systems hold is compared, record by record, with what was read from them and written to them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconcile: Option<Reconcile>,
     /// Running (when left out) or Paused: neither reads nor writes; what is in flight settles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<RunState>,
@@ -359,6 +362,54 @@ pub struct Retry {
     pub max: Option<Duration>,
 }
 
+/// When what the systems hold is compared with what was read from them and written to them, and what becomes of differences.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Reconcile {
+    /// When.
+    pub schedule: CronSchedule,
+    /// What becomes of differences: Report (when left out) or Repair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<ReconcilePolicy>,
+    /// More differences than this share of the live records, in percent (5 when left out), are reported and not repaired. So few as 10
+    /// are always repaired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub max_repair_percent: Option<i32>,
+}
+
+/// A cron expression in a time zone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CronSchedule {
+    /// Minute, hour, day of month, month and day of week, such as 0 2 * * *.
+    #[schemars(length(min = 1, max = 128))]
+    pub cron: String,
+    /// The IANA time zone, such as Europe/Berlin (UTC when left out).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: Option<String>,
+}
+
+impl CronSchedule {
+    /// The time zone.
+    pub fn time_zone(&self) -> &str {
+        self.time_zone.as_deref().unwrap_or("UTC")
+    }
+}
+
+impl Reconcile {
+    /// What becomes of differences.
+    pub fn policy(&self) -> ReconcilePolicy {
+        self.policy.unwrap_or_default()
+    }
+
+    /// The largest share of the live records that may be repaired, in percent.
+    pub fn max_repair_percent(&self) -> u32 {
+        percent(self.max_repair_percent, 5)
+    }
+}
+
 macro_rules! choice {
     ($(#[$meta:meta])* $name:ident { $(#[$first_meta:meta])* $first:ident $(, $(#[$variant_meta:meta])* $variant:ident)* $(,)? }) => {
         $(#[$meta])*
@@ -379,6 +430,15 @@ choice! {
         Running,
         /// It neither reads nor writes.
         Paused,
+    }
+}
+choice! {
+    /// What becomes of differences that a reconciliation finds: Report or Repair.
+    ReconcilePolicy {
+        /// They are counted in status.
+        Report,
+        /// They are put right as well.
+        Repair,
     }
 }
 choice! {
@@ -600,6 +660,9 @@ pub struct IntegrationStatus {
     /// The wave of changes that waits for a person, while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<GuardStatus>,
+    /// What the last reconciliation found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconciliation: Option<ReconciliationStatus>,
 }
 
 /// How far behind the systems are.
@@ -722,6 +785,56 @@ pub struct GuardStatus {
     /// The live records of which the percentages are taken.
     #[schemars(range(min = 0))]
     pub live: i64,
+}
+
+/// What the last reconciliation found. What was on its way at the time, and what is a dead letter, is no difference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReconciliationStatus {
+    /// When it ended.
+    pub at: Time,
+    /// How it ended: InStep, Repaired, Drifted, ThresholdExceeded or Incomplete.
+    pub outcome: ReconciliationOutcome,
+    /// Records that were compared, once per system.
+    #[schemars(range(min = 0))]
+    pub compared: i64,
+    /// Records that should be in a system and are not.
+    #[schemars(range(min = 0))]
+    pub missing: i64,
+    /// Records that hold other values in a system than were read from it, or than they should.
+    #[schemars(range(min = 0))]
+    pub different: i64,
+    /// Records of a system that were never read.
+    #[schemars(range(min = 0))]
+    pub unread: i64,
+    /// Records that a system does not show any more, and that were not read as deleted.
+    #[schemars(range(min = 0))]
+    pub gone: i64,
+    /// Differences that were put on their way to be put right.
+    #[schemars(range(min = 0))]
+    pub repaired: i64,
+    /// The end of the last one after which nothing was left to put right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success_time: Option<Time>,
+    /// Why it is incomplete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = MAX_TEXT))]
+    pub message: Option<String>,
+}
+
+/// How a reconciliation ended: InStep, Repaired, Drifted, ThresholdExceeded or Incomplete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ReconciliationOutcome {
+    /// No differences.
+    InStep,
+    /// Differences were found and are being put right.
+    Repaired,
+    /// Differences were found and left, as the policy says.
+    Drifted,
+    /// More differences were found than may be put right without a person.
+    ThresholdExceeded,
+    /// Not everything could be compared.
+    Incomplete,
 }
 
 impl ConditionedStatus for IntegrationStatus {

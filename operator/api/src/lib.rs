@@ -51,10 +51,10 @@ pub use contract::{
 pub use crd::{crds, crds_yaml};
 pub use duration::Duration;
 pub use integration::{
-    DeletionPolicy, Delivery, EffectiveRetry, FieldRow, Guard, GuardStatus, InitialLoad, Integration, IntegrationSpec, IntegrationStatus,
-    LagBucket, LagStatus, LedgerStatus, OnAmbiguous, OnDelete, OnError, OnForeignEdit, OnLeave, OnMerge, OwnershipRule, Participant,
-    ParticipantState, ParticipantStatus, Poll, PreviewStatus, ReadSpec, Reference, Retry, RunState, SyncSpec, Tie, ValuePair, WriteKey,
-    WriteSpec,
+    CronSchedule, DeletionPolicy, Delivery, EffectiveRetry, FieldRow, Guard, GuardStatus, InitialLoad, Integration, IntegrationSpec,
+    IntegrationStatus, LagBucket, LagStatus, LedgerStatus, OnAmbiguous, OnDelete, OnError, OnForeignEdit, OnLeave, OnMerge, OwnershipRule,
+    Participant, ParticipantState, ParticipantStatus, Poll, PreviewStatus, ReadSpec, Reconcile, ReconcilePolicy, ReconciliationOutcome,
+    ReconciliationStatus, Reference, Retry, RunState, SyncSpec, Tie, ValuePair, WriteKey, WriteSpec,
 };
 pub use manifest::{Kind, Resource};
 pub use reasons::Reason;

@@ -225,6 +225,10 @@ reasons! {
         "Some records could not be handled and wait for a person. Everything else goes on.",
         "A later good version of the record, a corrected mapping, or an edit closes a dead letter.",
         "kubectl exec -n fairlead-system deployment/fairlead -- fairlead dead-letters list";
+    DriftFound User
+        "The last reconciliation found differences between the systems and what is known of them, and left them.",
+        "Set spec.reconcile.policy to Repair, or raise maxRepairPercent if so many are right; spec.sync.resync with a new value repairs everything now.",
+        "kubectl get fint NAME -n NAMESPACE -o jsonpath='{.status.reconciliation}'";
     ValidationFailed User
         "A record does not fit the contract's schema, or the system refuses its values; the message names the field.",
         "Correct the record at its source, or the mapping.",

@@ -6,6 +6,7 @@ use crate::lane::Lane;
 use crate::masks::Masks;
 use crate::program::{self, Participant, Program};
 use crate::shared::{ParticipantFacts, Shared, Surroundings, lock};
+use crate::reconcile;
 use crate::source::Source;
 use fairlead_contract::Contract;
 use fairlead_model::report::{IntegrationReport, Lag, ParticipantReport, ParticipantState, Phase, Preview};
@@ -55,6 +56,7 @@ impl Running {
             participants,
             live: AtomicU64::new(0),
             guard: Mutex::default(),
+            reconciliation: Mutex::default(),
             last_error: Mutex::default(),
             store_error: Mutex::default(),
         });
@@ -129,6 +131,7 @@ async fn run(shared: Arc<Shared>, tasks: TaskTracker) {
             tasks.spawn(Lane::new(Arc::clone(&shared), index).run());
         }
     }
+    tasks.spawn(reconcile::run(shared));
 }
 
 /// Does one thing, again until the store lets it; `false` when the Integration stops before that.
@@ -447,6 +450,9 @@ async fn observe(shared: &Shared, report: &Mutex<IntegrationReport>, counts: &Co
         tracing::error!(integration = %shared.realm, ?books, sources = ?snapshot.sources, "the ledger does not add up");
     }
     shared.around.metrics.standing(&shared.realm, &participants, lag, snapshot);
+    if let Some(last) = &*lock(&shared.reconciliation) {
+        shared.around.metrics.reconciled(&shared.realm, last);
+    }
 
     let mut report = lock(report);
     report.phase = phase;
@@ -457,6 +463,7 @@ async fn observe(shared: &Shared, report: &Mutex<IntegrationReport>, counts: &Co
     report.balanced = balanced;
     report.preview = seen.preview.as_ref().map(|last| last.preview);
     report.guard.clone_from(&lock(&shared.guard));
+    report.reconciliation.clone_from(&lock(&shared.reconciliation));
     Ok(())
 }
 

@@ -36,6 +36,7 @@ mod integration;
 mod lane;
 mod lease;
 mod look_up;
+mod reconcile;
 mod shared;
 mod source;
 

@@ -1,7 +1,7 @@
 //! Numbers of the data plane for Prometheus. Labels are bounded: integration and participant names, and result words from fixed lists.
 
 use fairlead_model::metric;
-use fairlead_model::report::{Circuit, ConnectorReport, Lag, ParticipantReport, Quota};
+use fairlead_model::report::{Circuit, ConnectorReport, Drift, Lag, ParticipantReport, Quota, Reconciliation};
 use fairlead_model::unit::ObjectKey;
 use fairlead_store::{Outcome, Snapshot};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -25,6 +25,13 @@ struct Records {
 struct OfParticipant {
     integration: String,
     participant: String,
+}
+
+/// One Integration, and a kind of difference.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfDrift {
+    integration: String,
+    kind: &'static str,
 }
 
 /// One Integration.
@@ -54,6 +61,8 @@ pub struct Metrics {
     unbalanced: Family<OfIntegration, Gauge>,
     last_read: Family<OfParticipant, Gauge>,
     last_delivered: Family<OfIntegration, Gauge>,
+    drift: Family<OfDrift, Gauge>,
+    reconciled: Family<OfIntegration, Gauge>,
     reachable: Family<OfConnector, Gauge>,
     circuit_open: Family<OfConnector, Gauge>,
     quota_low: Family<OfConnector, Gauge>,
@@ -72,6 +81,8 @@ impl Metrics {
         r.register(metric::LEDGER_UNBALANCED.name, metric::LEDGER_UNBALANCED.help, self.unbalanced.clone());
         r.register(metric::LAST_READ.name, metric::LAST_READ.help, self.last_read.clone());
         r.register(metric::LAST_DELIVERED.name, metric::LAST_DELIVERED.help, self.last_delivered.clone());
+        r.register(metric::RECONCILIATION_DRIFT.name, metric::RECONCILIATION_DRIFT.help, self.drift.clone());
+        r.register(metric::RECONCILIATION_SUCCESS.name, metric::RECONCILIATION_SUCCESS.help, self.reconciled.clone());
         r.register(metric::CONNECTOR_REACHABLE.name, metric::CONNECTOR_REACHABLE.help, self.reachable.clone());
         r.register(metric::CONNECTOR_CIRCUIT_OPEN.name, metric::CONNECTOR_CIRCUIT_OPEN.help, self.circuit_open.clone());
         r.register(metric::CONNECTOR_QUOTA_LOW.name, metric::CONNECTOR_QUOTA_LOW.help, self.quota_low.clone());
@@ -109,6 +120,16 @@ impl Metrics {
         }
     }
 
+    /// A reconciliation ended.
+    pub(crate) fn reconciled(&self, integration: &str, last: &Reconciliation) {
+        for (kind, count) in last.drift.by_kind() {
+            self.drift.get_or_create(&OfDrift { integration: integration.to_owned(), kind }).set(number(count));
+        }
+        if let Some(at) = last.last_success {
+            self.reconciled.get_or_create(&OfIntegration { integration: integration.to_owned() }).set(at.0 / 1000);
+        }
+    }
+
     /// What the connectors are like; those that are gone are forgotten.
     pub(crate) fn connectors(&self, reports: &BTreeMap<ObjectKey, ConnectorReport>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,5 +163,9 @@ impl Metrics {
         self.lag.remove(&labels);
         self.unbalanced.remove(&labels);
         self.last_delivered.remove(&labels);
+        self.reconciled.remove(&labels);
+        for (kind, _) in Drift::default().by_kind() {
+            self.drift.remove(&OfDrift { integration: integration.to_owned(), kind });
+        }
     }
 }

@@ -6,7 +6,7 @@ use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::program::Program;
 use crate::way::{Way, Witness};
-use fairlead_model::report::{GuardStop, RecordFailure};
+use fairlead_model::report::{GuardStop, Reconciliation, RecordFailure};
 use fairlead_model::unit::ObjectKey;
 use fairlead_model::{Clock, ExternalId, RemoteError, Timestamp};
 use fairlead_store::{Store, StoreError};
@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     pub live: AtomicU64,
     /// Set while the guard holds the Integration.
     pub guard: Mutex<Option<GuardStop>>,
+    /// What the last reconciliation found.
+    pub reconciliation: Mutex<Option<Reconciliation>>,
     /// The last thing that went wrong with a record or call.
     pub last_error: Mutex<Option<RecordFailure>>,
     /// Trouble with the store, and when it was last met.
@@ -128,8 +130,16 @@ impl Shared {
         self.lease("lane", participant)
     }
 
+    /// The lease on reconciling.
+    pub(crate) fn reconcile_lease(&self) -> Lease {
+        self.lease_on(format!("reconcile/{}/", self.realm))
+    }
+
     fn lease(&self, what: &str, participant: usize) -> Lease {
-        let key = format!("{what}/{}/{}", self.realm, self.program.participants[participant].unit.name);
+        self.lease_on(format!("{what}/{}/{}", self.realm, self.program.participants[participant].unit.name))
+    }
+
+    fn lease_on(&self, key: String) -> Lease {
         Lease::new(Arc::clone(&self.around.store), Arc::clone(&self.around.clock), key, self.around.holder.clone())
     }
 

@@ -450,6 +450,27 @@ impl Source {
         }
     }
 
+    /// Absorbs that these records are deleted, which was found by comparing keys. The fence may be of another lease than the reader's. `false`
+    /// when the guard holds the Integration for it.
+    pub(crate) async fn absorb_gone(mut self, ids: Vec<ExternalId>, fence: &Fence) -> Result<bool, StoreError> {
+        let began = self.shared.around.store.sequence().await?;
+        let gone = |id: &ExternalId| NativeRecord {
+            id: id.clone(),
+            version: None,
+            modified: None,
+            deleted: true,
+            merged_into: None,
+            body: Document::new(),
+            raw: "{}".into(),
+        };
+        let records = ids.iter().map(gone).collect();
+        match self.absorb(records, began, None, &Requested { ids: &ids, edits: &Edits::default() }, fence).await {
+            Ok(()) => Ok(true),
+            Err(Stop::Store(error)) => Err(error),
+            Err(Stop::Guarded | Stop::Remote(_) | Stop::Cancelled) => Ok(false),
+        }
+    }
+
     /// Commits a batch, deciding again when somebody else changed a record meanwhile.
     async fn absorb(
         &mut self,

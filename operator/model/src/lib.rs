@@ -12,6 +12,7 @@ pub mod metric;
 pub mod path;
 pub mod report;
 pub mod route;
+pub mod schedule;
 pub mod schema;
 pub mod state;
 pub mod time;

@@ -67,6 +67,8 @@ metrics! {
     LEDGER_UNBALANCED = Gauge "fairlead_ledger_unbalanced" ["integration"] "1 while the ledger does not add up";
     LAST_READ = Gauge "fairlead_last_read_timestamp_seconds" ["integration", "participant"] "When a participant was last read to its present (Unix time)";
     LAST_DELIVERED = Gauge "fairlead_last_delivered_timestamp_seconds" ["integration"] "When a write was last acknowledged (Unix time)";
+    RECONCILIATION_DRIFT = Gauge "fairlead_reconciliation_drift" ["integration", "kind"] "Differences that the last reconciliation found, by kind: missing, different, unread, gone";
+    RECONCILIATION_SUCCESS = Gauge "fairlead_reconciliation_last_success_timestamp_seconds" ["integration"] "When a reconciliation last left nothing to put right (Unix time)";
     CONNECTOR_REACHABLE = Gauge "fairlead_connector_reachable" ["connector"] "1 while the last authenticated probe succeeded";
     CONNECTOR_CIRCUIT_OPEN = Gauge "fairlead_connector_circuit_open" ["connector"] "1 while nothing is sent, because requests failed";
     CONNECTOR_QUOTA_LOW = Gauge "fairlead_connector_quota_low" ["connector"] "1 while less than a fifth of the vendor's quota is left, 2 while none is";

@@ -99,6 +99,9 @@ pub struct IntegrationReport {
     pub preview: Option<Preview>,
     /// Set while the guard holds the Integration.
     pub guard: Option<GuardStop>,
+    /// What the last reconciliation found.
+    #[serde(default)]
+    pub reconciliation: Option<Reconciliation>,
     /// Trouble with the store (full disk, read-only), named.
     pub store_error: Option<String>,
 }
@@ -118,6 +121,7 @@ impl IntegrationReport {
             balanced: true,
             preview: None,
             guard: None,
+            reconciliation: None,
             store_error: None,
         }
     }
@@ -204,6 +208,71 @@ pub struct Preview {
     pub would_create: u64,
     /// Records that would be written because they differ.
     pub would_change: u64,
+}
+
+/// What came of one reconciliation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reconciliation {
+    /// When it ended.
+    pub at: Timestamp,
+    /// How it ended.
+    pub outcome: ReconciliationOutcome,
+    /// Records that were compared, once per system.
+    pub compared: u64,
+    /// The differences.
+    pub drift: Drift,
+    /// Differences that were put on their way to be put right.
+    pub repaired: u64,
+    /// Why it is incomplete, and of which participant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// The end of the last one after which nothing was left to put right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success: Option<Timestamp>,
+}
+
+/// Differences between what the systems hold and what is known of them, by kind. What is on its way, and what is a dead letter, is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drift {
+    /// Records that should be in a system and are not.
+    pub missing: u64,
+    /// Records that hold other values in a system than were read from it, or than they should.
+    pub different: u64,
+    /// Records of a system that were never read.
+    pub unread: u64,
+    /// Records that a system does not show any more, and that were not read as deleted.
+    pub gone: u64,
+}
+
+impl Drift {
+    /// The counts with their words.
+    #[must_use]
+    pub fn by_kind(self) -> [(&'static str, u64); 4] {
+        [("missing", self.missing), ("different", self.different), ("unread", self.unread), ("gone", self.gone)]
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn total(self) -> u64 {
+        self.by_kind().into_iter().map(|(_, count)| count).sum()
+    }
+}
+
+/// How a reconciliation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReconciliationOutcome {
+    /// No differences.
+    InStep,
+    /// Differences were found and are being put right.
+    Repaired,
+    /// Differences were found and left.
+    Drifted,
+    /// More differences were found than may be put right without a person.
+    ThresholdExceeded,
+    /// Not everything could be compared.
+    Incomplete,
 }
 
 /// Why the guard holds an Integration.

@@ -8,6 +8,7 @@ use crate::hash::Digest;
 use crate::id::ObjectRef;
 use crate::path::FieldPath;
 use crate::route::RouteUnit;
+use crate::schedule::ScheduleText;
 use crate::schema::{CanonicalSchema, NativeSchema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -142,6 +143,9 @@ pub struct IntegrationUnit {
     pub guard: Guard,
     /// Any new value reads everything again and re-checks every target.
     pub resync: Option<String>,
+    /// When what the systems hold is compared with what is known of them, and what becomes of differences.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconcile: Option<ReconcileUnit>,
     /// Retries.
     pub retry: Retry,
     /// Paused: neither reading nor writing; what is in flight settles.
@@ -312,6 +316,18 @@ pub struct Guard {
     pub max_change_percent: Option<u32>,
     /// The token of status that lets one overrun through.
     pub confirm: Option<String>,
+}
+
+/// When what the systems hold is compared with what is known of them, and what becomes of differences.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReconcileUnit {
+    /// When.
+    pub schedule: ScheduleText,
+    /// Differences are put right, not only told.
+    pub repair: bool,
+    /// More differences than this share of the live records, in percent, are told only.
+    pub max_repair_percent: u32,
 }
 
 /// Retries of a delivery.

@@ -16,10 +16,11 @@ use fairlead_api::{self as api, AllowedNamespaces, FieldRow, Integration, Kind, 
 use fairlead_contract::{Contract, SchemaFinding};
 use fairlead_mapping as mapping;
 use fairlead_model::hash::Digest;
+use fairlead_model::schedule::{Schedule, ScheduleError, ScheduleText};
 use fairlead_model::schema::{CanonicalSchema, FieldType, NativeSchema};
 use fairlead_model::unit::{
     ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, OnDelete, OnError, OnForeignEdit, OnLeave, OnMerge, OwnershipRule,
-    ParticipantUnit, ReadUnit, Reference, Retry, RowUnit, Tie, ValuePair, WriteUnit,
+    ParticipantUnit, ReadUnit, ReconcileUnit, Reference, Retry, RowUnit, Tie, ValuePair, WriteUnit,
 };
 use fairlead_model::{FieldPath, ObjectRef};
 use fairlead_systems::{Definition, Entity};
@@ -191,6 +192,8 @@ fn compile(
         None => (Vec::new(), Vec::new()),
     };
 
+    let reconcile = reconcile(spec, &mut findings);
+
     let orders = Orders {
         paused: spec.run_state() == api::RunState::Paused,
         deletion_policy: match spec.deletion_policy() {
@@ -227,6 +230,7 @@ fn compile(
                 confirm: spec.sync.guard.as_ref().and_then(|guard| guard.confirm.clone()),
             },
             resync: spec.sync.resync.clone(),
+            reconcile,
             retry: Retry { attempts: retry.attempts, initial: retry.initial, max: retry.max },
             paused: orders.paused,
             deletion_policy: orders.deletion_policy,
@@ -236,6 +240,22 @@ fn compile(
     let mut verdict = Verdict::of(Kind::Integration, object.clone(), generation, findings);
     verdict.participants = facts;
     PlannedIntegration { verdict, unit, names, orders }
+}
+
+/// When it is reconciled. What is a schedule, only its parser can say.
+fn reconcile(spec: &api::IntegrationSpec, findings: &mut Vec<Finding>) -> Option<ReconcileUnit> {
+    let reconcile = spec.reconcile.as_ref()?;
+    let schedule = ScheduleText { cron: reconcile.schedule.cron.clone(), time_zone: reconcile.schedule.time_zone().to_owned() };
+    if let Err(error) = Schedule::parse(&schedule) {
+        let (at, hint) = match error {
+            ScheduleError::TimeZone(_) => ("timeZone", "write a name such as Europe/Berlin or UTC"),
+            _ => ("cron", "write minute, hour, day of month, month and day of week, such as `0 2 * * *`"),
+        };
+        findings.push(Finding::error(Reason::InvalidSpec, format!("spec.reconcile.schedule.{at}"), error.to_string(), hint));
+        return None;
+    }
+    let repair = reconcile.policy() == api::ReconcilePolicy::Repair;
+    Some(ReconcileUnit { schedule, repair, max_repair_percent: reconcile.max_repair_percent() })
 }
 
 /// The fields by which the contract's callers filter this Integration's records. What is wrong with one is the contract's matter.

@@ -39,6 +39,7 @@ fn status() -> IntegrationStatus {
         ledger: Some(LedgerStatus { balanced: true }),
         preview: None,
         guard: None,
+        reconciliation: None,
     }
 }
 

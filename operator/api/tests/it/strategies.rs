@@ -262,22 +262,32 @@ pub(crate) fn integration() -> impl Strategy<Value = IntegrationSpec> {
             ownership,
             tie,
         });
+    let schedule =
+        (word(&["0 2 * * *", "*/5 * * * *"]), of(word(&["UTC", "Europe/Berlin"]))).prop_map(|(cron, time_zone)| CronSchedule { cron, time_zone });
+    let policy = prop_oneof![Just(ReconcilePolicy::Report), Just(ReconcilePolicy::Repair)];
+    let reconcile = (schedule, of(policy), of(0..=100i32)).prop_map(|(schedule, policy, max_repair_percent)| Reconcile {
+        schedule,
+        policy,
+        max_repair_percent,
+    });
     let retry = (of(1..100i32), of(duration()), of(duration())).prop_map(|(attempts, initial, max)| Retry { attempts, initial, max });
     (
         of(owner()),
         (word(&["customer-v1"]), of(word(&["contracts"]))).prop_map(|(name, namespace)| ObjectReference { name, namespace }),
         sync,
         of(of(retry).prop_map(|retry| Delivery { retry })),
+        of(reconcile),
         of(prop_oneof![Just(RunState::Running), Just(RunState::Paused)]),
         of(prop_oneof![Just(DeletionPolicy::Retain), Just(DeletionPolicy::Delete)]),
         of(allowed()),
     )
-        .prop_map(|(owner, contract, sync, delivery, state, deletion_policy, allowed_namespaces)| IntegrationSpec {
+        .prop_map(|(owner, contract, sync, delivery, reconcile, state, deletion_policy, allowed_namespaces)| IntegrationSpec {
             allowed_namespaces,
             owner,
             contract,
             sync,
             delivery,
+            reconcile,
             state,
             deletion_policy,
         })

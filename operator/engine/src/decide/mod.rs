@@ -4,6 +4,7 @@
 
 pub mod difference;
 pub mod direct;
+pub mod drift;
 pub mod guard;
 pub mod inbound;
 pub mod merge;

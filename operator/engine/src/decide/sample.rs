@@ -84,6 +84,7 @@ pub(crate) fn unit() -> IntegrationUnit {
         tie: Tie::Home,
         guard: Guard::default(),
         resync: None,
+        reconcile: None,
         retry: Retry { attempts: 3, initial: Duration::from_secs(1), max: Duration::from_secs(60) },
         paused: false,
         deletion_policy: DeletionPolicy::Retain,

@@ -8,4 +8,5 @@ mod world;
 mod corrections;
 mod newcomers;
 mod reading;
+mod reconciling;
 mod writing;

@@ -79,6 +79,20 @@ impl Vendor {
         self.things.lock().unwrap().put(id, values);
     }
 
+    /// Something changes or makes a thing without moving its stamp, as a restored backup does.
+    pub(crate) fn slip(&self, id: &str, values: Value) {
+        let mut things = self.things.lock().unwrap();
+        let thing = things.by_id.entry(id.to_owned()).or_default();
+        thing.entry("id").or_insert(json!(id));
+        thing.entry("updated").or_insert(json!("2025-01-01T00:00:00.000Z"));
+        thing.extend(values.as_object().cloned().unwrap());
+    }
+
+    /// A thing is gone, and nothing tells of it.
+    pub(crate) fn vanish(&self, id: &str) {
+        self.things.lock().unwrap().by_id.remove(id);
+    }
+
     /// A thing is listed without its id from now on.
     pub(crate) fn hide_id(&self, id: &str) {
         self.things.lock().unwrap().by_id.get_mut(id).unwrap().remove("id");
@@ -138,7 +152,7 @@ impl Things {
             ("GET", Some(id)) => self.by_id.get(id).map(|thing| Value::Object(thing.clone())),
             ("PUT", Some(key)) => {
                 let known = self.by_id.iter().find(|(_, thing)| thing.get("key") == Some(&json!(key))).map(|(id, _)| id.clone());
-                let id = known.unwrap_or_else(|| format!("made-{}", self.by_id.len()));
+                let id = known.unwrap_or_else(|| format!("made-{}", self.now));
                 self.put(&id, json!({ "key": key }));
                 Some(self.put(&id, values))
             }

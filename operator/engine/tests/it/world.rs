@@ -8,7 +8,7 @@ use fairlead_model::hash::Digest;
 use fairlead_model::report::IntegrationReport;
 use fairlead_model::unit::{
     CircuitBreaker, ConnectorUnit, ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, Limits, ObjectKey, OnDelete,
-    OnForeignEdit, OnLeave, OnMerge, OwnershipRule, ParticipantUnit, ReadUnit, Retry, Tie, Units, WriteUnit,
+    OnForeignEdit, OnLeave, OnMerge, OwnershipRule, ParticipantUnit, ReadUnit, ReconcileUnit, Retry, Tie, Units, WriteUnit,
 };
 use fairlead_model::{Clock, ObjectRef, Timestamp};
 use fairlead_store::{DeadLetter, DeadLetterFilter, SqliteStore, Store};
@@ -166,6 +166,8 @@ pub(crate) struct World {
     pub(crate) sides: Vec<Side>,
     /// What the guard allows.
     pub(crate) guard: Guard,
+    /// When it is reconciled.
+    pub(crate) reconcile: Option<ReconcileUnit>,
 }
 
 impl World {
@@ -175,7 +177,7 @@ impl World {
             Side { name: "crm", vendor: Vendor::start().await, offers: Offers::default(), read: true, write: false },
             Side { name: "erp", vendor: Vendor::start().await, offers: erp, read, write: true },
         ];
-        Self { store: Arc::new(SqliteStore::open_in_memory().unwrap()), clock: Arc::default(), sides, guard: Guard::default() }
+        Self { store: Arc::new(SqliteStore::open_in_memory().unwrap()), clock: Arc::default(), sides, guard: Guard::default(), reconcile: None }
     }
 
     /// The system called `name`.
@@ -204,6 +206,7 @@ impl World {
             tie: Tie::Home,
             guard: self.guard.clone(),
             resync: None,
+            reconcile: self.reconcile.clone(),
             retry: Retry { attempts: 2, initial: Duration::from_millis(200), max: Duration::from_secs(1) },
             paused: false,
             deletion_policy: DeletionPolicy::Retain,

@@ -17,11 +17,12 @@ use crate::planned::Verdict;
 use fairlead_api::conditions::{ConditionType, Truth, Wanted, find, is_true};
 use fairlead_api::status::{Meaning, coarse_time};
 use fairlead_api::{
-    ConnectorStatus, GuardStatus, IntegrationStatus, LagBucket, LagStatus, LastError, LedgerStatus, ParticipantState, ParticipantStatus,
-    PreviewStatus, Reason,
+    self as api, ConnectorStatus, GuardStatus, IntegrationStatus, LagBucket, LagStatus, LastError, LedgerStatus, ParticipantState, ParticipantStatus,
+    PreviewStatus, Reason, ReconciliationStatus,
 };
 use fairlead_model::report::{
-    GuardStop, IntegrationReport, Lag, ParticipantReport, ParticipantState as ReportedState, Phase, RecordFailure,
+    GuardStop, IntegrationReport, Lag, ParticipantReport, ParticipantState as ReportedState, Phase, Reconciliation, ReconciliationOutcome,
+    RecordFailure,
 };
 use fairlead_model::{ObjectRef, Timestamp};
 use std::collections::BTreeMap;
@@ -84,6 +85,10 @@ pub fn integration_status(
         guard: match counted {
             Some(report) => report.guard.as_ref().map(guard),
             None => previous.and_then(|status| status.guard.clone()),
+        },
+        reconciliation: match counted {
+            Some(report) => report.reconciliation.as_ref().map(reconciliation),
+            None => previous.and_then(|status| status.reconciliation.clone()),
         },
     };
     let status = match previous {
@@ -293,6 +298,9 @@ impl View<'_> {
         if open_dead_letters(report) {
             return say(Truth::True, Reason::DeadLetters, DEAD_LETTERS);
         }
+        if let Some(drift) = drift_left(report) {
+            return say(Truth::True, Reason::DriftFound, &drift);
+        }
         say(Truth::True, Reason::Succeeded, "changes arrive in time")
     }
 
@@ -342,6 +350,9 @@ impl View<'_> {
         }
         if open_dead_letters(report) {
             return Readiness::ready(Reason::DeadLetters, DEAD_LETTERS);
+        }
+        if let Some(drift) = drift_left(report) {
+            return Readiness::ready(Reason::DriftFound, drift);
         }
         Readiness::ready(Reason::Succeeded, "the systems are kept in step")
     }
@@ -423,6 +434,38 @@ const UNBALANCED: &str = "what came in and what went out do not add up, so a rec
 
 fn open_dead_letters(report: &IntegrationReport) -> bool {
     report.participants.iter().any(|participant| participant.dead_letters > 0)
+}
+
+/// What the last reconciliation found and left, in words.
+fn drift_left(report: &IntegrationReport) -> Option<String> {
+    let last = report.reconciliation.as_ref()?;
+    let why = match last.outcome {
+        ReconciliationOutcome::Drifted => "and spec.reconcile.policy is Report",
+        ReconciliationOutcome::ThresholdExceeded => "more than spec.reconcile.maxRepairPercent allows to repair",
+        ReconciliationOutcome::InStep | ReconciliationOutcome::Repaired | ReconciliationOutcome::Incomplete => return None,
+    };
+    Some(format!("the last reconciliation found {} differences, {why}; status.reconciliation counts them by kind", last.drift.total()))
+}
+
+fn reconciliation(last: &Reconciliation) -> ReconciliationStatus {
+    ReconciliationStatus {
+        at: time(last.at),
+        outcome: match last.outcome {
+            ReconciliationOutcome::InStep => api::ReconciliationOutcome::InStep,
+            ReconciliationOutcome::Repaired => api::ReconciliationOutcome::Repaired,
+            ReconciliationOutcome::Drifted => api::ReconciliationOutcome::Drifted,
+            ReconciliationOutcome::ThresholdExceeded => api::ReconciliationOutcome::ThresholdExceeded,
+            ReconciliationOutcome::Incomplete => api::ReconciliationOutcome::Incomplete,
+        },
+        compared: count(last.compared),
+        missing: count(last.drift.missing),
+        different: count(last.drift.different),
+        unread: count(last.drift.unread),
+        gone: count(last.drift.gone),
+        repaired: count(last.repaired),
+        last_success_time: last.last_success.map(time),
+        message: last.trouble.as_deref().map(|why| clean(why).chars().take(256).collect()),
+    }
 }
 
 fn state(report: &ParticipantReport, broken: bool) -> ParticipantState {

@@ -9,8 +9,8 @@ use fairlead_api::{Kind, LagBucket, ParticipantState};
 use fairlead_model::ErrorClass as Class;
 use fairlead_model::hash::Digest;
 use fairlead_model::report::{
-    Circuit, ConnectorReport, GuardStop, IntegrationReport, Lag, ParticipantReport, ParticipantState as Reported, Phase, Preview, Quota,
-    RecordFailure,
+    Circuit, ConnectorReport, Drift, GuardStop, IntegrationReport, Lag, ParticipantReport, ParticipantState as Reported, Phase, Preview, Quota,
+    Reconciliation, ReconciliationOutcome as Outcome, RecordFailure,
 };
 use fairlead_model::route::{RejectedRoute, RouteReport, ServedRoute};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -85,6 +85,7 @@ fn integration_report() -> IntegrationReport {
         balanced: true,
         preview: None,
         guard: None,
+        reconciliation: None,
         store_error: None,
     }
 }
@@ -333,6 +334,20 @@ fn integration(edit: impl Fn(&mut IntegrationReport)) -> IntegrationStatus {
     integration_with(edit, &good_connectors())
 }
 
+fn reconciled(outcome: Outcome) -> Reconciliation {
+    let drift = Drift { missing: 1, different: 2, unread: 0, gone: 0 };
+    Reconciliation { at: at(50), outcome, compared: 100, drift, repaired: 0, trouble: None, last_success: None }
+}
+
+#[test]
+fn the_last_reconciliation_stands_in_status_with_its_counts() {
+    let status = integration(|report| report.reconciliation = Some(reconciled(Outcome::Drifted)));
+    let last = status.reconciliation.unwrap();
+    assert_eq!((last.compared, last.missing, last.different, last.repaired), (100, 1, 2, 0));
+    let ready = find(&status.conditions, ConditionType::Ready).unwrap();
+    assert!(ready.message.contains("found 3 differences") && ready.message.contains("policy is Report"), "{}", ready.message);
+}
+
 #[test]
 fn an_integration_tells_where_it_stands() {
     let lag = |seconds, delivered| {
@@ -358,6 +373,9 @@ fn an_integration_tells_where_it_stands() {
             &["Healthy=False StoreUnavailable", "Ready=False StoreUnavailable", "Stalled=True StoreUnavailable"],
         ),
         (integration(|report| report.participants[1].dead_letters = 2), &["Ready=True DeadLetters"]),
+        (integration(|report| report.reconciliation = Some(reconciled(Outcome::Repaired))), &["Ready=True Succeeded"]),
+        (integration(|report| report.reconciliation = Some(reconciled(Outcome::Drifted))), &["Ready=True DriftFound"]),
+        (integration(|report| report.reconciliation = Some(reconciled(Outcome::ThresholdExceeded))), &["Ready=True DriftFound"]),
         (
             integration(|report| {
                 report.participants[1].state = Reported::Paused;
@@ -710,9 +728,10 @@ fn any_integration_report() -> impl Strategy<Value = IntegrationReport> {
         prop::option::weighted(0.1, Just("no".to_owned())),
         prop::option::weighted(0.1, Just("disk full".to_owned())),
         prop::bool::weighted(0.9),
+        prop::option::weighted(0.3, prop_oneof![Just(Outcome::InStep), Just(Outcome::Drifted), Just(Outcome::Incomplete)].prop_map(reconciled)),
     );
     ((any_digest(), phase, any_participants()), (lag, prop::option::of(0u64..400), guard, error, trouble)).prop_map(
-        |((digest, phase, participants), (lag, delivered, guard, last_error, (rejected, store_error, balanced)))| IntegrationReport {
+        |((digest, phase, participants), (lag, delivered, guard, last_error, (rejected, store_error, balanced, reconciliation)))| IntegrationReport {
             digest,
             rejected,
             phase,
@@ -723,6 +742,7 @@ fn any_integration_report() -> impl Strategy<Value = IntegrationReport> {
             balanced,
             preview: None,
             guard,
+            reconciliation,
             store_error,
         },
     )

@@ -294,6 +294,15 @@ impl Entity {
         self.format.collections.is_some() || self.format.delete.is_some()
     }
 
+    /// Whether readings tell of deleted records. Where they do not, only a comparison of keys finds them.
+    #[must_use]
+    pub fn tells_deletions(&self) -> bool {
+        let read = self.format.read.as_ref();
+        read.is_some_and(|read| {
+            read.soql.as_ref().is_some_and(|soql| soql.deleted.is_some()) || read.suiteql.as_ref().is_some_and(|suiteql| suiteql.deletes.is_some())
+        })
+    }
+
     /// What is read with a cursor of its own: `main`, `deletes` where deletions are found apart, and child relations whose changes do not move
     /// their parent's stamp (a slice that yields parents; it asks nothing while no field of the relation is wanted).
     #[must_use]

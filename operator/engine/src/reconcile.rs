@@ -1,0 +1,537 @@
+//! Reconciliation: on a schedule, everything that the systems hold is compared with what is known of them.
+//!
+//! Every reader's entity is read once from its beginning, beside the ordinary reading and without its cursor. What differs is a *suspect*: a
+//! change that is simply not read yet looks the same. So the ordinary reader gets a round, and then the suspects are read once more by key; what
+//! differs still was missed. The records of the store are then looked at from the other side: what each target should hold.
+//!
+//! Repair means putting keys where they are handled anyway: read again by key, or entered in a lane. Only a deletion that nobody tells of is
+//! absorbed here, since no reading would show it.
+//!
+//! When the schedule was last done is a note in the store, so that a restart repeats nothing and an occurrence that fell into a pause is made
+//! up for once. A crash begins the comparison anew.
+
+use crate::decide::drift::{self, Kind, Shown};
+use crate::decide::guard::FLOOR;
+use crate::lease::Lease;
+use crate::look_up::{Asked, read_apart};
+use crate::program::Participant;
+use crate::shared::{Shared, lock};
+use crate::source::Source;
+use fairlead_model::hash::ValueHash;
+use fairlead_model::report::{Drift, Reconciliation, ReconciliationOutcome};
+use fairlead_model::schedule::{Schedule, ScheduleText};
+use fairlead_model::unit::ReconcileUnit;
+use fairlead_model::{ExternalId, RecordId, RemoteError, Timestamp};
+use fairlead_store::{DeadLetterFilter, Enqueue, Fence, Keys, Known, Origin, StoreError};
+use fairlead_systems::{NativeRecord, ReadRequest};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The note that remembers when it was last done, and what it found.
+const NOTE: &str = "reconciliation";
+/// A clock may be stepped: whether it is due is looked at this often.
+const LOOK: Duration = Duration::from_secs(5);
+/// The wait while it cannot be done: another process does it, the first load is under way, the guard holds, the store refuses.
+const LATER: Duration = Duration::from_secs(15);
+/// Records looked at in one query.
+const PAGE: usize = 500;
+/// Records read by key in one call.
+const KEYS: usize = 200;
+/// So many differences are kept by name, per participant; more are only counted, and then nothing is repaired.
+const MOST: usize = 100_000;
+/// How often one looks whether something has happened.
+const PEEK: Duration = Duration::from_millis(200);
+/// The longest that the ordinary reader is waited for, besides its own interval.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is remembered.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Memory {
+    /// The schedule that `done` speaks of.
+    schedule: Option<ScheduleText>,
+    /// No occurrence before this is due any more.
+    done: Timestamp,
+    last: Option<Reconciliation>,
+}
+
+/// Why a comparison ended early.
+enum Stop {
+    /// The Integration stops, or another process has the lease now.
+    Cancelled,
+    /// The guard holds the Integration.
+    Guarded,
+    /// The store refuses.
+    Store(StoreError),
+    /// A system refuses: its part cannot be compared.
+    Remote(RemoteError),
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Reconciles by the unit's schedule until the Integration stops.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let Some(unit) = shared.program.unit.reconcile.clone() else { return };
+    // The planner has read it.
+    let Ok(schedule) = Schedule::parse(&unit.schedule) else { return };
+    let mut reconciler = Reconciler { lease: shared.reconcile_lease(), shared, unit, schedule, memory: None };
+    loop {
+        let pause = match reconciler.turn().await {
+            Ok(pause) => pause,
+            Err(error) => {
+                reconciler.shared.store_result::<()>(&Err(error));
+                LATER
+            }
+        };
+        tokio::select! {
+            () = reconciler.shared.cancel.cancelled() => break,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+    reconciler.lease.release().await;
+}
+
+struct Reconciler {
+    shared: Arc<Shared>,
+    unit: ReconcileUnit,
+    schedule: Schedule,
+    lease: Lease,
+    memory: Option<Memory>,
+}
+
+/// The differences of one participant, by name.
+#[derive(Default)]
+struct Differences {
+    kinds: BTreeMap<ExternalId, Kind>,
+    /// There were more than can be kept.
+    more: bool,
+}
+
+impl Differences {
+    fn add(&mut self, found: impl IntoIterator<Item = (ExternalId, Kind)>) {
+        for (id, kind) in found {
+            if self.kinds.len() < MOST {
+                self.kinds.insert(id, kind);
+            } else {
+                self.more = true;
+            }
+        }
+    }
+}
+
+impl Reconciler {
+    /// Does it if it is due, and says when to look again.
+    async fn turn(&mut self) -> Result<Duration, StoreError> {
+        let memory = match &self.memory {
+            Some(memory) => memory.clone(),
+            None => self.recall().await?,
+        };
+        let now = self.shared.now();
+        let Some(due) = self.schedule.next_after(memory.done) else { return Ok(LATER) };
+        if now < due {
+            return Ok(due.since(now).min(LOOK));
+        }
+        if !self.shared.was_loaded() || !self.shared.loaded() || self.shared.guarded() || self.lease.ensure().await?.is_none() {
+            self.memory = None;
+            return Ok(LATER);
+        }
+        // Another process may have done it while this one had no lease.
+        let memory = self.recall().await?;
+        if self.schedule.next_after(memory.done).is_none_or(|due| now < due) {
+            return Ok(Duration::ZERO);
+        }
+        tracing::info!(integration = %self.shared.realm, "reconciliation begins: everything is read and compared");
+        let found = match self.compare().await {
+            Ok(found) => found,
+            Err(Stop::Store(error)) => return Err(error),
+            Err(Stop::Remote(_) | Stop::Cancelled | Stop::Guarded) => return Ok(LATER),
+        };
+        let success = matches!(found.outcome, ReconciliationOutcome::InStep | ReconciliationOutcome::Repaired).then_some(found.at);
+        let last_success = success.or_else(|| memory.last.as_ref().and_then(|last| last.last_success));
+        let last = Reconciliation { last_success, ..found };
+        tracing::info!(integration = %self.shared.realm, outcome = ?last.outcome, compared = last.compared, drift = ?last.drift, repaired = last.repaired, trouble = last.trouble.as_deref().unwrap_or(""), "reconciliation ended");
+        self.remember(Memory { done: now, last: Some(last), ..memory }).await?;
+        Ok(Duration::ZERO)
+    }
+
+    /// What is remembered; a schedule that is new here begins now.
+    async fn recall(&mut self) -> Result<Memory, StoreError> {
+        let note = self.shared.around.store.note(&self.shared.realm, NOTE).await?;
+        let memory = note.and_then(|note| Memory::deserialize(note).ok()).unwrap_or_default();
+        if memory.schedule.as_ref() == Some(&self.unit.schedule) {
+            self.show(&memory);
+            self.memory = Some(memory.clone());
+            return Ok(memory);
+        }
+        let memory = Memory { schedule: Some(self.unit.schedule.clone()), done: self.shared.now(), ..memory };
+        self.remember(memory.clone()).await?;
+        Ok(memory)
+    }
+
+    async fn remember(&mut self, memory: Memory) -> Result<(), StoreError> {
+        self.shared.around.store.put_note(&self.shared.realm, NOTE, &json!(memory)).await?;
+        self.show(&memory);
+        self.memory = Some(memory);
+        Ok(())
+    }
+
+    fn show(&self, memory: &Memory) {
+        lock(&self.shared.reconciliation).clone_from(&memory.last);
+    }
+
+    async fn fence(&mut self) -> Result<Fence, Stop> {
+        if self.shared.cancel.is_cancelled() {
+            return Err(Stop::Cancelled);
+        }
+        self.lease.ensure().await?.ok_or(Stop::Cancelled)
+    }
+
+    /// Compares everything, and puts on its way what may be put right.
+    async fn compare(&mut self) -> Result<Reconciliation, Stop> {
+        let shared = Arc::clone(&self.shared);
+        let participants = &shared.program.participants;
+        let (mut compared, mut drift, mut more, mut trouble) = (0, Drift::default(), false, None);
+        let mut suspects = Vec::new();
+        for (index, participant) in participants.iter().enumerate().filter(|(_, participant)| participant.readable()) {
+            match self.read_all(index).await {
+                Ok((records, found)) => {
+                    compared += records;
+                    suspects.push((index, found));
+                }
+                Err(Stop::Remote(error)) => note_trouble(&mut trouble, participant, &error),
+                Err(stop) => return Err(stop),
+            }
+        }
+        let mut missed = Vec::new();
+        for (index, found) in suspects {
+            more |= found.more;
+            if found.kinds.is_empty() {
+                continue;
+            }
+            self.wait_for_reader(index).await?;
+            match self.look_again(index, found.kinds.into_keys().collect()).await {
+                Ok(found) => missed.push((index, found)),
+                Err(Stop::Remote(error)) => note_trouble(&mut trouble, &participants[index], &error),
+                Err(stop) => return Err(stop),
+            }
+        }
+        let (records, lacking) = self.look_at_targets().await?;
+        compared += records;
+        more |= lacking.len() >= MOST;
+        missed.iter().flat_map(|(_, found)| found.values()).chain(lacking.iter().map(|(_, _, kind)| kind)).for_each(|kind| kind.count(&mut drift));
+
+        let live = shared.live.load(Ordering::Acquire);
+        let most = (live.saturating_mul(u64::from(self.unit.max_repair_percent)) / 100).max(FLOOR);
+        let too_many = more || drift.total() > most;
+        let repaired = if self.unit.repair && !too_many { self.repair(&missed, lacking).await? } else { 0 };
+        let outcome = match drift.total() {
+            _ if trouble.is_some() => ReconciliationOutcome::Incomplete,
+            0 => ReconciliationOutcome::InStep,
+            _ if too_many => ReconciliationOutcome::ThresholdExceeded,
+            total if repaired == total => ReconciliationOutcome::Repaired,
+            _ => ReconciliationOutcome::Drifted,
+        };
+        Ok(Reconciliation { at: shared.now(), outcome, compared, drift, repaired, trouble, last_success: None })
+    }
+
+    /// Reads everything that a participant shows, and says how much that was and what differs at first sight.
+    async fn read_all(&mut self, index: usize) -> Result<(u64, Differences), Stop> {
+        let shared = Arc::clone(&self.shared);
+        let (mut compared, mut found, mut seen) = (0, Differences::default(), HashSet::new());
+        let mut cursor = None;
+        loop {
+            let (records, next, caught_up) = self.page(index, cursor).await?;
+            compared += records.iter().filter(|record| !record.deleted).count() as u64;
+            // By hash, so that a million ids stay small. Two ids of one hash would hide that one of them is gone: a chance of about 1 in 10^7
+            // for a million records.
+            seen.extend(records.iter().filter(|record| !record.deleted).map(|record| ValueHash::of_text(record.id.as_str())));
+            found.add(self.judge(index, &records).await?);
+            if caught_up {
+                break;
+            }
+            cursor = Some(next);
+        }
+        let name = &shared.program.participants[index].unit.name;
+        let mut after: Option<ExternalId> = None;
+        loop {
+            self.fence().await?;
+            let ids = shared.around.store.participant_ids(&shared.realm, name, after.as_ref(), PAGE).await?;
+            let Some(last) = ids.last() else { return Ok((compared, found)) };
+            after = Some(last.clone());
+            let unseen: Vec<_> = ids.into_iter().filter(|id| !seen.contains(&ValueHash::of_text(id.as_str()))).collect();
+            found.add(self.judge_absent(index, unseen).await?);
+        }
+    }
+
+    /// One page of all that there is.
+    async fn page(&mut self, index: usize, cursor: Option<Value>) -> Result<(Vec<NativeRecord>, Value, bool), Stop> {
+        self.fence().await?;
+        let shared = Arc::clone(&self.shared);
+        let participant = &shared.program.participants[index];
+        let connection = shared.connection(index).map_err(Stop::Remote)?;
+        let system = connection.system().map_err(|error| Stop::Remote(error.clone()))?;
+        let request = ReadRequest {
+            entity: participant.unit.entity.clone(),
+            slice: "main".into(),
+            fields: participant.native_paths.clone(),
+            cursor,
+            deadline: system.request_timeout(),
+        };
+        let page = tokio::select! {
+            () = shared.cancel.cancelled() => return Err(Stop::Cancelled),
+            page = self.lease.during(system.read_page(&request)) => page.map_err(Stop::Remote)?,
+        };
+        Ok((page.records, page.cursor, page.caught_up))
+    }
+
+    /// What differs among records that a participant shows.
+    async fn judge(&self, index: usize, records: &[NativeRecord]) -> Result<Vec<(ExternalId, Kind)>, StoreError> {
+        let shared = &self.shared;
+        let (store, participant) = (&shared.around.store, &shared.program.participants[index]);
+        let name = &participant.unit.name;
+        // A record that changed during the walk is shown twice, and counts as it was shown last.
+        let records: BTreeMap<_, _> = records.iter().map(|record| (record.id.clone(), record)).collect();
+        let ids: Vec<ExternalId> = records.keys().cloned().collect();
+        let known = store.known_by_external(&shared.realm, name, &ids).await?;
+        // What is a dead letter waits for a person already.
+        let dead = store.dead_lettered(&shared.realm, name, &ids).await?;
+        let mapped: Vec<_> = records.values().map(|record| participant.table.to_canonical(&record.body)).collect();
+        let references: BTreeSet<ExternalId> =
+            mapped.iter().flatten().flat_map(|inbound| inbound.references.iter().map(|(_, _, id)| id.clone())).collect();
+        let references: Vec<_> = references.into_iter().collect();
+        let resolved: HashMap<_, _> =
+            references.iter().cloned().zip(store.record_ids(&shared.realm, name, &references).await?).collect();
+        let mut found = Vec::new();
+        for ((((id, record), inbound), known), dead) in records.iter().zip(mapped).zip(known).zip(dead) {
+            let shown = match inbound {
+                _ if record.deleted => Shown::Absent,
+                Err(_) => Shown::Unmappable,
+                Ok(inbound) => {
+                    let mut values = inbound.fields;
+                    // What refers to a record that is not known says nothing yet.
+                    values.extend(inbound.references.into_iter().filter_map(|(unit, _, external)| {
+                        resolved.get(&external).copied().flatten().map(|record| (unit, Value::String(record.to_string())))
+                    }));
+                    Shown::Values(values)
+                }
+            };
+            let kind = drift::of_read(participant, &shown, known.as_ref()).filter(|_| !dead);
+            found.extend(kind.map(|kind| (id.clone(), kind)));
+        }
+        Ok(found)
+    }
+
+    /// What differs among ids that a participant does not show.
+    async fn judge_absent(&self, index: usize, ids: Vec<ExternalId>) -> Result<Vec<(ExternalId, Kind)>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let participant = &self.shared.program.participants[index];
+        let known = self.shared.around.store.known_by_external(&self.shared.realm, &participant.unit.name, &ids).await?;
+        let judged = ids.into_iter().zip(known);
+        Ok(judged.filter_map(|(id, known)| Some((id, drift::of_read(participant, &Shown::Absent, known.as_ref())?))).collect())
+    }
+
+    /// Waits until the ordinary reader has made a round that began after this moment; what it finds it puts right itself. Where another process
+    /// reads, for as long as that would take.
+    async fn wait_for_reader(&self, index: usize) -> Result<(), Stop> {
+        let facts = &self.shared.participants[index];
+        let deadline = Instant::now() + self.interval(index) * 2 + PATIENCE;
+        // The first that ends may have begun before.
+        for _ in 0..2 {
+            let asked = Instant::now();
+            facts.wake_reader.notify_one();
+            while Instant::now() < deadline && lock(&facts.last_read).is_none_or(|(_, last)| last <= asked) {
+                self.peek().await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn interval(&self, index: usize) -> Duration {
+        self.shared.program.participants[index].unit.read.as_ref().map_or(Duration::ZERO, |read| read.every)
+    }
+
+    async fn peek(&self) -> Result<(), Stop> {
+        tokio::select! {
+            () = self.shared.cancel.cancelled() => Err(Stop::Cancelled),
+            () = tokio::time::sleep(PEEK) => Ok(()),
+        }
+    }
+
+    /// Looks at these records once more, by key where that can be done, and says what differs still.
+    async fn look_again(&mut self, index: usize, ids: BTreeSet<ExternalId>) -> Result<BTreeMap<ExternalId, Kind>, Stop> {
+        let shared = Arc::clone(&self.shared);
+        let participant = &shared.program.participants[index];
+        let waiting: BTreeSet<ExternalId> = self.waiting(index).await?;
+        let mut ids: BTreeSet<ExternalId> = ids.difference(&waiting).cloned().collect();
+        let connection = shared.connection(index).map_err(Stop::Remote)?;
+        let system = connection.system().map_err(|error| Stop::Remote(error.clone()))?;
+        let by_key = connection.entity(&participant.unit.entity).is_some_and(fairlead_systems::Entity::can_read_keys);
+        let mut found = BTreeMap::new();
+        if !by_key {
+            let mut cursor = None;
+            loop {
+                let (records, next, caught_up) = self.page(index, cursor).await?;
+                let asked: Vec<_> = records.into_iter().filter(|record| ids.remove(&record.id)).collect();
+                found.extend(self.judge(index, &asked).await?);
+                if caught_up {
+                    break;
+                }
+                cursor = Some(next);
+            }
+            found.extend(self.judge_absent(index, ids.into_iter().collect()).await?);
+            return Ok(found);
+        }
+        let ids: Vec<_> = ids.into_iter().collect();
+        for ids in ids.chunks(KEYS) {
+            self.fence().await?;
+            let read = |ids: Vec<ExternalId>| async move {
+                let records = system.read_keys(&participant.unit.entity, &participant.native_paths, &ids).await;
+                (ids, records)
+            };
+            let asked: Asked = tokio::select! {
+                () = shared.cancel.cancelled() => return Err(Stop::Cancelled),
+                asked = self.lease.during(read_apart(ids.to_vec(), read)) => asked,
+            };
+            if let Some(error) = asked.trouble.or_else(|| asked.failed.into_values().next()) {
+                return Err(Stop::Remote(error));
+            }
+            let (there, absent): (Vec<_>, Vec<_>) = asked.read.into_iter().partition(|(_, record)| record.is_some());
+            let there: Vec<_> = there.into_iter().filter_map(|(_, record)| record).collect();
+            found.extend(self.judge(index, &there).await?);
+            found.extend(self.judge_absent(index, absent.into_iter().map(|(id, _)| id).collect()).await?);
+        }
+        Ok(found)
+    }
+
+    /// What a participant's reader is asked for by key.
+    async fn waiting(&self, index: usize) -> Result<BTreeSet<ExternalId>, StoreError> {
+        let name = &self.shared.program.participants[index].unit.name;
+        Ok(self.shared.around.store.pending_reads(&self.shared.realm, name, MOST).await?.into_iter().collect())
+    }
+
+    /// What the targets lack by what is known of them, and how many records of targets that nobody reads were looked at for that.
+    async fn look_at_targets(&mut self) -> Result<(u64, Vec<(usize, RecordId, Kind)>), Stop> {
+        let shared = Arc::clone(&self.shared);
+        let targets: Vec<_> = shared.program.participants.iter().enumerate().filter(|(_, target)| target.writable()).collect();
+        let mut dead = HashSet::new();
+        for (index, target) in &targets {
+            let (realm, participant) = (Some(shared.realm.clone()), Some(target.unit.name.clone()));
+            let filter = DeadLetterFilter { realm, participant, max: MOST, ..DeadLetterFilter::default() };
+            let letters = shared.around.store.dead_letters(&filter).await?;
+            dead.extend(letters.into_iter().filter_map(|letter| Some((*index, letter.letter.record?))));
+        }
+        let (mut compared, mut found) = (0, Vec::new());
+        let mut after = None;
+        loop {
+            self.fence().await?;
+            let page = shared.around.store.records(&shared.realm, after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok((compared, found)) };
+            after = Some(last.record.id);
+            for known in &page {
+                for (index, target) in &targets {
+                    let held = known.identity(&target.unit.name).is_some_and(|held| !held.state.deleted);
+                    compared += u64::from(held && !target.readable());
+                    if found.len() < MOST && !dead.contains(&(*index, known.record.id)) {
+                        found.extend(drift::of_target(&shared.program, target, known).map(|kind| (*index, known.record.id, kind)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts on its way what was missed, and says how much that was. First what the systems hold, for what a target lacks may be among it.
+    async fn repair(&mut self, missed: &[(usize, BTreeMap<ExternalId, Kind>)], lacking: Vec<(usize, RecordId, Kind)>) -> Result<u64, Stop> {
+        let shared = Arc::clone(&self.shared);
+        let store = &shared.around.store;
+        let mut repaired = 0;
+        let mut unread: HashSet<usize> = HashSet::new();
+        for (index, found) in missed {
+            let name = &shared.program.participants[*index].unit.name;
+            let (gone, others): (Vec<_>, Vec<_>) = found.iter().partition(|(_, kind)| **kind == Kind::Gone);
+            let others: Vec<ExternalId> = others.into_iter().map(|(id, _)| id.clone()).collect();
+            if !others.is_empty() {
+                store.request_reads(&shared.realm, name, &others, shared.now()).await?;
+                repaired += others.len() as u64;
+                self.drain(*index, &others).await?;
+                let waiting = self.waiting(*index).await?;
+                unread.extend(others.iter().any(|id| waiting.contains(id)).then_some(*index));
+            }
+            let gone: Vec<ExternalId> = gone.into_iter().map(|(id, _)| id.clone()).collect();
+            if !gone.is_empty() && !self.tells_deletions(*index) {
+                repaired += gone.len() as u64;
+                self.absorb_gone(*index, gone).await?;
+            }
+        }
+        let mut by_target: BTreeMap<usize, Vec<RecordId>> = BTreeMap::new();
+        for (index, id, _) in lacking.into_iter().filter(|(index, _, kind)| *kind != Kind::Missing || !unread.contains(index)) {
+            by_target.entry(index).or_default().push(id);
+        }
+        for (index, ids) in by_target {
+            let target = &shared.program.participants[index];
+            for ids in ids.chunks(PAGE) {
+                self.fence().await?;
+                let known = store.known_by_id(&shared.realm, ids).await?;
+                let still = |known: &Known| drift::of_target(&shared.program, target, known).is_some();
+                let records: Vec<_> = known.into_iter().flatten().filter(still).map(|known| known.record.id).collect();
+                let enqueue = Enqueue {
+                    realm: shared.realm.clone(),
+                    target: target.unit.name.clone(),
+                    keys: Keys::Records(records),
+                    origin: Origin::Repair,
+                    now: shared.now(),
+                };
+                store.enqueue(&enqueue).await?;
+                // What the readings above have put right meanwhile is right all the same.
+                repaired += ids.len() as u64;
+            }
+            shared.participants[index].wake_lane.notify_one();
+        }
+        Ok(repaired)
+    }
+
+    /// Waits until the reader has read these.
+    async fn drain(&self, index: usize, ids: &[ExternalId]) -> Result<(), Stop> {
+        self.shared.participants[index].wake_reader.notify_one();
+        let deadline = Instant::now() + self.interval(index) * 3 + PATIENCE;
+        while Instant::now() < deadline {
+            let waiting = self.waiting(index).await?;
+            if !ids.iter().any(|id| waiting.contains(id)) {
+                break;
+            }
+            self.peek().await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the vendor tells of deletions. Then what is not shown and not told may merely be hidden from this account.
+    fn tells_deletions(&self, index: usize) -> bool {
+        let entity = &self.shared.program.participants[index].unit.entity;
+        let connection = self.shared.connection(index).ok();
+        connection.is_none_or(|connection| connection.entity(entity).is_none_or(fairlead_systems::Entity::tells_deletions))
+    }
+
+    /// Absorbs that these records are deleted, within what the guard allows.
+    async fn absorb_gone(&mut self, index: usize, ids: Vec<ExternalId>) -> Result<(), Stop> {
+        let fence = self.fence().await?;
+        match Source::new(Arc::clone(&self.shared), index).absorb_gone(ids, &fence).await? {
+            true => Ok(()),
+            false => Err(Stop::Guarded),
+        }
+    }
+}
+
+fn note_trouble(trouble: &mut Option<String>, participant: &Participant, error: &RemoteError) {
+    tracing::warn!(participant = %participant.unit.name, reason = %error.reason, detail = %error.message, "reconciliation cannot read a participant");
+    trouble.get_or_insert_with(|| format!("{} could not be read: {}", participant.unit.name, error.message));
+}

@@ -1,0 +1,136 @@
+//! What slipped past reading and writing is found on schedule.
+
+use crate::vendor::Fault;
+use crate::world::{Offers, REALM, World, report, until};
+use fairlead_engine::Engine;
+use fairlead_model::report::{Drift, Reconciliation, ReconciliationOutcome};
+use fairlead_model::schedule::ScheduleText;
+use fairlead_model::unit::ReconcileUnit;
+use serde_json::json;
+use std::time::Duration;
+
+const A_DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Forty things that both systems hold, reconciled every night.
+async fn in_step(offers: Offers, repair: bool, max_repair_percent: u32) -> (World, Engine) {
+    let mut world = World::new(offers, true).await;
+    world.sides[0].offers.get = offers.get;
+    let schedule = ScheduleText { cron: "0 2 * * *".into(), time_zone: "Europe/Berlin".into() };
+    world.reconcile = Some(ReconcileUnit { schedule, repair, max_repair_percent });
+    for number in 0..40 {
+        world.vendor("crm").put(&format!("c{number}"), json!({"name": format!("Thing {number}"), "phone": "0"}));
+    }
+    let engine = world.engine().await;
+    until("the first load", async || {
+        world.vendor("erp").count() == 40 && report(&engine).is_some_and(|report| report.lag.is_some_and(|lag| lag.pending == 0))
+    })
+    .await;
+    // What the systems tell as changed from here on, is read; what went before them is not asked for again.
+    for (system, id) in [("crm", "c39".to_owned()), ("erp", world.vendor("erp").id_of("Thing 39").unwrap())] {
+        world.vendor(system).put(&id, json!({}));
+    }
+    (world, engine)
+}
+
+/// Lets a day pass, and waits for what the night's reconciliation found.
+async fn tomorrow(world: &World, engine: &Engine) -> Reconciliation {
+    let before = report(engine).and_then(|report| report.reconciliation).map(|last| last.at);
+    let found = || report(engine).and_then(|report| report.reconciliation).filter(|last| Some(last.at) != before);
+    // The schedule begins when it is first seen.
+    until("the schedule noted", async || world.store.note(REALM, "reconciliation").await.unwrap().is_some()).await;
+    world.clock.pass(A_DAY);
+    until("a reconciliation", async || found().is_some()).await;
+    found().unwrap()
+}
+
+async fn is_deleted(world: &World, participant: &str, id: &str) -> (bool, bool) {
+    let known = world.store.known_by_external(REALM, participant, &[id.into()]).await.unwrap().pop().flatten().unwrap();
+    (known.record.deleted_at.is_some(), known.identity(participant).unwrap().state.deleted)
+}
+
+async fn what_slipped_past_is_put_right(offers: Offers) {
+    let (world, engine) = in_step(offers, true, 50).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    let [zero, two, three] = ["Thing 0", "Thing 2", "Thing 3"].map(|name| erp.id_of(name).unwrap());
+    crm.slip("c0", json!({"phone": "new"}));
+    crm.slip("c99", json!({"name": "Thing 99", "phone": "0"}));
+    crm.vanish("c1");
+    erp.slip(&two, json!({"phone": "wrong"}));
+    erp.vanish(&three);
+    let last = tomorrow(&world, &engine).await;
+    assert_eq!(last.drift, Drift { missing: 0, different: 2, unread: 1, gone: 2 }, "{last:?}");
+    assert_eq!((last.outcome, last.repaired, last.compared), (ReconciliationOutcome::Repaired, 5, 79));
+    assert_eq!(last.last_success, Some(last.at));
+    until("the missed edit", async || erp.value(&zero, "phone") == "new").await;
+    until("the foreign edit put back", async || erp.value(&two, "phone") == "0").await;
+    until("the record that nobody had read", async || erp.id_of("Thing 99").is_some()).await;
+    assert_eq!(is_deleted(&world, "crm", "c1").await, (true, true), "gone from its home");
+    assert_eq!(is_deleted(&world, "erp", &three).await, (false, true), "gone from a copy, and not made anew");
+    // The next night finds nothing, and nobody writes any more.
+    let last = tomorrow(&world, &engine).await;
+    assert_eq!((last.outcome, last.drift.total()), (ReconciliationOutcome::InStep, 0), "{last:?}");
+    assert!(world.letters().await.is_empty());
+    let report = report(&engine).unwrap();
+    assert!(report.balanced);
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_slipped_past_reading_is_found_on_schedule_and_put_right() {
+    what_slipped_past_is_put_right(Offers::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entity_that_can_only_be_listed_is_listed_twice() {
+    what_slipped_past_is_put_right(Offers { get: false, ..Offers::default() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_policy_to_report_nothing_is_put_right() {
+    let (world, engine) = in_step(Offers::default(), false, 50).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    let zero = erp.id_of("Thing 0").unwrap();
+    crm.slip("c0", json!({"phone": "new"}));
+    for _ in 0..2 {
+        let last = tomorrow(&world, &engine).await;
+        assert_eq!((last.outcome, last.drift.different, last.repaired, last.last_success), (ReconciliationOutcome::Drifted, 1, 0, None));
+        assert_eq!(erp.value(&zero, "phone"), "0");
+    }
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_differences_than_a_person_allowed_are_only_counted() {
+    let (world, engine) = in_step(Offers::default(), true, 5).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    for number in 0..11 {
+        crm.slip(&format!("c{number}"), json!({"phone": "new"}));
+    }
+    let last = tomorrow(&world, &engine).await;
+    assert_eq!((last.outcome, last.drift.different, last.repaired), (ReconciliationOutcome::ThresholdExceeded, 11, 0));
+    assert_eq!(erp.value(&erp.id_of("Thing 0").unwrap(), "phone"), "0");
+    // One less is within what is always put right.
+    crm.slip("c10", json!({"phone": "0"}));
+    let last = tomorrow(&world, &engine).await;
+    assert_eq!((last.outcome, last.drift.different, last.repaired), (ReconciliationOutcome::Repaired, 10, 10));
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_system_that_is_away_is_named_and_another_process_goes_on_with_the_schedule() {
+    let (world, engine) = in_step(Offers::default(), true, 50).await;
+    let erp = world.vendor("erp");
+    erp.fault("GET /things ", Fault::Status(500), usize::MAX);
+    let last = tomorrow(&world, &engine).await;
+    assert_eq!(last.outcome, ReconciliationOutcome::Incomplete);
+    assert!(last.trouble.as_ref().unwrap().contains("erp could not be read"), "{last:?}");
+    engine.stop().await;
+    erp.heal();
+    // While nobody ran, a night passed; it is made up for once.
+    world.clock.pass(A_DAY);
+    let engine = world.engine().await;
+    let found = || report(&engine).and_then(|report| report.reconciliation).filter(|now| now.at != last.at);
+    until("the night that nobody saw", async || found().is_some()).await;
+    assert_eq!(found().unwrap().outcome, ReconciliationOutcome::InStep);
+    engine.stop().await;
+}
