@@ -1,7 +1,9 @@
 //! The snippets and links of README and docs/ are true.
 //!
 //! YAML snippets are judged by `fairlead check`: whole manifests as they stand; those marked `yaml row=PARTICIPANT` are rows, put into the
-//! quickstart's Integration first; those marked `yaml spec` are a part of its spec. Shell snippets marked `sh run` are run in a folder that holds the repository's examples; in all others
+//! quickstart's Integration first; those marked `yaml spec` are a part of its spec; those marked `yaml test` are tests of the
+//! quickstart, and pass; `yaml part=...` is a part that only has to be YAML. Shell snippets marked `sh run` are run in a folder that holds
+//! the repository's examples; in all others
 //! every `fairlead` line must name a command and flags that exist. Relative links must lead to a file.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -97,6 +99,22 @@ async fn check(manifest: &str, told: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn passes(test: &str, told: &str) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("snippet.yaml"), test)?;
+    let mut command = fairlead()?;
+    command.arg("test").arg(folder.path());
+    for file in QUICKSTART {
+        command.arg(repository().join("examples/quickstart").join(file));
+    }
+    let output = command.output().await?;
+    anyhow::ensure!(output.status.success(), "{told}:\n{}\n{test}", String::from_utf8_lossy(&output.stdout));
+    Ok(())
+}
+
+/// The quickstart's manifests.
+const QUICKSTART: [&str; 4] = ["10-definitions.yaml", "20-connectors.yaml", "30-contract.yaml", "40-integration.yaml"];
+
 #[tokio::test]
 async fn every_yaml_snippet_is_what_the_operator_would_accept() -> anyhow::Result<()> {
     let found = of("yaml");
@@ -109,6 +127,14 @@ async fn every_yaml_snippet_is_what_the_operator_would_accept() -> anyhow::Resul
             let part: serde_json::Map<String, Value> = serde_saphyr::from_str(&snippet.text).context("a part of a spec")?;
             integration(&mut documents)?["spec"].as_object_mut().context("no spec")?.extend(part);
             check(&manifests(&documents), &format!("{page}: a part of an Integration's spec")).await?;
+            continue;
+        }
+        if mark == Some("test") {
+            passes(&snippet.text, &page.to_string()).await?;
+            continue;
+        }
+        if mark.is_some_and(|mark| mark.starts_with("part=")) {
+            serde_saphyr::from_str::<Value>(&snippet.text).with_context(|| format!("{page}: {}", snippet.text))?;
             continue;
         }
         match mark.and_then(|mark| mark.strip_prefix("row=")) {
@@ -136,7 +162,7 @@ fn with_rows(participant: &str, rows: &str) -> anyhow::Result<String> {
 
 fn quickstart() -> anyhow::Result<Vec<Value>> {
     let mut documents = Vec::new();
-    for file in ["10-definitions.yaml", "20-connectors.yaml", "30-contract.yaml", "40-integration.yaml"] {
+    for file in QUICKSTART {
         let text = fs::read_to_string(repository().join("examples/quickstart").join(file))?;
         documents.extend(serde_saphyr::from_multiple::<Value>(&text)?);
     }

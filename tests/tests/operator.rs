@@ -455,3 +455,56 @@ async fn a_change_among_many_integrations_is_programmed_at_once_and_a_restart_wr
     assert!(writes.is_empty(), "{} writes, such as {:#?}", writes.len(), writes.first());
     Ok(())
 }
+
+#[tokio::test]
+async fn an_integration_follows_its_shared_field_table_and_its_lookup_table_when_only_they_are_mended() -> anyhow::Result<()> {
+    let plane = ControlPlane::shared()?;
+    let stage = Stage::new(&plane, "tables").await?;
+    let operator = stage.operator(&format!("{}-operator", stage.namespace.name())).await?;
+    operator.leads().await?;
+
+    // The last row of the CRM's own table moves into a shared one, and the country is looked up.
+    let own = "      - {canonical: address.country, native: BillingCountryCode}\n";
+    let shared = stage.manifest("40-integration.yaml")?;
+    ensure!(shared.contains(own), "the quickstart maps the country");
+    let shared = shared.replace(own, "").replace(
+        "      fields:\n      - {canonical: name, native: Name}\n",
+        "      fieldsFrom: [{name: account-fields}]\n      fields:\n      - {canonical: name, native: Name}\n",
+    );
+    let map = |name: &str, key: &str, text: &str| {
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": stage.namespace.name()}, "data": {key: text}})
+            .to_string()
+    };
+    let rows = |row: &str| map("account-fields", "fields.yaml", &format!("owner: {{team: crm-platform}}\nfields:\n- {row}\n"));
+    let looked_up =
+        "{canonical: address.country, native: BillingCountryCode, lookup: {name: country-codes, otherwise: {canonical: ZZ, native: US}}}";
+    let message = async |condition: &str| -> anyhow::Result<String> {
+        let object = stage.object("fint", "customers").await?;
+        Ok(find(&object, condition)["message"].as_str().unwrap_or_default().to_owned())
+    };
+
+    for secret in [stage.secret("netsuite-credentials", &stage.erp), stage.secret("salesforce-credentials", &stage.crm)] {
+        stage.apply(&secret).await?;
+    }
+    stage.apply_files(&["10-definitions.yaml", "20-connectors.yaml", "30-contract.yaml"]).await?;
+    stage.apply(&shared).await?;
+    stage.condition("fint", "customers", ("ResolvedRefs", "False", "ConfigMapNotFound"), SHOWN).await?;
+
+    // A table that cannot be read, one with a wrong row, and one whose lookup table is missing.
+    stage.apply(&rows("{canonical: address.country, nativ: BillingCountryCode}")).await?;
+    stage.condition("fint", "customers", ("ResolvedRefs", "False", "TableInvalid"), SHOWN).await?;
+    ensure!(message("ResolvedRefs").await?.contains("fields[0].nativ"), "{}", message("ResolvedRefs").await?);
+    stage.apply(&rows("{canonical: address.country, native: BillingCountyCode}")).await?;
+    stage.condition("fint", "customers", ("Accepted", "False", "MappingInvalid"), SHOWN).await?;
+    let told = message("Accepted").await?;
+    let row = format!("ConfigMap {}/account-fields, fields[0].native: address.country", stage.namespace.name());
+    ensure!(told.contains(&row) && told.contains("did you mean"), "{told}");
+    stage.apply(&rows(looked_up)).await?;
+    stage.condition("fint", "customers", ("ResolvedRefs", "False", "ConfigMapNotFound"), SHOWN).await?;
+    stage.apply(&map("country-codes", "lookup.csv", "canonical,native\nUS\n")).await?;
+    stage.condition("fint", "customers", ("ResolvedRefs", "False", "TableInvalid"), SHOWN).await?;
+    stage.apply(&map("country-codes", "lookup.csv", "canonical,native\nUS,US\nDE,DE\nFR,FR\nGB,GB\n")).await?;
+    stage.all_ready().await?;
+    judge_statuses(&stage.requests(&operator.user)?);
+    operator.stop().await
+}

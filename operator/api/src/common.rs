@@ -14,10 +14,10 @@ pub(crate) const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 pub(crate) const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// A name, or namespace/name.
 pub(crate) const QUALIFIED: &str = "^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
-/// A canonical field path: names with dots, `[]` after a list. Empty where a row has no canonical side.
-pub(crate) const CANONICAL_PATH: &str = r"^([A-Za-z_][A-Za-z0-9_]*(\[\])?(\.[A-Za-z_][A-Za-z0-9_]*(\[\])?)*)?$";
+/// A canonical field path: names with dots (those of namespaces with hyphens), `[]` after a list. Empty where a row has no canonical side.
+pub(crate) const CANONICAL_PATH: &str = r"^([A-Za-z_][A-Za-z0-9_-]*(\[\])?(\.[A-Za-z_][A-Za-z0-9_-]*(\[\])?)*)?$";
 /// A canonical field path that must not be empty.
-pub(crate) const CANONICAL_FIELD: &str = r"^[A-Za-z_][A-Za-z0-9_]*(\[\])?(\.[A-Za-z_][A-Za-z0-9_]*(\[\])?)*$";
+pub(crate) const CANONICAL_FIELD: &str = r"^[A-Za-z_][A-Za-z0-9_-]*(\[\])?(\.[A-Za-z_][A-Za-z0-9_-]*(\[\])?)*$";
 /// An entity as a system or a contract calls it.
 pub(crate) const ENTITY: &str = "^[A-Za-z][A-Za-z0-9_.-]*$";
 
@@ -32,6 +32,9 @@ pub(crate) const MAX_NAMESPACES: usize = 256;
 pub(crate) const MAX_CONDITIONS: usize = 16;
 pub(crate) const MAX_PARTICIPANTS: usize = 8;
 pub(crate) const MAX_ROWS: usize = 300;
+/// Rows of one participant, those of its shared tables among them.
+pub const MAX_MERGED_ROWS: usize = 600;
+pub(crate) const MAX_TABLES: usize = 8;
 
 /// Who answers for this object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -22,6 +22,10 @@ pub const MAX_USED_BY: usize = 1024;
 pub const MAX_SCHEMA_BYTES: usize = 256 * 1024;
 /// The most consumers of one contract.
 pub const MAX_CONSUMERS: usize = 64;
+/// Business units with fields of their own.
+const MAX_EXTENSIONS: usize = 32;
+/// A namespace whose name can stand in a field path.
+const UNIT: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
 /// An OAuth scope (RFC 6749, section 3.3): printable ASCII without space, quote and backslash.
 pub(crate) const SCOPE: &str = r"^[!#-\[\]-~]+$";
 /// A client id (RFC 6749, appendix A.1): printable ASCII.
@@ -79,6 +83,14 @@ pub struct ApiContractSpec {
     /// The JSON Schema (2020-12) of the canonical entity: an object with properties; at most 256 KiB.
     #[schemars(schema_with = "free_schema")]
     pub schema: serde_json::Map<String, serde_json::Value>,
+    /// Fields of business units besides: each namespace's own stand under ext.NAMESPACE and are filled by the Integrations of that namespace
+    /// alone. The rest of the schema stays as it is for everybody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = MAX_EXTENSIONS),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["namespace"])
+    )]
+    pub extensions: Vec<Extension>,
     /// The canonical fields that tell one record from another for people, such as customerId.
     #[schemars(
         length(min = 1, max = 8),
@@ -109,6 +121,18 @@ pub struct ApiContractSpec {
     /// Under which host names the operations are served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposure: Option<Exposure>,
+}
+
+/// The fields of one business unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Extension {
+    /// The namespace whose Integrations fill these fields.
+    #[schemars(length(min = 1, max = MAX_LABEL), regex(pattern = UNIT))]
+    pub namespace: String,
+    /// The JSON Schema (2020-12) of ext.NAMESPACE: an object with properties. It may refer to the $defs of spec.schema.
+    #[schemars(schema_with = "free_schema")]
+    pub schema: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Who answers for a contract, and in which domain it lies.

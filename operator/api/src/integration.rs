@@ -9,8 +9,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::common::{
-    AllowedNamespaces, CANONICAL_FIELD, CANONICAL_PATH, CircuitState, ConditionedStatus, ENTITY, LABEL, LastError, MAX_EXPRESSION,
-    MAX_LABEL, MAX_PARTICIPANTS, MAX_PATH, MAX_QUALIFIED, MAX_ROWS, MAX_TEXT, ObjectReference, Owner, QUALIFIED, conditions_schema,
+    AllowedNamespaces, CANONICAL_FIELD, CANONICAL_PATH, CircuitState, ConditionedStatus, ENTITY, LABEL, LastError, LocalRef,
+    MAX_EXPRESSION, MAX_LABEL, MAX_PARTICIPANTS, MAX_PATH, MAX_QUALIFIED, MAX_ROWS, MAX_SUBDOMAIN, MAX_TABLES, MAX_TEXT, ObjectReference,
+    Owner, QUALIFIED, SUBDOMAIN, conditions_schema,
 };
 use crate::duration::Duration;
 use crate::rules;
@@ -172,9 +173,18 @@ pub struct Participant {
     /// How changes are written to it; left out when it only gives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write: Option<WriteSpec>,
-    /// The field table, used in both directions where a row can be inverted.
+    /// Shared field tables: ConfigMaps of this namespace that hold rows under fields.yaml. A later table's row takes the place of an
+    /// earlier one's for the same canonical field, and a row of fields the place of both.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
-        length(min = 1, max = MAX_ROWS),
+        length(max = MAX_TABLES),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub fields_from: Vec<LocalRef>,
+    /// The field table, used in both directions where a row can be inverted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = MAX_ROWS),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["canonical", "native"])
     )]
     pub fields: Vec<FieldRow>,
@@ -275,6 +285,9 @@ pub struct FieldRow {
     /// The field holds the id of another record, which is translated between the systems.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
+    /// A table with many values, in a ConfigMap of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lookup: Option<Lookup>,
     /// For a list: the field of its elements that tells one from another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = MAX_PATH), regex(pattern = r"^\S+$"))]
@@ -293,6 +306,32 @@ pub struct ValuePair {
     pub native: String,
 }
 
+/// A table with many values, in a ConfigMap of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Lookup {
+    /// A ConfigMap of this namespace that holds the table under lookup.csv: a line canonical,native and below it one line per value.
+    #[schemars(length(min = 1, max = MAX_SUBDOMAIN), regex(pattern = SUBDOMAIN))]
+    pub name: String,
+    /// What stands for a value that has no line; left out, its record is a dead letter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otherwise: Option<Otherwise>,
+}
+
+/// What stands for a value that has no line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Otherwise {
+    /// The canonical value for any other value of the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = MAX_TEXT))]
+    pub canonical: Option<String>,
+    /// The system's value for any other canonical value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = MAX_TEXT))]
+    pub native: Option<String>,
+}
+
 /// The record that a field points to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -309,7 +348,7 @@ pub struct OwnershipRule {
     /// Canonical fields; * stands for every field.
     #[schemars(
         length(min = 1, max = MAX_ROWS),
-        inner(length(min = 1, max = MAX_PATH), regex(pattern = r"^(\*|[A-Za-z_][A-Za-z0-9_]*(\[\])?(\.[A-Za-z_][A-Za-z0-9_]*(\[\])?)*)$")),
+        inner(length(min = 1, max = MAX_PATH), regex(pattern = r"^(\*|[A-Za-z_][A-Za-z0-9_-]*(\[\])?(\.[A-Za-z_][A-Za-z0-9_-]*(\[\])?)*)$")),
         extend("x-kubernetes-list-type" = "atomic")
     )]
     pub fields: Vec<String>,

@@ -39,26 +39,28 @@ pub mod reference;
 pub mod rules;
 pub mod schema;
 pub mod status;
+pub mod tables;
 
 pub use common::{AllowedNamespaces, CircuitState, ConditionedStatus, ErrorClass, LastError, LocalRef, ObjectReference, Owner};
 pub use connector::{
     Auth, CaKind, CaRef, CircuitBreaker, Connector, ConnectorSpec, ConnectorStatus, Limits, Probe, Quota, SystemInfo, Tls,
 };
 pub use contract::{
-    ApiContract, ApiContractSpec, ApiContractStatus, Consumer, ContractOwner, Exposure, Idempotency, Issuer, Lifecycle, Operation,
-    OperationName, Phase, Rate, ReadFrom, Security, Served, StoreSource, TargetParticipant, WriteTo,
+    ApiContract, ApiContractSpec, ApiContractStatus, Consumer, ContractOwner, Exposure, Extension, Idempotency, Issuer, Lifecycle,
+    Operation, OperationName, Phase, Rate, ReadFrom, Security, Served, StoreSource, TargetParticipant, WriteTo,
 };
 pub use crd::{crds, crds_yaml};
 pub use duration::Duration;
 pub use integration::{
     CronSchedule, DeletionPolicy, Delivery, EffectiveRetry, FieldRow, Guard, GuardStatus, InitialLoad, Integration, IntegrationSpec,
-    IntegrationStatus, LagBucket, LagStatus, LedgerStatus, OnAmbiguous, OnDelete, OnError, OnForeignEdit, OnLeave, OnMerge, OwnershipRule,
-    Participant, ParticipantState, ParticipantStatus, Poll, PreviewStatus, ReadSpec, Reconcile, ReconcilePolicy, ReconciliationOutcome,
-    ReconciliationStatus, Reference, Retry, RunState, SyncSpec, Tie, ValuePair, WriteKey, WriteSpec,
+    IntegrationStatus, LagBucket, LagStatus, LedgerStatus, Lookup, OnAmbiguous, OnDelete, OnError, OnForeignEdit, OnLeave, OnMerge,
+    Otherwise, OwnershipRule, Participant, ParticipantState, ParticipantStatus, Poll, PreviewStatus, ReadSpec, Reconcile, ReconcilePolicy,
+    ReconciliationOutcome, ReconciliationStatus, Reference, Retry, RunState, SyncSpec, Tie, ValuePair, WriteKey, WriteSpec,
 };
 pub use manifest::{Kind, Resource};
 pub use reasons::Reason;
 pub use rules::{Validate, Violation};
+pub use tables::{FieldTable, LookupTable};
 
 /// The API group of all three kinds.
 pub const GROUP: &str = "fairlead.dev";
@@ -72,3 +74,11 @@ pub const ALLOWED_HOSTS_ANNOTATION: &str = "fairlead.dev/allowed-hosts";
 pub const SYSTEM_DEFINITION_LABEL: &str = "fairlead.dev/system-definition";
 /// The key of a system-definition ConfigMap that holds the definition.
 pub const SYSTEM_DEFINITION_KEY: &str = "definition.yaml";
+/// The label that marks a ConfigMap as a shared field table; its value is the entity or system that it is about.
+pub const FIELD_TABLE_LABEL: &str = "fairlead.dev/field-table";
+/// The key of a field-table ConfigMap that holds the rows.
+pub const FIELD_TABLE_KEY: &str = "fields.yaml";
+/// The label that marks a ConfigMap as a lookup table; its value says of what.
+pub const LOOKUP_TABLE_LABEL: &str = "fairlead.dev/lookup-table";
+/// The key of a lookup-table ConfigMap that holds the lines.
+pub const LOOKUP_TABLE_KEY: &str = "lookup.csv";

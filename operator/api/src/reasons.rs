@@ -147,6 +147,10 @@ reasons! {
         "The ConfigMap lacks the key that the resource needs; the message names it.",
         "Add the key; the change is noticed at once.",
         "kubectl describe configmap CONFIGMAP -n NAMESPACE";
+    TableInvalid User
+        "A shared field table or lookup table that the resource names cannot be read; the message names its row or line.",
+        "Correct the table in its ConfigMap; the change is noticed at once.",
+        "fairlead check FILE";
     DefinitionInvalid User
         "The system definition cannot be used; the message names the line.",
         "Correct the definition in its ConfigMap; the change is noticed at once.",

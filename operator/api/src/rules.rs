@@ -297,13 +297,22 @@ pub const SYNC: &[Rule<SyncSpec>] = &[
 ];
 
 /// Rules on one participant.
-pub const PARTICIPANT: &[Rule<Participant>] = &[Rule {
-    at: "",
-    cel: "has(self.read) || has(self.write)",
-    message: "at least one of read and write must be set",
-    hint: "say how changes are read from this system, written to it, or both",
-    holds: |participant| participant.read.is_some() || participant.write.is_some(),
-}];
+pub const PARTICIPANT: &[Rule<Participant>] = &[
+    Rule {
+        at: "",
+        cel: "has(self.read) || has(self.write)",
+        message: "at least one of read and write must be set",
+        hint: "say how changes are read from this system, written to it, or both",
+        holds: |participant| participant.read.is_some() || participant.write.is_some(),
+    },
+    Rule {
+        at: "",
+        cel: "(has(self.fields) && self.fields.size() > 0) || (has(self.fieldsFrom) && self.fieldsFrom.size() > 0)",
+        message: "there is no field table",
+        hint: "write rows under fields, or name shared tables under fieldsFrom",
+        holds: |participant| !participant.fields.is_empty() || !participant.fields_from.is_empty(),
+    },
+];
 
 /// Rules on how a participant is read.
 pub const READ: &[Rule<ReadSpec>] = &[Rule {
@@ -399,15 +408,16 @@ pub const ROW: &[Rule<FieldRow>] = &[
     },
     Rule {
         at: "",
-        cel: "[has(self.value), has(self.values) && self.values.size() > 0, has(self.toCanonical) || has(self.fromCanonical), has(self.reference), has(self.key)].filter(x, x).size() <= 1",
+        cel: "[has(self.value), has(self.values) && self.values.size() > 0, has(self.toCanonical) || has(self.fromCanonical), has(self.reference), has(self.lookup), has(self.key)].filter(x, x).size() <= 1",
         message: "the row says in more than one way how the value is made",
-        hint: "use one of value, values, expressions (toCanonical, fromCanonical), reference and key",
+        hint: "use one of value, values, expressions (toCanonical, fromCanonical), reference, lookup and key",
         holds: |row| {
             [
                 row.value.is_some(),
                 !row.values.is_empty(),
                 row.to_canonical.is_some() || row.from_canonical.is_some(),
                 row.reference.is_some(),
+                row.lookup.is_some(),
                 row.key.is_some(),
             ]
             .into_iter()
@@ -418,11 +428,12 @@ pub const ROW: &[Rule<FieldRow>] = &[
     },
     Rule {
         at: "",
-        cel: "!((has(self.values) && self.values.size() > 0) || has(self.reference) || has(self.key)) || (self.canonical != '' && self.native != '')",
-        message: "values, reference and key need both sides",
+        cel: "!((has(self.values) && self.values.size() > 0) || has(self.reference) || has(self.lookup) || has(self.key)) || (self.canonical != '' && self.native != '')",
+        message: "values, reference, lookup and key need both sides",
         hint: "set canonical and native",
         holds: |row| {
-            (row.values.is_empty() && row.reference.is_none() && row.key.is_none()) || (!row.canonical.is_empty() && !row.native.is_empty())
+            (row.values.is_empty() && row.reference.is_none() && row.lookup.is_none() && row.key.is_none())
+                || (!row.canonical.is_empty() && !row.native.is_empty())
         },
     },
     Rule {
@@ -433,6 +444,13 @@ pub const ROW: &[Rule<FieldRow>] = &[
         holds: |row| row.key.is_none() || (row.canonical.ends_with("[]") && row.native.ends_with("[]")),
     },
 ];
+
+/// Judges the rows of a field table at `path`.
+pub(crate) fn judge_rows(rows: &[FieldRow], path: &str, found: &mut Vec<Violation>) {
+    for (index, row) in rows.iter().enumerate() {
+        judge(row, ROW, &format!("{path}[{index}]"), found);
+    }
+}
 
 fn at_least_a_second(duration: crate::Duration) -> bool {
     duration.0 >= std::time::Duration::from_secs(1)
@@ -481,10 +499,15 @@ impl Validate for ApiContractSpec {
             }
         }
         // The API server bounds the whole object only, at about 1.5 MB.
-        let size = serde_json::to_vec(&self.schema).map_or(usize::MAX, |text| text.len());
-        if size > MAX_SCHEMA_BYTES {
+        let own = std::iter::once(("spec.schema".to_owned(), &self.schema));
+        let units = self.extensions.iter().enumerate().map(|(index, unit)| (format!("spec.extensions[{index}].schema"), &unit.schema));
+        for (field, schema) in own.chain(units) {
+            let size = serde_json::to_vec(schema).map_or(usize::MAX, |text| text.len());
+            if size <= MAX_SCHEMA_BYTES {
+                continue;
+            }
             found.push(Violation {
-                field: "spec.schema".into(),
+                field,
                 message: format!("has {size} bytes, more than {MAX_SCHEMA_BYTES}"),
                 hint: "shorten descriptions and examples, or split the entity".into(),
             });
@@ -519,9 +542,7 @@ impl Validate for IntegrationSpec {
             if let Some(write) = &participant.write {
                 judge(write, WRITE, &format!("{path}.write"), &mut found);
             }
-            for (row_index, row) in participant.fields.iter().enumerate() {
-                judge(row, ROW, &format!("{path}.fields[{row_index}]"), &mut found);
-            }
+            judge_rows(&participant.fields, &format!("{path}.fields"), &mut found);
         }
         if let Some(retry) = self.delivery.as_ref().and_then(|delivery| delivery.retry.as_ref()) {
             judge(retry, RETRY, "spec.delivery.retry", &mut found);

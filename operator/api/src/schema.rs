@@ -72,6 +72,23 @@ pub fn check_spec(kind: Kind, spec: &Value) -> Vec<Violation> {
     found
 }
 
+/// Judges a shared field table: an owner and rows, as an Integration has them.
+pub(crate) fn check_field_table(table: &Value) -> Vec<Violation> {
+    const SPEC: &str = "/properties/spec/properties";
+    let part = |pointer: &str| SCHEMAS.get(&Kind::Integration).and_then(|schema| schema.pointer(&format!("{SPEC}{pointer}"))).cloned();
+    let rows = part("/sync/properties/participants/items/properties/fields");
+    let (Some(owner), Some(mut rows)) = (part("/owner"), rows) else { return Vec::new() };
+    rows["minItems"] = 1.into();
+    let schema = serde_json::json!({"type": "object", "required": ["fields"], "properties": {"owner": owner, "fields": rows}});
+    let mut found = Vec::new();
+    check(&schema, table, "", &mut found);
+    // The document itself has no name that a path could begin with.
+    for violation in &mut found {
+        violation.field = violation.field.trim_start_matches('.').to_owned();
+    }
+    found
+}
+
 /// Judges a status by the schema of its kind, as the API server will. Paths begin with `status`.
 pub fn check_status(kind: Kind, status: &Value) -> Vec<Violation> {
     let mut found = Vec::new();

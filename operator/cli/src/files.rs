@@ -1,7 +1,7 @@
 //! Manifests in files: what `run`, `check`, `preview` and `demo` read in place of a cluster.
 //!
-//! A folder holds the same YAML that one would apply: our three kinds, the ConfigMaps with definitions, the Secrets. Kinds of others are
-//! passed over. Nothing here decides; a file that cannot be read becomes a named problem and the rest goes on.
+//! A folder holds the same YAML that one would apply: our three kinds, the ConfigMaps with definitions, the Secrets; and tests, which only
+//! `test` looks at. Kinds of others are passed over. Nothing here decides; a file that cannot be read becomes a named problem and the rest goes on.
 
 use async_trait::async_trait;
 use fairlead_api::manifest::{self, Resource};
@@ -23,6 +23,8 @@ pub(crate) struct Loaded {
     pub secrets: BTreeMap<ObjectRef, SecretData>,
     /// What could not be read, with the file.
     pub problems: Vec<Problem>,
+    /// Documents for `fairlead test`, with their files.
+    pub tests: Vec<(PathBuf, Value)>,
     /// Where each of our resources stands.
     pub places: BTreeMap<(Kind, ObjectRef), PathBuf>,
 }
@@ -111,6 +113,10 @@ fn take(document: &Value, file: &Path, loaded: &mut Loaded) {
     };
     let object = ObjectRef::new(namespace, text("/metadata/name"));
     let kind = text("/kind");
+    if text("/apiVersion").starts_with(crate::test::GROUP) {
+        loaded.tests.push((file.to_owned(), document.clone()));
+        return;
+    }
     if manifest::is_ours(document) {
         match Resource::read(document) {
             Ok(resource) => {

@@ -21,6 +21,7 @@ mod simulate;
 mod state;
 mod status;
 mod telemetry;
+mod test;
 
 /// Keeps business records in step between CRMs and ERPs, declared as Kubernetes resources.
 #[derive(Debug, Parser)]
@@ -47,6 +48,7 @@ enum Command {
     Status(status::Status),
     Check(check::Check),
     Preview(preview::Preview),
+    Test(test::Test),
     Crds(crds::Crds),
     Simulate(simulate::Simulate),
     DeadLetters(dead_letters::DeadLetters),
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
             Command::Status(command) => command.run().await,
             Command::Check(command) => command.run(),
             Command::Preview(command) => command.run().await,
+            Command::Test(command) => command.run(),
             Command::Crds(command) => Ok(command.run()),
             Command::Simulate(command) => command.run().await,
             Command::DeadLetters(command) => command.run().await,

@@ -4,9 +4,9 @@ use crate::files::{self, FileSecrets};
 use crate::run::endpoint_policy;
 use anyhow::{Context as _, bail};
 use clap::Args;
-use fairlead_engine::program::Program;
+use fairlead_engine::trial::{Refusal, Sent, Trial};
 use fairlead_model::unit::ObjectKey;
-use fairlead_model::{Clock, Document, SystemClock, document};
+use fairlead_model::{Clock, SystemClock};
 use fairlead_plan::Config;
 use fairlead_systems::{Catalog, Client, Definition, ReadRequest};
 use serde_json::{Value, json};
@@ -57,7 +57,8 @@ impl Preview {
             }
             bail!("no Integration here can run; see the findings above");
         };
-        let program = Program::compile(unit.clone()).map_err(anyhow::Error::msg)?;
+        let trial = Trial::new(unit, Vec::new()).map_err(anyhow::Error::msg)?;
+        let program = trial.program();
         let names: Vec<_> = program.participants.iter().map(|p| p.unit.name.clone()).collect();
         let Some(source) = program.participant(&self.participant) else {
             bail!("{} has no participant {:?}; it has {}", unit.object, self.participant, names.join(", "));
@@ -81,22 +82,14 @@ impl Preview {
         };
         let page = client.read_page(&request).await?;
         for record in page.records.iter().filter(|record| !record.deleted).take(self.limit) {
-            let line = match source.table.to_canonical(&record.body) {
-                Err(error) => json!({"id": record.id, "native": record.body, "error": format!("row {}: {}", error.row, error.message)}),
-                Ok(inbound) => {
-                    let mut canonical = Document::new();
-                    for (unit, value) in inbound.fields.iter().filter(|(_, value)| !value.is_null()) {
-                        document::set(&mut canonical, unit, value.clone());
-                    }
-                    let invalid = program.contract.validate_fields(&canonical, source.table.readable_units()).err();
-                    let targets: serde_json::Map<String, Value> = program
-                        .participants
-                        .iter()
-                        .filter(|target| target.writable() && target.unit.name != source.unit.name)
-                        .map(|target| (target.unit.name.clone(), payload(target, &canonical)))
-                        .collect();
-                    let violations: Vec<String> = invalid.into_iter().flatten().map(|violation| violation.to_string()).collect();
-                    json!({"id": record.id, "native": record.body, "canonical": canonical, "violations": violations, "targets": targets})
+            let line = match trial.canonical(source, &record.body) {
+                Err(refusal) => json!({"id": record.id, "native": record.body, "deadLetter": dead_letter(&refusal)}),
+                Ok(canonical) => {
+                    let others = program.participants.iter().filter(|target| target.writable() && target.unit.name != source.unit.name);
+                    let targets: Vec<Value> =
+                        others.map(|target| landed(&target.unit.name, trial.sent(target, &canonical.document))).collect();
+                    let waits: Vec<_> = canonical.waits.iter().map(|(field, _)| field.to_string()).collect();
+                    json!({"id": record.id, "native": record.body, "canonical": canonical.document, "waitsFor": waits, "targets": targets})
                 }
             };
             println!("{line}");
@@ -105,21 +98,16 @@ impl Preview {
     }
 }
 
-fn payload(target: &fairlead_engine::program::Participant, canonical: &Document) -> Value {
-    match target.table.accepts(canonical) {
-        Ok(false) => return json!({"skipped": "write.when is false"}),
-        Err(error) => return json!({"error": format!("write.when: {}", error.message)}),
-        Ok(true) => {}
+/// In the words of a test (see `test`), so that what a preview shows can be pasted into one.
+fn landed(name: &str, sent: Sent) -> Value {
+    match sent {
+        Sent::Payload(payload) => json!({"name": name, "payload": payload}),
+        Sent::Filtered => json!({"name": name, "skipped": true}),
+        Sent::Waits(_) => json!({"name": name, "waits": true}),
+        Sent::Refused(refusal) => json!({"name": name, "deadLetter": dead_letter(&refusal)}),
     }
-    // References are resolved only where records are known; a preview leaves them out.
-    match target.table.to_native(canonical, &|_, _| None) {
-        Err(error) => json!({"error": format!("row {}: {}", error.row, error.message)}),
-        Ok(outbound) => {
-            let mut body = Document::new();
-            for row in outbound.rows.into_iter().filter(|row| !row.value.is_null()) {
-                document::set(&mut body, &row.native, row.value);
-            }
-            Value::Object(body)
-        }
-    }
+}
+
+fn dead_letter(refusal: &Refusal) -> Value {
+    json!({"stage": refusal.stage, "reason": refusal.reason, "field": refusal.field, "message": refusal.message})
 }

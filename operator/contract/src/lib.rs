@@ -20,9 +20,11 @@
 //! ```
 
 mod contract;
+mod extension;
 mod subset;
 
 pub use contract::{Contract, Violation};
+pub use extension::{EXTENSIONS, extended};
 pub use subset::{MAX_FIELDS, MAX_PATTERN, MAX_SCHEMA_BYTES, SchemaFinding};
 
 use fairlead_model::hash::Digest;

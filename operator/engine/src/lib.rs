@@ -12,6 +12,7 @@
 //! | `integration` | one running Integration with its report |
 //! | `connector` | live connectors, probed |
 //! | [`serve`] | records for callers of the API: read from the store, written to a participant at once |
+//! | [`trial`] | what would become of one record, for `preview` and `test` |
 //!
 //! Guarantees: what `absorb` committed is delivered or stands as a dead letter; a write without an answer is looked up before it is sent
 //! again; a process whose lease was taken commits nothing. Caveats: order holds per record, not across records; a vendor without an
@@ -28,6 +29,7 @@ pub mod metrics;
 pub mod program;
 pub mod serve;
 pub mod system;
+pub mod trial;
 pub mod way;
 
 mod connector;

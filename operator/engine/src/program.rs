@@ -1,9 +1,9 @@
 //! A compiled Integration: the unit, its contract and its field tables, ready to run. Compiled once per digest, shared by all its tasks.
 
 use fairlead_contract::Contract;
-use fairlead_mapping::{Table, TableSource};
-use fairlead_model::hash::ValueHash;
-use fairlead_model::unit::{InitialLoad, IntegrationUnit, OnLeave, OwnershipRule, ParticipantUnit, RowUnit};
+use fairlead_mapping::{Lookups, Table, TableSource};
+use fairlead_model::hash::{Digest, ValueHash};
+use fairlead_model::unit::{InitialLoad, IntegrationUnit, OnLeave, OwnershipRule, ParticipantUnit, RowUnit, ValuePair};
 use fairlead_model::{Document, FieldPath, document};
 use fairlead_store::IndexKey;
 use serde::Serialize;
@@ -68,10 +68,11 @@ impl Program {
     /// # Errors
     /// What cannot be compiled, for people.
     pub fn with_contract(unit: Arc<IntegrationUnit>, contract: Arc<Contract>) -> Result<Self, String> {
+        let lookups = Lookups::of(&unit.lookups);
         let participants = unit
             .participants
             .iter()
-            .map(|p| Participant::compile(p, &unit).map_err(|e| format!("participant {}: {e}", p.name)))
+            .map(|p| Participant::compile(p, &unit, &lookups).map_err(|e| format!("participant {}: {e}", p.name)))
             .collect::<Result<_, _>>()?;
         Ok(Self { unit, contract, participants })
     }
@@ -113,11 +114,12 @@ impl Program {
 }
 
 impl Participant {
-    fn compile(unit: &Arc<ParticipantUnit>, integration: &IntegrationUnit) -> Result<Self, String> {
+    fn compile(unit: &Arc<ParticipantUnit>, integration: &IntegrationUnit, lookups: &Lookups) -> Result<Self, String> {
         let key = unit.write.as_ref().and_then(|write| write.key.clone());
         let when = unit.write.as_ref().and_then(|write| write.when.clone());
         let table = Table::compile(&TableSource {
             rows: &unit.rows,
+            lookups,
             native: &unit.native,
             canonical: &integration.contract.fields,
             entity: &integration.entity,
@@ -134,8 +136,16 @@ impl Participant {
         {
             native_paths.push(key.clone());
         }
-        let write_rows: BTreeMap<_, _> =
-            unit.rows.iter().filter_map(|row| Some((row.native.clone()?, digest(&WriteSide::of(row))))).collect();
+        // A list is written as a whole, so an edit of a row inside it is an edit of its row.
+        let write_row = |row: &RowUnit| {
+            let native = row.native.clone()?;
+            let inside = |other: &&RowUnit| other.native.as_ref().is_some_and(|path| path.list_root().as_ref() == Some(&native));
+            let sides: Vec<WriteSide<'_>> =
+                std::iter::once(WriteSide::of(row)).chain(unit.rows.iter().filter(inside).map(WriteSide::of)).collect();
+            let digest = if sides.len() > 1 { digest(&sides) } else { digest(sides.first()?) };
+            Some((native, digest))
+        };
+        let write_rows: BTreeMap<_, _> = unit.rows.iter().filter_map(write_row).collect();
         // What is written natively is compared natively, so a written path is read as well.
         if unit.write.is_some() {
             for path in write_rows.keys() {
@@ -177,11 +187,27 @@ impl Participant {
 
 /// What a row says about reading.
 #[derive(Serialize)]
-struct ReadSide<'a>(&'a Option<FieldPath>, &'a Option<FieldPath>, &'a [fairlead_model::unit::ValuePair], &'a Option<String>, bool);
+struct ReadSide<'a>(
+    &'a Option<FieldPath>,
+    &'a Option<FieldPath>,
+    &'a [ValuePair],
+    &'a Option<String>,
+    bool,
+    /// With the digest of the table: an edit there is an edit of the row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    Option<(&'a Digest, &'a Option<String>)>,
+);
 
 impl<'a> ReadSide<'a> {
     fn of(row: &'a RowUnit) -> Self {
-        Self(&row.canonical, &row.native, &row.values, &row.to_canonical, row.reference.is_some())
+        Self(
+            &row.canonical,
+            &row.native,
+            &row.values,
+            &row.to_canonical,
+            row.reference.is_some(),
+            row.lookup.as_ref().map(|lookup| (&lookup.digest, &lookup.canonical)),
+        )
     }
 }
 
@@ -190,15 +216,24 @@ impl<'a> ReadSide<'a> {
 struct WriteSide<'a>(
     &'a Option<FieldPath>,
     &'a Option<FieldPath>,
-    &'a [fairlead_model::unit::ValuePair],
+    &'a [ValuePair],
     &'a Option<String>,
     &'a Option<Value>,
     bool,
+    #[serde(skip_serializing_if = "Option::is_none")] Option<(&'a Digest, &'a Option<String>)>,
 );
 
 impl<'a> WriteSide<'a> {
     fn of(row: &'a RowUnit) -> Self {
-        Self(&row.canonical, &row.native, &row.values, &row.from_canonical, &row.value, row.reference.is_some())
+        Self(
+            &row.canonical,
+            &row.native,
+            &row.values,
+            &row.from_canonical,
+            &row.value,
+            row.reference.is_some(),
+            row.lookup.as_ref().map(|lookup| (&lookup.digest, &lookup.native)),
+        )
     }
 }
 

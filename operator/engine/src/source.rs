@@ -18,7 +18,7 @@ use crate::way::{SourceTimes, Span, Way};
 use fairlead_mapping::Inbound;
 use fairlead_model::hash::ValueHash;
 use fairlead_model::state::ParticipantState;
-use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
+use fairlead_model::{ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
 use fairlead_store::{
     Absorb, AbsorbRecord, Checkpoint, DeadLetterFilter, Fence, GuardCounts, Guarded, Known, Merge, NewDeadLetter, RecordChange, Stage,
     StoreError, Survivor,
@@ -738,7 +738,7 @@ impl Source {
         let asked: Vec<_> = told.iter().flatten().copied().collect();
         let told_known: HashMap<_, _> = asked.iter().copied().zip(store.known_by_id(&shared.realm, &asked).await?).collect();
 
-        let keys: Vec<Vec<_>> = unknown.iter().map(|(_, inbound)| program.match_keys(&partial(&inbound.fields))).collect();
+        let keys: Vec<Vec<_>> = unknown.iter().map(|(_, inbound)| program.match_keys(&inbound::partial(&inbound.fields))).collect();
         let flat: Vec<_> = keys.iter().flatten().cloned().collect();
         let mut found = store.match_records(&shared.realm, &flat).await?.into_iter();
         let candidates: Vec<Vec<Vec<RecordId>>> = keys.iter().map(|keys| found.by_ref().take(keys.len()).collect()).collect();
@@ -750,7 +750,7 @@ impl Source {
         let mut fresh: HashMap<u64, ExternalId> = HashMap::new();
         let mut claimed: HashMap<RecordId, ExternalId> = HashMap::new();
         for (((native, inbound), told), (keys, candidates)) in unknown.into_iter().zip(told).zip(keys.into_iter().zip(candidates)) {
-            let document = partial(&inbound.fields);
+            let document = inbound::partial(&inbound.fields);
             // What carries an id that nobody knows was made by a write whose process died before it took note, or outlived a lost store.
             let own = told.filter(|id| told_known.get(id).is_some_and(Option::is_none));
             let told = told.and_then(|id| told_known.get(&id).cloned().flatten());
@@ -976,34 +976,10 @@ fn map(
             edit.apply(&mut body);
             body
         });
-        let problem = match participant.table.to_canonical(corrected.as_ref().unwrap_or(&native.body)) {
-            Err(error) => {
-                let field = error.canonical.as_ref().or(error.native.as_ref()).map(ToString::to_string);
-                RemoteError::new(ErrorClass::Data, "MappingFailed", format!("row {}: {}", error.row, error.message)).field(field)
-            }
-            Ok(inbound) => {
-                let document = partial(&inbound.fields);
-                let judged: Vec<FieldPath> = participant
-                    .table
-                    .readable_units()
-                    .iter()
-                    .filter(|unit| !inbound.skipped.contains(unit) && !inbound.references.iter().any(|(path, ..)| path == *unit))
-                    .cloned()
-                    .collect();
-                match contract.validate_fields(&document, &judged) {
-                    Ok(()) => {
-                        mapped.push((native.clone(), inbound));
-                        continue;
-                    }
-                    Err(violations) => {
-                        let first = violations.first();
-                        RemoteError::new(ErrorClass::Data, "ValidationFailed", first.map_or_else(String::new, ToString::to_string))
-                            .field(first.map(|violation| violation.path.to_string()))
-                    }
-                }
-            }
-        };
-        park_with(Stage::Inbound, name, native, &problem, batch, before, parked);
+        match inbound::canonical(participant, contract, corrected.as_ref().unwrap_or(&native.body)) {
+            Ok(inbound) => mapped.push((native.clone(), inbound)),
+            Err(problem) => park_with(Stage::Inbound, name, native, &problem, batch, before, parked),
+        }
     }
     mapped
 }
@@ -1052,15 +1028,4 @@ fn park_with(
         attempts: 1,
         parent: None,
     });
-}
-
-/// The canonical document of what one participant maps.
-fn partial(fields: &[(FieldPath, Value)]) -> Document {
-    let mut partial = Document::new();
-    for (unit, value) in fields {
-        if !value.is_null() {
-            document::set(&mut partial, unit, value.clone());
-        }
-    }
-    partial
 }

@@ -6,13 +6,14 @@
 use crate::convert::{Convert, Direction, copyable};
 use crate::expression::{Expression, Problem, Scope};
 use crate::finding::{Column, Finding, Severity, label};
+use crate::lookup::Twice;
 use crate::shape::{Field, Tree, Unknown, nearest, word};
 use crate::table::{Empty, Rule, Source, Table, TableSource};
 use fairlead_model::FieldPath;
 use fairlead_model::hash::ValueHash;
 use fairlead_model::path::Segment;
 use fairlead_model::schema::FieldType;
-use fairlead_model::unit::{Reference, RowUnit};
+use fairlead_model::unit::{LookupRow, Reference, RowUnit};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -69,6 +70,7 @@ enum Want<'r> {
     Copy,
     Values,
     Reference(&'r Reference),
+    Lookup(&'r LookupRow),
     Constant(&'r Value),
     Expression(&'r str),
 }
@@ -88,10 +90,11 @@ fn want(row: &RowUnit, direction: Direction) -> Want<'_> {
         (Some(expression), _, _) => Want::Expression(expression),
         // An expression for the other direction alone: undoing it would be a guess.
         (None, Some(_), _) | (None, None, None) => Want::Nothing,
-        (None, None, Some(_)) => match &row.reference {
-            Some(reference) => Want::Reference(reference),
-            None if row.values.is_empty() => Want::Copy,
-            None => Want::Values,
+        (None, None, Some(_)) => match (&row.reference, &row.lookup) {
+            (Some(reference), _) => Want::Reference(reference),
+            (None, Some(lookup)) => Want::Lookup(lookup),
+            (None, None) if row.values.is_empty() => Want::Copy,
+            (None, None) => Want::Values,
         },
     }
 }
@@ -114,13 +117,18 @@ impl Compiler<'_> {
         self.find(Severity::Warning, row, column, message, (!hint.is_empty()).then(|| hint.to_owned()));
     }
 
+    /// How a row is called in messages about another one.
+    fn called(&self, row: usize) -> String {
+        self.source.rows.get(row).map_or_else(|| format!("row {row}"), |unit| unit.called(row))
+    }
+
     fn rows(&mut self) {
         let rows = self.source.rows;
         let mut seen: BTreeMap<(Option<&FieldPath>, Option<&FieldPath>), usize> = BTreeMap::new();
         let mut good = vec![];
         for (index, row) in rows.iter().enumerate() {
             if let Some(first) = seen.get(&(row.canonical.as_ref(), row.native.as_ref())) {
-                let message = format!("stands in row {first} already, with the same canonical and native field");
+                let message = format!("stands in {} already, with the same canonical and native field", self.called(*first));
                 self.error(index, Column::Row, &message, "keep one of them");
                 continue;
             }
@@ -145,12 +153,18 @@ impl Compiler<'_> {
         let both = row.canonical.is_some() && row.native.is_some();
         let wrong: Option<(Column, &str, &str)> = if row.canonical.is_none() && row.native.is_none() {
             Some((Column::Row, "names neither a canonical nor a native field", "name one or both"))
-        } else if row.value.is_some() && (row.canonical.is_some() || expressions || !row.values.is_empty() || row.reference.is_some()) {
+        } else if row.value.is_some()
+            && (row.canonical.is_some() || expressions || !row.values.is_empty() || row.reference.is_some() || row.lookup.is_some())
+        {
             Some((Column::Value, "a constant goes to a native field and stands alone", "leave only native and value in the row"))
         } else if !row.values.is_empty() && (expressions || row.reference.is_some()) {
             Some((Column::Values, "a value table and an expression or reference exclude each other", "keep one of them"))
         } else if row.reference.is_some() && expressions {
             Some((Column::Reference, "a reference and an expression exclude each other", "keep one of them"))
+        } else if row.lookup.is_some() && (expressions || !row.values.is_empty() || row.reference.is_some()) {
+            Some((Column::Lookup, "a lookup table and another way to make the value exclude each other", "keep one of them"))
+        } else if row.lookup.is_some() && !both {
+            Some((Column::Lookup, "a lookup table needs both fields", "name canonical and native"))
         } else if !row.values.is_empty() && !both {
             Some((Column::Values, "a value table needs both fields", "name canonical and native"))
         } else if row.reference.is_some() && !both {
@@ -200,8 +214,13 @@ impl Compiler<'_> {
 
     /// The row of a list as a whole: `contacts[]`.
     fn list_row(&mut self, index: usize, row: &RowUnit) {
-        let (Some(canonical), false) = (&row.canonical, row.reference.is_some() || !row.values.is_empty()) else {
-            return self.error(index, Column::Row, "a list has neither value table nor reference", "put them on the rows of its elements");
+        let (Some(canonical), false) = (&row.canonical, row.reference.is_some() || row.lookup.is_some() || !row.values.is_empty()) else {
+            return self.error(
+                index,
+                Column::Row,
+                "a list has neither value table, lookup table nor reference",
+                "put them on the rows of its elements",
+            );
         };
         let copied = matches!(want(row, Direction::ToCanonical), Want::Copy) || matches!(want(row, Direction::FromCanonical), Want::Copy);
         let by_element = self.source.rows.iter().any(|other| inside(other, canonical, row.native.as_ref()))
@@ -230,7 +249,8 @@ impl Compiler<'_> {
         let Some(list) = list.map_or(Some(None), |found| found.map(Some)) else { return };
         if list.is_none()
             && !whole
-            && let (Some(native), Want::Copy | Want::Values | Want::Reference(_)) = (&row.native, want(row, Direction::ToCanonical))
+            && let (Some(native), Want::Copy | Want::Values | Want::Lookup(_) | Want::Reference(_)) =
+                (&row.native, want(row, Direction::ToCanonical))
             && lists_in(native) > 0
         {
             let message = format!("{native} is in a list, the canonical field is not");
@@ -248,7 +268,9 @@ impl Compiler<'_> {
         let outbound = if writes {
             let kept = self.findings.len();
             let rule = self.rule(index, row, Direction::FromCanonical, list.as_ref().map(|(_, list)| list));
-            if inbound_failed && matches!(want(row, Direction::FromCanonical), Want::Copy | Want::Values | Want::Reference(_)) {
+            if inbound_failed
+                && matches!(want(row, Direction::FromCanonical), Want::Copy | Want::Values | Want::Lookup(_) | Want::Reference(_))
+            {
                 // The way back of a wrong two-way row is wrong for the same reason.
                 self.findings.truncate(kept);
             }
@@ -291,7 +313,12 @@ impl Compiler<'_> {
                 // A list row that is wrong has its own finding; one that makes the list as a whole leaves nothing to its elements.
                 Some(row) if !self.findings.iter().any(|f| f.row == Some(row) && f.severity == Severity::Error) => {
                     let hint = "leave the expressions of that row out, or this row";
-                    self.error(index, Column::Canonical, &format!("lies in the list {root}, which row {row} makes as a whole"), hint);
+                    self.error(
+                        index,
+                        Column::Canonical,
+                        &format!("lies in the list {root}, which {} makes as a whole", self.called(row)),
+                        hint,
+                    );
                 }
                 Some(_) => {}
             }
@@ -300,7 +327,7 @@ impl Compiler<'_> {
         if let Some(path) = &row.native
             && path.list_root().as_ref() != Some(&list.native)
         {
-            let message = format!("{path} does not lie in {}, from which row {at} maps the list", list.native);
+            let message = format!("{path} does not lie in {}, from which {} maps the list", list.native, self.called(at));
             self.error(index, Column::Native, &message, "name a field of that list");
             return Some(None);
         }
@@ -328,7 +355,7 @@ impl Compiler<'_> {
         let to = to_tree.lookup(target).ok()?;
         let from = source.and_then(|source| from_tree.lookup(source).ok());
         if direction == Direction::FromCanonical {
-            let readable = self.source.read && matches!(want, Want::Copy | Want::Values | Want::Reference(_));
+            let readable = self.source.read && matches!(want, Want::Copy | Want::Values | Want::Lookup(_) | Want::Reference(_));
             let explicit = matches!(want, Want::Constant(_) | Want::Expression(_));
             if !self.writable(index, target, to.writable, readable, explicit) {
                 return None;
@@ -353,9 +380,11 @@ impl Compiler<'_> {
             }
             Want::Values => self.values(index, row, own.clone()?, (&from?, &to), direction)?,
             Want::Reference(reference) => self.reference(index, reference, own.clone()?, (&from?, &to), direction)?,
+            Want::Lookup(lookup) => self.lookup(index, lookup, own.clone()?, (&from?, &to), direction)?,
         };
         Some(Rule {
             row: index,
+            origin: row.origin.clone(),
             digest: digest(row),
             canonical: row.canonical.clone(),
             native: row.native.clone(),
@@ -554,6 +583,75 @@ impl Compiler<'_> {
         Some(Source::Reference { from, reference: reference.clone() })
     }
 
+    fn lookup(&mut self, index: usize, row: &LookupRow, from: FieldPath, fields: (&Field, &Field), direction: Direction) -> Option<Source> {
+        /// So many wrong lines are told; more are a wall.
+        const TOLD: usize = 3;
+        let name = &row.name;
+        let Some(table) = self.source.lookups.get(name).cloned() else {
+            self.error(index, Column::Lookup, &format!("there is no lookup table {name}"), "create its ConfigMap, or correct the name");
+            return None;
+        };
+        let (source, target) = fields;
+        let (canonical, native) = match direction {
+            Direction::ToCanonical => (target, source),
+            Direction::FromCanonical => (source, target),
+        };
+        let (twice, otherwise) = match direction {
+            Direction::ToCanonical => (&table.native_twice, &row.canonical),
+            Direction::FromCanonical => (&table.canonical_twice, &row.native),
+        };
+        if let Some(Twice { value, stands_for: [one, other] }) = twice {
+            match direction {
+                Direction::ToCanonical => {
+                    let message = format!("the native value {value:?} of {name} stands for {one:?} and for {other:?}");
+                    self.error(index, Column::Lookup, &message, "give it one canonical value");
+                }
+                Direction::FromCanonical if self.source.read => {
+                    let message =
+                        format!("{name} cannot be inverted, since {value:?} stands for {one:?} and for {other:?}: the row is only read");
+                    self.warn(index, Column::Lookup, &message, "give each canonical value one native value to have it written");
+                }
+                Direction::FromCanonical => {
+                    let message = format!("{name} cannot be inverted, since {value:?} stands for {one:?} and for {other:?}");
+                    self.error(index, Column::Lookup, &message, "give each canonical value one native value");
+                }
+            }
+            return None;
+        }
+        let mut wrong: Vec<(String, String)> = vec![];
+        for (canonical_text, native_text) in &table.pairs {
+            for (field, text, whose) in [(canonical, canonical_text, "contract"), (native, native_text, "native field")] {
+                if let Err(message) = typed(field, text, whose) {
+                    let hint =
+                        nearest(text, field.values.iter().cloned()).map_or_else(String::new, |meant| format!("did you mean {meant}?"));
+                    wrong.push((message, hint));
+                }
+            }
+        }
+        for (message, hint) in wrong.iter().take(TOLD) {
+            self.error(index, Column::Lookup, &format!("{name}: {message}"), hint);
+        }
+        if wrong.len() > TOLD {
+            self.error(index, Column::Lookup, &format!("{name}: {} more values do not fit", wrong.len() - TOLD), "");
+        }
+        let otherwise = match otherwise.as_ref().map(|text| typed(target, text, direction.receiver())).transpose() {
+            Ok(otherwise) => otherwise,
+            Err(message) => {
+                self.error(index, Column::Lookup, &format!("otherwise: {message}"), "");
+                return None;
+            }
+        };
+        if !wrong.is_empty() {
+            return None;
+        }
+        if source.nullable && !target.nullable {
+            let column = if direction == Direction::ToCanonical { Column::Native } else { Column::Canonical };
+            let message = format!("{} or null, {} wants {}", word(source.kind), direction.receiver(), word(target.kind));
+            self.null_warning(index, column, &message, direction);
+        }
+        Some(Source::Lookup { from, name: name.clone(), table, direction, otherwise })
+    }
+
     /// Makes the rules of lists from the rules inside them.
     fn close_lists(&mut self) {
         let rows = self.source.rows;
@@ -597,6 +695,7 @@ impl Compiler<'_> {
                 };
                 Rule {
                     row: index,
+                    origin: row.origin.clone(),
                     digest: digests(&elements),
                     canonical: row.canonical.clone(),
                     native: row.native.clone(),
@@ -651,15 +750,18 @@ impl Compiler<'_> {
             found
         }
         for (row, other, target, same) in clashes(&self.inbound) {
-            let message =
-                if same { format!("row {other} reads it already") } else { format!("{target} overlaps with what row {other} reads") };
+            let message = if same {
+                format!("{} reads it already", self.called(other))
+            } else {
+                format!("{target} overlaps with what {} reads", self.called(other))
+            };
             self.error(row, Column::Canonical, &message, "keep one of them, or let one only write (fromCanonical alone)");
         }
         for (row, other, target, same) in clashes(&self.outbound) {
             let message = if same {
-                format!("row {other} writes {target} already")
+                format!("{} writes {target} already", self.called(other))
             } else {
-                format!("{target} overlaps with what row {other} writes")
+                format!("{target} overlaps with what {} writes", self.called(other))
             };
             self.error(row, Column::Native, &message, "keep one of them, or let one only read (toCanonical alone)");
         }
@@ -844,7 +946,9 @@ fn typed(field: &Field, text: &str, whose: &str) -> Result<Value, String> {
     }
 }
 
+/// Where a row stands makes no other row of it.
 fn digest(row: &RowUnit) -> u64 {
+    let row = RowUnit { origin: None, ..row.clone() };
     ValueHash::of(serde_json::to_value(row).ok().as_ref()).0
 }
 

@@ -98,6 +98,16 @@ impl Convert {
         Ok(value)
     }
 
+    /// A text of a table in the field's form. The table was compiled for the field, so its texts fit.
+    pub(crate) fn text(&self, text: &str) -> Result<Value, String> {
+        match (self.kind, text) {
+            (FieldType::Boolean, "true") => Ok(Value::Bool(true)),
+            (FieldType::Boolean, "false") => Ok(Value::Bool(false)),
+            (FieldType::Integer, text) => text.parse::<i64>().map(Value::from).map_err(|_| "is no whole number in the table".into()),
+            (_, text) => Ok(Value::from(text)),
+        }
+    }
+
     fn check_text(&self, value: &Value) -> Result<(), String> {
         if !self.values.is_empty() {
             let known = match value {
@@ -153,6 +163,19 @@ fn date(text: &str) -> Result<Value, String> {
 fn date_time(text: &str) -> Result<Value, String> {
     let moment = Timestamp::parse(text).ok_or("is no moment with an offset (2026-05-06T07:08:09Z)")?;
     Ok(Value::String(moment.to_canonical()))
+}
+
+/// What kind of value it is, without the value, which may be personal.
+pub(crate) fn class(value: &Value) -> String {
+    match value {
+        Value::String(text) => match text.chars().count() {
+            0 => "an empty text".into(),
+            1 => "a text of 1 character".into(),
+            length => format!("a text of {length} characters"),
+        },
+        Value::Number(_) => "a number".into(),
+        other => format!("a {}", json_word(other)),
+    }
 }
 
 /// What a JSON value is called in messages.

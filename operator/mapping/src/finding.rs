@@ -1,6 +1,7 @@
 //! What compiling a table has to say: findings for people, each naming the row by its paths and the column that is meant.
 
 use fairlead_model::path::FieldPath;
+use fairlead_model::unit::RowOrigin;
 use std::fmt;
 
 /// Whether a finding forbids the table.
@@ -31,6 +32,8 @@ pub enum Column {
     FromCanonical,
     /// `reference`.
     Reference,
+    /// `lookup`.
+    Lookup,
     /// `key`: of a list row, or (without a row) the correlation field.
     Key,
     /// `when` of the write block.
@@ -48,6 +51,7 @@ impl fmt::Display for Column {
             Self::ToCanonical => "toCanonical",
             Self::FromCanonical => "fromCanonical",
             Self::Reference => "reference",
+            Self::Lookup => "lookup",
             Self::Key => "key",
             Self::When => "when",
         })
@@ -85,6 +89,8 @@ impl fmt::Display for Finding {
 pub struct RowError {
     /// The row's index in the table, from 0; the table's length for its `when`.
     pub row: usize,
+    /// Where the row stands, if not in the Integration itself.
+    pub origin: Option<RowOrigin>,
     /// The row's canonical path.
     pub canonical: Option<FieldPath>,
     /// The row's native path.
@@ -94,9 +100,15 @@ pub struct RowError {
 }
 
 impl RowError {
+    /// How people call the row: `row 3`, or `row 3 of TABLE`.
+    #[must_use]
+    pub fn called(&self) -> String {
+        RowOrigin::called(self.origin.as_ref(), self.row)
+    }
+
     fn place(&self) -> String {
         let paths: Vec<String> = self.canonical.iter().chain(&self.native).map(ToString::to_string).collect();
-        if paths.is_empty() { String::new() } else { format!("row {} ({}): ", self.row, paths.join(", ")) }
+        if paths.is_empty() { String::new() } else { format!("{} ({}): ", self.called(), paths.join(", ")) }
     }
 }
 

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | `{canonical, native}` | copies | copies |
 //! | `{canonical, native, values}` | by the value table | by the value table |
+//! | `{canonical, native, lookup}` | by the lookup table, or the value declared for all others | likewise, where the table can be inverted |
 //! | `{canonical, native, reference}` | gives the other record's native id, to be resolved | looks the native id up |
 //! | `{canonical, native?, toCanonical}` | evaluates | does nothing |
 //! | `{canonical, native, fromCanonical}` | does nothing | evaluates |
@@ -22,7 +23,7 @@
 //! language. No value that comes out holds a binary float.
 //!
 //! ```
-//! use fairlead_mapping::{Table, TableSource};
+//! use fairlead_mapping::{Lookups, Table, TableSource};
 //! use serde_json::{from_value, json};
 //!
 //! let native = from_value(json!({"Name": {"type": "String"}, "Revenue": {"type": "Decimal"}}))?;
@@ -34,8 +35,17 @@
 //!     {"canonical": "name", "native": "Name"},
 //!     {"canonical": "revenue", "native": "Revenue", "toCanonical": "decimal_mul!(.record.Revenue, 1000)"},
 //! ]))?;
-//! let source =
-//!     TableSource { rows: &rows, native: &native, canonical: &canonical, entity: "customer", key: None, when: None, read: true, write: true };
+//! let source = TableSource {
+//!     rows: &rows,
+//!     lookups: &Lookups::default(),
+//!     native: &native,
+//!     canonical: &canonical,
+//!     entity: "customer",
+//!     key: None,
+//!     when: None,
+//!     read: true,
+//!     write: true,
+//! };
 //! let table = Table::compile(&source).map_err(|findings| findings[0].to_string())?;
 //! let record = json!({"Name": "ACME", "Revenue": "9007199254740.99301"});
 //! let inbound = table.to_canonical(record.as_object().ok_or("no object")?)?;
@@ -47,11 +57,13 @@ mod compile;
 mod convert;
 mod expression;
 mod finding;
+mod lookup;
 mod predicate;
 mod shape;
 mod table;
 
 pub use expression::{LANGUAGE, MAX_EXPRESSION};
 pub use finding::{Column, Finding, RowError, Severity};
+pub use lookup::Lookups;
 pub use predicate::Predicate;
 pub use table::{How, Inbound, Lineage, Outbound, OutboundRow, Table, TableSource, Trace};

@@ -1,21 +1,25 @@
 //! A compiled table and how it runs. Compiling is in `compile`.
 
-use crate::convert::Convert;
+use crate::convert::{Convert, Direction};
 use crate::expression::{Expression, Roots};
 use crate::finding::{Finding, RowError};
+use crate::lookup::{Lookup, Lookups};
 use fairlead_model::document::{self, Document};
 use fairlead_model::schema::{CanonicalSchema, NativeSchema};
-use fairlead_model::unit::{OnError, Reference, RowUnit};
+use fairlead_model::unit::{OnError, Reference, RowOrigin, RowUnit};
 use fairlead_model::{ExternalId, FieldPath, RecordId};
 use serde_json::Value;
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// What a table is compiled from.
 #[derive(Debug, Clone, Copy)]
 pub struct TableSource<'a> {
     /// The rows, in order.
     pub rows: &'a [RowUnit],
+    /// The lookup tables that rows name.
+    pub lookups: &'a Lookups,
     /// The native entity's fields.
     pub native: &'a NativeSchema,
     /// The canonical entity's fields.
@@ -55,6 +59,7 @@ pub struct Table {
 #[derive(Debug)]
 pub(crate) struct Rule {
     pub(crate) row: usize,
+    pub(crate) origin: Option<RowOrigin>,
     pub(crate) digest: u64,
     pub(crate) canonical: Option<FieldPath>,
     pub(crate) native: Option<FieldPath>,
@@ -76,6 +81,7 @@ pub(crate) struct Rule {
 pub(crate) enum Source {
     Copy(FieldPath),
     Values { from: FieldPath, table: HashMap<String, Value>, quote: bool },
+    Lookup { from: FieldPath, name: String, table: Arc<Lookup>, direction: Direction, otherwise: Option<Value> },
     Expression(Box<Expression>),
     Constant(Value),
     Reference { from: FieldPath, reference: Reference },
@@ -158,6 +164,8 @@ pub enum How {
     Copy,
     /// By a value table.
     Values,
+    /// By a lookup table.
+    Lookup,
     /// By an expression.
     Expression,
     /// A constant.
@@ -276,7 +284,7 @@ impl Table {
     /// When the condition fails on this record; the row number is that of no row (the table's length).
     pub fn accepts(&self, canonical: &Document) -> Result<bool, RowError> {
         let Some(when) = &self.when else { return Ok(true) };
-        let error = |message: String| RowError { row: self.rows, canonical: None, native: None, message };
+        let error = |message: String| RowError { row: self.rows, origin: None, canonical: None, native: None, message };
         match when.run(&mut Roots::new(canonical, when.names())) {
             Ok(Value::Bool(accepts)) => Ok(accepts),
             Ok(_) => Err(error("when: gave no boolean".into())),
@@ -320,6 +328,7 @@ impl Rule {
         match &self.source {
             Source::Copy(_) => How::Copy,
             Source::Values { .. } => How::Values,
+            Source::Lookup { .. } => How::Lookup,
             Source::Expression(_) => How::Expression,
             Source::Constant(_) => How::Constant,
             Source::Reference { .. } => How::Reference,
@@ -328,7 +337,7 @@ impl Rule {
     }
 
     fn error(&self, message: String) -> RowError {
-        RowError { row: self.row, canonical: self.canonical.clone(), native: self.native.clone(), message }
+        RowError { row: self.row, origin: self.origin.clone(), canonical: self.canonical.clone(), native: self.native.clone(), message }
     }
 
     fn failure(&self, message: String) -> Failure {
@@ -344,6 +353,17 @@ impl Rule {
             },
             Source::Values { from: path, table, quote } => match document::present(from, path) {
                 Some(value) => self.look_up(value, table, *quote).map_err(|message| self.failure(message)),
+                None => Ok(Value::Null),
+            },
+            Source::Lookup { from: path, name, table, direction, otherwise } => match document::present(from, path) {
+                Some(value) => match find(value, table, *direction) {
+                    Ok(Some(text)) => self.convert.text(text).map_err(|message| self.failure(message)),
+                    Ok(None) => otherwise.clone().ok_or_else(|| {
+                        let class = crate::convert::class(value);
+                        self.failure(format!("{class} has no line in the lookup table {name}"))
+                    }),
+                    Err(message) => Err(self.failure(message)),
+                },
                 None => Ok(Value::Null),
             },
             Source::Constant(value) => Ok(value.clone()),
@@ -425,6 +445,19 @@ impl Rule {
         }
         roots.set_item(None);
         Ok(Value::Array(mapped))
+    }
+}
+
+/// What stands for a value in a lookup table.
+fn find<'t>(value: &Value, table: &'t Lookup, direction: Direction) -> Result<Option<&'t str>, String> {
+    let of = |key: &str| match direction {
+        Direction::ToCanonical => table.canonical(key),
+        Direction::FromCanonical => table.native(key),
+    };
+    match value {
+        Value::String(text) => Ok(of(text)),
+        Value::Number(_) | Value::Bool(_) => Ok(of(&value.to_string())),
+        _ => Err(format!("is {}, the lookup table wants a single value", crate::convert::json_word(value))),
     }
 }
 

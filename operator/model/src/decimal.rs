@@ -74,6 +74,10 @@ impl FromStr for Decimal {
         if i64::try_from(text.len()).map_or(true, |len| len > MAX_DIGITS + 16) {
             return Err(DecimalError::TooLong);
         }
+        // Most decimals come as they should be, and need no arithmetic.
+        if is_canonical(text) {
+            return Ok(Self(text.to_owned()));
+        }
         let value = BigDecimal::from_str(text).map_err(|_| DecimalError::Malformed)?;
         if value.is_zero() {
             return Ok(Self("0".into()));
@@ -85,6 +89,20 @@ impl FromStr for Decimal {
         }
         Ok(value.into())
     }
+}
+
+/// Whether a text is in canonical form already. When in doubt it is not, and arithmetic decides.
+fn is_canonical(text: &str) -> bool {
+    /// So many characters are within [`MAX_DIGITS`] in any case.
+    const SHORT: usize = 64;
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = digits.split_once('.').map_or((digits, None), |(whole, fraction)| (whole, Some(fraction)));
+    let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    text.len() <= SHORT
+        && all_digits(whole)
+        && (whole == "0" || !whole.starts_with('0'))
+        && fraction.is_none_or(|fraction| all_digits(fraction) && !fraction.ends_with('0'))
+        && text != "-0"
 }
 
 impl TryFrom<String> for Decimal {
@@ -146,6 +164,15 @@ mod tests {
             let twice: Decimal = once.as_str().parse().unwrap();
             prop_assert_eq!(&once, &twice);
             prop_assert_eq!(once.to_big(), BigDecimal::from_str(&text).unwrap());
+            // What is taken as it is, arithmetic would give as well.
+            prop_assert!(!is_canonical(&text) || String::from(Decimal::from(BigDecimal::from_str(&text).unwrap())) == text);
+        }
+
+        #[test]
+        fn what_looks_canonical_is_what_arithmetic_gives(text in "[-0-9.]{1,8}") {
+            if is_canonical(&text) {
+                prop_assert_eq!(String::from(Decimal::from(BigDecimal::from_str(&text).unwrap())), text);
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// The longest path the API accepts, in characters.
 pub const MAX_LENGTH: usize = 256;
@@ -26,10 +27,10 @@ impl Segment {
     }
 }
 
-/// A non-empty sequence of steps from a record's root.
+/// A non-empty sequence of steps from a record's root. A clone shares the steps: mapping gives one with each value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct FieldPath(Vec<Segment>);
+pub struct FieldPath(Arc<[Segment]>);
 
 /// Why a text is not a field path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +57,7 @@ impl FieldPath {
     #[must_use]
     pub fn list_root(&self) -> Option<Self> {
         let end = self.0.iter().position(|s| matches!(s, Segment::List(_)))?;
-        Some(Self(self.0.get(..=end)?.to_vec()))
+        Some(Self(self.0.get(..=end)?.into()))
     }
 
     /// What remains after the first list (`email` of `contacts[].email`).
@@ -64,13 +65,13 @@ impl FieldPath {
     pub fn within_list(&self) -> Option<Self> {
         let end = self.0.iter().position(|s| matches!(s, Segment::List(_)))?;
         let rest = self.0.get(end + 1..)?;
-        (!rest.is_empty()).then(|| Self(rest.to_vec()))
+        (!rest.is_empty()).then(|| Self(rest.into()))
     }
 
     /// True when `self` is `other` or lies inside it.
     #[must_use]
     pub fn starts_with(&self, other: &Self) -> bool {
-        self.0.len() >= other.0.len() && self.0.iter().zip(&other.0).all(|(a, b)| a.name() == b.name())
+        self.0.len() >= other.0.len() && self.0.iter().zip(other.0.iter()).all(|(a, b)| a.name() == b.name())
     }
 
     /// The same path without list marks, as a JSON pointer (RFC 6901) over one element.
@@ -98,7 +99,7 @@ impl FromStr for FieldPath {
                 }
                 Ok(if list { Segment::List(name.to_owned()) } else { Segment::Field(name.to_owned()) })
             })
-            .collect::<Result<Vec<_>, _>>()
+            .collect::<Result<_, _>>()
             .map(Self)
     }
 }

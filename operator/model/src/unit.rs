@@ -128,6 +128,9 @@ pub struct IntegrationUnit {
     pub contract: ContractUnit,
     /// The systems that take part; at least two.
     pub participants: Vec<Arc<ParticipantUnit>>,
+    /// The lookup tables that rows name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lookups: BTreeMap<String, Arc<LookupTable>>,
     /// What a first apply may do.
     pub initial_load: InitialLoad,
     /// Match rules, tried in order; each a list of canonical paths that must all be present and equal.
@@ -244,9 +247,72 @@ pub struct RowUnit {
     /// The value is another record's identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
+    /// A table of the unit by which the value is translated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lookup: Option<LookupRow>,
     /// For a list row: the native field by which an element is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<FieldPath>,
+    /// Where the row stands, if not in the Integration itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<RowOrigin>,
+}
+
+impl RowUnit {
+    /// How people call the row that stands at `index` in the table: by the number that they count in the place where they wrote it.
+    #[must_use]
+    pub fn called(&self, index: usize) -> String {
+        RowOrigin::called(self.origin.as_ref(), index)
+    }
+}
+
+/// Where a row stands that several Integrations share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowOrigin {
+    /// The shared field table (a ConfigMap of the Integration's namespace).
+    pub table: String,
+    /// The row's index in it, from 0.
+    pub row: usize,
+}
+
+impl RowOrigin {
+    /// How people call a row of this origin, or the one at `index` of the Integration's own.
+    #[must_use]
+    pub fn called(origin: Option<&Self>, index: usize) -> String {
+        origin.map_or_else(|| format!("row {index}"), |Self { table, row }| format!("row {row} of {table}"))
+    }
+}
+
+/// A row's use of a lookup table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookupRow {
+    /// The table's name in [`IntegrationUnit::lookups`].
+    pub name: String,
+    /// The digest of what it holds: an edit of the table is an edit of the row.
+    pub digest: Digest,
+    /// The canonical value for a native one without a line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canonical: Option<String>,
+    /// The native value for a canonical one without a line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub native: Option<String>,
+}
+
+/// A lookup table: which canonical value stands for which native one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookupTable {
+    /// The digest of its pairs.
+    pub digest: Digest,
+    /// Its lines, in order.
+    pub pairs: Vec<ValuePair>,
+}
+
+impl LookupTable {
+    /// The table of these lines.
+    #[must_use]
+    pub fn new(pairs: Vec<ValuePair>) -> Self {
+        Self { digest: Digest::of_serialized(&pairs), pairs }
+    }
 }
 
 /// One line of a value table.

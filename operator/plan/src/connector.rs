@@ -4,6 +4,7 @@ use crate::finding::{Finding, Severity};
 use crate::nearest;
 use crate::planned::{Memo, SystemFacts, Verdict};
 use crate::references::RefKind;
+use crate::tables::no_map;
 use crate::world::Index;
 use fairlead_api::{
     CircuitBreaker as Breaker, Connector, ConnectorSpec, Kind, Reason, SYSTEM_DEFINITION_KEY, SYSTEM_DEFINITION_LABEL, Validate,
@@ -185,22 +186,7 @@ fn definition(
 fn config_map<'a>(index: &Index<'a>, map: &ObjectRef, place: &str, findings: &mut Vec<Finding>) -> Option<&'a BTreeMap<String, String>> {
     let data = index.config_maps.get(map).copied();
     if data.is_none() {
-        let finding = if index.complete {
-            let names: Vec<&str> =
-                index.config_maps.keys().filter(|known| known.namespace == map.namespace).map(|known| known.name.as_str()).collect();
-            let close = nearest::nearest(&map.name, names);
-            let hint = close.map_or_else(|| "create it, or correct the name".to_owned(), |close| format!("did you mean `{close}`?"));
-            Finding::reference(Reason::ConfigMapNotFound, place, format!("ConfigMap {map} does not exist"), hint)
-        } else {
-            Finding::reference(
-                Reason::ConfigMapNotFound,
-                place,
-                format!("ConfigMap {map} is not among the given files"),
-                "give its file too to have it checked",
-            )
-            .with_severity(Severity::Unknown)
-        };
-        findings.push(finding);
+        findings.push(no_map(index, map, place));
     }
     data
 }

@@ -11,7 +11,9 @@ use crate::merge::Orders;
 use crate::nearest;
 use crate::planned::{Memo, Verdict};
 use crate::references::{RefKind, Target};
+use crate::tables::{self, Tables};
 use crate::world::Index;
+use fairlead_api::common::MAX_MERGED_ROWS;
 use fairlead_api::{self as api, AllowedNamespaces, FieldRow, Integration, Kind, Participant, Phase, Reason, Validate};
 use fairlead_contract::{Contract, SchemaFinding};
 use fairlead_mapping as mapping;
@@ -19,13 +21,13 @@ use fairlead_model::hash::Digest;
 use fairlead_model::schedule::{Schedule, ScheduleError, ScheduleText};
 use fairlead_model::schema::{CanonicalSchema, FieldType, NativeSchema};
 use fairlead_model::unit::{
-    ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, OnDelete, OnError, OnForeignEdit, OnLeave, OnMerge, OwnershipRule,
-    ParticipantUnit, ReadUnit, ReconcileUnit, Reference, Retry, RowUnit, Tie, ValuePair, WriteUnit,
+    ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, LookupRow, LookupTable, OnDelete, OnError, OnForeignEdit, OnLeave,
+    OnMerge, OwnershipRule, ParticipantUnit, ReadUnit, ReconcileUnit, Reference, Retry, RowOrigin, RowUnit, Tie, ValuePair, WriteUnit,
 };
 use fairlead_model::{FieldPath, ObjectRef};
 use fairlead_systems::{Definition, Entity};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// An Integration, judged.
@@ -47,6 +49,7 @@ pub(crate) struct Remembered {
     generation: i64,
     contract: ContractInput,
     connectors: Vec<ConnectorInput>,
+    tables: Tables,
     plan: PlannedIntegration,
 }
 
@@ -99,9 +102,11 @@ pub(crate) fn plan(
 ) -> PlannedIntegration {
     let generation = resource.metadata.generation.unwrap_or_default();
     let inputs = inputs(object, resource, contracts, connectors);
+    let tables = Tables::of(object, resource, index, memo, fresh);
     let remembered = memo.integrations.remove(object).filter(|known| {
         inputs.as_ref().is_some_and(|(contract, connectors)| {
-            known.generation == generation && known.spec == resource.spec && known.contract == *contract && known.connectors == *connectors
+            (known.generation, &known.spec, &known.contract, &known.connectors, &known.tables)
+                == (generation, &resource.spec, contract, connectors, &tables)
         })
     });
     if let Some(known) = remembered {
@@ -109,9 +114,9 @@ pub(crate) fn plan(
         fresh.integrations.insert(object.clone(), known);
         return plan;
     }
-    let plan = compile(object, resource, index, contracts, connectors);
+    let plan = compile(object, resource, index, contracts, connectors, &tables);
     if let Some((contract, connectors)) = inputs {
-        let known = Remembered { spec: resource.spec.clone(), generation, contract, connectors, plan: plan.clone() };
+        let known = Remembered { spec: resource.spec.clone(), generation, contract, connectors, tables, plan: plan.clone() };
         fresh.integrations.insert(object.clone(), known);
     }
     plan
@@ -129,7 +134,7 @@ fn inputs(
         |consent: Option<&AllowedNamespaces>, target: &ObjectRef| AllowedNamespaces::permit(consent, &target.namespace, &object.namespace);
     let spec = &contract.resource.spec;
     let contract = ContractInput {
-        compiled: contract.compiled.clone(),
+        compiled: contract.schema_for(&object.namespace).compiled.clone(),
         permitted: permit(spec.allowed_namespaces.as_ref(), &contract.verdict.object),
         facts: (spec.entity.clone(), spec.version.clone(), spec.lifecycle.phase),
         indexed: indexed(object, contract),
@@ -154,6 +159,10 @@ struct Context<'a> {
     connectors: &'a BTreeMap<ObjectRef, PlannedConnector<'a>>,
     /// The contract, where it is there and compiles.
     contract: Option<(&'a PlannedContract<'a>, &'a Contract)>,
+    /// The tables in ConfigMaps.
+    tables: &'a Tables,
+    /// Those of them that rows look values up in, compiled.
+    lookups: mapping::Lookups,
 }
 
 fn compile(
@@ -162,6 +171,7 @@ fn compile(
     index: &Index<'_>,
     contracts: &BTreeMap<ObjectRef, PlannedContract<'_>>,
     connectors: &BTreeMap<ObjectRef, PlannedConnector<'_>>,
+    tables: &Tables,
 ) -> PlannedIntegration {
     let spec = &resource.spec;
     let mut findings: Vec<Finding> = spec.validate().into_iter().map(Finding::from).collect();
@@ -171,7 +181,10 @@ fn compile(
     names.push(Target::new(RefKind::ApiContract, contract_ref.clone()));
     let contract = contract(object, &contract_ref, index, contracts, &mut findings);
 
-    let context = Context { object, index, connectors, contract };
+    names.extend(tables.names(object).map(|map| Target::new(RefKind::ConfigMap, map)));
+    let lookups: BTreeMap<String, Arc<LookupTable>> =
+        tables.lookups.iter().filter_map(|(name, found)| Some((name.clone(), Arc::clone(found.table()?)))).collect();
+    let context = Context { object, index, connectors, contract, tables, lookups: mapping::Lookups::of(&lookups) };
     let mut participants = Vec::new();
     let mut facts = Vec::new();
     for (number, participant) in spec.sync.participants.iter().enumerate() {
@@ -210,8 +223,13 @@ fn compile(
             generation,
             digest: Digest::default(),
             entity: planned.resource.spec.entity.clone(),
-            contract: ContractUnit { object: contract_ref.clone(), schema: planned.schema.clone(), fields: contract.fields().clone() },
+            contract: ContractUnit {
+                object: contract_ref.clone(),
+                schema: planned.schema_for(&object.namespace).text.clone(),
+                fields: contract.fields().clone(),
+            },
             participants,
+            lookups,
             initial_load: match spec.sync.initial_load() {
                 api::InitialLoad::Preview => InitialLoad::Preview,
                 api::InitialLoad::MatchOnly => InitialLoad::MatchOnly,
@@ -261,7 +279,7 @@ fn reconcile(spec: &api::IntegrationSpec, findings: &mut Vec<Finding>) -> Option
 /// The fields by which the contract's callers filter this Integration's records. What is wrong with one is the contract's matter.
 fn indexed(object: &ObjectRef, contract: &PlannedContract<'_>) -> Vec<FieldPath> {
     let own = &contract.verdict.object.namespace;
-    let compiled = contract.compiled.as_ref().as_ref().ok();
+    let compiled = contract.schema_for(&object.namespace).contract();
     let is_field = |path: &FieldPath| {
         let field = compiled.and_then(|compiled| compiled.fields().get(path));
         path.list_root().is_none() && field.is_some_and(|field| !matches!(field.kind, FieldType::List | FieldType::Object | FieldType::Any))
@@ -313,7 +331,7 @@ fn contract<'a>(
             "set its spec.lifecycle.phase to Published when others may build on it",
         ));
     }
-    planned.compiled.as_ref().as_ref().ok().map(|contract| (planned, contract))
+    planned.schema_for(&object.namespace).contract().map(|contract| (planned, contract))
 }
 
 pub(crate) fn not_permitted(place: &str, kind: &str, target: &ObjectRef, object: &ObjectRef) -> Finding {
@@ -384,7 +402,7 @@ impl Context<'_> {
         place: &str,
         findings: &mut Vec<Finding>,
     ) -> Option<ParticipantUnit> {
-        let (rows, numbers) = self.rows(participant, place, findings);
+        let Rows { units: rows, places, whole } = self.rows(participant, place, findings);
         let definition = self.connector(&connector, &format!("{place}.connector"), findings)?;
         let Some(entity) = definition.entity(&participant.entity) else {
             let names: Vec<&str> = definition.entity_names().collect();
@@ -406,7 +424,8 @@ impl Context<'_> {
         if let Some(write) = &participant.write {
             self.key(write, &participant.entity, entity, definition.system(), place, findings);
         }
-        let table = self.table(participant, &rows, &numbers, native, place, findings);
+        // Where no row could be read, that is told already.
+        let table = (whole || !rows.is_empty()) && self.table(participant, &rows, &places, native, place, findings);
         let write = participant.write.as_ref().map(|write| WriteUnit {
             key: write.key.as_ref().map(|key| key.native.clone()),
             when: write.when.clone(),
@@ -428,7 +447,7 @@ impl Context<'_> {
                 api::OnForeignEdit::Keep => OnForeignEdit::Keep,
             },
         });
-        (table && numbers.len() == participant.fields.len()).then(|| ParticipantUnit {
+        (table && whole).then(|| ParticipantUnit {
             name: participant.name.clone(),
             role: participant.role.clone(),
             connector,
@@ -467,41 +486,112 @@ impl Context<'_> {
         planned.definition()
     }
 
-    /// The rows as units, with their numbers in the manifest; those whose paths cannot be read are told and left out.
-    fn rows(&self, participant: &Participant, place: &str, findings: &mut Vec<Finding>) -> (Vec<RowUnit>, Vec<usize>) {
-        let mut rows = Vec::new();
-        let mut numbers = Vec::new();
+    /// The rows as units, with their places: the participant's own, then those of its shared tables that no later table and no row of its
+    /// own takes the place of. Those that cannot be read are told and left out.
+    fn rows(&self, participant: &Participant, place: &str, findings: &mut Vec<Finding>) -> Rows {
+        let mut rows = Rows { units: Vec::new(), places: Vec::new(), whole: true };
+        // A row without a canonical field (a constant) is known by what it writes.
+        let known_by = |row: &'_ FieldRow| if row.canonical.is_empty() { format!(" {}", row.native) } else { row.canonical.clone() };
+        let own: BTreeSet<String> = participant.fields.iter().map(known_by).collect();
         for (number, row) in participant.fields.iter().enumerate() {
-            let place = format!("{place}.fields[{number}]");
-            let before = findings.len();
-            let mut path = |column: &str, text: &str| -> Option<FieldPath> {
-                if text.is_empty() {
-                    return None;
-                }
-                text.parse()
-                    .map_err(|error| {
-                        findings.push(
-                            Finding::error(
-                                Reason::MappingInvalid,
-                                format!("{place}.{column}"),
-                                format!("`{text}` is no field path: {error}"),
-                                "write it like address.country or contacts[].email",
-                            )
-                            .in_row(number),
-                        );
-                    })
-                    .ok()
-            };
-            let canonical = path("canonical", &row.canonical);
-            let native = path("native", &row.native);
-            let key = path("key", row.key.as_deref().unwrap_or_default());
-            if findings.len() > before {
-                continue;
-            }
-            rows.push(row_unit(row, canonical, native, key));
-            numbers.push(number);
+            self.row(row, RowPlace { place: format!("{place}.fields[{number}]"), row: number, table: None }, &mut rows, findings);
         }
-        (rows, numbers)
+        let mut later: BTreeSet<String> = BTreeSet::new();
+        let mut shared: Vec<(&FieldRow, RowPlace)> = Vec::new();
+        for (number, reference) in participant.fields_from.iter().enumerate().rev() {
+            let place = format!("{place}.fieldsFrom[{number}]");
+            let map = ObjectRef::new(&self.object.namespace, &reference.name);
+            let Some(found) = self.tables.fields.get(&reference.name) else { continue };
+            tables::field_table(&map, found, &place, self.index, findings);
+            let Some(table) = found.table() else {
+                rows.whole = false;
+                continue;
+            };
+            let names: BTreeSet<String> = table.fields.iter().map(known_by).collect();
+            let kept = table.fields.iter().enumerate().filter(|(_, row)| {
+                let name = known_by(row);
+                !own.contains(&name) && !later.contains(&name)
+            });
+            let kept: Vec<_> = kept.map(|(row, unit)| (unit, RowPlace { place: place.clone(), row, table: Some(map.clone()) })).collect();
+            shared.splice(0..0, kept);
+            later.extend(names);
+        }
+        for (row, place) in shared {
+            self.row(row, place, &mut rows, findings);
+        }
+        if rows.units.len() > MAX_MERGED_ROWS {
+            let message =
+                format!("the table has {} rows, those of shared tables among them, more than {MAX_MERGED_ROWS}", rows.units.len());
+            findings.push(Finding::error(
+                Reason::MappingInvalid,
+                format!("{place}.fieldsFrom"),
+                message,
+                "take rows out of the shared tables",
+            ));
+            rows.whole = false;
+        }
+        rows
+    }
+
+    fn row(&self, row: &FieldRow, place: RowPlace, rows: &mut Rows, findings: &mut Vec<Finding>) {
+        let before = findings.len();
+        let mut path = |column: &str, text: &str| -> Option<FieldPath> {
+            if text.is_empty() {
+                return None;
+            }
+            let told = |error| {
+                let message = format!("`{text}` is no field path: {error}");
+                findings.push(place.finding(
+                    Some(column),
+                    Reason::MappingInvalid,
+                    &message,
+                    "write it like address.country or contacts[].email",
+                ));
+            };
+            text.parse().map_err(told).ok()
+        };
+        let paths = [path("canonical", &row.canonical), path("native", &row.native), path("key", row.key.as_deref().unwrap_or_default())];
+        // A field of another unit is no slip of the pen.
+        let extended = self.contract.is_some_and(|(planned, _)| !planned.resource.spec.extensions.is_empty());
+        if let Some(unit) = paths[0].as_ref().filter(|_| extended).and_then(|path| other_unit(path, &self.object.namespace)) {
+            let own = &self.object.namespace;
+            let message =
+                format!("{unit} belongs to the Integrations of the namespace {}; this one is in {own}", unit.trim_start_matches("ext."));
+            let hint = format!("map a field of the contract itself, or of ext.{own}");
+            findings.push(place.finding(Some("canonical"), Reason::MappingInvalid, &message, &hint));
+        }
+        let unreadable = findings.len() > before;
+        let lookup = row.lookup.as_ref().map(|lookup| self.lookup(lookup, &place, findings));
+        rows.whole &= !unreadable && lookup.as_ref().is_none_or(Option::is_some);
+        if unreadable {
+            return;
+        }
+        let origin = place.table.as_ref().map(|map| RowOrigin { table: map.name.clone(), row: place.row });
+        // A row whose table is missing is told once and not again as one that looks nothing up.
+        if let Some(None) = lookup {
+            return;
+        }
+        rows.units.push(row_unit(row, origin, lookup.flatten(), paths));
+        rows.places.push(place);
+    }
+
+    fn lookup(&self, lookup: &api::Lookup, place: &RowPlace, findings: &mut Vec<Finding>) -> Option<LookupRow> {
+        let found = self.tables.lookups.get(&lookup.name)?;
+        let map = ObjectRef::new(&self.object.namespace, &lookup.name);
+        let at = if place.table.is_none() { format!("{}.lookup", place.place) } else { place.place.clone() };
+        let before = findings.len();
+        tables::lookup_table(&map, found, &at, self.index, findings);
+        for finding in &mut findings[before..] {
+            finding.row = Some(place.row);
+            finding.message = format!("{}{}", place.said(Some("lookup")), finding.message);
+        }
+        let otherwise = lookup.otherwise.as_ref();
+        Some(LookupRow {
+            name: lookup.name.clone(),
+            digest: found.table()?.digest.clone(),
+            canonical: otherwise.and_then(|otherwise| otherwise.canonical.clone()),
+            native: otherwise.and_then(|otherwise| otherwise.native.clone()),
+        })
     }
 
     /// What is asked of the entity, it must be able to do.
@@ -605,7 +695,7 @@ impl Context<'_> {
         &self,
         participant: &Participant,
         rows: &[RowUnit],
-        numbers: &[usize],
+        places: &[RowPlace],
         native: &NativeSchema,
         place: &str,
         findings: &mut Vec<Finding>,
@@ -614,6 +704,7 @@ impl Context<'_> {
         let write = participant.write.as_ref();
         let compiled = mapping::Table::compile(&mapping::TableSource {
             rows,
+            lookups: &self.lookups,
             native,
             canonical: contract.fields(),
             entity: &planned.resource.spec.entity,
@@ -626,33 +717,80 @@ impl Context<'_> {
             Ok(table) => table.warnings(),
             Err(found) => found.as_slice(),
         };
-        findings.extend(found.iter().map(|finding| row_finding(finding, numbers, place)));
+        findings.extend(found.iter().map(|finding| row_finding(finding, places, place)));
         compiled.is_ok()
     }
 }
 
-/// A finding of the mapping room, told in the manifest's places.
-fn row_finding(found: &mapping::Finding, numbers: &[usize], place: &str) -> Finding {
-    let row = found.row.and_then(|row| numbers.get(row).copied());
-    let place = match (row, found.column) {
-        (Some(row), mapping::Column::Row) => format!("{place}.fields[{row}]"),
-        (Some(row), column) => format!("{place}.fields[{row}].{column}"),
-        (None, mapping::Column::When) => format!("{place}.write.when"),
-        (None, mapping::Column::Key) => format!("{place}.write.key.native"),
-        (None, _) => format!("{place}.fields"),
-    };
+/// The unit (`ext.europe`) that a canonical field belongs to, if it is not the one of `namespace`.
+fn other_unit(path: &FieldPath, namespace: &str) -> Option<String> {
+    let [ext, unit, ..] = path.segments() else { return None };
+    (ext.name() == fairlead_contract::EXTENSIONS && unit.name() != namespace).then(|| format!("{}.{}", ext.name(), unit.name()))
+}
+
+/// The rows of a participant.
+struct Rows {
+    units: Vec<RowUnit>,
+    /// Where each stands.
+    places: Vec<RowPlace>,
+    /// Whether all could be read.
+    whole: bool,
+}
+
+/// Where a row stands.
+struct RowPlace {
+    /// The row's field, or that of the reference to its table.
+    place: String,
+    /// Its index among the rows there.
+    row: usize,
+    /// The shared table, if it stands in one.
+    table: Option<ObjectRef>,
+}
+
+impl RowPlace {
+    /// Names the row where the field path does not.
+    fn said(&self, column: Option<&str>) -> String {
+        let column = column.map(|column| format!(".{column}")).unwrap_or_default();
+        self.table.as_ref().map(|map| format!("ConfigMap {map}, fields[{}]{column}: ", self.row)).unwrap_or_default()
+    }
+
+    fn finding(&self, column: Option<&str>, reason: Reason, message: &str, hint: &str) -> Finding {
+        let field = match (column, &self.table) {
+            (Some(column), None) => format!("{}.{column}", self.place),
+            _ => self.place.clone(),
+        };
+        Finding::error(reason, field, format!("{}{message}", self.said(column)), hint).in_row(self.row)
+    }
+}
+
+/// A finding of the mapping room, told in the places of the manifest or the shared table.
+fn row_finding(found: &mapping::Finding, places: &[RowPlace], place: &str) -> Finding {
+    let hint = found.hint.as_deref().unwrap_or_default();
     let severity = match found.severity {
         mapping::Severity::Error => Severity::Error,
         mapping::Severity::Warning => Severity::Warning,
     };
-    Finding {
-        row,
-        ..Finding::error(Reason::MappingInvalid, place, found.message.clone(), found.hint.clone().unwrap_or_default())
-            .with_severity(severity)
-    }
+    let told = match (found.row.and_then(|row| places.get(row)), found.column) {
+        (Some(row), mapping::Column::Row) => row.finding(None, Reason::MappingInvalid, &found.message, hint),
+        (Some(row), column) => row.finding(Some(&column.to_string()), Reason::MappingInvalid, &found.message, hint),
+        (None, column) => {
+            let place = match column {
+                mapping::Column::When => format!("{place}.write.when"),
+                mapping::Column::Key => format!("{place}.write.key.native"),
+                _ => format!("{place}.fields"),
+            };
+            Finding::error(Reason::MappingInvalid, place, found.message.clone(), hint)
+        }
+    };
+    told.with_severity(severity)
 }
 
-fn row_unit(row: &FieldRow, canonical: Option<FieldPath>, native: Option<FieldPath>, key: Option<FieldPath>) -> RowUnit {
+fn row_unit(
+    row: &FieldRow,
+    origin: Option<RowOrigin>,
+    lookup: Option<LookupRow>,
+    [canonical, native, key]: [Option<FieldPath>; 3],
+) -> RowUnit {
     RowUnit {
         canonical,
         native,
@@ -664,7 +802,9 @@ fn row_unit(row: &FieldRow, canonical: Option<FieldPath>, native: Option<FieldPa
             None | Some(api::OnError::DeadLetter) => OnError::DeadLetter,
         },
         reference: row.reference.as_ref().map(|reference| Reference { entity: reference.entity.clone() }),
+        lookup,
         key,
+        origin,
     }
 }
 
@@ -725,7 +865,13 @@ impl Rules<'_> {
                     ));
                     continue;
                 }
-                if self.spec.sync.participants.iter().flat_map(|p| &p.fields).any(|row| row.canonical == *text && row.reference.is_some()) {
+                if self
+                    .participants
+                    .iter()
+                    .flatten()
+                    .flat_map(|p| &p.rows)
+                    .any(|row| row.canonical.as_ref() == Some(&path) && row.reference.is_some())
+                {
                     findings.push(Finding::error(
                         Reason::ContractMismatch,
                         place,

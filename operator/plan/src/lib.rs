@@ -39,11 +39,12 @@ mod finding;
 mod integration;
 mod lineage;
 mod merge;
-mod nearest;
+pub mod nearest;
 mod planned;
 mod references;
 mod route;
 mod status;
+mod tables;
 mod text;
 mod world;
 

@@ -3,7 +3,7 @@
 //! Read off the units by the compiler that runtimes use, so that it tells of what runs and not of what was meant.
 
 use crate::planned::Planned;
-use fairlead_mapping::{How, Table, TableSource, Trace};
+use fairlead_mapping::{How, Lookups, Table, TableSource, Trace};
 use fairlead_model::unit::{IntegrationUnit, ObjectKey, ParticipantUnit};
 use fairlead_model::{FieldPath, ObjectRef};
 use std::collections::BTreeMap;
@@ -51,10 +51,12 @@ impl Planned {
 
 fn lineage(unit: &IntegrationUnit) -> Lineage {
     let mut lineage = Lineage::new();
+    let lookups = Lookups::of(&unit.lookups);
     for participant in &unit.participants {
         let write = participant.write.as_ref();
         let table = Table::compile(&TableSource {
             rows: &participant.rows,
+            lookups: &lookups,
             native: &participant.native,
             canonical: &unit.contract.fields,
             entity: &unit.entity,

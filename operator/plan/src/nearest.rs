@@ -1,7 +1,8 @@
 //! "Did you mean": the closest of the names that would have been right.
 
 /// The candidate that a person most likely meant, if one is close: equal but for case, or within a third of its letters.
-pub(crate) fn nearest<'a>(meant: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(meant: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let meant = meant.to_lowercase();
     candidates
         .into_iter()
@@ -12,7 +13,8 @@ pub(crate) fn nearest<'a>(meant: &str, candidates: impl IntoIterator<Item = &'a 
 }
 
 /// "did you mean `x`?", or else the names that there are, or else `otherwise`.
-pub(crate) fn hint<'a>(meant: &str, candidates: impl IntoIterator<Item = &'a str> + Clone, otherwise: &str) -> String {
+#[must_use]
+pub fn hint<'a>(meant: &str, candidates: impl IntoIterator<Item = &'a str> + Clone, otherwise: &str) -> String {
     /// So many names are still read; more are a wall.
     const LISTED: usize = 12;
     if let Some(name) = nearest(meant, candidates.clone()) {

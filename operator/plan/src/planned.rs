@@ -11,11 +11,12 @@ use crate::finding::{Aspect, Check, Finding};
 use crate::integration::{self, Remembered};
 use crate::merge::Standing;
 use crate::references::{RefKind, References, Target};
+use crate::tables::Read;
 use crate::world::{Index, World};
 use crate::{connector, contract, route};
-use fairlead_api::{Integration, Kind, Reason};
+use fairlead_api::{FieldTable, Integration, Kind, Reason};
 use fairlead_model::hash::Digest;
-use fairlead_model::unit::{ConnectorUnit, ObjectKey, Units};
+use fairlead_model::unit::{ConnectorUnit, LookupTable, ObjectKey, Units};
 use fairlead_model::{ObjectRef, Timestamp};
 use fairlead_systems::{Catalog, Definition};
 use serde_json::Value;
@@ -166,6 +167,8 @@ pub(crate) struct Memo {
     pub(crate) definitions: BTreeMap<String, Arc<Result<Definition, Vec<Finding>>>>,
     pub(crate) connectors: BTreeMap<ObjectRef, Arc<ConnectorUnit>>,
     pub(crate) integrations: BTreeMap<ObjectRef, Remembered>,
+    pub(crate) field_tables: BTreeMap<String, Read<FieldTable>>,
+    pub(crate) lookups: BTreeMap<String, Read<Arc<LookupTable>>>,
 }
 
 impl Planner {

@@ -84,7 +84,7 @@ pub(crate) fn plan(
     paths.claim(&object, &facts, &mut findings);
     consumers(spec, &mut findings);
 
-    let fields = planned.compiled.as_ref().as_ref().ok().map(fairlead_contract::Contract::fields);
+    let fields = planned.served.contract().map(fairlead_contract::Contract::fields);
     let mut judge = Judge { object: &object, index, integrations, fields, sound: planned.verdict.is_good(), findings, names };
     let operations: BTreeMap<OperationKind, OperationUnit> =
         spec.operations.iter().enumerate().filter_map(|(number, operation)| judge.operation(operation, number)).collect();
@@ -99,7 +99,7 @@ pub(crate) fn plan(
             entity: spec.entity.clone(),
             major,
             version: spec.version.clone(),
-            schema: planned.schema.clone(),
+            schema: planned.served.text.clone(),
             fields: fields.clone(),
             hostnames: facts.hostnames.clone(),
             issuers: security.issuers.iter().map(issuer).collect(),

@@ -66,12 +66,24 @@ fn connector(unit: &ConnectorUnit) -> Value {
 }
 
 fn integration(unit: &IntegrationUnit) -> Value {
-    let mut shown = shorn(unit, &["object", "generation", "digest", "contract", "participants"]);
+    let mut shown = shorn(unit, &["object", "generation", "digest", "contract", "participants", "lookups"]);
     let contract = &unit.contract;
     shown.insert("contract".into(), json!({"object": contract.object, "fields": contract.fields.len()}));
+    if !unit.lookups.is_empty() {
+        let lines = unit.lookups.iter().map(|(name, table)| (name.clone(), json!({"lines": table.pairs.len()}))).collect();
+        shown.insert("lookups".into(), Value::Object(lines));
+    }
     let participants = unit.participants.iter().map(|participant| {
         let mut shown = shorn(participant, &["native", "rows"]);
-        let rows = participant.rows.iter().map(|row| Value::Object(shorn(row, &[]))).collect();
+        let rows = participant.rows.iter().map(|row| {
+            let mut shown = shorn(row, &[]);
+            // The digest of a table is no news beside its name.
+            if let Some(Value::Object(lookup)) = shown.get_mut("lookup") {
+                lookup.remove("digest");
+            }
+            Value::Object(shown)
+        });
+        let rows = rows.collect();
         shown.insert("rows".into(), Value::Array(rows));
         Value::Object(shown)
     });

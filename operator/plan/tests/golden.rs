@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by panicking.
 
-use fairlead_mapping::{Table, TableSource};
+use fairlead_mapping::{Lookups, Table, TableSource};
 use fairlead_model::Timestamp;
 use fairlead_plan::{Config, World, plan, plan_text};
 use fairlead_systems::Catalog;
@@ -109,6 +109,7 @@ fn a_quickstart_customer_that_netsuite_does_not_know_gets_a_subsidiary_by_countr
     let erp = unit.participant("erp").unwrap();
     let table = Table::compile(&TableSource {
         rows: &erp.rows,
+        lookups: &Lookups::default(),
         native: &erp.native,
         canonical: &unit.contract.fields,
         entity: &unit.entity,

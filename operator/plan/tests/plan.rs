@@ -269,3 +269,79 @@ fn a_repaired_integration_heals_the_contract_without_a_touch() {
     let concerned = planned.references.concerned(&Target::new(RefKind::Integration, customers()));
     assert!(concerned.contains(&Target::new(RefKind::ApiContract, contract)));
 }
+
+fn shared() -> Vec<Value> {
+    let mut documents = base();
+    for document in fairlead_api::manifest::from_yaml(include_str!("golden/shared-tables.yaml")).unwrap() {
+        documents.retain(|known| (&known["kind"], &known["metadata"]["name"]) != (&document["kind"], &document["metadata"]["name"]));
+        documents.push(document);
+    }
+    documents
+}
+
+#[test]
+fn an_edit_of_a_table_makes_a_new_unit_and_nothing_else_does() {
+    let mut planner = Planner::default();
+    let mut plan = |documents: &[Value]| {
+        let planned = planner.plan(&World::of_manifests(documents, true), Catalog::builtin(), &Config::default(), Timestamp(0));
+        assert!(planned.is_good(), "{:#?}", planned.verdicts().flat_map(|v| &v.findings).collect::<Vec<_>>());
+        planned.units.integrations[&key(&customers())].clone()
+    };
+    let edited = |name: &str, entry: &str, from: &str, to: &str| {
+        let mut documents = shared();
+        let map = documents.iter_mut().find(|d| d["metadata"]["name"] == name).unwrap();
+        let text = map["data"][entry].as_str().unwrap().replace(from, to);
+        map["data"][entry] = json!(text);
+        documents
+    };
+    let first = plan(&shared());
+    assert_eq!(plan(&shared()).digest, first.digest);
+    let lookup = plan(&edited("country-codes", "lookup.csv", "Germany", "Deutschland"));
+    assert_ne!(lookup.digest, first.digest);
+    assert_eq!(lookup.lookups["country-codes"].pairs[0].native, "Deutschland");
+    let rows = plan(&edited("account-fields", "fields.yaml", "Credit_Limit__c", "AnnualRevenue"));
+    assert_ne!(rows.digest, first.digest);
+    assert_eq!(plan(&edited("account-fields", "fields.yaml", "crm-platform", "others")).digest, first.digest, "an owner is no row");
+    assert_eq!(plan(&shared()).digest, first.digest, "what is put back is as it was");
+}
+
+#[test]
+fn a_table_concerns_the_integration_that_names_it_and_its_absence_keeps_the_last_good_unit() {
+    let planned = |documents: &[Value]| planned(&World::of_manifests(documents, true));
+    let all = planned(&shared());
+    for name in ["account-fields", "country-codes"] {
+        let map = Target::new(RefKind::ConfigMap, ObjectRef::new("north-america", name));
+        assert!(all.references.concerned(&map).contains(&Target::new(RefKind::Integration, customers())), "{name}");
+        let mut without = shared();
+        without.retain(|document| document["metadata"]["name"] != name);
+        let less = planned(&without);
+        let (reason, message) = less.integrations[&customers()].fault().unwrap();
+        assert_eq!(reason, fairlead_api::Reason::ConfigMapNotFound, "{message}");
+        assert!(less.references.concerned(&map).contains(&Target::new(RefKind::Integration, customers())), "its arrival matters");
+        let last = merge_last_good(&Units::default(), &all);
+        assert_eq!(merge_last_good(&last, &less).integrations, last.integrations);
+    }
+}
+
+#[test]
+fn the_rows_of_a_participant_come_from_its_own_table_first_then_from_the_later_shared_one() {
+    let all = planned(&World::of_manifests(&shared(), true));
+    let unit = &all.units.integrations[&key(&customers())];
+    let told: Vec<String> = unit
+        .participant("crm")
+        .unwrap()
+        .rows
+        .iter()
+        .enumerate()
+        .map(|(index, row)| format!("{}: {} {}", row.called(index), row.canonical.as_ref().unwrap(), row.native.as_ref().unwrap()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "row 0: taxId Tax_Number__c",
+            "row 2 of account-fields: creditLimit Credit_Limit__c",
+            "row 3 of account-fields: address.country BillingCountry",
+            "row 0 of account-names: name Name",
+        ]
+    );
+}

@@ -102,23 +102,33 @@ pub(crate) fn contract() -> impl Strategy<Value = ApiContractSpec> {
         prop_oneof![Just(Phase::Draft), Just(Phase::Published)],
         prop::collection::btree_map("[a-zA-Z$]{1,8}", free, 0..4),
         vec(word(&["customerId", "address.country"]), 1..3),
-        (of(allowed()), vec(operation(), 0..3), of(security()), vec(consumer(), 0..2), of(exposure())),
+        (
+            of(allowed()),
+            vec(operation(), 0..3),
+            of(security()),
+            vec(consumer(), 0..2),
+            of(exposure()),
+            vec(word(&["europe", "north-america"]), 0..2),
+        ),
     )
-        .prop_map(|(entity, version, owner, phase, schema, key, (allowed_namespaces, operations, security, consumers, exposure))| {
-            ApiContractSpec {
-                operations,
-                security,
-                consumers,
-                exposure,
-                entity,
-                version,
-                owner,
-                lifecycle: Lifecycle { phase },
-                schema: schema.into_iter().collect(),
-                key,
-                allowed_namespaces,
-            }
-        })
+        .prop_map(
+            |(entity, version, owner, phase, schema, key, (allowed_namespaces, operations, security, consumers, exposure, units))| {
+                ApiContractSpec {
+                    extensions: units.into_iter().map(|namespace| Extension { namespace, schema: serde_json::Map::new() }).collect(),
+                    operations,
+                    security,
+                    consumers,
+                    exposure,
+                    entity,
+                    version,
+                    owner,
+                    lifecycle: Lifecycle { phase },
+                    schema: schema.into_iter().collect(),
+                    key,
+                    allowed_namespaces,
+                }
+            },
+        )
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -167,6 +177,11 @@ fn exposure() -> impl Strategy<Value = Exposure> {
     vec(word(&["api.acme.example", "localhost"]), 1..3).prop_map(|hostnames| Exposure { hostnames })
 }
 
+fn lookup() -> impl Strategy<Value = Lookup> {
+    let otherwise = (of("[A-Z]{2}"), of("[A-Z]{2}")).prop_map(|(canonical, native)| Otherwise { canonical, native });
+    (word(&["country-codes"]), of(otherwise)).prop_map(|(name, otherwise)| Lookup { name, otherwise })
+}
+
 pub(crate) fn row() -> impl Strategy<Value = FieldRow> {
     let values = vec(("[a-c]{0,2}", "[a-c]{0,2}").prop_map(|(canonical, native)| ValuePair { canonical, native }), 0..3);
     // Most rows use few of the blocks, or no random row would ever be right.
@@ -180,9 +195,10 @@ pub(crate) fn row() -> impl Strategy<Value = FieldRow> {
         seldom("\\PC{1,8}".boxed()),
         of(Just(OnError::DeadLetter)),
         prop::option::weighted(0.2, word(&["customer"]).prop_map(|entity| Reference { entity })),
+        prop::option::weighted(0.2, lookup()),
         seldom(word(&["Id"]).boxed()),
     )
-        .prop_map(|(canonical, native, value, values, to_canonical, from_canonical, on_error, reference, key)| FieldRow {
+        .prop_map(|(canonical, native, value, values, to_canonical, from_canonical, on_error, reference, lookup, key)| FieldRow {
             canonical,
             native,
             value,
@@ -191,6 +207,7 @@ pub(crate) fn row() -> impl Strategy<Value = FieldRow> {
             from_canonical,
             on_error,
             reference,
+            lookup,
             key,
         })
 }
@@ -220,15 +237,17 @@ fn participant() -> impl Strategy<Value = Participant> {
         word(&["Account", "customer"]),
         of(read),
         of(write),
-        vec(row(), 1..4),
+        prop_oneof![3 => Just(Vec::new()), 1 => vec(word(&["account-fields"]).prop_map(|name| LocalRef { name }), 1..2)],
+        vec(row(), 0..4),
     )
-        .prop_map(|(name, role, connector, entity, read, write, fields)| Participant {
+        .prop_map(|(name, role, connector, entity, read, write, fields_from, fields)| Participant {
             name,
             role,
             connector,
             entity,
             read,
             write,
+            fields_from,
             fields,
         })
 }

@@ -7,7 +7,8 @@
 use crate::decide::inbound;
 use crate::decide::ownership::{self, Verdict};
 use crate::program::{Participant, Program};
-use fairlead_model::schema::FieldType;
+use fairlead_contract::EXTENSIONS;
+use fairlead_model::schema::{CanonicalSchema, FieldType};
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{Document, ExternalId, FieldPath, RecordId, Timestamp, document};
 use fairlead_store::{AbsorbRecord, Known, Origin, Provenance, Record, RecordChange};
@@ -37,12 +38,21 @@ pub fn changes(program: &Program, before: &Document, after: &Document) -> Vec<(F
         .collect();
     units
         .into_iter()
+        .chain(foreign_extensions(fields, before, after))
         .filter(|unit| document::present(before, unit) != document::present(after, unit))
         .map(|unit| {
             let value = document::present(after, &unit).cloned().unwrap_or(Value::Null);
             (unit, value)
         })
         .collect()
+}
+
+/// The fields of business units that this Integration does not know (`ext.europe`): the contract has them, and its callers may send them to an
+/// Integration of another namespace. They must be refused there and not lost.
+fn foreign_extensions(fields: &CanonicalSchema, before: &Document, after: &Document) -> BTreeSet<FieldPath> {
+    let units = [before, after].into_iter().filter_map(|document| document.get(EXTENSIONS)?.as_object()).flat_map(|units| units.keys());
+    let paths = units.filter_map(|unit| format!("{EXTENSIONS}.{unit}").parse::<FieldPath>().ok());
+    paths.filter(|path| !fields.keys().any(|field| field.starts_with(path))).collect()
 }
 
 /// What `source` cannot take of these changes to a record, which is new where nothing is known.
@@ -125,4 +135,25 @@ pub fn absorbed(
         Some(_) => RecordChange::Update { record, keys },
     };
     AbsorbRecord { id, change, external_id, state, enqueue, counts_as_changed: true }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::sample::{World, document};
+    use serde_json::json;
+
+    #[test]
+    fn fields_of_a_unit_that_the_integration_does_not_know_are_refused_and_not_lost() {
+        let world = World::new();
+        let erp = world.participant("erp");
+        let sent = document(json!({"note": "n", "ext": {"europe": {"vatGroup": "DE1"}}}));
+        let changed = changes(&world.program, &Document::new(), &sent);
+        let told: Vec<String> = refused(&world.program, erp, &changed, None, Timestamp(0))
+            .iter()
+            .map(|each| format!("{} {}", each.field, each.message))
+            .collect();
+        assert_eq!(told, ["ext.europe is not written to erp"]);
+        assert!(changes(&world.program, &sent, &sent).is_empty(), "what the record holds already is no change");
+    }
 }

@@ -6,10 +6,12 @@
 use crate::decide::difference::{self, Sight};
 use crate::decide::ownership::{self, Verdict};
 use crate::program::{Participant, Program};
+use fairlead_contract::Contract;
+use fairlead_mapping::{Inbound, RowError};
 use fairlead_model::hash::ValueHash;
 use fairlead_model::state::{ParticipantState, RowState, Standing};
 use fairlead_model::unit::OnForeignEdit;
-use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, Timestamp, document};
+use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
 use fairlead_store::{AbsorbRecord, Known, NewDeadLetter, Origin, Provenance, Record, RecordChange, Stage};
 use fairlead_systems::reason;
 use serde_json::Value;
@@ -48,6 +50,40 @@ pub struct Context {
     pub stale_for: Duration,
     /// The present moment.
     pub now: Timestamp,
+}
+
+/// What one participant says of a record, judged by the contract as far as this participant answers for it.
+///
+/// # Errors
+/// Why the record becomes a dead letter: the row that fails, or the field that does not keep the contract.
+pub fn canonical(participant: &Participant, contract: &Contract, native: &Document) -> Result<Inbound, RemoteError> {
+    let inbound = participant.table.to_canonical(native).map_err(|error| unmapped("", &error))?;
+    let waits = |unit: &FieldPath| inbound.references.iter().any(|(path, ..)| path == unit);
+    let units = participant.table.readable_units().iter();
+    let judged: Vec<FieldPath> = units.filter(|unit| !inbound.skipped.contains(unit) && !waits(unit)).cloned().collect();
+    contract.validate_fields(&partial(&inbound.fields), &judged).map_err(|violations| {
+        let first = violations.first();
+        RemoteError::new(ErrorClass::Data, "ValidationFailed", first.map_or_else(String::new, ToString::to_string))
+            .field(first.map(|violation| violation.path.clone()))
+    })?;
+    Ok(inbound)
+}
+
+/// The canonical document of what one participant maps, without what waits for references.
+#[must_use]
+pub fn partial(fields: &[(FieldPath, Value)]) -> Document {
+    let mut partial = Document::new();
+    for (unit, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+        document::set(&mut partial, unit, value.clone());
+    }
+    partial
+}
+
+/// The dead letter's words for a row that fails; `place` says where, if it is not the mapping of a record that was read.
+pub(crate) fn unmapped(place: &str, error: &RowError) -> RemoteError {
+    let field = error.canonical.as_ref().or(error.native.as_ref()).map(ToString::to_string);
+    let space = if place.is_empty() { "" } else { " " };
+    RemoteError::new(ErrorClass::Data, "MappingFailed", format!("{place}{space}{}: {}", error.called(), error.message)).field(field)
 }
 
 /// What a read record means.

@@ -122,7 +122,7 @@ fn decide_as(
         return Step::Settle(Outcome::Filtered { reason: "DeletedThere".into() });
     }
     match target.table.accepts(&record.document) {
-        Err(error) => return Step::Settle(dead_letter(target, claimed, Stage::Outbound, &row_error("when", &error), None)),
+        Err(error) => return Step::Settle(dead_letter(target, claimed, Stage::Outbound, &inbound::unmapped("when", &error), None)),
         Ok(false) => return leave(target, held),
         Ok(true) => {}
     }
@@ -131,7 +131,7 @@ fn decide_as(
     }
     let outbound = match mapped(&record.document) {
         Ok(outbound) => outbound,
-        Err(error) => return Step::Settle(dead_letter(target, claimed, Stage::Outbound, &row_error("mapping", &error), None)),
+        Err(error) => return Step::Settle(dead_letter(target, claimed, Stage::Outbound, &inbound::unmapped("mapping", &error), None)),
     };
     let incomplete = outbound.unresolved.first().copied();
     if let Some(record) = incomplete.filter(|_| !without_references) {
@@ -453,11 +453,6 @@ pub fn dead_letter(target: &Participant, claimed: &Claimed, stage: Stage, error:
         attempts: claimed.attempts + 1,
         parent: None,
     }))
-}
-
-fn row_error(place: &str, error: &RowError) -> RemoteError {
-    let field = error.canonical.as_ref().or(error.native.as_ref()).map(ToString::to_string);
-    RemoteError::new(ErrorClass::Data, "MappingFailed", format!("{place} row {}: {}", error.row, error.message)).field(field)
 }
 
 /// What looking a record up after an unknown outcome shows.

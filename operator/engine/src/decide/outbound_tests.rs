@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::decide::sample::{ID, World, document, erp, unit};
-use fairlead_model::unit::{OnDelete, OnLeave};
+use fairlead_contract::Contract;
+use fairlead_model::schema::NativeSchema;
+use fairlead_model::unit::{LookupTable, OnDelete, OnLeave, RowUnit, ValuePair};
 use fairlead_systems::WriteOperation;
 use serde_json::json;
+use std::sync::Arc;
 use uuid::Uuid;
 
 fn settled(step: Step) -> Outcome {
@@ -77,6 +80,61 @@ fn a_changed_row_is_compared_natively_without_reading() {
     erp(&mut edited).rows[0] = serde_json::from_value(row).unwrap();
     world.program = Program::compile(edited.into()).unwrap();
     assert_eq!(world.write("erp"), Some(json!({"Name": "ACME"})));
+    assert_eq!(world.write("erp"), None);
+}
+
+#[test]
+fn an_edited_lookup_table_is_an_edit_of_the_rows_that_name_it() {
+    let with = |native: &str| {
+        let mut unit = unit();
+        let table = LookupTable::new(vec![ValuePair { canonical: "Acme".into(), native: native.into() }]);
+        let row = json!({"canonical": "name", "native": "Name", "lookup": {"name": "names", "digest": table.digest}});
+        erp(&mut unit).rows[0] = serde_json::from_value(row).unwrap();
+        unit.lookups.insert("names".into(), table.into());
+        Program::compile(unit.into()).unwrap()
+    };
+    let mut world = World::new();
+    world.program = with("ACME");
+    world.read("crm", json!({"Name": "Acme"}));
+    assert_eq!(world.write("erp"), Some(json!({"Name": "ACME"})));
+    assert_eq!(world.write("erp"), None);
+    let edited = with("Acme Inc");
+    let digests = |program: &Program, name: &str| program.participant(name).map(|each| (each.read_digest, each.write_digest)).unwrap();
+    assert_eq!(digests(&edited, "crm"), digests(&world.program, "crm"), "the other participant's rows are as they were");
+    let (before, after) = (digests(&world.program, "erp"), digests(&edited, "erp"));
+    assert!(before.0 != after.0 && before.1 != after.1, "what was read by the table is read again, what was written is compared");
+    world.program = edited;
+    assert_eq!(world.write("erp"), Some(json!({"Name": "Acme Inc"})));
+    assert_eq!(world.write("erp"), None);
+}
+
+#[test]
+fn an_edited_row_inside_a_list_is_an_edit_of_the_list() {
+    let with = |inside: Value| {
+        let mut unit = unit();
+        let mut schema = Value::clone(&unit.contract.schema);
+        let contact = json!({"type": "object", "additionalProperties": false, "properties": {"email": {"type": "string"}}});
+        schema["properties"]["contacts"] = json!({"type": "array", "items": contact});
+        unit.contract.fields = Contract::compile(&schema).unwrap().fields().clone();
+        unit.contract.schema = schema.into();
+        for (participant, inside) in unit.participants.iter_mut().zip([json!({}), inside]) {
+            let participant = Arc::make_mut(participant);
+            let fields = json!({"Contacts[]": {"type": "List"}, "Contacts[].Email": {"type": "String"}});
+            Arc::make_mut(&mut participant.native).extend(serde_json::from_value::<NativeSchema>(fields).unwrap());
+            let mut row = json!({"canonical": "contacts[].email", "native": "Contacts[].Email"});
+            row.as_object_mut().unwrap().extend(document(inside));
+            let list = json!([{"canonical": "contacts[]", "native": "Contacts[]"}, row]);
+            participant.rows.extend(serde_json::from_value::<Vec<RowUnit>>(list).unwrap());
+        }
+        Program::compile(unit.into()).unwrap()
+    };
+    let mut world = World::new();
+    world.program = with(json!({}));
+    world.read("crm", json!({"Name": "Acme", "Contacts": [{"Email": "a@b"}]}));
+    assert_eq!(world.write("erp"), Some(json!({"Name": "Acme", "Contacts": [{"Email": "a@b"}]})));
+    assert_eq!(world.write("erp"), None);
+    world.program = with(json!({"toCanonical": ".item.Email", "fromCanonical": "upcase(string!(.item.email))"}));
+    assert_eq!(world.write("erp"), Some(json!({"Contacts": [{"Email": "A@B"}]})));
     assert_eq!(world.write("erp"), None);
 }
 

@@ -14,7 +14,7 @@ use fairlead_model::{Document, ExternalId, ObjectRef, RecordId, Timestamp};
 use fairlead_store::{Claimed, Identity, Known, LaneEntry, Origin, Outcome, RecordChange};
 use fairlead_systems::Written;
 use serde_json::{Value, from_value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -77,6 +77,7 @@ pub(crate) fn unit() -> IntegrationUnit {
         entity: "customer".into(),
         contract: ContractUnit { object: ObjectRef::new("default", "customer"), schema: schema.into(), fields },
         participants: vec![participant("crm", "FairleadId").into(), participant("erp", "ExternalId").into()],
+        lookups: BTreeMap::new(),
         initial_load: InitialLoad::MatchOrCreate,
         matching: vec![vec!["name".parse().unwrap()]],
         indexed: Vec::new(),

@@ -199,6 +199,7 @@ impl World {
             entity: "thing".into(),
             contract: ContractUnit { object: ObjectRef::new("test", "thing"), schema: schema.into(), fields },
             participants: self.sides.iter().map(|side| Arc::new(side.participant())).collect(),
+            lookups: BTreeMap::new(),
             initial_load: InitialLoad::MatchOrCreate,
             matching: vec![vec!["name".parse().unwrap()]],
             indexed: Vec::new(),

@@ -5,7 +5,7 @@
 //! Casts are the strict ones, which fail on a value of another type instead of guessing.
 
 use ::vrl::compiler::prelude::*;
-use bigdecimal::num_bigint::{BigInt, Sign};
+use bigdecimal::num_bigint::{BigInt, BigUint, Sign};
 use bigdecimal::{BigDecimal, RoundingMode};
 use fairlead_model::Decimal;
 use std::cmp::Ordering;
@@ -131,6 +131,17 @@ pub(crate) fn instead(name: &str) -> &'static str {
 /// The most digits after the point that rounding and division may be asked for.
 const MAX_SCALE: i64 = 64;
 
+/// How a quotient or a decimal is rounded, by the word in an expression. The first is meant where none is named.
+const ROUNDING: [(&str, RoundingMode); 7] = [
+    ("half_up", RoundingMode::HalfUp),
+    ("half_even", RoundingMode::HalfEven),
+    ("half_down", RoundingMode::HalfDown),
+    ("up", RoundingMode::Up),
+    ("down", RoundingMode::Down),
+    ("ceiling", RoundingMode::Ceiling),
+    ("floor", RoundingMode::Floor),
+];
+
 /// One of Fairlead's own functions. They take decimals as text or whole numbers, and give decimals as canonical text.
 #[derive(Debug, Clone, Copy)]
 enum Operation {
@@ -156,6 +167,11 @@ const VALUE: Parameter = Parameter::required("value", NUMBER, "A decimal as text
 const LIST: Parameter = Parameter::required("value", kind::ARRAY, "A list of decimals as text, or whole numbers.");
 const OTHER: Parameter = Parameter::required("other", NUMBER, "A decimal as text, or a whole number.");
 const SCALE: Parameter = Parameter::required("scale", kind::INTEGER, "Digits after the point, 0 to 64.");
+const HOW: Parameter = Parameter::optional(
+    "rounding",
+    kind::BYTES,
+    "half_up (when left out; half away from zero), half_even, half_down, up (away from zero), down (towards it), ceiling or floor.",
+);
 
 impl Function for DecimalFunction {
     fn identifier(&self) -> &'static str {
@@ -177,8 +193,8 @@ impl Function for DecimalFunction {
             Operation::Add => "The exact sum.",
             Operation::Sub => "The exact difference.",
             Operation::Mul => "The exact product.",
-            Operation::Div => "The quotient, rounded to `scale` digits after the point, half away from zero.",
-            Operation::Round => "The decimal rounded to `scale` digits after the point, half away from zero.",
+            Operation::Div => "The quotient, rounded to `scale` digits after the point.",
+            Operation::Round => "The decimal rounded to `scale` digits after the point.",
             Operation::Sum => "The exact sum of a list of decimals; 0 for an empty one.",
             Operation::Compare => "-1, 0 or 1 as `value` is less than, equal to or more than `other`.",
         }
@@ -201,18 +217,23 @@ impl Function for DecimalFunction {
             Operation::ToDecimal => &[VALUE],
             Operation::Sum => &[LIST],
             Operation::Add | Operation::Sub | Operation::Mul | Operation::Compare => &[VALUE, OTHER],
-            Operation::Div => &[VALUE, OTHER, SCALE],
-            Operation::Round => &[VALUE, SCALE],
+            Operation::Div => &[VALUE, OTHER, SCALE, HOW],
+            Operation::Round => &[VALUE, SCALE, HOW],
         }
     }
 
-    fn compile(&self, _: &TypeState, _: &mut FunctionCompileContext, arguments: ArgumentList) -> Compiled {
+    fn compile(&self, state: &TypeState, _: &mut FunctionCompileContext, arguments: ArgumentList) -> Compiled {
+        let words = ROUNDING.map(|(word, _)| Value::from(word));
+        let rounding = arguments.optional_enum("rounding", &words, state)?;
+        let mode = ROUNDING.iter().find(|(word, _)| rounding.as_ref() == Some(&Value::from(*word)));
         let call = DecimalCall {
             operation: self.0,
             value: arguments.required("value"),
             other: arguments.optional("other"),
             scale: arguments.optional("scale"),
+            rounding: mode.map_or(RoundingMode::HalfUp, |(_, mode)| *mode),
         };
+        call.check_constants(state)?;
         Ok(call.as_expr())
     }
 }
@@ -223,6 +244,33 @@ struct DecimalCall {
     value: Box<dyn Expression>,
     other: Option<Box<dyn Expression>>,
     scale: Option<Box<dyn Expression>>,
+    rounding: RoundingMode,
+}
+
+impl DecimalCall {
+    /// What stands in the expression itself is judged before any record is: it would fail for each of them.
+    fn check_constants(&self, state: &TypeState) -> Result<(), function::Error> {
+        let constant = |expression: Option<&Box<dyn Expression>>| expression.and_then(|expression| expression.resolve_constant(state));
+        let numbers = [("value", Some(&self.value)), ("other", self.other.as_ref())];
+        for (keyword, value) in numbers.into_iter().filter_map(|(keyword, expression)| Some((keyword, constant(expression)?))) {
+            let items = if let Value::Array(items) = &value { items.as_slice() } else { std::slice::from_ref(&value) };
+            // Of another type than the parameter takes: the compiler says so.
+            if items.iter().any(|item| (item.is_bytes() || item.is_integer()) && read(item).is_err()) {
+                return Err(function::Error::InvalidArgument { keyword, value, error: "is no decimal" });
+            }
+        }
+        if let Some(value) = constant(self.scale.as_ref())
+            && value.as_integer().is_some_and(|scale| !(0..=MAX_SCALE).contains(&scale))
+        {
+            return Err(function::Error::InvalidArgument { keyword: "scale", value, error: "is not from 0 to 64" });
+        }
+        if let (Operation::Div, Some(value)) = (self.operation, constant(self.other.as_ref()))
+            && read(&value).is_ok_and(|divisor| divisor.sign() == Sign::NoSign)
+        {
+            return Err(function::Error::InvalidArgument { keyword: "other", value, error: "division by zero" });
+        }
+        Ok(())
+    }
 }
 
 impl FunctionExpression for DecimalCall {
@@ -245,8 +293,8 @@ impl FunctionExpression for DecimalCall {
             Operation::Add => value + other,
             Operation::Sub => value - other,
             Operation::Mul => value * other,
-            Operation::Div => divide(&value, &other, scale).ok_or("division by zero")?,
-            Operation::Round => value.with_scale_round(scale, RoundingMode::HalfUp),
+            Operation::Div => divide(&value, &other, scale, self.rounding).ok_or("division by zero")?,
+            Operation::Round => value.with_scale_round(scale, self.rounding),
             Operation::Compare => {
                 return Ok(Value::Integer(match value.cmp(&other) {
                     Ordering::Less => -1,
@@ -277,8 +325,8 @@ fn read(value: &Value) -> Result<BigDecimal, ExpressionError> {
     }
 }
 
-/// `a / b` rounded half away from zero to `scale` digits after the point; exact integer arithmetic, no intermediate precision.
-fn divide(a: &BigDecimal, b: &BigDecimal, scale: i64) -> Option<BigDecimal> {
+/// `a / b` rounded to `scale` digits after the point; exact integer arithmetic, no intermediate precision.
+fn divide(a: &BigDecimal, b: &BigDecimal, scale: i64, rounding: RoundingMode) -> Option<BigDecimal> {
     let (a, a_scale) = a.as_bigint_and_exponent();
     let (b, b_scale) = b.as_bigint_and_exponent();
     if b.sign() == Sign::NoSign {
@@ -288,8 +336,21 @@ fn divide(a: &BigDecimal, b: &BigDecimal, scale: i64) -> Option<BigDecimal> {
     let shift = b_scale - a_scale + scale;
     let (numerator, denominator) = if shift >= 0 { (a * power(shift), b) } else { (a, b * power(-shift)) };
     let negative = (numerator.sign() == Sign::Minus) != (denominator.sign() == Sign::Minus);
-    let (n, d) = (BigInt::from(numerator.magnitude().clone()), BigInt::from(denominator.magnitude().clone()));
-    let rounded: BigInt = (n * 2 + &d) / (d * 2);
+    let (n, d) = (numerator.magnitude(), denominator.magnitude());
+    let (quotient, rest) = (n / d, n % d);
+    let exact = rest == BigUint::ZERO;
+    let half = (rest * 2u32).cmp(d);
+    let further = !exact
+        && match rounding {
+            RoundingMode::Up => true,
+            RoundingMode::Down => false,
+            RoundingMode::Ceiling => !negative,
+            RoundingMode::Floor => negative,
+            RoundingMode::HalfUp => half != Ordering::Less,
+            RoundingMode::HalfDown => half == Ordering::Greater,
+            RoundingMode::HalfEven => half == Ordering::Greater || half == Ordering::Equal && quotient.bit(0),
+        };
+    let rounded = BigInt::from(if further { quotient + 1u32 } else { quotient });
     Some(BigDecimal::new(if negative { -rounded } else { rounded }, scale))
 }
 
@@ -327,7 +388,7 @@ mod tests {
     #[test]
     fn division_rounds_half_away_from_zero_at_any_size() {
         let divide = |a: &str, b: &str, scale| {
-            divide(&a.parse().unwrap(), &b.parse().unwrap(), scale).map(|result| Decimal::from(result).to_string())
+            divide(&a.parse().unwrap(), &b.parse().unwrap(), scale, RoundingMode::HalfUp).map(|result| Decimal::from(result).to_string())
         };
         assert_eq!(divide("1", "3", 4).as_deref(), Some("0.3333"));
         assert_eq!(divide("-1", "8", 2).as_deref(), Some("-0.13"));

@@ -33,6 +33,8 @@ pub const LANGUAGE: &str = "vrl 0.38";
 pub const MAX_EXPRESSION: usize = 1024;
 /// The most steps one evaluation may take.
 const MAX_STEPS: u32 = 100_000;
+/// The code of the diagnostics in which a function itself refuses an argument.
+const FUNCTION: usize = 610;
 /// The largest result, in bytes of its texts.
 const MAX_RESULT: usize = 1024 * 1024;
 
@@ -191,17 +193,30 @@ fn problems(source: &str, root: &str, list: Vec<Diagnostic>) -> Vec<Problem> {
             };
             // The labels tell the story in order, except where they only repeat the message. The tokens that a grammar would have taken tell
             // nothing.
-            let told = match found.code {
-                105 | 701 => 0,
-                100 | 103 | 104 => 1,
-                _ => 2,
+            let (told, of_argument) = match found.code {
+                105 | 701 => (0, false),
+                100 | 103 | 104 => (1, false),
+                // What a function itself says of an argument: which one, what it got, what it takes.
+                FUNCTION => (3, true),
+                _ => (2, false),
             };
-            let labels = found.labels.iter().map(|label| label.message.as_str()).filter(|text| !text.is_empty() && *text != found.message);
-            let labels: Vec<&str> = labels.filter(|text| !text.starts_with("expected one of")).take(told).collect();
-            let about = if labels.is_empty() { String::new() } else { format!(": {}", labels.join(" ")) };
+            let message = if of_argument {
+                found.message.rsplit("] ").next().unwrap_or_default().trim_end_matches('"')
+            } else {
+                found.message.as_str()
+            };
+            let labels = found.labels.iter().map(|label| label.message.as_str()).filter(|text| !text.is_empty() && *text != message);
+            let labels: Vec<&str> = labels.filter(|text| of_argument || !text.starts_with("expected one of")).take(told).collect();
+            let about = match labels.as_slice() {
+                [] => String::new(),
+                [first, rest @ ..] if of_argument && first.starts_with(message) => {
+                    format!("{}: {}", &first[message.len()..], rest.join(", "))
+                }
+                labels => format!(": {}", labels.join(" ")),
+            };
             let about = about.replace("unexpected syntax token: \"InvalidToken\"", "nothing begins with this");
             let place = if place.is_empty() || place.len() > 60 { String::new() } else { format!(" at `{place}`") };
-            Problem::new(format!("{}{about}{place}", found.message).replace('\n', " "), &hint)
+            Problem::new(format!("{message}{about}{place}").replace('\n', " "), &hint)
         })
         .collect()
 }

@@ -1,11 +1,13 @@
 //! A customer on both sides, and short ways to write rows and documents.
 #![allow(clippy::unwrap_used, clippy::panic, dead_code, unreachable_pub)]
 
-use fairlead_mapping::{Finding, Table, TableSource};
+use fairlead_mapping::{Finding, Lookups, Table, TableSource};
 use fairlead_model::document::Document;
 use fairlead_model::schema::{CanonicalSchema, NativeSchema};
-use fairlead_model::unit::RowUnit;
+use fairlead_model::unit::{LookupTable, RowUnit, ValuePair};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub fn native() -> NativeSchema {
     serde_json::from_value(json!({
@@ -71,6 +73,21 @@ pub fn canonical() -> CanonicalSchema {
     .unwrap()
 }
 
+/// Tables of countries and of stages.
+pub fn lookups() -> Lookups {
+    let table = |pairs: &[(&str, &str)]| {
+        let pairs = pairs.iter().map(|(canonical, native)| ValuePair { canonical: (*canonical).into(), native: (*native).into() });
+        Arc::new(LookupTable::new(pairs.collect()))
+    };
+    Lookups::of(&BTreeMap::from([
+        ("countries".to_owned(), table(&[("DE", "Germany"), ("KR", "Korea, Republic of"), ("CI", "Côte d’Ivoire")])),
+        ("synonyms".to_owned(), table(&[("DE", "Germany"), ("DE", "Deutschland")])),
+        ("unclear".to_owned(), table(&[("GB", "Britain"), ("UK", "Britain")])),
+        ("sizes".to_owned(), table(&[("small", "1"), ("big", "100")])),
+        ("kinds".to_owned(), table(&[("customer", "Customer"), ("prospect", "Porspect"), ("former", "Former")])),
+    ]))
+}
+
 pub fn rows(rows: Value) -> Vec<RowUnit> {
     serde_json::from_value(rows).unwrap()
 }
@@ -81,9 +98,10 @@ pub fn compile(list: Value) -> Result<Table, Vec<Finding>> {
 }
 
 pub fn compile_with(list: Value, change: impl FnOnce(&mut TableSource<'_>)) -> Result<Table, Vec<Finding>> {
-    let (rows, native, canonical) = (rows(list), native(), canonical());
+    let (rows, lookups, native, canonical) = (rows(list), lookups(), native(), canonical());
     let mut source = TableSource {
         rows: &rows,
+        lookups: &lookups,
         native: &native,
         canonical: &canonical,
         entity: "customer",
