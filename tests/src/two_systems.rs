@@ -234,6 +234,8 @@ pub struct TwoSystems {
     /// NetSuite: customers.
     pub netsuite: Simulated,
     before: [Vec<Native>; 2],
+    /// The database that the state lies in, in place of the folder.
+    database: Option<String>,
 }
 
 impl TwoSystems {
@@ -256,9 +258,23 @@ impl TwoSystems {
             Simulated::start(address, "netsuite", "customer", customers, seed, folder.path()),
         )?;
         let before = [salesforce.records().await?, netsuite.records().await?];
-        let systems = Self { folder, salesforce, netsuite, before };
+        let systems = Self { folder, salesforce, netsuite, before, database: None };
         systems.apply(&systems.manifests()?)?;
         Ok(systems)
+    }
+
+    /// Keeps the state in the PostgreSQL database with this URL from now on, or else in the folder.
+    #[must_use]
+    pub fn with_database(self, url: Option<String>) -> Self {
+        Self { database: url, ..self }
+    }
+
+    /// Tells a command where the state lies.
+    fn with_state(&self, command: &mut Command) {
+        match &self.database {
+            Some(url) => command.env("FAIRLEAD_DATABASE_URL", url),
+            None => command.arg("--state").arg(self.state()),
+        };
     }
 
     /// The state folder.
@@ -308,7 +324,8 @@ impl TwoSystems {
     pub fn fairlead(&self, name: &str, prepare: impl FnOnce(&mut Command)) -> anyhow::Result<Fairlead> {
         let mut command = fairlead()?;
         let address = format!("127.0.0.1:{}", free_port()?);
-        command.arg("run").arg(self.manifests_folder()).arg("--state").arg(self.state());
+        command.arg("run").arg(self.manifests_folder());
+        self.with_state(&mut command);
         command.args(["--listen", &address, "--allow-endpoints", "127.0.0.0/8"]);
         prepare(&mut command);
         Ok(Fairlead { process: Process::start(name, command, self.folder.path())?, http: self.salesforce.http.clone(), address })
@@ -340,7 +357,9 @@ impl TwoSystems {
     /// When it fails.
     pub async fn dead_letters(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut command = fairlead()?;
-        let output = command.arg("dead-letters").args(arguments).arg("--state").arg(self.state()).output().await.context("run it")?;
+        command.arg("dead-letters").args(arguments);
+        self.with_state(&mut command);
+        let output = command.output().await.context("run it")?;
         ensure!(output.status.success(), "dead-letters {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }

@@ -29,6 +29,7 @@ fn combinations(namespace: &str) -> Vec<(&'static str, Value)> {
                 "networkPolicy": {"enabled": false}, "resources": {"limits": null, "requests": null},
             }),
         ),
+        ("a database in place of the volume", json!({"database": {"secretName": "fairlead-database", "secretKey": "uri"}})),
         (
             "every switch",
             json!({
@@ -393,10 +394,34 @@ async fn the_operator_knows_every_flag_and_variable_that_the_chart_gives_it() ->
 }
 
 #[tokio::test]
+async fn a_database_takes_the_place_of_the_volume() -> anyhow::Result<()> {
+    let objects = render("fairlead-system", &json!({"database": {"secretName": "fairlead-database", "secretKey": "uri"}})).await?;
+    assert_eq!(of_kind(&objects, "PersistentVolumeClaim").count(), 0);
+    let pod = &deployment(&objects)?["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    assert!(list(&container["args"]).filter_map(Value::as_str).all(|argument| !argument.starts_with("--state")));
+    // The URL carries a password: the pod's specification names a file, and the Secret that it lies in.
+    let variable = list(&container["env"]).find(|each| each["name"] == "FAIRLEAD_DATABASE_URL_FILE").expect("the variable");
+    assert_eq!(variable["value"], "/etc/fairlead/database/uri");
+    let volume = list(&pod["volumes"]).find(|each| each["name"] == "database").expect("the Secret's volume");
+    assert_eq!(volume["secret"], json!({"secretName": "fairlead-database", "defaultMode": 0o440}));
+    let mount = list(&container["volumeMounts"]).find(|each| each["name"] == "database").expect("its mount");
+    assert_eq!((&mount["mountPath"], &mount["readOnly"]), (&json!("/etc/fairlead/database"), &json!(true)));
+    assert!(list(&pod["volumes"]).chain(list(&container["volumeMounts"])).all(|each| each["name"] != "state"));
+
+    let objects = render("fairlead-system", &json!({})).await?;
+    assert_eq!(of_kind(&objects, "PersistentVolumeClaim").count(), 1);
+    let container = &deployment(&objects)?["spec"]["template"]["spec"]["containers"][0];
+    assert!(list(&container["env"]).all(|each| each["name"] != "FAIRLEAD_DATABASE_URL_FILE"));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_mistyped_value_is_refused() -> anyhow::Result<()> {
     let mistakes = [
         json!({"namespace": ["sales"]}),
         json!({"persistence": {"enable": true}}),
+        json!({"database": {"url": "postgres://u:p@h/d"}}),
         json!({"mode": "distributed"}),
         json!({"allowEndpoints": ["10.0.0.0"]}),
         json!({"image": {"digest": "latest"}}),

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fairlead_simulators::core::value::Value as Native;
+use fairlead_store::contract_tests::server::Server;
 use fairlead_tests::history::{Entry, Origin, Outcome, Report};
 use fairlead_tests::two_systems::{Fairlead, Simulated, TwoSystems, text};
 use fairlead_tests::{Seen, wait_until};
@@ -203,9 +204,9 @@ async fn busy(systems: &TwoSystems, marks: [u64; 2], worker: &Fairlead) -> anyho
     .await
 }
 
-/// One pair of systems through all its deaths, to the verdict.
-async fn survive(seed: u64, deaths: &[Death]) -> anyhow::Result<(Vec<Died>, Report)> {
-    let systems = Arc::new(TwoSystems::start(seed, (5_000, 600), (5_350, 550)).await?);
+/// One pair of systems through all its deaths, to the verdict. The state lies in a file, or in the database with this URL.
+async fn survive(seed: u64, deaths: &[Death], database: Option<String>) -> anyhow::Result<(Vec<Died>, Report)> {
+    let systems = Arc::new(TwoSystems::start(seed, (5_000, 600), (5_350, 550)).await?.with_database(database));
     for side in [&systems.salesforce, &systems.netsuite] {
         side.faults(faults()).await?;
     }
@@ -271,7 +272,7 @@ async fn twenty_kills_under_load_and_faults_lose_nothing_double_nothing_and_turn
     ];
     let seed = rand::rng().random_range(1..1_000_000_u64);
     println!("seeds {seed}, {}, {}", seed + 1, seed + 2);
-    let (one, two, three) = tokio::try_join!(survive(seed, &one), survive(seed + 1, &two), survive(seed + 2, &three))?;
+    let (one, two, three) = tokio::try_join!(survive(seed, &one, None), survive(seed + 1, &two, None), survive(seed + 2, &three, None))?;
 
     let pairs = [one, two, three];
     let sum = |count: fn(&Report) -> u64| pairs.iter().map(|(_, report)| count(report)).sum::<u64>();
@@ -287,6 +288,31 @@ async fn twenty_kills_under_load_and_faults_lose_nothing_double_nothing_and_turn
     assert!(unsettled("lane.written:1", "updated"), "no death between the effect of an update and its settling: {died:#?}");
     let busy = died.iter().filter(|died| died.pending > 0 || died.how.contains("lane.")).count();
     assert!(busy >= 10, "too few deaths with lanes that were not empty: {died:#?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_postgresql_too_kills_under_load_and_faults_lose_nothing_double_nothing_and_turn_nothing_round() -> anyhow::Result<()> {
+    use Death::{At, InStore, Killed, KilledAfterFirstLoad};
+    let server = Server::start();
+    let one =
+        [At("lane.created:1"), InStore("absorb/rows"), Killed, KilledAfterFirstLoad, InStore("settle/committed"), At("lane.written:1")];
+    let two = [
+        InStore("claim/committed"),
+        At("lane.looked-up:1"),
+        InStore("settle/rows"),
+        KilledAfterFirstLoad,
+        InStore("intend/committed"),
+        Killed,
+    ];
+    let seed = rand::rng().random_range(1..1_000_000_u64);
+    println!("seeds {seed}, {}", seed + 1);
+    let (one, two) =
+        tokio::try_join!(survive(seed, &one, Some(server.database("one"))), survive(seed + 1, &two, Some(server.database("two"))))?;
+    let edits = one.1.edits + two.1.edits;
+    assert!(edits > 100, "too quiet a proof: {edits}");
+    let busy = one.0.iter().chain(&two.0).filter(|died| died.pending > 0 || died.how.contains("lane.")).count();
+    assert!(busy >= 6, "too few deaths with lanes that were not empty: {:#?} {:#?}", one.0, two.0);
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! `fairlead dead-letters`: look at what could not be delivered, try it again, or give it up.
 //!
-//! Works on the state folder beside a running process (both may have it open): a replay is picked up by the process that runs.
+//! Works on the state beside a running process (both may have it open): a replay is picked up by the process that runs.
 
-use crate::state;
+use crate::state::StateArgs;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use fairlead_engine::letters;
@@ -10,7 +10,6 @@ use fairlead_model::{Clock, FieldPath, SystemClock};
 use fairlead_store::{DeadLetter, DeadLetterFilter, Store};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// The most letters listed at once.
@@ -19,9 +18,8 @@ const MAX: usize = 1000;
 /// Look at dead letters, replay them, or give them up.
 #[derive(Debug, Args)]
 pub(crate) struct DeadLetters {
-    /// The state folder of `run` or `operator`.
-    #[arg(long, env = "FAIRLEAD_STATE", default_value = ".fairlead", global = true)]
-    state: PathBuf,
+    #[command(flatten)]
+    state: StateArgs,
     /// How they are printed.
     #[arg(short, long, default_value = "table", global = true)]
     output: Output,
@@ -91,7 +89,7 @@ impl DeadLetters {
     /// Does it.
     #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
-        let store = state::open_existing(&self.state)?;
+        let store = self.state.open_existing(".fairlead").await?;
         let now = SystemClock.now();
         match self.action {
             Action::List { integration, participant, closed } => {

@@ -164,7 +164,7 @@ impl Demo {
         let issuer = gateway::issuer(LOOPBACK, api::AUDIENCE).await?;
         manifests::write(&folder, &salesforce, &netsuite, &issuer)?;
         say(&format!("2/7 running the quickstart's manifests from {}", folder.display()));
-        let store = state::open(&temporary.path.join("state"))?;
+        let store = state::open_folder(&temporary.path.join("state"))?;
         let loopback = ["127.0.0.0/8", "::1/128"].iter().filter_map(|net| net.parse().ok()).collect();
         let serve = GatewayArgs { gateway_listen: Some(LOOPBACK), ..GatewayArgs::default() };
         let policy = EndpointPolicy { allow: loopback };

@@ -1,7 +1,8 @@
 //! `fairlead operator`: the loop on a cluster, with the engine in the same process.
 
 use crate::gateway::{self, GatewayArgs, Runtimes};
-use crate::{run, signal, state};
+use crate::state::StateArgs;
+use crate::{run, signal};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use clap::Args;
@@ -20,9 +21,8 @@ use tokio_util::sync::CancellationToken;
 /// Run on the cluster that KUBECONFIG or the pod's service account names.
 #[derive(Debug, Args)]
 pub(crate) struct Operator {
-    /// Where the state lives. Made if missing.
-    #[arg(long, env = "FAIRLEAD_STATE", default_value = "/var/lib/fairlead")]
-    state: PathBuf,
+    #[command(flatten)]
+    state: StateArgs,
     /// Where the console, /status, /metrics, /healthz and /readyz are served.
     #[arg(long, env = "FAIRLEAD_LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
@@ -52,7 +52,7 @@ impl Operator {
         let terminated = signal::terminated();
         let endpoints = run::endpoint_policy(&self.allow_endpoints)?;
         let writing = self.console_write.as_deref().map_or(Ok(Writing::Off), console_token)?;
-        let store = state::open(&self.state)?;
+        let store = self.state.open("/var/lib/fairlead").await?;
         let client = fairlead_controller::connect().await?;
 
         let mut registry = Registry::default();

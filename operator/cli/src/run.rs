@@ -2,7 +2,8 @@
 
 use crate::gateway::{self, GatewayArgs};
 use crate::home::Home;
-use crate::{signal, state};
+use crate::signal;
+use crate::state::StateArgs;
 use anyhow::{Context as _, bail};
 use async_trait::async_trait;
 use clap::{Args, ValueEnum};
@@ -26,9 +27,8 @@ pub(crate) struct Run {
     /// Folder (or files) with Connectors, ApiContracts, Integrations, Secrets and ConfigMaps; watched for changes.
     #[arg(required = true)]
     folder: Vec<PathBuf>,
-    /// Where the state lives. Made if missing.
-    #[arg(long, env = "FAIRLEAD_STATE", default_value = ".fairlead")]
-    state: PathBuf,
+    #[command(flatten)]
+    state: StateArgs,
     /// Where the console, /status, /metrics, /healthz and /readyz are served.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -71,7 +71,7 @@ pub(crate) enum Output {
 impl Run {
     /// Runs until it is told to stop, or until things have settled.
     pub(crate) async fn run(self, witness: Option<Arc<dyn Witness>>) -> anyhow::Result<ExitCode> {
-        let store = state::open(&self.state)?;
+        let store = self.state.open(".fairlead").await?;
         let endpoints = endpoint_policy(&self.allow_endpoints)?;
         let _issuer = match self.dev_tokens {
             Some(address) => Some(gateway::issuer(address, &self.dev_audience).await?),

@@ -1,16 +1,19 @@
 //! How much CPU the store costs per record: look up, absorb, claim, intend and settle, first creating records, then changing them in random
-//! order. `cargo run --release --example bench_store -p fairlead-store [records] [batch]`; the store lies in the temporary folder.
+//! order. `cargo run --release --example bench_store -p fairlead-store [records] [batch] [sqlite|postgres]`; the store lies in the temporary
+//! folder, for PostgreSQL in a server that is started for it.
 //!
-//! CPU time of the whole process is the figure to compare (several threads take part); wall time depends on the disk.
+//! CPU time of the whole process, and of the server's processes, is the figure to compare (several threads take part); wall time depends on the
+//! disk.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::float_arithmetic, reason = "a measuring tool for people")]
 
 use fairlead_model::hash::ValueHash;
 use fairlead_model::state::{FieldState, ParticipantState};
 use fairlead_model::{ExternalId, RecordId, Timestamp};
+use fairlead_store::contract_tests::server::Server;
 use fairlead_store::{
-    Absorb, AbsorbRecord, Claim, Fence, Guarded, IndexKey, Intend, LeaseRequest, Origin, Outcome, Record, RecordChange, Settle, Settlement,
-    SqliteStore, Store,
+    Absorb, AbsorbRecord, Claim, Fence, Guarded, IndexKey, Intend, LeaseRequest, Origin, Outcome, PostgresStore, Record, RecordChange,
+    Settle, Settlement, SqliteStore, Store,
 };
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -37,15 +40,29 @@ fn record(n: u64, version: u64) -> Record {
     }
 }
 
+/// The parent of a process, and the CPU time of it and of its children that ended.
+fn process(id: &str) -> Option<(i32, Duration)> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+    // In ticks of a hundredth of a second.
+    let ticks: u64 = fields.get(11..15)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
+    Some((fields.get(1)?.parse().ok()?, Duration::from_millis(ticks * 10)))
+}
+
 fn cpu() -> Duration {
-    // utime and stime of the process, in ticks of a hundredth of a second.
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    Duration::from_millis((fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()) * 10)
+    process("self").unwrap().1
+}
+
+/// Of the server's first process and its children.
+fn cpu_of_server(server: Option<&Server>) -> Duration {
+    let Some(server) = server else { return Duration::ZERO };
+    let ids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let ours = |id: &str| process(id).filter(|(parent, _)| *parent == server.pid() || id == server.pid().to_string());
+    ids.filter_map(|id| ours(&id)).map(|(_, time)| time).sum()
 }
 
 struct Bench {
-    store: SqliteStore,
+    store: Box<dyn Store>,
     reader: Fence,
     lane: Fence,
 }
@@ -106,11 +123,15 @@ impl Bench {
 
 #[tokio::main]
 async fn main() {
-    let mut arguments = std::env::args().skip(1).map(|text| text.parse::<u64>().unwrap());
-    let count = arguments.next().unwrap_or(200_000);
-    let batch = usize::try_from(arguments.next().unwrap_or(200)).unwrap();
+    let mut arguments = std::env::args().skip(1);
+    let count: u64 = arguments.next().map_or(200_000, |text| text.parse().unwrap());
+    let batch: usize = arguments.next().map_or(200, |text| text.parse().unwrap());
+    let server = (arguments.next().as_deref() == Some("postgres")).then(Server::start);
     let folder = std::env::temp_dir().join(format!("fairlead-bench-{}", std::process::id()));
-    let store = SqliteStore::open(&folder.join("store.db")).unwrap();
+    let store: Box<dyn Store> = match &server {
+        Some(server) => Box::new(PostgresStore::open(&server.database("bench")).await.unwrap()),
+        None => Box::new(SqliteStore::open(&folder.join("store.db")).unwrap()),
+    };
     let now = Timestamp(1_790_000_000_000);
     let lease = async |key: &str| {
         let request = LeaseRequest { key: key.into(), holder: "bench".into(), ttl: Duration::from_secs(3600), now };
@@ -126,12 +147,13 @@ async fn main() {
         shuffled.swap(place, usize::try_from(seed >> 33).unwrap() % (place + 1));
     }
     for (what, numbers, version) in [("create", &in_order, 1), ("update in random order", &shuffled, 2)] {
-        let (cpu_before, begun) = (cpu(), Instant::now());
+        let (cpu_before, server_before, begun) = (cpu(), cpu_of_server(server.as_ref()), Instant::now());
         bench.pass(numbers, version, batch).await;
         let per_record = |time: Duration| time.as_micros() as f64 / count as f64;
         println!(
-            "{what}: {count} records in batches of {batch}: {:.1} us CPU, {:.1} us wall per record",
+            "{what}: {count} records in batches of {batch}: {:.1} us CPU, {:.1} us CPU of the server, {:.1} us wall per record",
             per_record(cpu() - cpu_before),
+            per_record(cpu_of_server(server.as_ref()) - server_before),
             per_record(begun.elapsed())
         );
     }
@@ -140,5 +162,7 @@ async fn main() {
     assert!(snapshot.balanced());
     println!("snapshot: {:?}", begun.elapsed());
     drop(bench);
-    std::fs::remove_dir_all(folder).unwrap();
+    if server.is_none() {
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }

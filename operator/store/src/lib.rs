@@ -9,9 +9,12 @@
 #[cfg(feature = "contract-tests")]
 pub mod contract_tests;
 pub mod crash;
+pub mod postgres;
+mod rows;
 pub mod sqlite;
 mod types;
 
+pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 pub use types::*;
 
@@ -19,7 +22,7 @@ use async_trait::async_trait;
 use fairlead_model::{ExternalId, RecordId, Timestamp};
 use std::collections::BTreeMap;
 
-/// Durable state. Implementations: SQLite ([`sqlite`]); every implementation passes the contract suite of `contract_tests` (feature of
+/// Durable state. Implementations: SQLite ([`sqlite`]) and PostgreSQL ([`postgres`]); every implementation passes the contract suite of `contract_tests` (feature of
 /// that name).
 #[async_trait]
 pub trait Store: Send + Sync + 'static {

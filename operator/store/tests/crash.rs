@@ -1,17 +1,19 @@
 //! The process is killed at every named place inside and between the commands, at every pass of it, and what is found afterwards is what
 //! stood before the command or what stands after it, never anything between.
 //!
-//! This executable starts itself again as the one to be killed ([`victim`]); the reference is the same script on a store in memory.
+//! This executable starts itself again as the one to be killed ([`victim`]); the reference is the same script, not killed, on
+//! another store of the same kind.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
+use fairlead_store::contract_tests::server::Server;
 use fairlead_store::contract_tests::world::{
     CRM, ERP, REALM, World, at, crm_id, deleted, delivered, id, inserted, key, lease, letter, merge_into, retry, updated,
 };
 use fairlead_store::crash::{VARIABLE, points};
 use fairlead_store::{
     Absorb, BeginWrite, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, Guarded, IndexState, Keys, Merge, Origin, Outcome,
-    RecordChange, Referring, Reindex, SqliteStore, Stage, Store, WriteBegun,
+    PostgresStore, RecordChange, Referring, Reindex, SqliteStore, Stage, Store, WriteBegun,
 };
 use serde_json::{Value, json};
 use std::io::Write;
@@ -19,8 +21,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-/// Where the victim finds its folder. Unset, the victim's test does nothing.
-const FOLDER: &str = "FAIRLEAD_STORE_TEST_FOLDER";
+/// Where the victim finds its store: a file, or the URL of a database. With neither, the victim's test does nothing.
+const FILE: &str = "FAIRLEAD_STORE_TEST_FILE";
+const DATABASE: &str = "FAIRLEAD_STORE_TEST_DATABASE";
+
+/// The file in which the victim notes each answer.
+const ANSWERED: &str = "FAIRLEAD_STORE_TEST_ANSWERED";
 
 /// How many commands the script has.
 const COMMANDS: usize = 30;
@@ -173,9 +179,64 @@ async fn inherit(store: Arc<dyn Store>) -> Value {
     json!({ "epochs": [world.reader.epoch, world.lane.epoch], "keys": seen, "books": format!("{:?}", snapshot.lanes) })
 }
 
+/// A place for one store, empty at first, that the killed process and whoever looks afterwards open one after another.
+trait Site {
+    /// How the victim is told: the name and value of an environment variable.
+    fn variable(&self) -> (&'static str, String);
+    /// A folder for what the victim notes down.
+    fn folder(&self) -> &Path;
+    async fn open(&self) -> Arc<dyn Store>;
+}
+
+struct File(tempfile::TempDir);
+
+impl File {
+    /// In memory where the system offers that: a process is killed here, not the machine, so nothing is gained by waiting for a disk.
+    fn new() -> Self {
+        let memory = Path::new("/dev/shm");
+        Self(if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() })
+    }
+}
+
+impl Site for File {
+    fn variable(&self) -> (&'static str, String) {
+        (FILE, self.0.path().join("store.db").display().to_string())
+    }
+    fn folder(&self) -> &Path {
+        self.0.path()
+    }
+    async fn open(&self) -> Arc<dyn Store> {
+        Arc::new(SqliteStore::open_inline(&self.0.path().join("store.db")).unwrap())
+    }
+}
+
+/// A schema of its own in a database.
+struct Schema {
+    url: String,
+    folder: tempfile::TempDir,
+}
+
+impl Schema {
+    fn new(database: &str, number: usize) -> Self {
+        Self { url: format!("{database}&options=-c%20search_path%3Dkill{number}"), folder: tempfile::tempdir().unwrap() }
+    }
+}
+
+impl Site for Schema {
+    fn variable(&self) -> (&'static str, String) {
+        (DATABASE, self.url.clone())
+    }
+    fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+    async fn open(&self) -> Arc<dyn Store> {
+        Arc::new(PostgresStore::open(&self.url).await.unwrap())
+    }
+}
+
 /// What must be found after the first `n` commands: the contents, and what an heir sees.
-async fn reference(n: usize) -> (Value, Value) {
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open_in_memory().unwrap());
+async fn reference(site: impl Site, n: usize) -> (Value, Value) {
+    let store = site.open().await;
     let mut actor = Actor { store: Arc::clone(&store), world: None };
     for command in 0..n {
         actor.act(command).await;
@@ -185,10 +246,12 @@ async fn reference(n: usize) -> (Value, Value) {
 
 #[tokio::test]
 async fn victim() {
-    let Ok(folder) = std::env::var(FOLDER) else { return };
-    let folder = Path::new(&folder);
-    let mut answered = std::fs::File::create(folder.join("answered")).unwrap();
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.join("store.db")).unwrap());
+    let store: Arc<dyn Store> = match (std::env::var(FILE), std::env::var(DATABASE)) {
+        (Ok(file), _) => Arc::new(SqliteStore::open(Path::new(&file)).unwrap()),
+        (_, Ok(url)) => Arc::new(PostgresStore::open(&url).await.unwrap()),
+        _ => return,
+    };
+    let mut answered = std::fs::File::create(std::env::var(ANSWERED).unwrap()).unwrap();
     let mut actor = Actor { store, world: None };
     for command in 0..COMMANDS {
         actor.act(command).await;
@@ -196,40 +259,55 @@ async fn victim() {
     }
 }
 
-/// In memory where the system offers that: a process is killed here, not the machine, so nothing is gained by waiting for a disk.
-fn folder() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
-}
-
 #[tokio::test]
 async fn a_kill_at_any_place_leaves_whole_commands() {
+    kill_everywhere(File::new, usize::MAX).await;
+}
+
+/// The first pass of each place is enough: what a place is to later passes, the server decides by the same rule.
+#[tokio::test]
+async fn a_kill_at_any_place_leaves_whole_commands_on_postgresql() {
+    let server = Server::start();
+    let database = server.database("killed");
+    let mut number = 0;
+    let site = || {
+        number += 1;
+        Schema::new(&database, number)
+    };
+    kill_everywhere(site, 1).await;
+}
+
+/// Kills a process at every place, at the first `passes` passes of it.
+async fn kill_everywhere<S: Site>(mut site: impl FnMut() -> S, passes: usize) {
     let mut expected = Vec::new();
     for n in 0..=COMMANDS {
-        expected.push(reference(n).await);
+        expected.push(reference(site(), n).await);
     }
     let mut kills = 0;
     for point in points() {
         let mut pass = 1;
-        loop {
-            let folder = folder();
+        while pass <= passes {
+            let site = site();
+            let answered = site.folder().join("answered");
+            let (name, value) = site.variable();
             let status = Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "victim", "--nocapture"])
-                .env(FOLDER, folder.path())
+                .env(name, value)
+                .env(ANSWERED, &answered)
                 .env(VARIABLE, format!("{point}:{pass}"))
                 .env_remove("NEXTEST_EXECUTION_MODE")
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .status()
                 .unwrap();
-            let answered = std::fs::read(folder.path().join("answered")).unwrap().len();
+            let answered = std::fs::read(answered).unwrap().len();
             if status.success() {
                 assert_eq!(answered, COMMANDS, "{point}:{pass}");
                 assert!(pass > 1, "{point} was never reached: the script has a hole");
                 break;
             }
             kills += 1;
-            let store: Arc<dyn Store> = Arc::new(SqliteStore::open_inline(&folder.path().join("store.db")).unwrap());
+            let store = site.open().await;
             let found = contents(&*store).await;
             // The caller may have been answered and not have written it down.
             let committed = match point.split_once('/').unwrap().1 {

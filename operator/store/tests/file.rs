@@ -130,7 +130,7 @@ async fn a_store_of_schema_1_is_opened_with_all_it_holds() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");
     let old = Connection::open(&path).unwrap();
-    old.execute_batch(include_str!("../migrations/0001.sql")).unwrap();
+    old.execute_batch(include_str!("../migrations/sqlite/0001.sql")).unwrap();
     old.pragma_update(None, "application_id", 0x464C_4544).unwrap();
     old.pragma_update(None, "user_version", 1).unwrap();
     old.execute_batch(

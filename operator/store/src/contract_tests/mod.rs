@@ -8,6 +8,8 @@
 
 pub mod books;
 mod cases;
+#[cfg(feature = "test-server")]
+pub mod server;
 pub mod world;
 
 use crate::Store;

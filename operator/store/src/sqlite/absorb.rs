@@ -1,166 +1,81 @@
 //! The command `absorb`: a batch of observed changes becomes durable.
-//!
-//! [`Batch`] is the command as it will be stored; it is made in the caller's task, so that the one writer spends no time on encoding and
-//! the caller's documents need not be copied. Every check (lease, versions, identities) is made inside the transaction.
 
-use super::books::{Books, SourceDelta, write_guard, write_source};
-use super::codec::{IdBytes, encode, encode_state, id_bytes};
-use super::lane::{Lane, any_waiting, free_from_dead, free_waiting, mark_held, mark_life};
+use super::books::{self, write_guard, write_source};
+use super::lane::{any_waiting, free_from_dead, free_waiting, mark_held, mark_life};
 use super::names::Names;
-use super::records::{self, Body, Named, Naming};
+use super::records::{self, Named, Naming};
 use super::{leases, letters, reads};
 use crate::crash::{Command, Step, reach};
-use crate::{Absorb, AbsorbRecord, Fence, Guarded, NewDeadLetter, Origin, RecordChange, Stage, StoreError};
-use fairlead_model::{RecordId, Timestamp};
+use crate::rows::absorb::{Batch, Change, Item};
+use crate::rows::books::Books;
+use crate::rows::codec::{IdBytes, id_bytes};
+use crate::rows::lane::Lane;
+use crate::{Origin, StoreError};
+use fairlead_model::Timestamp;
 use rusqlite::{Connection, params};
 
-/// An [`Absorb`] in the form of its rows.
-pub(super) struct Batch {
-    realm: String,
-    participant: String,
-    fence: Fence,
-    records: Vec<Item>,
-    dead_letters: Vec<NewDeadLetter>,
-    rereads: Vec<(String, Option<String>)>,
-    reread_done: Vec<String>,
-    gone: Vec<String>,
-    checkpoint: Option<(String, String, bool)>,
-    source: SourceDelta,
-    guard: Guarded,
-    conflicts: i64,
-    direct: u64,
-    now: Timestamp,
-}
-
-struct Item {
-    id: RecordId,
-    change: Change,
-    external_id: String,
-    state: String,
-    settled: i64,
-    enqueue: Vec<(String, Origin)>,
-    /// The read shows something new.
-    changed: bool,
-}
-
-enum Change {
-    Keep(i64),
-    Insert(Body),
-    Update(Body),
-}
-
-impl Batch {
-    pub(super) fn new(command: &Absorb) -> Result<Self, StoreError> {
-        let changed = command.records.iter().filter(|record| record.counts_as_changed).count() as u64;
-        let inbound = |letter: &&NewDeadLetter| matches!(letter.stage, Stage::Inbound | Stage::Identity);
-        let checkpoint = match &command.checkpoint {
-            None => None,
-            Some(checkpoint) => Some((checkpoint.slice.clone(), encode(&checkpoint.cursor)?, checkpoint.complete)),
-        };
-        Ok(Self {
-            realm: command.realm.clone(),
-            participant: command.participant.clone(),
-            fence: command.fence.clone(),
-            records: command.records.iter().map(Item::new).collect::<Result<_, _>>()?,
-            dead_letters: command.dead_letters.clone(),
-            rereads: command.rereads.iter().map(|(id, after)| (id.0.clone(), after.as_ref().map(|id| id.0.clone()))).collect(),
-            reread_done: command.reread_done.iter().map(|id| id.0.clone()).collect(),
-            gone: command.gone.iter().map(|id| id.0.clone()).collect(),
-            checkpoint,
-            source: SourceDelta {
-                changed,
-                unchanged: command.unchanged + command.records.len() as u64 - changed,
-                dead_lettered: command.dead_letters.iter().filter(inbound).count() as u64,
-            },
-            guard: command.guard.clone(),
-            conflicts: i64::try_from(command.conflicts).unwrap_or(i64::MAX),
-            direct: command.direct,
-            now: command.now,
-        })
+pub(super) fn run(batch: &Batch, connection: &Connection) -> Result<(), StoreError> {
+    leases::check(connection, &batch.fence)?;
+    reach(Command::Absorb, Step::Fenced);
+    let names = Names::new(connection);
+    let realm = names.intern(&batch.realm)?;
+    let participant = names.intern(&batch.participant)?;
+    let mut work = Work {
+        letters_open: letters::any_read(connection, realm, participant)?,
+        lanes_wait: any_waiting(connection, realm, participant)?,
+        reads_wait: reads::any_waiting(connection, realm, participant)?,
+        connection,
+        names,
+        realm,
+        participant,
+        books: Books::default(),
+        now: batch.now,
+    };
+    let mut conflicts = Vec::new();
+    for (place, item) in batch.records.iter().enumerate() {
+        if !work.item(item)? {
+            conflicts.push(item.id);
+        }
+        if place == 0 {
+            reach(Command::Absorb, Step::Partly);
+        }
     }
-
-    pub(super) fn run(&self, connection: &Connection) -> Result<(), StoreError> {
-        leases::check(connection, &self.fence)?;
-        reach(Command::Absorb, Step::Fenced);
-        let names = Names::new(connection);
-        let realm = names.intern(&self.realm)?;
-        let participant = names.intern(&self.participant)?;
-        let mut work = Work {
-            letters_open: letters::any_read(connection, realm, participant)?,
-            lanes_wait: any_waiting(connection, realm, participant)?,
-            reads_wait: reads::any_waiting(connection, realm, participant)?,
-            connection,
-            names,
-            realm,
-            participant,
-            books: Books::default(),
-            now: self.now,
-        };
-        let mut conflicts = Vec::new();
-        for (place, item) in self.records.iter().enumerate() {
-            if !work.item(item)? {
-                conflicts.push(item.id);
-            }
-            if place == 0 {
-                reach(Command::Absorb, Step::Partly);
-            }
-        }
-        if !conflicts.is_empty() {
-            return Err(StoreError::Conflict(conflicts));
-        }
-        reach(Command::Absorb, Step::Rows);
-        let Work { names, mut books, letters_open, .. } = work;
-        for letter in &self.dead_letters {
-            letters::add(connection, &names, &mut books, realm, letter, None, self.now)?;
-        }
-        for id in self.gone.iter().filter(|_| letters_open) {
-            letters::read_well(connection, &mut books, (realm, participant), id, self.now)?;
-        }
-        reach(Command::Absorb, Step::DeadLetters);
-        for id in &self.reread_done {
-            reads::done(connection, realm, participant, id)?;
-        }
-        for (id, after) in &self.rereads {
-            reads::request(connection, realm, participant, id, after.as_deref(), self.now)?;
-        }
-        if let Some((slice, cursor, complete)) = &self.checkpoint {
-            connection
-                .prepare_cached(
-                    "INSERT INTO checkpoint (realm, participant, slice, cursor, complete) VALUES (?1, ?2, ?3, ?4, ?5)
-                     ON CONFLICT (realm, participant, slice) DO UPDATE SET cursor = excluded.cursor, complete = excluded.complete",
-                )?
-                .execute(params![realm, participant, slice, cursor, complete])?;
-        }
-        reach(Command::Absorb, Step::Reads);
-        write_source(connection, realm, participant, &self.source)?;
-        write_guard(connection, realm, &self.guard, self.now)?;
-        books.conflicts = self.conflicts;
-        for _ in 0..self.direct {
-            let book = (realm, participant, names.intern_origin(&Origin::Api)?);
-            books.entered(book);
-            books.delivered(book, self.now);
-        }
-        books.write(connection, realm)
+    if !conflicts.is_empty() {
+        return Err(StoreError::Conflict(conflicts));
     }
-}
-
-impl Item {
-    fn new(record: &AbsorbRecord) -> Result<Self, StoreError> {
-        let change = match &record.change {
-            RecordChange::Keep { version } => Change::Keep(version.cast_signed()),
-            RecordChange::Insert { record, keys } => Change::Insert(Body::new(record, keys)?),
-            RecordChange::Update { record, keys } => Change::Update(Body::new(record, keys)?),
-        };
-        Ok(Self {
-            id: record.id,
-            change,
-            external_id: record.external_id.0.clone(),
-            state: encode_state(&record.state)?,
-            settled: record.state.settled.cast_signed(),
-            enqueue: record.enqueue.clone(),
-            changed: record.counts_as_changed,
-        })
+    reach(Command::Absorb, Step::Rows);
+    let Work { names, mut books, letters_open, .. } = work;
+    for letter in &batch.dead_letters {
+        letters::add(connection, &names, &mut books, realm, letter, None, batch.now)?;
     }
+    for id in batch.gone.iter().filter(|_| letters_open) {
+        letters::read_well(connection, &mut books, (realm, participant), id, batch.now)?;
+    }
+    reach(Command::Absorb, Step::DeadLetters);
+    for id in &batch.reread_done {
+        reads::done(connection, realm, participant, id)?;
+    }
+    for (id, after) in &batch.rereads {
+        reads::request(connection, realm, participant, id, after.as_deref(), batch.now)?;
+    }
+    if let Some((slice, cursor, complete)) = &batch.checkpoint {
+        connection
+            .prepare_cached(
+                "INSERT INTO checkpoint (realm, participant, slice, cursor, complete) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (realm, participant, slice) DO UPDATE SET cursor = excluded.cursor, complete = excluded.complete",
+            )?
+            .execute(params![realm, participant, slice, cursor, complete])?;
+    }
+    reach(Command::Absorb, Step::Reads);
+    write_source(connection, realm, participant, &batch.source)?;
+    write_guard(connection, realm, &batch.guard, batch.now)?;
+    books.conflicts = batch.conflicts;
+    for _ in 0..batch.direct {
+        let book = (realm, participant, names.intern_origin(&Origin::Api)?);
+        books.entered(book);
+        books.delivered(book, batch.now);
+    }
+    books::write(books, connection, realm)
 }
 
 /// A batch under way.

@@ -1,15 +1,18 @@
 //! The commands that move lanes: `claim`, `intend`, `settle`, `enqueue`.
 
 use super::absorb::enter;
-use super::books::Books;
-use super::codec::{IdBytes, decode, encode, encode_state, id_bytes, record_id};
-use super::lane::{Entry, Lane, Phase, Sent, any_waiting, free_waiting};
+use super::books;
+use super::lane::{any_waiting, free_waiting};
 use super::names::Names;
 use super::records::{self, Named, Naming};
 use super::{leases, letters, reads};
 use crate::crash::{Command, Step, reach};
-use crate::{Claim, Claimed, Enqueue, Fence, Intend, Intent, Keys, NewDeadLetter, Outcome, Settle, StoreError};
-use fairlead_model::{ErrorClass, RecordId, Timestamp};
+use crate::rows::books::Books;
+use crate::rows::codec::{IdBytes, decode, encode, id_bytes, record_id};
+use crate::rows::lane::{Entry, Lane, Phase, Sent};
+use crate::rows::settle::{Ending, Item, Results};
+use crate::{Claim, Claimed, Enqueue, Intend, Intent, Keys, StoreError};
+use fairlead_model::{ErrorClass, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
 // ---- claim ------------------------------------------------------------------------------------------------------------------------------
@@ -53,7 +56,7 @@ pub(super) fn claim(connection: &Connection, command: &Claim) -> Result<Vec<Clai
         }
     }
     reach(Command::Claim, Step::Rows);
-    books.write(connection, realm)?;
+    books::write(books, connection, realm)?;
     Ok(claimed)
 }
 
@@ -104,95 +107,39 @@ pub(super) fn intend(connection: &Connection, command: &Intend) -> Result<(), St
 
 // ---- settle -----------------------------------------------------------------------------------------------------------------------------
 
-/// A [`Settle`] in the form of its rows, made in the caller's task.
-pub(super) struct Results {
-    realm: String,
-    target: String,
-    fence: Fence,
-    results: Vec<Item>,
-    now: Timestamp,
-}
-
-struct Item {
-    id: RecordId,
-    version: i64,
-    /// The target's id and state, as far as they are told.
-    learnt: Option<(String, String)>,
-    ending: Ending,
-}
-
-enum Ending {
-    Delivered(Option<IdBytes>),
-    Unchanged,
-    Filtered(String),
-    Retry { at: i64, attempt: bool, unknown: bool },
-    WaitFor(IdBytes),
-    DeadLetter(Box<NewDeadLetter>),
-}
-
-impl Results {
-    pub(super) fn new(command: &Settle) -> Result<Self, StoreError> {
-        let ending = |outcome: &Outcome| -> Ending {
-            match outcome {
-                Outcome::Delivered { incomplete, .. } => Ending::Delivered(incomplete.map(id_bytes)),
-                Outcome::Unchanged => Ending::Unchanged,
-                Outcome::Filtered { reason } => Ending::Filtered(reason.clone()),
-                Outcome::Retry { at, attempt, unknown } => Ending::Retry { at: at.0, attempt: *attempt, unknown: *unknown },
-                Outcome::WaitFor { record } => Ending::WaitFor(id_bytes(*record)),
-                Outcome::DeadLetter(letter) => Ending::DeadLetter(letter.clone()),
-            }
-        };
-        let results = command.results.iter().map(|result| {
-            let told = match &result.outcome {
-                Outcome::Delivered { external_id, state, .. } => Some((external_id, state)),
-                _ => result.learnt.as_ref().map(|(external_id, state)| (external_id, state)),
-            };
-            let learnt = told.map(|(external_id, state)| Ok::<_, StoreError>((external_id.0.clone(), encode_state(state)?))).transpose()?;
-            Ok(Item { id: result.id, version: result.version.cast_signed(), learnt, ending: ending(&result.outcome) })
-        });
-        Ok(Self {
-            realm: command.realm.clone(),
-            target: command.target.clone(),
-            fence: command.fence.clone(),
-            results: results.collect::<Result<_, StoreError>>()?,
-            now: command.now,
-        })
-    }
-
-    pub(super) fn run(&self, connection: &Connection, sequence: i64) -> Result<(), StoreError> {
-        leases::check(connection, &self.fence)?;
-        reach(Command::Settle, Step::Fenced);
-        let names = Names::new(connection);
-        let realm = names.intern(&self.realm)?;
-        let target = names.intern(&self.target)?;
-        let mut settling = Settling {
-            connection,
-            names,
-            realm,
-            target,
-            epoch: self.fence.epoch.cast_signed(),
-            sequence,
-            letters_open: letters::any_written(connection, realm, target)?,
-            lanes_wait: any_waiting(connection, realm, target)?,
-            reads_wait: reads::any_waiting(connection, realm, target)?,
-            books: Books::default(),
-            now: self.now,
-        };
-        let mut conflicts = Vec::new();
-        for (place, item) in self.results.iter().enumerate() {
-            if !settling.result(item)? {
-                conflicts.push(item.id);
-            }
-            if place == 0 {
-                reach(Command::Settle, Step::Partly);
-            }
+pub(super) fn settle(command: &Results, connection: &Connection, sequence: i64) -> Result<(), StoreError> {
+    leases::check(connection, &command.fence)?;
+    reach(Command::Settle, Step::Fenced);
+    let names = Names::new(connection);
+    let realm = names.intern(&command.realm)?;
+    let target = names.intern(&command.target)?;
+    let mut settling = Settling {
+        connection,
+        names,
+        realm,
+        target,
+        epoch: command.fence.epoch.cast_signed(),
+        sequence,
+        letters_open: letters::any_written(connection, realm, target)?,
+        lanes_wait: any_waiting(connection, realm, target)?,
+        reads_wait: reads::any_waiting(connection, realm, target)?,
+        books: Books::default(),
+        now: command.now,
+    };
+    let mut conflicts = Vec::new();
+    for (place, item) in command.results.iter().enumerate() {
+        if !settling.result(item)? {
+            conflicts.push(item.id);
         }
-        if !conflicts.is_empty() {
-            return Err(StoreError::Conflict(conflicts));
+        if place == 0 {
+            reach(Command::Settle, Step::Partly);
         }
-        reach(Command::Settle, Step::Rows);
-        settling.books.write(connection, realm)
     }
+    if !conflicts.is_empty() {
+        return Err(StoreError::Conflict(conflicts));
+    }
+    reach(Command::Settle, Step::Rows);
+    books::write(settling.books, connection, realm)
 }
 
 /// Results under way.
@@ -388,7 +335,7 @@ pub(super) fn enqueue(connection: &Connection, command: &Enqueue) -> Result<u64,
         }
     }
     reach(Command::Enqueue, Step::Rows);
-    books.write(connection, realm)?;
+    books::write(books, connection, realm)?;
     Ok(entered)
 }
 

@@ -1,8 +1,9 @@
 //! Dead letters: opened, replaced, closed; and what each closing means for the books of the lane that the letter came from.
 
-use super::books::Books;
-use super::codec::{IdBytes, encode_word, id_bytes, stage_code};
+use super::books;
 use super::names::Names;
+use crate::rows::books::Books;
+use crate::rows::codec::{IdBytes, encode_word, id_bytes, stage_code};
 use crate::{CloseDeadLetters, CloseReason, NewDeadLetter, StoreError};
 use fairlead_model::Timestamp;
 use rusqlite::{Connection, params};
@@ -189,6 +190,6 @@ pub(super) fn close_by_number(connection: &Connection, command: &CloseDeadLetter
         close(connection, &mut books, &letters, (command.reason, command.now, &command.author))?;
         closed += letters.len() as u64;
     }
-    books.write(connection, 0)?;
+    books::write(books, connection, 0)?;
     Ok(closed)
 }

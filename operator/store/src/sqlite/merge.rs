@@ -1,13 +1,16 @@
 //! The command `merge`: one record is folded into another, or goes on under another external id.
 
 use super::absorb::enter;
-use super::books::{Books, write_guard};
-use super::codec::{encode_state, id_bytes};
-use super::lane::{Lane, free_all_waiting, mark_held};
+use super::books::{self, write_guard};
+use super::lane::{free_all_waiting, mark_held};
 use super::names::Names;
-use super::records::{self, Body, Stored};
+use super::records::{self, Stored};
 use super::{leases, letters, reads};
 use crate::crash::{Command, Step, reach};
+use crate::rows::books::Books;
+use crate::rows::codec::{encode_state, id_bytes};
+use crate::rows::lane::Lane;
+use crate::rows::record::Body;
 use crate::{Merge, Origin, RecordChange, StoreError, Survivor};
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{RecordId, Timestamp};
@@ -48,7 +51,7 @@ pub(super) fn merge(connection: &Connection, command: &Merge) -> Result<(), Stor
         reads::request(connection, realm, participant, id.as_str(), None, command.now)?;
     }
     reach(Command::Merge, Step::Reads);
-    merging.books.write(connection, realm)
+    books::write(merging.books, connection, realm)
 }
 
 /// An identity as it is stored.

@@ -6,7 +6,6 @@
 
 mod absorb;
 mod books;
-mod codec;
 mod drain;
 mod error;
 mod forget;
@@ -25,6 +24,10 @@ mod writer;
 mod writes;
 
 use crate::crash::Command;
+use crate::rows::absorb::Batch;
+use crate::rows::codec::encode;
+use crate::rows::reindex::Page;
+use crate::rows::settle::Results;
 use crate::{
     Absorb, Absorbed, BeginWrite, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue, Fence, GuardCounts,
     Guarded, IndexKey, Intend, Known, LeaseRequest, Merge, Reindex, Settle, Snapshot, Store, StoreError, WriteBegun,
@@ -211,9 +214,9 @@ impl Store for SqliteStore {
     }
 
     async fn absorb(&self, batch: &Absorb) -> Result<Absorbed, StoreError> {
-        let batch = absorb::Batch::new(batch)?;
+        let batch = Batch::new(batch)?;
         self.write(Command::Absorb, move |connection, sequence| {
-            batch.run(connection)?;
+            absorb::run(&batch, connection)?;
             Ok(Absorbed { sequence: sequence.cast_unsigned() })
         })
         .await
@@ -235,8 +238,8 @@ impl Store for SqliteStore {
     }
 
     async fn settle(&self, settle: &Settle) -> Result<(), StoreError> {
-        let results = drain::Results::new(settle)?;
-        self.write(Command::Settle, move |connection, sequence| results.run(connection, sequence)).await
+        let results = Results::new(settle)?;
+        self.write(Command::Settle, move |connection, sequence| drain::settle(&results, connection, sequence)).await
     }
 
     async fn enqueue(&self, enqueue: &Enqueue) -> Result<u64, StoreError> {
@@ -265,12 +268,12 @@ impl Store for SqliteStore {
     }
 
     async fn reindex(&self, page: &Reindex) -> Result<(), StoreError> {
-        let page = reindex::Page::new(page)?;
-        self.write(Command::Reindex, move |connection, _| page.run(connection)).await
+        let page = Page::new(page)?;
+        self.write(Command::Reindex, move |connection, _| reindex::run(&page, connection)).await
     }
 
     async fn put_note(&self, realm: &str, name: &str, value: &serde_json::Value) -> Result<(), StoreError> {
-        let (realm, name, value) = (realm.to_owned(), name.to_owned(), codec::encode(value)?);
+        let (realm, name, value) = (realm.to_owned(), name.to_owned(), encode(value)?);
         self.write(Command::PutNote, move |connection, _| {
             let realm = names::Names::new(connection).intern(&realm)?;
             notes::put(connection, realm, &name, &value)?;

@@ -1,7 +1,7 @@
 //! Interned names. The table is only ever added to, so an id means the same for ever; nothing is remembered beyond one command all the
 //! same, because a command may be rolled back and take the names that it added with it.
 
-use super::codec::{origin_code, special_origin};
+use crate::rows::codec::{origin_code, special_origin};
 use crate::{Origin, StoreError};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::cell::RefCell;

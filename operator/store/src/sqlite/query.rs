@@ -1,11 +1,11 @@
 //! The queries. Each runs in one read transaction, so that what it answers was true at one moment.
 
-use super::books::hour_of;
-use super::codec::{IdBytes, decode, decode_word, encode_word, id_bytes, record_id, special_origin, stage_of};
-use super::lane::limit;
 use super::letters;
 use super::names::Names;
 use super::records;
+use crate::rows::books::hour_of;
+use crate::rows::codec::{IdBytes, decode, decode_word, encode_word, id_bytes, record_id, special_origin, stage_of};
+use crate::rows::lane::limit;
 use crate::{
     Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Guarded, IndexKey, Known, LaneLedger, NewDeadLetter, Origin,
     Pending, Snapshot, SourceLedger, StoreError,

@@ -1,9 +1,10 @@
 //! Rows of records, identities and index keys.
 
-use super::books::Books;
-use super::codec::{IdBytes, decode, decode_document, decode_state, encode, encode_provenance, pack_keys, record_id, unpack_keys};
 use super::names::Names;
-use crate::{Identity, IndexKey, Known, LaneEntry, Record, StoreError};
+use crate::rows::books::Books;
+use crate::rows::codec::{IdBytes, decode, decode_document, decode_state, pack_keys, record_id, unpack_keys};
+use crate::rows::record::{Body, Keys};
+use crate::{Identity, Known, LaneEntry, Record, StoreError};
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// What a command needs to know of a stored record.
@@ -14,50 +15,6 @@ pub(super) struct Stored {
     /// The row of the record that it was folded into.
     pub(super) merged_into: Option<i64>,
     keys: Vec<i64>,
-}
-
-/// A record as it will be stored; made before the command waits for the writer, so that the writer's time is not spent on it.
-pub(super) struct Body {
-    pub(super) version: i64,
-    home: String,
-    deleted_at: Option<i64>,
-    keys: Keys,
-    provenance: Option<String>,
-    document: String,
-}
-
-/// A record's index keys as they are stored.
-pub(super) struct Keys {
-    /// Sorted.
-    all: Vec<i64>,
-    /// Those of match rules.
-    matching: Vec<i64>,
-}
-
-impl Keys {
-    pub(super) fn new(keys: &[IndexKey]) -> Self {
-        let mut all: Vec<i64> = keys.iter().map(|key| key.hash.cast_signed()).collect();
-        all.sort_unstable();
-        all.dedup();
-        Self { all, matching: keys.iter().filter(|key| key.matches).map(|key| key.hash.cast_signed()).collect() }
-    }
-}
-
-impl Body {
-    pub(super) fn new(record: &Record, keys: &[IndexKey]) -> Result<Self, StoreError> {
-        Ok(Self {
-            version: record.version.cast_signed(),
-            home: record.home.clone(),
-            deleted_at: record.deleted_at.map(|at| at.0),
-            keys: Keys::new(keys),
-            provenance: encode_provenance(&record.provenance)?,
-            document: encode(&record.document)?,
-        })
-    }
-
-    pub(super) const fn lives(&self) -> bool {
-        self.deleted_at.is_none()
-    }
 }
 
 pub(super) fn find(connection: &Connection, realm: i64, id: &IdBytes) -> Result<Option<Stored>, StoreError> {

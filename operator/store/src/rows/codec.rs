@@ -9,66 +9,66 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// A record id as it is stored.
-pub(super) type IdBytes = [u8; 16];
+pub(crate) type IdBytes = [u8; 16];
 
-pub(super) fn id_bytes(id: RecordId) -> IdBytes {
+pub(crate) fn id_bytes(id: RecordId) -> IdBytes {
     *id.0.as_bytes()
 }
 
-pub(super) fn record_id(bytes: IdBytes) -> RecordId {
+pub(crate) fn record_id(bytes: IdBytes) -> RecordId {
     RecordId(Uuid::from_bytes(bytes))
 }
 
 /// Any value as JSON text.
-pub(super) fn encode<T: Serialize>(value: &T) -> Result<String, StoreError> {
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Other(format!("a value cannot be written as JSON: {error}")))
 }
 
 /// JSON text as a value; what it is goes into the message.
-pub(super) fn decode<T: DeserializeOwned>(what: &str, text: &str) -> Result<T, StoreError> {
+pub(crate) fn decode<T: DeserializeOwned>(what: &str, text: &str) -> Result<T, StoreError> {
     serde_json::from_str(text).map_err(|error| StoreError::Unusable(format!("a stored {what} is damaged: {error}")))
 }
 
 /// A participant's state without `settled`, which has a column of its own because only the commit knows it.
-pub(super) fn encode_state(state: &ParticipantState) -> Result<String, StoreError> {
+pub(crate) fn encode_state(state: &ParticipantState) -> Result<String, StoreError> {
     if state.settled == 0 {
         return encode(state);
     }
     encode(&ParticipantState { settled: 0, ..state.clone() })
 }
 
-pub(super) fn decode_state(text: &str, settled: i64) -> Result<ParticipantState, StoreError> {
+pub(crate) fn decode_state(text: &str, settled: i64) -> Result<ParticipantState, StoreError> {
     let state: ParticipantState = decode("participant state", text)?;
     Ok(ParticipantState { settled: settled.cast_unsigned(), ..state })
 }
 
-pub(super) fn encode_provenance(provenance: &BTreeMap<String, Provenance>) -> Result<Option<String>, StoreError> {
+pub(crate) fn encode_provenance(provenance: &BTreeMap<String, Provenance>) -> Result<Option<String>, StoreError> {
     if provenance.is_empty() { Ok(None) } else { encode(provenance).map(Some) }
 }
 
-pub(super) fn decode_document(text: &str) -> Result<Document, StoreError> {
+pub(crate) fn decode_document(text: &str) -> Result<Document, StoreError> {
     decode("document", text)
 }
 
 /// Index keys as one blob.
-pub(super) fn pack_keys(keys: &[i64]) -> Vec<u8> {
+pub(crate) fn pack_keys(keys: &[i64]) -> Vec<u8> {
     keys.iter().flat_map(|key| key.to_le_bytes()).collect()
 }
 
-pub(super) fn unpack_keys(blob: &[u8]) -> Vec<i64> {
+pub(crate) fn unpack_keys(blob: &[u8]) -> Vec<i64> {
     blob.chunks_exact(8).map(|chunk| chunk.iter().rev().fold(0_i64, |sum, byte| (sum << 8) | i64::from(*byte))).collect()
 }
 
 /// A unit variant's name.
-pub(super) fn encode_word<T: Serialize>(value: &T) -> Result<String, StoreError> {
+pub(crate) fn encode_word<T: Serialize>(value: &T) -> Result<String, StoreError> {
     encode(value).map(|text| text.trim_matches('"').to_owned())
 }
 
-pub(super) fn decode_word<T: DeserializeOwned>(what: &str, word: &str) -> Result<T, StoreError> {
+pub(crate) fn decode_word<T: DeserializeOwned>(what: &str, word: &str) -> Result<T, StoreError> {
     decode(what, &format!("\"{word}\""))
 }
 
-pub(super) const fn stage_code(stage: Stage) -> i64 {
+pub(crate) const fn stage_code(stage: Stage) -> i64 {
     match stage {
         Stage::Inbound => 0,
         Stage::Identity => 1,
@@ -77,7 +77,7 @@ pub(super) const fn stage_code(stage: Stage) -> i64 {
     }
 }
 
-pub(super) fn stage_of(code: i64) -> Result<Stage, StoreError> {
+pub(crate) fn stage_of(code: i64) -> Result<Stage, StoreError> {
     match code {
         0 => Ok(Stage::Inbound),
         1 => Ok(Stage::Identity),
@@ -88,10 +88,10 @@ pub(super) fn stage_of(code: i64) -> Result<Stage, StoreError> {
 }
 
 /// The code of [`Origin::Replay`].
-pub(super) const REPLAY: i64 = -5;
+pub(crate) const REPLAY: i64 = -5;
 
 /// An origin's code below zero, or the participant whose interned name it is.
-pub(super) const fn origin_code(origin: &Origin) -> Result<i64, &String> {
+pub(crate) const fn origin_code(origin: &Origin) -> Result<i64, &String> {
     match origin {
         Origin::Source(participant) => Err(participant),
         Origin::Restore => Ok(-1),
@@ -104,7 +104,7 @@ pub(super) const fn origin_code(origin: &Origin) -> Result<i64, &String> {
 }
 
 /// The origin of a code below zero.
-pub(super) const fn special_origin(code: i64) -> Option<Origin> {
+pub(crate) const fn special_origin(code: i64) -> Option<Origin> {
     match code {
         -1 => Some(Origin::Restore),
         -2 => Some(Origin::Remap),

@@ -1,0 +1,39 @@
+//! Small named values of a realm.
+
+use super::command::{Done, Job};
+use super::error::Failure;
+use super::session::{Ask, Session, ask, lock_realm};
+use crate::crash::{Command, Step, reach};
+use async_trait::async_trait;
+
+const PUT: &str =
+    "INSERT INTO note (realm, name, value) VALUES ($1, $2, $3) ON CONFLICT (realm, name) DO UPDATE SET value = excluded.value";
+
+pub(super) fn put(realm: i64, name: &str, value: &str) -> Ask {
+    ask!(PUT, realm, name.to_owned(), value.to_owned())
+}
+
+/// The command `put_note`.
+pub(super) struct Put<'n> {
+    pub(super) realm: &'n str,
+    pub(super) name: &'n str,
+    /// As JSON text.
+    pub(super) value: String,
+}
+
+#[async_trait]
+impl Job for Put<'_> {
+    type Answer = ();
+    const COMMAND: Command = Command::PutNote;
+
+    fn names(&self) -> Vec<&str> {
+        vec![self.realm]
+    }
+
+    async fn run(&self, session: &mut Session) -> Result<Done<()>, Failure> {
+        let realm = session.name(self.realm)?;
+        session.all([lock_realm(realm), put(realm, self.name, &self.value)]).await?;
+        reach(Command::PutNote, Step::Rows);
+        Ok(Done::Commit((), Vec::new()))
+    }
+}

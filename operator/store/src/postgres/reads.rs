@@ -1,0 +1,73 @@
+//! External ids that are to be read again by key.
+
+use super::codec::{stored_id, stored_ids};
+use super::command::{Done, Job};
+use super::error::Failure;
+use super::session::{Ask, Session, ask, lock_realm};
+use crate::crash::{Command, Step, reach};
+use async_trait::async_trait;
+use fairlead_model::{ExternalId, Timestamp};
+
+/// With `after` a request waits until that id of the same participant stands for a record; one that waits for nothing prevails over one
+/// that waits, the later over the earlier.
+const REQUEST: &str = "INSERT INTO reread AS present (realm, participant, external_id, since, waits_for)
+     SELECT $1::int8, $2::int8, asked.external_id, $5::int8, CASE WHEN bool_or(asked.waits_for IS NULL) THEN NULL
+         ELSE (array_agg(asked.waits_for ORDER BY asked.place DESC))[1] END
+     FROM (SELECT n.place, n.external_id, CASE WHEN EXISTS (SELECT 1 FROM identity
+               WHERE identity.realm = $1 AND identity.participant = $2 AND identity.external_id = n.after) THEN NULL ELSE n.after END AS waits_for
+           FROM unnest($3::text[], $4::text[]) WITH ORDINALITY AS n(external_id, after, place)) AS asked
+     GROUP BY asked.external_id
+     ON CONFLICT (realm, participant, external_id) DO UPDATE
+       SET waits_for = CASE WHEN present.waits_for IS NULL THEN NULL ELSE excluded.waits_for END";
+
+const DONE: &str = "DELETE FROM reread WHERE realm = $1 AND participant = $2 AND external_id = ANY($3::text[])";
+
+const FREE: &str = "UPDATE reread SET waits_for = NULL WHERE realm = $1 AND participant = $2 AND waits_for = ANY($3::text[])
+       AND waits_for IS NOT NULL";
+
+/// Asks for ids, each with the one that it waits for.
+pub(super) fn request(realm: i64, participant: i64, ids: &[(&str, Option<&str>)], now: Timestamp) -> Option<Ask> {
+    (!ids.is_empty()).then(|| {
+        let after: Vec<Option<String>> = ids.iter().map(|(_, after)| after.map(|after| stored_id(after).into_owned())).collect();
+        ask!(REQUEST, realm, participant, stored_ids(ids.iter().map(|(id, _)| *id)), after, now.0)
+    })
+}
+
+pub(super) fn done<'a>(realm: i64, participant: i64, ids: impl IntoIterator<Item = &'a str>) -> Option<Ask> {
+    let ids = stored_ids(ids);
+    (!ids.is_empty()).then(|| ask!(DONE, realm, participant, ids))
+}
+
+/// These ids stand for a record now: what waited for them is due.
+pub(super) fn free<'a>(realm: i64, participant: i64, ids: impl IntoIterator<Item = &'a str>) -> Option<Ask> {
+    let ids = stored_ids(ids);
+    (!ids.is_empty()).then(|| ask!(FREE, realm, participant, ids))
+}
+
+/// The command `request_reads`.
+pub(super) struct Request<'r> {
+    pub(super) realm: &'r str,
+    pub(super) participant: &'r str,
+    pub(super) ids: &'r [ExternalId],
+    pub(super) now: Timestamp,
+}
+
+#[async_trait]
+impl Job for Request<'_> {
+    type Answer = ();
+    const COMMAND: Command = Command::RequestReads;
+
+    fn names(&self) -> Vec<&str> {
+        vec![self.realm, self.participant]
+    }
+
+    async fn run(&self, session: &mut Session) -> Result<Done<()>, Failure> {
+        let (realm, participant) = (session.name(self.realm)?, session.name(self.participant)?);
+        let ids: Vec<(&str, Option<&str>)> = self.ids.iter().map(|id| (id.as_str(), None)).collect();
+        let mut asks = vec![lock_realm(realm)];
+        asks.extend(request(realm, participant, &ids, self.now));
+        session.run(asks).await?;
+        reach(Command::RequestReads, Step::Rows);
+        Ok(Done::Commit((), Vec::new()))
+    }
+}

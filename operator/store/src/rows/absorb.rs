@@ -1,0 +1,93 @@
+//! The command `absorb` in the form of its rows, made in the caller's task, so that a writer spends no time on encoding and the caller's
+//! documents need not be copied. Every check (lease, versions, identities) is made inside the transaction.
+
+use super::books::SourceDelta;
+use super::codec::{encode, encode_state};
+use super::record::Body;
+use crate::{Absorb, AbsorbRecord, Fence, Guarded, NewDeadLetter, Origin, RecordChange, Stage, StoreError};
+use fairlead_model::{RecordId, Timestamp};
+
+/// An [`Absorb`] in the form of its rows.
+pub(crate) struct Batch {
+    pub(crate) realm: String,
+    pub(crate) participant: String,
+    pub(crate) fence: Fence,
+    pub(crate) records: Vec<Item>,
+    pub(crate) dead_letters: Vec<NewDeadLetter>,
+    pub(crate) rereads: Vec<(String, Option<String>)>,
+    pub(crate) reread_done: Vec<String>,
+    pub(crate) gone: Vec<String>,
+    pub(crate) checkpoint: Option<(String, String, bool)>,
+    pub(crate) source: SourceDelta,
+    pub(crate) guard: Guarded,
+    pub(crate) conflicts: i64,
+    pub(crate) direct: u64,
+    pub(crate) now: Timestamp,
+}
+
+pub(crate) struct Item {
+    pub(crate) id: RecordId,
+    pub(crate) change: Change,
+    pub(crate) external_id: String,
+    pub(crate) state: String,
+    pub(crate) settled: i64,
+    pub(crate) enqueue: Vec<(String, Origin)>,
+    /// The read shows something new.
+    pub(crate) changed: bool,
+}
+
+pub(crate) enum Change {
+    Keep(i64),
+    Insert(Body),
+    Update(Body),
+}
+
+impl Batch {
+    pub(crate) fn new(command: &Absorb) -> Result<Self, StoreError> {
+        let changed = command.records.iter().filter(|record| record.counts_as_changed).count() as u64;
+        let inbound = |letter: &&NewDeadLetter| matches!(letter.stage, Stage::Inbound | Stage::Identity);
+        let checkpoint = match &command.checkpoint {
+            None => None,
+            Some(checkpoint) => Some((checkpoint.slice.clone(), encode(&checkpoint.cursor)?, checkpoint.complete)),
+        };
+        Ok(Self {
+            realm: command.realm.clone(),
+            participant: command.participant.clone(),
+            fence: command.fence.clone(),
+            records: command.records.iter().map(Item::new).collect::<Result<_, _>>()?,
+            dead_letters: command.dead_letters.clone(),
+            rereads: command.rereads.iter().map(|(id, after)| (id.0.clone(), after.as_ref().map(|id| id.0.clone()))).collect(),
+            reread_done: command.reread_done.iter().map(|id| id.0.clone()).collect(),
+            gone: command.gone.iter().map(|id| id.0.clone()).collect(),
+            checkpoint,
+            source: SourceDelta {
+                changed,
+                unchanged: command.unchanged + command.records.len() as u64 - changed,
+                dead_lettered: command.dead_letters.iter().filter(inbound).count() as u64,
+            },
+            guard: command.guard.clone(),
+            conflicts: i64::try_from(command.conflicts).unwrap_or(i64::MAX),
+            direct: command.direct,
+            now: command.now,
+        })
+    }
+}
+
+impl Item {
+    fn new(record: &AbsorbRecord) -> Result<Self, StoreError> {
+        let change = match &record.change {
+            RecordChange::Keep { version } => Change::Keep(version.cast_signed()),
+            RecordChange::Insert { record, keys } => Change::Insert(Body::new(record, keys)?),
+            RecordChange::Update { record, keys } => Change::Update(Body::new(record, keys)?),
+        };
+        Ok(Self {
+            id: record.id,
+            change,
+            external_id: record.external_id.0.clone(),
+            state: encode_state(&record.state)?,
+            settled: record.state.settled.cast_signed(),
+            enqueue: record.enqueue.clone(),
+            changed: record.counts_as_changed,
+        })
+    }
+}
