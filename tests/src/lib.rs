@@ -22,7 +22,6 @@
 mod audit;
 pub mod browser;
 mod control_plane;
-pub mod history;
 mod launch;
 mod namespace;
 mod node;

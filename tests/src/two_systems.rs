@@ -1,7 +1,7 @@
 //! Two simulated systems, the quickstart's manifests made to fit them, and `fairlead run` between them: all of them processes.
 //!
 //! A test starts [`TwoSystems`], changes the [`Manifests`] where it must, applies them, and runs one or several [`Fairlead`]s on the same
-//! state. What happened is asked of the simulators ([`TwoSystems::told`]) and judged by [`crate::history`].
+//! state. What happened is asked of the simulators ([`TwoSystems::told`]) and judged by [`history`].
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use fairlead_simulators::core::value::Value as Native;
+use fairlead_simulators::history::{self, Agreement, Entry, Report, Told};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::history::{self, Agreement, Entry, Report, Told};
 use crate::process::{Process, fairlead, free_port};
 use crate::wait::{Seen, wait_until};
 
@@ -392,7 +392,7 @@ impl TwoSystems {
     /// When a system does not answer.
     pub async fn judged(&self) -> anyhow::Result<Report> {
         let [left, right] = self.told().await?;
-        Ok(history::check(&Agreement::quickstart(), [&left, &right]))
+        Ok(history::check(&Agreement::quickstart(), &[&left, &right]))
     }
 
     /// Waits until the checker finds nothing wrong, for the awaited end of a story.

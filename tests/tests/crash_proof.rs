@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fairlead_simulators::core::value::Value as Native;
+use fairlead_simulators::history::{Entry, Origin, Outcome, Report};
 use fairlead_store::contract_tests::server::Server;
-use fairlead_tests::history::{Entry, Origin, Outcome, Report};
 use fairlead_tests::two_systems::{Fairlead, Simulated, TwoSystems, text};
 use fairlead_tests::{Seen, wait_until};
 use rand::rngs::StdRng;

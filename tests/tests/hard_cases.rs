@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fairlead_simulators::core::value::Value as Native;
-use fairlead_tests::history::{Entry, Origin, Outcome};
+use fairlead_simulators::history::{Entry, Origin, Outcome};
 use fairlead_tests::two_systems::{Fairlead, Manifests, Simulated, TwoSystems, text};
 use fairlead_tests::{Seen, wait_until};
 use serde_json::{Value, json};

@@ -261,7 +261,7 @@ impl Company {
     /// Records that Fairlead has created in both systems.
     async fn creations(&self) -> anyhow::Result<usize> {
         let told = self.systems.told().await?;
-        let created = |told: &fairlead_tests::history::Told| told.after.len() - told.before.len();
+        let created = |told: &fairlead_simulators::history::Told| told.after.len() - told.before.len();
         Ok(told.iter().map(created).sum())
     }
 }

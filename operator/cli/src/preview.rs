@@ -8,7 +8,7 @@ use fairlead_engine::trial::{Refusal, Sent, Trial};
 use fairlead_model::unit::ObjectKey;
 use fairlead_model::{Clock, SystemClock};
 use fairlead_plan::Config;
-use fairlead_systems::{Catalog, Client, Definition, ReadRequest};
+use fairlead_systems::{Catalog, Client, Definition, Outside, ReadRequest};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -69,9 +69,7 @@ impl Preview {
         let client = Client::connect(
             connector,
             Arc::new(Definition::of_unit(connector)?),
-            secrets,
-            &endpoint_policy(&self.allow_endpoints)?,
-            Arc::new(SystemClock),
+            &Outside::new(secrets, endpoint_policy(&self.allow_endpoints)?),
         )?;
         let request = ReadRequest {
             entity: source.unit.entity.clone(),

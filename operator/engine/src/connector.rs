@@ -7,7 +7,7 @@ use crate::system::System;
 use fairlead_model::report::{ConnectorReport, Failure};
 use fairlead_model::unit::{ConnectorUnit, ObjectKey};
 use fairlead_model::{Clock, RemoteError, Timestamp};
-use fairlead_systems::{Client, Definition, EndpointPolicy, SecretSource};
+use fairlead_systems::{Client, Definition, Outside};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,17 +27,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    fn start(
-        unit: Arc<ConnectorUnit>,
-        definition: Result<Arc<Definition>, RemoteError>,
-        secrets: Arc<dyn SecretSource>,
-        policy: &EndpointPolicy,
-        clock: Arc<dyn Clock>,
-    ) -> Arc<Self> {
-        let connect = |definition: Arc<Definition>| Client::connect(&unit, definition, secrets, policy, clock.clone());
+    fn start(unit: Arc<ConnectorUnit>, definition: Result<Arc<Definition>, RemoteError>, outside: &Outside) -> Arc<Self> {
+        let connect = |definition: Arc<Definition>| Client::connect(&unit, definition, outside);
         let system = definition.clone().and_then(connect).map(|client| Arc::new(client) as Arc<dyn System>);
         let connection = Arc::new(Self { unit, definition, system, probe: Mutex::new(None), cancel: CancellationToken::new() });
-        tokio::spawn(Arc::clone(&connection).probe_forever(clock));
+        tokio::spawn(Arc::clone(&connection).probe_forever(Arc::clone(&outside.clock)));
         connection
     }
 
@@ -110,6 +104,7 @@ impl Connection {
             let next = Instant::now() + pause;
             while Instant::now() < next && !(healthy && self.blocked().is_some()) {
                 tokio::select! {
+                    biased;
                     () = self.cancel.cancelled() => return,
                     () = tokio::time::sleep_until(next.min(Instant::now() + FIRST_RECHECK)) => {}
                 }
@@ -146,16 +141,14 @@ impl Connection {
 
 /// All live connectors.
 pub(crate) struct Connectors {
-    secrets: Arc<dyn SecretSource>,
-    policy: EndpointPolicy,
-    clock: Arc<dyn Clock>,
+    outside: Outside,
     live: Mutex<BTreeMap<ObjectKey, Arc<Connection>>>,
 }
 
 impl Connectors {
     /// None yet.
-    pub(crate) fn new(secrets: Arc<dyn SecretSource>, policy: EndpointPolicy, clock: Arc<dyn Clock>) -> Self {
-        Self { secrets, policy, clock, live: Mutex::default() }
+    pub(crate) fn new(outside: Outside) -> Self {
+        Self { outside, live: Mutex::default() }
     }
 
     /// Starts what is new or changed, stops what is gone; untouched ones keep their tokens, limits and circuit.
@@ -173,8 +166,7 @@ impl Connectors {
         for (key, unit) in units.iter() {
             if !live.contains_key(key) {
                 let definition = shared.entry(text(unit)).or_insert_with(|| Definition::of_unit(unit).map(Arc::new)).clone();
-                let (secrets, clock) = (Arc::clone(&self.secrets), Arc::clone(&self.clock));
-                live.insert(key.clone(), Connection::start(Arc::clone(unit), definition, secrets, &self.policy, clock));
+                live.insert(key.clone(), Connection::start(Arc::clone(unit), definition, &self.outside));
             }
         }
     }

@@ -46,6 +46,7 @@ pub(crate) async fn look_forever(store: Arc<dyn Store>, clock: Arc<dyn Clock>, t
         last = seen.as_ref().ok().cloned();
         tell.send_replace(Look { at: Instant::now(), seen: Some(seen) });
         tokio::select! {
+            biased;
             () = tell.closed() => return,
             // A long lane takes long to count; it is not counted all the time.
             () = tokio::time::sleep(LOOK_EVERY.max(began.elapsed() * 10)) => {}

@@ -2,6 +2,7 @@
 
 use crate::counts::Counts;
 use crate::decide::inbound;
+use crate::invariants;
 use crate::lane::Lane;
 use crate::masks::Masks;
 use crate::program::{self, Participant, Program};
@@ -144,6 +145,7 @@ async fn until_done(shared: &Shared, work: impl AsyncFn(&Shared) -> Result<(), S
             Err(error) => tracing::warn!(integration = %shared.realm, %error, "integration waits for the store"),
         }
         tokio::select! {
+            biased;
             () = shared.cancel.cancelled() => return false,
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
@@ -389,6 +391,7 @@ async fn report_forever(shared: Arc<Shared>, report: Arc<Mutex<IntegrationReport
             lock(&report).store_error = lock(&shared.store_error).as_ref().map(|(error, _)| error.clone());
         }
         tokio::select! {
+            biased;
             () = shared.cancel.cancelled() => return,
             looked = looks.changed() => if looked.is_err() { return },
         }
@@ -444,12 +447,12 @@ async fn observe(shared: &Shared, report: &Mutex<IntegrationReport>, counts: &Co
     };
     let participants: Vec<_> = (0..shared.participants.len()).map(|index| participant_report(shared, index, snapshot)).collect();
     let lag = lag(shared, snapshot, phase);
-    let balanced = snapshot.balanced();
-    if !balanced {
-        let books: Vec<_> = snapshot.lanes.iter().filter(|lane| !lane.balanced()).collect();
-        tracing::error!(integration = %shared.realm, ?books, sources = ?snapshot.sources, "the ledger does not add up");
+    let broken = invariants::ledger(snapshot);
+    for violation in &broken {
+        tracing::error!(integration = %shared.realm, detail = %violation.what, "the ledger does not add up");
     }
-    shared.around.metrics.standing(&shared.realm, &participants, lag, snapshot);
+    let balanced = broken.is_empty();
+    shared.around.metrics.standing(&shared.realm, &participants, lag, snapshot, balanced);
     if let Some(last) = &*lock(&shared.reconciliation) {
         shared.around.metrics.reconciled(&shared.realm, last);
     }

@@ -29,6 +29,10 @@ const TICK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 
 /// A circle of more records that wait for each other is not found.
 const LONGEST_CIRCLE: usize = 100;
+/// So soon it is looked whether a record that had to be read first has been read.
+const AFTER_READING: Duration = Duration::from_secs(1);
+/// So many records that are to be read again are known of; a whole participant may be.
+const UNREAD: usize = 1000;
 /// A missing permission is somebody's to give, and a wrong definition somebody's to mend; so long the entity rests.
 const REFUSED: Duration = Duration::from_secs(30);
 
@@ -88,6 +92,7 @@ impl Lane {
                 continue;
             }
             tokio::select! {
+                biased;
                 () = self.shared.cancel.cancelled() => {}
                 () = self.shared.participants[self.index].wake_lane.notified() => {}
                 () = tokio::time::sleep(self.until_due(tick).await) => tick = (tick * 2).min(TICK.1),
@@ -218,6 +223,27 @@ impl Lane {
         Ok(())
     }
 
+    /// A record that is to be read again is not written before: what was edited there meanwhile would be written over. The reader may be in
+    /// another process, and somebody else may have asked it.
+    async fn without_unread(&self, claimed: Vec<Claimed>, results: &mut Results) -> Result<Vec<Claimed>, StoreError> {
+        let (shared, target) = (&self.shared, self.target());
+        let (name, now) = (&target.unit.name, self.shared.now());
+        let known = claimed.iter().any(|claimed| claimed.known.identity(name).is_some());
+        if !target.readable() || !known {
+            return Ok(claimed);
+        }
+        let unread: HashSet<ExternalId> = shared.around.store.pending_reads(&shared.realm, name, UNREAD).await?.into_iter().collect();
+        // What was sent without an answer is looked up in any case; until its outcome is known, a read proves nothing.
+        let waits = |claimed: &Claimed| {
+            claimed.intent.is_none() && claimed.known.identity(name).is_some_and(|identity| unread.contains(&identity.external_id))
+        };
+        let (unread, ready): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|claimed| waits(claimed));
+        for claimed in unread {
+            results.settle(&claimed, Outcome::Retry { at: now.plus(AFTER_READING), attempt: false, unknown: false });
+        }
+        Ok(ready)
+    }
+
     async fn deliver(
         &mut self,
         claimed: Vec<Claimed>,
@@ -237,6 +263,7 @@ impl Lane {
         let edits = edits::waiting(shared.around.store.as_ref(), &shared.realm, &target.unit.name, replayed, shared.now()).await?;
         let mut results = Results { edits, ..Results::default() };
 
+        let claimed = self.without_unread(claimed, &mut results).await?;
         let wait = |attempts: u32| backoff(&shared, attempts);
         let ended = &self.ended;
         let look_up = LookUp { shared: &shared, index: self.index, target, system: system.as_ref(), entity, backoff: &wait, ended };
@@ -249,7 +276,7 @@ impl Lane {
                 if !matches!(found, Found::Settled(Outcome::Retry { .. })) {
                     self.ended.remove(&claimed.known.record.id);
                 }
-                let after_reading = Outcome::Retry { at: shared.now().plus(Duration::from_secs(1)), attempt: false, unknown: false };
+                let after_reading = Outcome::Retry { at: shared.now().plus(AFTER_READING), attempt: false, unknown: false };
                 match found {
                     Found::Clear(clear) => {
                         results.learn(target, &claimed, &clear);
@@ -348,8 +375,10 @@ impl Lane {
         let batch =
             WriteBatch { entity: target.unit.entity.clone(), items: writes.iter().map(|(_, planned)| planned.item.clone()).collect() };
         let (validity, clock, cancel) = (self.lease.validity(), Arc::clone(&shared.around.clock), shared.cancel.clone());
-        // If the lease is lost all the same, the next holder finds the intents. Who stops sends nothing more, and awaits what is under way.
-        let may_send = Arc::new(move || validity.lasts(clock.now()) && !cancel.is_cancelled());
+        // If the lease is lost all the same, the next holder finds the intents. Who stops, or is held by the guard, sends
+        // nothing more, and awaits what is under way.
+        let held = Arc::clone(&shared);
+        let may_send = Arc::new(move || validity.lasts(clock.now()) && !cancel.is_cancelled() && !held.guarded());
         let mark = self.way.mark();
         let answers = self.lease.during(system.write(&batch, may_send)).await;
         times.write = self.way.since(mark);
@@ -449,5 +478,5 @@ fn backoff(shared: &Shared, attempts: u32) -> Duration {
     let retry = &shared.program.unit.retry;
     let step = retry.initial.saturating_mul(2u32.saturating_pow(attempts.min(20))).min(retry.max);
     let millis = u64::try_from(step.as_millis()).unwrap_or(u64::MAX).max(1);
-    Duration::from_millis(rand::random_range(millis.div_ceil(10)..=millis))
+    Duration::from_millis(shared.around.random.within(millis.div_ceil(10)..=millis))
 }

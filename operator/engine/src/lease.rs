@@ -84,6 +84,7 @@ impl Lease {
         let mut work = std::pin::pin!(work);
         loop {
             tokio::select! {
+                biased;
                 done = &mut work => return done,
                 () = tokio::time::sleep(RENEW) => drop(self.ensure().await),
             }

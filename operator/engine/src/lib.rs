@@ -11,6 +11,7 @@
 //! | `source`, `lane` | the two loops of each participant: read and absorb; claim, write and settle |
 //! | `integration` | one running Integration with its report |
 //! | `connector` | live connectors, probed |
+//! | [`invariants`] | what must hold at every moment; for reports, metrics and tests |
 //! | [`serve`] | records for callers of the API: read from the store, written to a participant at once |
 //! | [`trial`] | what would become of one record, for `preview` and `test` |
 //!
@@ -23,6 +24,7 @@
 pub mod crash;
 pub mod decide;
 pub mod edits;
+pub mod invariants;
 pub mod letters;
 pub mod masks;
 pub mod metrics;
@@ -46,9 +48,8 @@ use connector::Connectors;
 use counts::Look;
 use fairlead_model::report::{IntegrationReport, Phase, Reports};
 use fairlead_model::unit::{DeletionPolicy, IntegrationUnit, ObjectKey, Units};
-use fairlead_model::{Clock, SystemClock};
 use fairlead_store::Store;
-use fairlead_systems::{EndpointPolicy, SecretSource};
+use fairlead_systems::{EndpointPolicy, Outside, SecretSource};
 use integration::Running;
 use metrics::Metrics;
 use program::Program;
@@ -72,12 +73,8 @@ const GATHER: Duration = Duration::from_millis(10);
 pub struct Config {
     /// Durable state.
     pub store: Arc<dyn Store>,
-    /// Credentials.
-    pub secrets: Arc<dyn SecretSource>,
-    /// Which addresses may be connected to.
-    pub endpoints: EndpointPolicy,
-    /// The clock.
-    pub clock: Arc<dyn Clock>,
+    /// Credentials, time, chance, and the way to business systems.
+    pub outside: Outside,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// This process, for leases; unique per start.
@@ -87,14 +84,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// With the wall clock, fresh metrics and a holder name of its own.
+    /// With the machine's clock, chance and sockets, fresh metrics and a holder name of its own.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, secrets: Arc<dyn SecretSource>, endpoints: EndpointPolicy) -> Self {
         Self {
             store,
-            secrets,
-            endpoints,
-            clock: Arc::new(SystemClock),
+            outside: Outside::new(secrets, endpoints),
             metrics: Arc::default(),
             holder: format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple()),
             witness: None,
@@ -118,14 +113,15 @@ impl Engine {
     /// An engine that runs nothing yet.
     #[must_use]
     pub fn start(config: Config) -> Self {
-        let connectors = Arc::new(Connectors::new(config.secrets, config.endpoints, Arc::clone(&config.clock)));
+        let connectors = Arc::new(Connectors::new(config.outside.clone()));
         let (tell, looks) = watch::channel(Look { at: Instant::now(), seen: None });
-        tokio::spawn(counts::look_forever(Arc::clone(&config.store), Arc::clone(&config.clock), tell));
+        tokio::spawn(counts::look_forever(Arc::clone(&config.store), Arc::clone(&config.outside.clock), tell));
         let around = Surroundings {
             looks,
             store: config.store,
             connectors,
-            clock: config.clock,
+            clock: config.outside.clock,
+            random: config.outside.random,
             metrics: config.metrics,
             holder: config.holder,
             witness: config.witness,
@@ -151,6 +147,7 @@ impl Engine {
             loop {
                 publish.send_replace(Arc::new(publisher.snapshot()));
                 tokio::select! {
+                    biased;
                     () = cancel.cancelled() => return,
                     () = tokio::time::sleep(PUBLISH_EVERY) => {}
                     // Swaps come in flocks.
@@ -258,6 +255,13 @@ impl Engine {
         let running = std::mem::take(&mut *shared::lock(&self.running));
         futures::future::join_all(running.values().map(|integration| integration.stop())).await;
         self.around.connectors.apply(&BTreeMap::new());
+        self.cancel.cancel();
+    }
+}
+
+/// Nobody is told of anything any more.
+impl Drop for Engine {
+    fn drop(&mut self) {
         self.cancel.cancel();
     }
 }

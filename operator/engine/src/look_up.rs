@@ -167,6 +167,7 @@ impl LookUp<'_> {
     /// Waits for a reading call; not when the Integration stops meanwhile, for then nothing depends on it.
     async fn unless_stopped<T>(&self, call: impl Future<Output = Result<T, RemoteError>>) -> Result<T, RemoteError> {
         tokio::select! {
+            biased;
             () = self.shared.cancel.cancelled() => {
                 Err(RemoteError::new(ErrorClass::Transient, reason::BUSY, "it was not looked up: the Integration stops"))
             }
@@ -363,7 +364,16 @@ fn compare_made(target: &Participant, claimed: &Claimed, shown: &NativeRecord) -
     let fields = outbound::canonical_of(&target.table, &shown.body);
     match outbound::looked_up(&ParticipantState::default(), &fields, &sent) {
         LookedUp::TookEffect => compare(target, claimed, shown),
-        LookedUp::NoEffect | LookedUp::Edited => adopt(target, claimed, shown),
+        LookedUp::NoEffect | LookedUp::Edited => {
+            let mut found = adopt(target, claimed, shown);
+            if let Found::Adopted(adopted) | Found::Clear(adopted) = &mut found
+                && let Some(identity) = adopted.known.identities.iter_mut().find(|identity| identity.participant == target.unit.name)
+            {
+                // What it holds as it was sent is no entry of its own, wherever entries of their own may stay.
+                sent.echoes(&fields, &mut identity.state);
+            }
+            found
+        }
     }
 }
 

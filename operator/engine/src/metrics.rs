@@ -103,7 +103,14 @@ impl Metrics {
     }
 
     /// A snapshot was taken.
-    pub(crate) fn standing(&self, integration: &str, participants: &[ParticipantReport], lag: Option<Lag>, snapshot: &Snapshot) {
+    pub(crate) fn standing(
+        &self,
+        integration: &str,
+        participants: &[ParticipantReport],
+        lag: Option<Lag>,
+        snapshot: &Snapshot,
+        balanced: bool,
+    ) {
         for participant in participants {
             let labels = OfParticipant { integration: integration.to_owned(), participant: participant.name.clone() };
             self.pending.get_or_create(&labels).set(number(participant.pending));
@@ -114,7 +121,7 @@ impl Metrics {
         }
         let labels = OfIntegration { integration: integration.to_owned() };
         self.lag.get_or_create(&labels).set(lag.map_or(0, |lag| number(lag.age.as_secs())));
-        self.unbalanced.get_or_create(&labels).set(i64::from(!snapshot.balanced()));
+        self.unbalanced.get_or_create(&labels).set(i64::from(!balanced));
         if let Some(at) = snapshot.last_delivered {
             self.last_delivered.get_or_create(&labels).set(at.0 / 1000);
         }

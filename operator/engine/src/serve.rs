@@ -685,9 +685,9 @@ mod tests {
     use crate::connector::Connectors;
     use crate::decide::sample;
     use crate::program::Program;
-    use fairlead_model::{ObjectRef, SystemClock};
+    use fairlead_model::{ObjectRef, SystemClock, SystemRandom};
     use fairlead_store::SqliteStore;
-    use fairlead_systems::{EndpointPolicy, SecretData, SecretError, SecretSource};
+    use fairlead_systems::{EndpointPolicy, Outside, SecretData, SecretError, SecretSource};
 
     struct NoSecrets;
 
@@ -700,12 +700,13 @@ mod tests {
 
     /// Records without any Integration, and without systems.
     fn records() -> Records {
-        let connectors = Connectors::new(Arc::new(NoSecrets), EndpointPolicy::default(), Arc::new(SystemClock));
+        let connectors = Connectors::new(Outside::new(Arc::new(NoSecrets), EndpointPolicy::default()));
         let around = Surroundings {
             store: Arc::new(SqliteStore::open_in_memory().unwrap()),
             looks: tokio::sync::watch::channel(crate::counts::Look { at: tokio::time::Instant::now(), seen: None }).1,
             connectors: Arc::new(connectors),
             clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
             metrics: Arc::default(),
             holder: "test".to_owned(),
             witness: None,

@@ -8,7 +8,7 @@ use crate::program::Program;
 use crate::way::{Way, Witness};
 use fairlead_model::report::{GuardStop, Reconciliation, RecordFailure};
 use fairlead_model::unit::ObjectKey;
-use fairlead_model::{Clock, ExternalId, RemoteError, Timestamp};
+use fairlead_model::{Clock, ExternalId, Random, RecordId, RemoteError, Timestamp};
 use fairlead_store::{Store, StoreError};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,6 +35,8 @@ pub(crate) struct Surroundings {
     pub connectors: Arc<Connectors>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub random: Arc<dyn Random>,
     /// Numbers for Prometheus.
     pub metrics: Arc<Metrics>,
     /// This process, for leases.
@@ -156,6 +158,11 @@ impl Shared {
         self.around.clock.now()
     }
 
+    /// An id for a new record.
+    pub(crate) fn new_id(&self) -> RecordId {
+        RecordId::new(self.now(), self.around.random.as_ref())
+    }
+
     /// All that it had to read at first was read once, now or long ago: since then changes are guarded.
     pub(crate) fn was_loaded(&self) -> bool {
         self.whole.load(Ordering::Acquire)
@@ -196,13 +203,7 @@ impl Shared {
     }
 
     /// Takes note of trouble with a record or call.
-    pub(crate) fn failed(
-        &self,
-        participant: usize,
-        external_id: Option<String>,
-        record: Option<fairlead_model::RecordId>,
-        error: &RemoteError,
-    ) {
+    pub(crate) fn failed(&self, participant: usize, external_id: Option<String>, record: Option<RecordId>, error: &RemoteError) {
         let failure = RecordFailure {
             at: self.now(),
             participant: self.program.participants[participant].unit.name.clone(),

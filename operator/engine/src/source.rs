@@ -30,7 +30,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 /// So many letters are looked at for a row without an id that is known already.
 const UNUSABLE: usize = 1000;
@@ -160,6 +159,7 @@ impl Source {
                 }
             };
             tokio::select! {
+                biased;
                 () = self.shared.cancel.cancelled() => break,
                 () = facts.wake_reader.notified() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -244,6 +244,7 @@ impl Source {
                 (ids, records)
             };
             let asked = tokio::select! {
+                biased;
                 () = shared.cancel.cancelled() => return Err(Stop::Cancelled),
                 asked = self.lease.during(read_apart(ids.clone(), read)) => asked,
             };
@@ -425,6 +426,7 @@ impl Source {
             let mark = self.way.mark();
             // It may take longer than a lease; what comes of it is fenced when it is committed.
             let page = tokio::select! {
+                biased;
                 () = self.shared.cancel.cancelled() => return Err(Stop::Cancelled),
                 page = self.lease.during(system.read_page(&request)) => page.map_err(Stop::Remote)?,
             };
@@ -668,7 +670,7 @@ impl Source {
                 (merge.guard, merge.reread_done) = (guard.clone(), vec![gone.read.external_id.clone()]);
                 merge.survivor = match &survivor {
                     Some(survivor) => merge::fold(&shared.program, participant, &loser, survivor, gone.read.modified),
-                    None => under_another_id(&name, &loser, master),
+                    None => under_another_id(&name, &loser, master, shared.new_id()),
                 };
                 // The survivor's values are read again, in its new standing.
                 merge.rereads.push(master.clone());
@@ -803,7 +805,7 @@ impl Source {
                     }
                     // A vendor's copy of a record carries the same id once more; the second one is a record of its own.
                     let own = own.filter(|id| !claimed.contains_key(id));
-                    let id = own.unwrap_or_else(|| RecordId(Uuid::now_v7()));
+                    let id = own.unwrap_or_else(|| shared.new_id());
                     claimed.insert(id, native.id.clone());
                     id
                 }
@@ -912,12 +914,12 @@ impl Identified {
 
 /// The survivor is no record here (it came since, or was turned away as the same as this one): then it is this one under another id, of which
 /// nothing has been read yet.
-fn under_another_id(participant: &str, loser: &Known, master: &ExternalId) -> Survivor {
+fn under_another_id(participant: &str, loser: &Known, master: &ExternalId, alias: RecordId) -> Survivor {
     let before = loser.identity(participant).map(|identity| identity.state.clone()).unwrap_or_default();
     Survivor::ExternalId {
         external_id: master.clone(),
         state: ParticipantState { settled: before.settled, ..ParticipantState::default() },
-        alias: RecordId(Uuid::now_v7()),
+        alias,
         alias_state: ParticipantState { deleted: true, ..before },
     }
 }

@@ -1,5 +1,6 @@
 //! Names and identifiers that must not be mixed up.
 
+use crate::{Random, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use uuid::Uuid;
@@ -10,6 +11,15 @@ use uuid::Uuid;
 pub struct RecordId(pub Uuid);
 
 impl RecordId {
+    /// A new id, in the order of time (UUID version 7).
+    #[must_use]
+    pub fn new(now: Timestamp, random: &dyn Random) -> Self {
+        let mut tail = [0; 10];
+        tail[..8].copy_from_slice(&random.bits().to_be_bytes());
+        tail[8..].copy_from_slice(&random.bits().to_be_bytes()[..2]);
+        Self(uuid::Builder::from_unix_timestamp_millis(u64::try_from(now.0).unwrap_or_default(), &tail).into_uuid())
+    }
+
     /// Reads the text form; anything else is `None`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -1,7 +1,7 @@
 //! The words every room of Fairlead shares: documents without floats, decimals, field paths, ids, error classes, plan units, reports.
 //!
 //! This crate holds plain values and the small pure functions on them. It must not know Kubernetes, a vendor, a database or a clock
-//! (the [`Clock`] trait is how time comes in from outside).
+//! (the traits [`Clock`] and [`Random`] are how time and chance come in from outside).
 
 pub mod decimal;
 pub mod document;
@@ -10,6 +10,7 @@ pub mod hash;
 pub mod id;
 pub mod metric;
 pub mod path;
+pub mod random;
 pub mod report;
 pub mod route;
 pub mod schedule;
@@ -23,4 +24,5 @@ pub use document::Document;
 pub use error::{ErrorClass, RemoteError};
 pub use id::{ExternalId, ObjectRef, RecordId};
 pub use path::FieldPath;
+pub use random::{Random, SystemRandom};
 pub use time::{Clock, SystemClock, Timestamp};

@@ -12,6 +12,7 @@
 //! | [`core::faults`] | fault scripts |
 //! | [`core::log`] | the ordered log of changes, counters of requests |
 //! | [`core::server`] | sockets, TLS, faults carried out, the `/__fairlead` pages |
+//! | [`history`] | what several of them recorded, judged for loss, duplicates and order |
 //! | [`salesforce`] | Salesforce REST: SOQL, sObjects, collections |
 //! | [`netsuite`] | NetSuite SuiteTalk REST: records, SuiteQL |
 
@@ -19,6 +20,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub mod core;
+pub mod history;
 pub mod netsuite;
 pub mod salesforce;
 

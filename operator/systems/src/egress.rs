@@ -20,10 +20,10 @@ pub struct EndpointPolicy {
     pub allow: Vec<IpNet>,
 }
 
-/// An address was refused. Found again in the chain of a connect error.
+/// An address was refused, and why. Found again in the chain of a connect error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Refused(pub(crate) String);
+pub struct Refused(pub(crate) String);
 
 impl EndpointPolicy {
     /// Judges an address. `plain` is plain HTTP.

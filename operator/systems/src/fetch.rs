@@ -1,6 +1,6 @@
 //! Fetching a document from an address that a user named, such as an issuer's key set: by the rules of egress, within a size and a time.
 
-use crate::client::transport::{Outgoing, SendError, Transport};
+use crate::client::transport::{Outgoing, SendError, Sockets, Transport as _};
 use crate::egress::{EndpointPolicy, system_lookup};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -10,7 +10,7 @@ use url::Url;
 
 /// Fetches documents. Each request is judged like those to a business system: no redirect, no proxy, only allowed addresses.
 pub struct Fetcher {
-    transport: Transport,
+    transport: Sockets,
 }
 
 impl Fetcher {
@@ -19,7 +19,7 @@ impl Fetcher {
     /// # Errors
     /// The machine's own certificates cannot be used.
     pub fn new(policy: &EndpointPolicy) -> Result<Self, String> {
-        let transport = Transport::new(policy, None, &system_lookup()).map_err(|error| error.message)?;
+        let transport = Sockets::new(policy, None, &system_lookup()).map_err(|error| error.message)?;
         Ok(Self { transport })
     }
 

@@ -12,6 +12,7 @@
 //! | [`definition`] | the format, its checks, `extends` |
 //! | [`catalog`] | the built-in definitions |
 //! | [`client`] | one live connector |
+//! | [`client::transport`] | what carries its requests: sockets, or systems of a simulation |
 //! | [`egress`] | which addresses may be connected to |
 //! | [`Fetcher`] | documents from addresses that users name, by the same rules |
 //! | [`secret`] | credentials: where they come from, and a type that cannot be printed |
@@ -48,7 +49,9 @@ mod fetch;
 mod message;
 
 pub use catalog::Catalog;
-pub use client::{CallCounters, Client, NativeRecord, Page, ReadRequest, Unusable, WriteBatch, WriteItem, WriteOperation, Written};
+pub use client::{
+    CallCounters, Client, NativeRecord, Outside, Page, ReadRequest, Unusable, WriteBatch, WriteItem, WriteOperation, Written,
+};
 pub use definition::{AuthMethod, Definition, DefinitionFinding, EndOfLife, Entity, Parameter, SecretKey};
 pub use egress::EndpointPolicy;
 pub use fetch::Fetcher;

@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use common::{Secrets, batch, change, class, connect, create, paths};
 use fairlead_model::{ErrorClass, RemoteError};
-use fairlead_systems::{Client, Definition, Page, ReadRequest, WriteOperation};
+use fairlead_systems::{Client, Definition, Outside, Page, ReadRequest, WriteOperation};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -461,7 +461,8 @@ async fn a_secret_that_the_vendor_repeats_is_taken_out_whole_for_as_long_as_it_i
     let unit = common::unit(&definition, "acme-billing", &format!("http://{address}"), "ClientCredentials");
     let (secrets, clock) = (Secrets::of([("clientId", "client-1"), ("clientSecret", KEY)], "127.0.0.1"), Arc::new(Hand::default()));
     let definition = Arc::new(Definition::of_unit(&unit).unwrap());
-    let client = Client::connect(&unit, definition, secrets.clone(), &common::local(), clock.clone()).unwrap();
+    let client =
+        Client::connect(&unit, definition, &Outside { clock: clock.clone(), ..Outside::new(secrets.clone(), common::local()) }).unwrap();
     for hour in 0..3 {
         clock.0.store(hour * 3_600_000, std::sync::atomic::Ordering::SeqCst);
         let refused = read(&client, None, 5000).await.unwrap_err();
@@ -557,7 +558,7 @@ async fn an_endpoint_that_is_not_public_is_refused_before_anything_is_sent() {
     let definition = Arc::new(Definition::parse(ACME).unwrap());
     let secrets = Secrets::of([("apiKey", KEY)], "127.0.0.1,localhost");
     let strict = fairlead_systems::EndpointPolicy::default();
-    let clock = Arc::new(fairlead_model::SystemClock);
+    let outside = Outside::new(secrets.clone(), strict);
     for endpoint in [
         format!("http://{trap}"),
         format!("https://{trap}"),
@@ -566,13 +567,13 @@ async fn an_endpoint_that_is_not_public_is_refused_before_anything_is_sent() {
         "ftp://a".into(),
     ] {
         let unit = common::unit(definition.text(), "acme-billing", &endpoint, "ApiKey");
-        let error = Client::connect(&unit, Arc::clone(&definition), secrets.clone(), &strict, clock.clone()).expect_err(&endpoint);
+        let error = Client::connect(&unit, Arc::clone(&definition), &outside).expect_err(&endpoint);
         assert_eq!((error.class, error.reason.as_str()), (ErrorClass::Configuration, "EndpointNotAllowed"), "{endpoint}");
         assert!(!error.message.contains(KEY));
     }
     // A name is judged when it is resolved.
     let unit = common::unit(definition.text(), "acme-billing", &format!("https://localhost:{}", trap.port()), "ApiKey");
-    let client = Client::connect(&unit, Arc::clone(&definition), secrets.clone(), &strict, clock.clone()).unwrap();
+    let client = Client::connect(&unit, Arc::clone(&definition), &outside).unwrap();
     let error = client.probe().await.unwrap_err();
     assert_eq!((error.class, error.reason.as_str()), (ErrorClass::Configuration, "EndpointNotAllowed"));
     assert!(error.message.contains("loopback"), "{}", error.message);

@@ -509,6 +509,16 @@ impl Sent {
         *self == Self::default()
     }
 
+    /// The state of a target that shows these values: those that were sent so are its echo.
+    pub fn echoes(&self, shown: &[(FieldPath, Value)], state: &mut ParticipantState) {
+        for (unit, value) in shown {
+            let shown = ValueHash::of(Some(value));
+            if self.units.get(&unit.to_string()) == Some(&shown) && shown != ValueHash::ABSENT {
+                difference::wrote(state.fields.entry(unit.to_string()).or_default(), shown, None);
+            }
+        }
+    }
+
     /// The state of a target in which this took effect.
     pub fn took_effect(&self, state: &mut ParticipantState) {
         for (native, digest, value) in &self.rows {

@@ -219,7 +219,9 @@ impl World {
     /// What an engine needs.
     pub(crate) fn config(&self) -> Config {
         let endpoints = EndpointPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()] };
-        Config { clock: self.clock.clone(), ..Config::new(Arc::clone(&self.store), Arc::new(Key), endpoints) }
+        let mut config = Config::new(Arc::clone(&self.store), Arc::new(Key), endpoints);
+        config.outside.clock = self.clock.clone();
+        config
     }
 
     /// An engine at work.

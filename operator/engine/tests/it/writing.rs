@@ -1,8 +1,12 @@
 //! What becomes of writes whose outcome is not known, and of those that nobody may make.
 
 use crate::vendor::Fault;
-use crate::world::{Offers, World, report, until};
+use crate::world::{Offers, REALM, World, report, until};
 use fairlead_engine::Engine;
+use fairlead_engine::decide::outbound::Sent;
+use fairlead_model::hash::ValueHash;
+use fairlead_model::state::ParticipantState;
+use fairlead_model::{ExternalId, Timestamp};
 use serde_json::json;
 use std::time::Duration;
 
@@ -141,4 +145,34 @@ async fn a_new_record_that_cannot_be_searched_for_holds_up_no_other() {
     until("the good ones", async || [500, 410, 403].iter().all(|status| erp.id_of(&format!("Good {status}")).is_some())).await;
     assert_eq!(erp.count(), 3, "one was made without having been searched for");
     engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_to_be_read_again_is_not_written_before() {
+    let world = World::new(Offers::default(), true).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    let engine = world.engine().await;
+    let id = one_thing(&world).await;
+    let by_key = format!("GET /things/{id}");
+    erp.fault(&by_key, Fault::Held, 1);
+    world.store.request_reads(REALM, "erp", &[ExternalId(id.clone())], Timestamp(0)).await.unwrap();
+    until("the reading by key", async || !erp.asked(&by_key).is_empty()).await;
+    crm.put("c0", json!({"phone": "1"}));
+    let polls = crm.asked("GET /things?").len();
+    until("fifteen polls", async || crm.asked("GET /things?").len() >= polls + 15).await;
+    assert!(erp.asked("PATCH").is_empty(), "what somebody edited there meanwhile would be written over");
+    erp.release();
+    until("the edit", async || erp.value(&id, "phone") == "1").await;
+    engine.stop().await;
+}
+
+#[test]
+fn what_a_target_shows_as_it_was_sent_is_an_echo_and_the_rest_is_not() {
+    let hash = |text: &str| ValueHash::of(Some(&json!(text)));
+    let sent = Sent::read(&json!({"rows": [], "units": {"name": hash("Thing"), "phone": hash("1")}}));
+    let mut state = ParticipantState::default();
+    let shown = [("name".parse().unwrap(), json!("Thing")), ("phone".parse().unwrap(), json!("2"))];
+    sent.echoes(&shown, &mut state);
+    assert_eq!(state.fields.keys().collect::<Vec<_>>(), ["name"]);
+    assert_eq!(state.fields["name"].seen, Some(hash("Thing")));
 }

@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::value::Value;
 
 /// What a request did to a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Outcome {
     /// A record came into being.
@@ -28,7 +28,7 @@ pub enum Outcome {
 }
 
 /// Who asked for the change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Origin {
     /// A client of the vendor's API.
@@ -57,7 +57,7 @@ pub struct Attempt<'a> {
 }
 
 /// One line of the log.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
     /// Counts from 1 without a gap.
@@ -69,7 +69,7 @@ pub struct Entry {
     /// The vendor's id of the record; empty where no record came of it.
     pub key: String,
     /// The external id by which the caller named the record, if it did.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
     /// `create`, `update`, `upsert`, `delete`, `edit` or a vendor's own word.
     pub operation: String,
@@ -78,7 +78,7 @@ pub struct Entry {
     /// What came of it.
     pub outcome: Outcome,
     /// The vendor's error code where it was rejected.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// False where a fault (or the caller's own end) kept the answer from the caller.
     pub answered: bool,
@@ -86,6 +86,14 @@ pub struct Entry {
     pub origin: Origin,
     /// The number of the HTTP request; the items of one batch share it.
     pub request: u64,
+}
+
+impl Entry {
+    /// Whether a client of the API changed something with it.
+    #[must_use]
+    pub fn is_effect_of_api(&self) -> bool {
+        self.origin == Origin::Api && matches!(self.outcome, Outcome::Created | Outcome::Updated | Outcome::Deleted)
+    }
 }
 
 /// The log and the counters of all requests, reads included.

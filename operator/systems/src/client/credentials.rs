@@ -17,7 +17,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use fairlead_model::report::Failure;
-use fairlead_model::{Clock, ErrorClass, ObjectRef, RemoteError, Timestamp};
+use fairlead_model::{Clock, ErrorClass, ObjectRef, Random, RemoteError, Timestamp};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -72,6 +72,7 @@ pub(crate) struct Credentials {
     /// Token endpoint, realm and audience with the connector's parameters put in.
     rendered: Rendered,
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
     state: tokio::sync::Mutex<State>,
     pause: Mutex<Option<Pause>>,
     known: Known,
@@ -143,7 +144,8 @@ impl Credentials {
         render: &dyn Fn(&str) -> Result<String, RemoteError>,
         source: Arc<dyn SecretSource>,
         object: ObjectRef,
-        clock: Arc<dyn Clock>,
+        clock: &Arc<dyn Clock>,
+        random: &Arc<dyn Random>,
     ) -> Result<Self, RemoteError> {
         let auth = definition.format.auth.iter().find(|auth| auth.name() == method).cloned().ok_or_else(|| {
             let offered: Vec<&str> = definition.format.auth.iter().map(AuthFormat::name).collect();
@@ -173,7 +175,8 @@ impl Credentials {
             object,
             auth,
             rendered,
-            clock,
+            clock: Arc::clone(clock),
+            random: Arc::clone(random),
             state: tokio::sync::Mutex::default(),
             pause: Mutex::default(),
             known: Known::default(),
@@ -315,11 +318,12 @@ impl Credentials {
         Err(RemoteError::new(ErrorClass::Configuration, reason::SECRET_HOST_NOT_ALLOWED, text))
     }
 
-    /// What the next call is authorised with.
+    /// What the next call is authorised with. `may_ask` is asked right before a token is asked for.
     pub(crate) async fn authorize(
         &self,
         definition: &Definition,
-        transport: &Transport,
+        transport: &dyn Transport,
+        may_ask: &(dyn Fn() -> Result<(), RemoteError> + Sync),
         deadline: Instant,
     ) -> Result<Authorization, AuthFailure> {
         let mut state = self.state.lock().await;
@@ -349,6 +353,7 @@ impl Credentials {
                 let now = self.clock.now();
                 let fresh = state.token.as_ref().is_some_and(|token| token.renew_at.is_none_or(|renew| now < renew));
                 if !fresh {
+                    may_ask().map_err(AuthFailure::own)?;
                     let token = self.fetch(definition, transport, token, &secret, deadline).await?;
                     self.known.remember([token.value.clone()]);
                     state.token = Some(token);
@@ -370,7 +375,7 @@ impl Credentials {
             Kind::Header(name, value) => (name.clone(), value.clone()),
             Kind::OAuth1 { realm } => {
                 let secret = &authorization.secret;
-                let nonce = uuid::Uuid::new_v4().simple().to_string();
+                let nonce = format!("{:016x}{:016x}", self.random.bits(), self.random.bits());
                 let trimmed = |key: &str| self.value(secret, key).map(|value| SecretString::new(value.expose().trim()));
                 let (consumer_key, consumer_secret) = (trimmed("consumerKey")?, trimmed("consumerSecret")?);
                 let (token, token_secret) = (trimmed("tokenId")?, trimmed("tokenSecret")?);
@@ -402,7 +407,7 @@ impl Credentials {
     async fn fetch(
         &self,
         definition: &Definition,
-        transport: &Transport,
+        transport: &dyn Transport,
         format: &TokenFormat,
         secret: &SecretData,
         deadline: Instant,

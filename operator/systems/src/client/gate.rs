@@ -8,7 +8,7 @@ use crate::definition::format::ThrottleFormat;
 use crate::reason;
 use fairlead_model::report::{Circuit, Quota};
 use fairlead_model::unit::{CircuitBreaker, Limits};
-use fairlead_model::{Clock, ErrorClass, RemoteError, Timestamp};
+use fairlead_model::{Clock, ErrorClass, Random, RemoteError, Timestamp};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,6 +33,7 @@ pub(crate) enum Showed {
 
 pub(crate) struct Gate {
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
     breaker: CircuitBreaker,
     throttle: ThrottleFormat,
     interval: Option<Duration>,
@@ -72,10 +73,17 @@ impl Drop for Pass<'_> {
 }
 
 impl Gate {
-    pub(crate) fn new(limits: &Limits, breaker: &CircuitBreaker, throttle: &ThrottleFormat, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(
+        limits: &Limits,
+        breaker: &CircuitBreaker,
+        throttle: &ThrottleFormat,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Self {
         let interval = limits.requests_per_second.filter(|rate| *rate > 0).map(|rate| Duration::from_secs(1) / rate);
         Self {
             clock,
+            random,
             breaker: breaker.clone(),
             throttle: throttle.clone(),
             interval,
@@ -120,12 +128,9 @@ impl Gate {
 
     /// Whether a request may go now; with `claim`, takes the half-open probe and says so.
     fn open(&self, claim: bool) -> Result<bool, RemoteError> {
+        self.waited_out()?;
         let now = self.clock.now();
         let mut state = self.lock();
-        if let Some(until) = state.wait_until.filter(|until| *until > now) {
-            let text = format!("the vendor asked to slow down; nothing is sent before {until}");
-            return Err(RemoteError::new(ErrorClass::Throttled, reason::RATE_LIMITED, text).retry_after(Some(until.since(now))));
-        }
         if state.circuit == Circuit::Closed {
             return Ok(false);
         }
@@ -142,6 +147,14 @@ impl Gate {
             state.probing = true;
         }
         Ok(claim)
+    }
+
+    /// Whether the vendor wants nothing sent at this moment. It may have said so since the pass was given.
+    pub(crate) fn waited_out(&self) -> Result<(), RemoteError> {
+        let now = self.clock.now();
+        let Some(until) = self.lock().wait_until.filter(|until| *until > now) else { return Ok(()) };
+        let text = format!("the vendor asked to slow down; nothing is sent before {until}");
+        Err(RemoteError::new(ErrorClass::Throttled, reason::RATE_LIMITED, text).retry_after(Some(until.since(now))))
     }
 
     /// Learns from what an exchange showed. A wait that the vendor asked for is returned as it will be kept.
@@ -187,7 +200,7 @@ impl Gate {
                         } else {
                             state.wait.saturating_mul(2).min(self.throttle.max.0)
                         };
-                        jittered(state.wait)
+                        self.jittered(state.wait)
                     }
                 });
                 let until = now.plus(wait).max(waiting.unwrap_or_default());
@@ -230,16 +243,16 @@ impl Gate {
         self.lock().wait_until.filter(|until| *until > self.clock.now())
     }
 
+    /// Up to a fifth longer, so that several connectors do not come back at one moment.
+    fn jittered(&self, wait: Duration) -> Duration {
+        let fifth = u64::try_from(wait.as_millis() / 5).unwrap_or(0);
+        wait + Duration::from_millis(self.random.within(0..=fifth))
+    }
+
     /// Seconds that the vendor asked to wait, in all.
     pub(crate) fn waited(&self) -> u64 {
         self.lock().waited.as_secs()
     }
-}
-
-/// Up to a fifth longer, so that several connectors do not come back at one moment.
-fn jittered(wait: Duration) -> Duration {
-    let fifth = u64::try_from(wait.as_millis() / 5).unwrap_or(0);
-    wait + Duration::from_millis(rand::Rng::random_range(&mut rand::rng(), 0..=fifth))
 }
 
 #[cfg(test)]
@@ -259,7 +272,7 @@ mod tests {
         let clock = Arc::new(Hand(AtomicI64::new(1_000_000)));
         let breaker = CircuitBreaker { failures: 3, within: Duration::from_secs(30), open_for: Duration::from_secs(60) };
         let limits = Limits { requests_per_second: rate, concurrency };
-        (Gate::new(&limits, &breaker, &ThrottleFormat::default(), clock.clone()), clock)
+        (Gate::new(&limits, &breaker, &ThrottleFormat::default(), clock.clone(), Arc::new(fairlead_model::SystemRandom)), clock)
     }
 
     fn pass(clock: &Hand, seconds: i64) {
@@ -342,6 +355,17 @@ mod tests {
         let (second, ()) = tokio::join!(second, finish);
         assert_eq!(second.err().map(|error| error.reason).as_deref(), Some(reason::RATE_LIMITED));
         assert_eq!(gate.quota(), Quota::Exhausted);
+    }
+
+    #[tokio::test]
+    async fn who_has_a_pass_and_has_not_sent_yet_is_told_of_the_wait() {
+        let (gate, clock) = gate(None, 2);
+        let _pass = gate.enter(soon()).await.map_err(|e| e.to_string()).unwrap();
+        assert!(gate.waited_out().is_ok());
+        gate.learn(&Showed::Throttling { wait: Some(Duration::from_secs(5)), exhausted: false });
+        assert_eq!(gate.waited_out().err().and_then(|error| error.retry_after), Some(Duration::from_secs(5)));
+        pass(&clock, 5);
+        assert!(gate.waited_out().is_ok());
     }
 
     #[tokio::test]

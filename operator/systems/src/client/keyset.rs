@@ -152,7 +152,7 @@ impl Reader<'_> {
         let language = self.language;
         let mut position = match &self.request.cursor {
             Some(cursor) => serde_json::from_value::<Position>(cursor.clone()).map_err(|_| bad_cursor())?,
-            None => Position { lineage: rand::random(), ..Position::default() },
+            None => Position { lineage: self.line.random.bits(), ..Position::default() },
         };
         if position.pages >= MAX_PAGES {
             return Err(unexpected("the list of records does not end"));

@@ -4,18 +4,18 @@
 use super::classify::{self, Judged, Told, Tried};
 use super::credentials::{Credentials, endpoint, invalid};
 use super::gate::{Gate, Showed};
-use super::transport::{Answer, Outgoing, SendError, Transport};
+use super::transport::{Answer, Outgoing, SendError, Sockets, Transport};
 use super::types::CallCounters;
+use super::types::Outside;
 use crate::definition::Definition;
 use crate::definition::format::RequestFormat;
 use crate::definition::template;
 use crate::egress::{EndpointPolicy, Lookup};
-use crate::secret::SecretSource;
 use crate::{decode, message, reason};
 use bytes::Bytes;
 use fairlead_model::report::Failure;
 use fairlead_model::unit::ConnectorUnit;
-use fairlead_model::{Clock, ErrorClass, RemoteError};
+use fairlead_model::{Clock, ErrorClass, Random, RemoteError};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -64,10 +64,11 @@ pub(crate) enum Path {
 pub(crate) struct Line {
     pub(crate) definition: Arc<Definition>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
     pub(crate) credentials: Credentials,
     pub(crate) gate: Gate,
     policy: EndpointPolicy,
-    transport: Transport,
+    transport: Arc<dyn Transport>,
     parameters: BTreeMap<String, String>,
     endpoint: Url,
     headers: HeaderMap,
@@ -76,14 +77,8 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    pub(crate) fn new(
-        unit: &ConnectorUnit,
-        definition: Arc<Definition>,
-        secrets: Arc<dyn SecretSource>,
-        policy: &EndpointPolicy,
-        clock: Arc<dyn Clock>,
-        lookup: &Lookup,
-    ) -> Result<Self, RemoteError> {
+    pub(crate) fn new(unit: &ConnectorUnit, definition: Arc<Definition>, outside: &Outside, lookup: &Lookup) -> Result<Self, RemoteError> {
+        let Outside { secrets, endpoints: policy, clock, random, transport } = outside.clone();
         let mut parameters = BTreeMap::new();
         for parameter in definition.parameters() {
             if let Some(value) = unit.parameters.get(&parameter.name).cloned().or(parameter.default) {
@@ -111,25 +106,29 @@ impl Line {
             return Err(invalid("the version holds characters that no version has"));
         }
         parameters.insert("version".into(), version);
-        let endpoint = endpoint(policy, &unit.endpoint)?;
+        let endpoint = endpoint(&policy, &unit.endpoint)?;
         parameters.insert("endpoint".into(), endpoint.as_str().trim_end_matches('/').to_owned());
-        let transport = Transport::new(policy, unit.ca_pem.as_deref(), lookup)?;
+        let transport = match transport {
+            Some(transport) => transport,
+            None => Arc::new(Sockets::new(&policy, unit.ca_pem.as_deref(), lookup)?),
+        };
         let render = |text: &str| {
             template::render(text, |name| parameters.get(name).cloned())
                 .map_err(|name| invalid(format!("{} needs parameter {name:?} for what was asked of it", definition.system())))
         };
-        let credentials = Credentials::new(&definition, &unit.auth_method, &render, secrets, unit.secret.clone(), Arc::clone(&clock))?;
+        let credentials = Credentials::new(&definition, &unit.auth_method, &render, secrets, unit.secret.clone(), &clock, &random)?;
         let mut headers = HeaderMap::new();
         for (name, value) in &definition.format.headers {
             put(&mut headers, name, &render(value)?)?;
         }
-        let gate = Gate::new(&unit.limits, &unit.circuit_breaker, &definition.format.throttle, Arc::clone(&clock));
+        let gate = Gate::new(&unit.limits, &unit.circuit_breaker, &definition.format.throttle, Arc::clone(&clock), Arc::clone(&random));
         Ok(Self {
             definition,
             clock,
+            random,
             credentials,
             gate,
-            policy: policy.clone(),
+            policy,
             transport,
             parameters,
             endpoint,
@@ -254,7 +253,9 @@ impl Line {
         let mut again = true;
         let result = loop {
             // Another caller may be fetching the token, by a longer deadline than ours.
-            let authorized = self.in_time(call, self.credentials.authorize(&self.definition, &self.transport, call.deadline)).await;
+            let may_ask = || self.gate.waited_out();
+            let authorize = self.credentials.authorize(&self.definition, self.transport.as_ref(), &may_ask, call.deadline);
+            let authorized = self.in_time(call, authorize).await;
             let authorization = match authorized {
                 Err(error) => break Err(error),
                 Ok(Ok(authorization)) => authorization,
@@ -270,6 +271,10 @@ impl Line {
             let mut outgoing = self.outgoing(call, authorization.instance.as_ref())?;
             if let Err(error) = self.credentials.sign(&authorization, &mut outgoing) {
                 self.credentials.refused(&error);
+                break Err(error);
+            }
+            // While this one was authorised, another may have been told to wait.
+            if let Err(error) = self.held_back(self.gate.waited_out()) {
                 break Err(error);
             }
             if !call.allowed.as_ref().is_none_or(|allowed| allowed()) {

@@ -11,19 +11,19 @@ mod line;
 mod query;
 mod rest;
 mod sign;
-pub(crate) mod transport;
+pub mod transport;
 mod types;
 mod write;
 
-pub use types::{CallCounters, NativeRecord, Page, ReadRequest, Unusable, WriteBatch, WriteItem, WriteOperation, Written};
+pub use transport::Transport;
+pub use types::{CallCounters, NativeRecord, Outside, Page, ReadRequest, Unusable, WriteBatch, WriteItem, WriteOperation, Written};
 
 use crate::definition::{Definition, Entity, MAIN};
-use crate::egress::{EndpointPolicy, system_lookup};
-use crate::secret::SecretSource;
+use crate::egress::system_lookup;
 use credentials::invalid;
 use fairlead_model::report::{Circuit, Failure, Quota};
 use fairlead_model::unit::ConnectorUnit;
-use fairlead_model::{Clock, ExternalId, FieldPath, RemoteError, Timestamp};
+use fairlead_model::{ExternalId, FieldPath, RemoteError, Timestamp};
 use keyset::{Limits, Memory, Reader};
 use line::{Allowed, Line};
 use query::{Language, Which};
@@ -52,14 +52,8 @@ pub struct Client {
 
 impl Client {
     /// Builds a client that speaks by `definition`, which is its unit's ([`Definition::of_unit`]) and may be shared by many; no I/O. An endpoint, parameter, method or certificate that cannot be used is the error.
-    pub fn connect(
-        unit: &ConnectorUnit,
-        definition: Arc<Definition>,
-        secrets: Arc<dyn SecretSource>,
-        policy: &EndpointPolicy,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, RemoteError> {
-        let line = Line::new(unit, definition, secrets, policy, clock, &system_lookup())?;
+    pub fn connect(unit: &ConnectorUnit, definition: Arc<Definition>, outside: &Outside) -> Result<Self, RemoteError> {
+        let line = Line::new(unit, definition, outside, &system_lookup())?;
         let concurrency = usize::try_from(unit.limits.concurrency.max(1)).unwrap_or(1);
         Ok(Self { line, memory: Memory::default(), limits: Limits::default(), told: Mutex::default(), concurrency })
     }

@@ -1,10 +1,14 @@
 //! One HTTP exchange: sent once, answered within a deadline and a size, or an error that says whether anything can have taken effect.
 //!
-//! Promises: no redirect is followed, no proxy of the environment is used, every connection goes to a judged address, a body is read piece
+//! Everything that a client says to a system goes through a [`Transport`]: its credentials, limits, circuit and judgement lie above. A simulation
+//! puts systems of its own making here, without sockets.
+//!
+//! [`Sockets`] promises: no redirect is followed, no proxy of the environment is used, every connection goes to a judged address, a body is read piece
 //! by piece up to [`MAX_BODY`] bytes *after* inflation, and the deadline holds for the whole exchange, however slowly bytes drip.
 
 use crate::egress::{EndpointPolicy, GuardedResolver, Lookup, Refused, not_allowed};
 use crate::reason;
+use async_trait::async_trait;
 use bytes::Bytes;
 use fairlead_model::{ErrorClass, RemoteError, Timestamp};
 use http::{HeaderMap, Method};
@@ -19,21 +23,38 @@ pub(crate) const MAX_BODY: usize = 32 * 1024 * 1024;
 /// The longest that a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// Carries requests to systems.
+#[async_trait]
+pub trait Transport: Send + Sync {
+    /// Sends once, and waits for the answer until `deadline`.
+    ///
+    /// # Errors
+    /// Why there is no usable answer, and with that whether the request can have taken effect.
+    async fn send(&self, outgoing: Outgoing, deadline: Instant) -> Result<Answer, SendError>;
+}
+
 /// What is sent.
 #[derive(Clone)]
-pub(crate) struct Outgoing {
-    pub(crate) method: Method,
-    pub(crate) url: Url,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Option<Bytes>,
+pub struct Outgoing {
+    /// The method.
+    pub method: Method,
+    /// Where to.
+    pub url: Url,
+    /// The headers, credentials among them.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Option<Bytes>,
 }
 
 /// What came back.
 #[derive(Debug, Clone)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Vec<u8>,
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, inflated.
+    pub body: Vec<u8>,
 }
 
 impl Answer {
@@ -57,7 +78,7 @@ impl Answer {
 
 /// Why there is no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum SendError {
+pub enum SendError {
     /// The address is not allowed; nothing was sent.
     Refused(Refused),
     /// No connection came about; nothing was sent.
@@ -98,13 +119,13 @@ impl SendError {
 }
 
 /// The HTTP clients of one connector: one for https, one for plain http within allowed networks.
-pub(crate) struct Transport {
+pub(crate) struct Sockets {
     policy: EndpointPolicy,
     secure: reqwest::Client,
     plain: reqwest::Client,
 }
 
-impl Transport {
+impl Sockets {
     /// Builds the clients; no I/O but reading the machine's own certificates.
     pub(crate) fn new(policy: &EndpointPolicy, ca_pem: Option<&str>, lookup: &Lookup) -> Result<Self, RemoteError> {
         let unusable = |why: String| {
@@ -137,8 +158,22 @@ impl Transport {
         Ok(Self { policy: policy.clone(), secure, plain })
     }
 
-    /// Sends once.
-    pub(crate) async fn send(&self, outgoing: Outgoing, deadline: Instant) -> Result<Answer, SendError> {
+    fn failure(error: &reqwest::Error) -> SendError {
+        let mut source = error.source();
+        while let Some(cause) = source {
+            if let Some(refused) = cause.downcast_ref::<Refused>() {
+                return SendError::Refused(refused.clone());
+            }
+            source = cause.source();
+        }
+        let why = crate::message::clean(&chain(error), 200);
+        if error.is_connect() || error.is_builder() { SendError::NotSent(why) } else { SendError::Cut(why) }
+    }
+}
+
+#[async_trait]
+impl Transport for Sockets {
+    async fn send(&self, outgoing: Outgoing, deadline: Instant) -> Result<Answer, SendError> {
         self.policy.judge_url(&outgoing.url).map_err(SendError::Refused)?;
         let client = if outgoing.url.scheme() == "https" { &self.secure } else { &self.plain };
         let mut request = reqwest::Request::new(outgoing.method, outgoing.url);
@@ -163,18 +198,6 @@ impl Transport {
             Ok(result) => result,
             Err(_) => Err(SendError::Cut("no whole answer came before the deadline".into())),
         }
-    }
-
-    fn failure(error: &reqwest::Error) -> SendError {
-        let mut source = error.source();
-        while let Some(cause) = source {
-            if let Some(refused) = cause.downcast_ref::<Refused>() {
-                return SendError::Refused(refused.clone());
-            }
-            source = cause.source();
-        }
-        let why = crate::message::clean(&chain(error), 200);
-        if error.is_connect() || error.is_builder() { SendError::NotSent(why) } else { SendError::Cut(why) }
     }
 }
 

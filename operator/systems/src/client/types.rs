@@ -1,7 +1,34 @@
 //! What goes into a client and what comes out.
 
-use fairlead_model::{Document, ExternalId, FieldPath, RemoteError, Timestamp};
+use super::transport::Transport;
+use crate::egress::EndpointPolicy;
+use crate::secret::SecretSource;
+use fairlead_model::{Clock, Document, ExternalId, FieldPath, Random, RemoteError, SystemClock, SystemRandom, Timestamp};
+use std::sync::Arc;
 use std::time::Duration;
+
+/// What comes to clients from outside.
+#[derive(Clone)]
+pub struct Outside {
+    /// Credentials.
+    pub secrets: Arc<dyn SecretSource>,
+    /// Which addresses may be connected to.
+    pub endpoints: EndpointPolicy,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub random: Arc<dyn Random>,
+    /// What carries requests, if it is not sockets.
+    pub transport: Option<Arc<dyn Transport>>,
+}
+
+impl Outside {
+    /// With the machine's clock, chance and sockets.
+    #[must_use]
+    pub fn new(secrets: Arc<dyn SecretSource>, endpoints: EndpointPolicy) -> Self {
+        Self { secrets, endpoints, clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), transport: None }
+    }
+}
 
 /// A page to read.
 #[derive(Debug, Clone)]

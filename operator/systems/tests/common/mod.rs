@@ -5,11 +5,11 @@
 use async_trait::async_trait;
 use fairlead_model::hash::Digest;
 use fairlead_model::unit::{CircuitBreaker, ConnectorUnit, Limits};
-use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, ObjectRef, RemoteError, SystemClock};
+use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, ObjectRef, RemoteError};
 use fairlead_simulators::{Options, Simulator, System};
 use fairlead_systems::{
-    Catalog, Client, Definition, EndpointPolicy, NativeRecord, Page, ReadRequest, SecretData, SecretError, SecretSource, SecretString,
-    WriteBatch, WriteItem, WriteOperation,
+    Catalog, Client, Definition, EndpointPolicy, NativeRecord, Outside, Page, ReadRequest, SecretData, SecretError, SecretSource,
+    SecretString, WriteBatch, WriteItem, WriteOperation,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -86,7 +86,7 @@ pub(crate) fn local() -> EndpointPolicy {
 
 pub(crate) fn connect(unit: &ConnectorUnit, secrets: &Arc<Secrets>) -> Client {
     let definition = Arc::new(Definition::of_unit(unit).unwrap());
-    Client::connect(unit, definition, secrets.clone(), &local(), Arc::new(SystemClock)).unwrap_or_else(|error| panic!("{error}"))
+    Client::connect(unit, definition, &Outside::new(secrets.clone(), local())).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A simulator and a client of it.

@@ -1,59 +1,40 @@
-//! The history checker: what two systems say of themselves, judged for loss, duplicates, order and idle work.
+//! The history checker: what systems say of themselves, judged for loss, duplicates, order and idle work.
 //!
 //! It reads what the simulators recorded (first content, log, last content) and nothing else, least of all Fairlead's own state: people's
 //! entries in the logs are the truth about what was to arrive. It is pure, and proven with wrong histories to see each fault it names.
 //!
 //! | fault | means |
 //! |---|---|
-//! | lost | the last edit that a field's owner made, or a record that a person made, is not what both systems hold in the end |
+//! | lost | the last edit that a field's owner made, or a record that a person made, is not what the systems hold in the end |
 //! | duplicates | one system holds a business key, or a correlation key, more than once, or was made to create it more than once |
 //! | inversions | a system was given a field's older value after a newer one, or an owner's newer value was overwritten |
-//! | invented | a system was given a value that neither of them ever held |
-//! | vanished | a record was deleted in one system although nobody deleted it in the other |
+//! | invented | a system was given a value that none of them ever held |
+//! | vanished | a record was deleted in one system although nobody deleted it in another |
+//! | undead | a record that was deleted where it was made is still there where deletions are carried out |
 //! | differences | a shared field, or a whole record, differs in the end |
 //! | idle | a write through the API left its record as it was |
 //!
-//! Assumptions: a record's business key is not edited (it pairs the two copies), and people give a field no value twice in a row.
+//! Assumptions: a record's business key is not edited (it pairs the copies), and people give a field no value twice in a row. Nothing is owed for
+//! a record that somebody deleted or merged away, nor in a system for one that refers to a record which does not belong there.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::str::FromStr as _;
 
+pub use crate::core::log::{Entry, Origin, Outcome};
+
+use crate::core::value::Value;
 use anyhow::Context as _;
 use bigdecimal::BigDecimal;
-use fairlead_simulators::core::value::Value;
-use serde::Deserialize;
 
 /// So many examples of a fault are kept.
 const EXAMPLES: usize = 8;
 
-/// One of the two systems.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// The first.
-    Left,
-    /// The second.
-    Right,
-}
+/// A system's word for a record that a person merged into another.
+const MERGE: &str = "merge";
 
-impl Place {
-    /// Both.
-    pub const BOTH: [Self; 2] = [Self::Left, Self::Right];
-
-    fn other(self) -> Self {
-        match self {
-            Self::Left => Self::Right,
-            Self::Right => Self::Left,
-        }
-    }
-
-    fn at<T>(self, pair: &[T; 2]) -> &T {
-        match self {
-            Self::Left => &pair[0],
-            Self::Right => &pair[1],
-        }
-    }
-}
+/// Where the log entry of a merge names the record that stays, by its id.
+const MERGED_INTO: &str = "MergedInto";
 
 /// How a system names what the checker looks at.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +47,31 @@ pub struct Naming {
     pub id: &'static str,
     /// The field that holds the correlation key.
     pub key: &'static str,
+    /// What is to happen there.
+    pub part: Part,
+}
+
+/// A system's part in what is kept in step.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// What people do there is read.
+    pub read: bool,
+    /// It is given what it lacks.
+    pub written: bool,
+    /// Values of its own in fields of other owners stay as they are.
+    pub keeps: bool,
+    /// It tells what was deleted there.
+    pub tells_deletions: bool,
+    /// What was deleted where it was made is deleted here too.
+    pub deletes: bool,
+    /// It is given only records whose field of this name has this value.
+    pub only: Option<(&'static str, &'static str)>,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self { read: true, written: true, keeps: false, tells_deletions: false, deletes: false, only: None }
+    }
 }
 
 /// When two native values are one.
@@ -77,28 +83,28 @@ pub enum Form {
     Caseless,
     /// Equal amounts, however many zeros they are written with.
     Amount,
-    /// References to the two copies of one record.
+    /// References to the copies of one record.
     Reference,
 }
 
-/// A field that both systems hold.
-#[derive(Clone, Copy, Debug)]
+/// A field that the systems hold.
+#[derive(Clone, Debug)]
 pub struct Shared {
     /// Its name, for people.
     pub name: &'static str,
     /// Its name in each system.
-    pub native: [&'static str; 2],
-    /// Whose value wins.
-    pub owner: Place,
+    pub native: Vec<&'static str>,
+    /// Whose value wins: the place of a system in the agreement.
+    pub owner: usize,
     /// When two values are one.
     pub form: Form,
 }
 
-/// What two systems are to hold in common.
+/// What systems are to hold in common.
 #[derive(Clone, Debug)]
 pub struct Agreement {
     /// The systems.
-    pub naming: [Naming; 2],
+    pub naming: Vec<Naming>,
     /// The fields.
     pub fields: Vec<Shared>,
     /// Names of the fields of which the first that has a value is the business key.
@@ -106,25 +112,26 @@ pub struct Agreement {
 }
 
 impl Agreement {
-    /// What `examples/quickstart` declares: Salesforce accounts on the left, NetSuite customers on the right.
+    /// What `examples/quickstart` declares: Salesforce accounts first, NetSuite customers second.
     #[must_use]
     pub fn quickstart() -> Self {
-        let field = |name, left, right, owner, form| Shared { name, native: [left, right], owner, form };
+        let field = |name, left, right, owner, form| Shared { name, native: vec![left, right], owner, form };
+        let part = Part::default();
         Self {
-            naming: [
-                Naming { system: "Salesforce", entity: "Account", id: "Id", key: "Fairlead_Id__c" },
-                Naming { system: "NetSuite", entity: "customer", id: "id", key: "externalId" },
+            naming: vec![
+                Naming { system: "Salesforce", entity: "Account", id: "Id", key: "Fairlead_Id__c", part },
+                Naming { system: "NetSuite", entity: "customer", id: "id", key: "externalId", part },
             ],
             fields: vec![
-                field("name", "Name", "companyName", Place::Left, Form::Text),
-                field("taxId", "Tax_Number__c", "vatRegNumber", Place::Left, Form::Text),
-                field("email", "Email__c", "email", Place::Left, Form::Caseless),
-                field("phone", "Phone", "phone", Place::Left, Form::Text),
-                field("website", "Website", "url", Place::Left, Form::Text),
-                field("description", "Description", "comments", Place::Left, Form::Text),
-                field("segment", "Segment__c", "custentity_segment", Place::Left, Form::Text),
-                field("creditLimit", "Credit_Limit__c", "creditLimit", Place::Right, Form::Amount),
-                field("parent", "ParentId", "parent", Place::Left, Form::Reference),
+                field("name", "Name", "companyName", 0, Form::Text),
+                field("taxId", "Tax_Number__c", "vatRegNumber", 0, Form::Text),
+                field("email", "Email__c", "email", 0, Form::Caseless),
+                field("phone", "Phone", "phone", 0, Form::Text),
+                field("website", "Website", "url", 0, Form::Text),
+                field("description", "Description", "comments", 0, Form::Text),
+                field("segment", "Segment__c", "custentity_segment", 0, Form::Text),
+                field("creditLimit", "Credit_Limit__c", "creditLimit", 1, Form::Amount),
+                field("parent", "ParentId", "parent", 0, Form::Reference),
             ],
             identity: vec!["taxId", "name"],
         }
@@ -134,72 +141,6 @@ impl Agreement {
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Shared> {
         self.fields.iter().find(|field| field.name == name)
-    }
-}
-
-/// What a request did to a record, in the simulators' words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Outcome {
-    /// It made it.
-    Created,
-    /// It changed it.
-    Updated,
-    /// It left it as it was.
-    Unchanged,
-    /// It deleted it.
-    Deleted,
-    /// It was refused.
-    Rejected,
-}
-
-/// Who asked, in the simulators' words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Origin {
-    /// A client of the API.
-    Api,
-    /// A person.
-    Person,
-}
-
-/// One line of a simulator's log.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Entry {
-    /// Its place in the order of effects.
-    pub sequence: u64,
-    /// When.
-    pub time: String,
-    /// The record type.
-    pub entity: String,
-    /// The record's id.
-    pub key: String,
-    /// The external id by which it was named.
-    #[serde(default)]
-    pub external_id: Option<String>,
-    /// The system's word for what was asked.
-    pub operation: String,
-    /// What was asked for.
-    pub values: Value,
-    /// What came of it.
-    pub outcome: Outcome,
-    /// Why it was refused.
-    #[serde(default)]
-    pub code: Option<String>,
-    /// Whether the caller got the answer.
-    pub answered: bool,
-    /// Who asked.
-    pub origin: Origin,
-    /// The HTTP request it came with.
-    pub request: u64,
-}
-
-impl Entry {
-    /// Whether a client of the API changed something with it.
-    #[must_use]
-    pub fn is_effect_of_api(&self) -> bool {
-        self.origin == Origin::Api && matches!(self.outcome, Outcome::Created | Outcome::Updated | Outcome::Deleted)
     }
 }
 
@@ -276,6 +217,8 @@ pub struct Report {
     /// Likewise.
     pub vanished: Found,
     /// Likewise.
+    pub undead: Found,
+    /// Likewise.
     pub differences: Found,
     /// Likewise.
     pub idle: Found,
@@ -284,13 +227,14 @@ pub struct Report {
 impl Report {
     /// Every fault by its name. Idle writes are work for nothing, not a wrong state, and may be told apart.
     #[must_use]
-    pub fn faults(&self) -> [(&'static str, &Found); 7] {
+    pub fn faults(&self) -> [(&'static str, &Found); 8] {
         [
             ("lost", &self.lost),
             ("duplicates", &self.duplicates),
             ("inversions", &self.inversions),
             ("invented", &self.invented),
             ("vanished", &self.vanished),
+            ("undead", &self.undead),
             ("differences", &self.differences),
             ("idle", &self.idle),
         ]
@@ -324,18 +268,29 @@ impl fmt::Display for Report {
     }
 }
 
-/// Judges what the two systems of an agreement say, the left one first.
+/// Judges what the systems of an agreement say, in its order.
 #[must_use]
-pub fn check(agreement: &Agreement, told: [&Told; 2]) -> Report {
-    let books = Place::BOTH.map(|place| Book::new(agreement, place, place.at::<&Told>(&told)));
+pub fn check(agreement: &Agreement, told: &[&Told]) -> Report {
+    let mut books: Vec<Book<'_>> = told.iter().enumerate().map(|(place, told)| Book::new(agreement, place, told)).collect();
+    let merged: BTreeMap<String, String> = books.iter().flat_map(|book| book.merged.clone()).collect();
+    for book in &mut books {
+        book.merged.clone_from(&merged);
+        let mut given = std::mem::take(&mut book.given);
+        for ((_, index), values) in &mut given {
+            let field = &agreement.fields[*index];
+            values.iter_mut().for_each(|given| given.value = book.follow(field, std::mem::take(&mut given.value)));
+        }
+        book.given = given;
+    }
     let mut report = Report::default();
     let judge = Judge { agreement, books: &books };
-    for place in Place::BOTH {
+    for place in 0..books.len() {
         judge.count(place, &mut report);
         judge.duplicates(place, &mut report);
         judge.vanished(place, &mut report);
         judge.losses(place, &mut report);
         judge.order(place, &mut report);
+        judge.undead(place, &mut report);
     }
     judge.differences(&mut report);
     report
@@ -351,8 +306,12 @@ struct Given<'a> {
 struct Book<'a> {
     naming: Naming,
     told: &'a Told,
-    /// The business key of each record that was ever there, by the system's id.
+    /// The business key of each record that was ever there, by the system's id, as it was last.
     keys: HashMap<String, String>,
+    /// The business key of an entry's record at that moment, by the entry's sequence.
+    at: HashMap<u64, String>,
+    /// Business keys of records that people merged away, and of those that they went into; of all systems.
+    merged: BTreeMap<String, String>,
     before: HashMap<String, &'a Value>,
     /// By business key; several where there are duplicates.
     after: BTreeMap<String, Vec<&'a Value>>,
@@ -363,62 +322,94 @@ struct Book<'a> {
 }
 
 impl<'a> Book<'a> {
-    fn new(agreement: &Agreement, place: Place, told: &'a Told) -> Self {
-        let naming = *place.at(&agreement.naming);
-        let native = |field: &Shared| *place.at(&field.native);
-        let business_key = |record: &Value| {
-            let fields = agreement.identity.iter().filter_map(|name| agreement.field(name));
-            fields.map(|field| text(record.get(native(field)))).find(|value| !value.is_empty())
-        };
+    fn new(agreement: &Agreement, place: usize, told: &'a Told) -> Self {
+        let naming = agreement.naming[place];
+        let native = |field: &Shared| field.native[place];
         let id = |record: &Value| text(record.get(naming.id));
         let mine: Vec<&Entry> = told.log.iter().filter(|entry| entry.entity == naming.entity).collect();
 
-        let mut keys = HashMap::new();
-        for entry in mine.iter().filter(|entry| entry.outcome == Outcome::Created) {
-            if let Some(key) = business_key(&entry.values) {
-                keys.insert(entry.key.clone(), key);
+        // What identifies a record may change when systems merge: one that takes over another's copy there writes its own key into it.
+        let identity: Vec<&str> = agreement.identity.iter().filter_map(|name| agreement.field(name)).map(native).collect();
+        let mut identities: HashMap<String, Vec<String>> = HashMap::new();
+        let mut keys: HashMap<String, String> = HashMap::new();
+        let mut learn = |keys: &mut HashMap<String, String>, id: &str, values: &Value| {
+            let known = identities.entry(id.to_owned()).or_insert_with(|| vec![String::new(); identity.len()]);
+            for (known, field) in known.iter_mut().zip(&identity) {
+                if let Some(value) = values.get(field) {
+                    *known = text(Some(value));
+                }
             }
-        }
-        for record in told.before.iter().chain(&told.after) {
-            if let Some(key) = business_key(record) {
-                keys.insert(id(record), key);
+            if let Some(key) = known.iter().find(|value| !value.is_empty()) {
+                keys.insert(id.to_owned(), key.clone());
             }
+        };
+        for record in &told.before {
+            learn(&mut keys, &id(record), record);
         }
-        let key_of = |id: &str| keys.get(id).cloned().unwrap_or_else(|| format!("record {id} of {}", naming.system));
-
-        let mut after: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
-        for record in &told.after {
-            after.entry(key_of(&id(record))).or_default().push(record);
-        }
+        let before = told.before.iter().filter_map(|record| Some((keys.get(&id(record))?.clone(), record))).collect();
+        let mut at = HashMap::new();
+        let mut merged = BTreeMap::new();
         let mut given: BTreeMap<(String, usize), Vec<Given<'a>>> = BTreeMap::new();
         let mut deleted = BTreeSet::new();
         for entry in mine {
+            if matches!(entry.outcome, Outcome::Created | Outcome::Updated) {
+                learn(&mut keys, &entry.key, &entry.values);
+            }
+            let key = keys.get(&entry.key).cloned().unwrap_or_else(|| format!("record {} of {}", entry.key, naming.system));
+            at.insert(entry.sequence, key.clone());
             match (entry.outcome, entry.origin) {
                 (Outcome::Created | Outcome::Updated, _) => {
                     for (index, field) in agreement.fields.iter().enumerate() {
                         if let Some(value) = entry.values.get(native(field)) {
                             let value = normal(field.form, value, &keys);
-                            given.entry((key_of(&entry.key), index)).or_default().push(Given { entry, value });
+                            given.entry((key.clone(), index)).or_default().push(Given { entry, value });
                         }
                     }
                 }
                 (Outcome::Deleted, Origin::Person) => {
-                    deleted.insert(key_of(&entry.key));
+                    if let Some(survivor) = entry.values.get(MERGED_INTO).and_then(|id| keys.get(&text(Some(id)))) {
+                        merged.insert(key.clone(), survivor.clone());
+                    }
+                    deleted.insert(key);
                 }
                 _ => {}
             }
         }
-        let before = told.before.iter().map(|record| (key_of(&id(record)), record)).collect();
-        Self { naming, told, keys, before, after, given, deleted }
+        for record in &told.after {
+            learn(&mut keys, &id(record), record);
+        }
+        let mut after: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
+        for record in &told.after {
+            let key = keys.get(&id(record)).cloned().unwrap_or_else(|| format!("record {} of {}", id(record), naming.system));
+            after.entry(key).or_default().push(record);
+        }
+        Self { naming, told, keys, at, merged, before, after, given, deleted }
+    }
+
+    /// The business key of an entry's record.
+    fn key(&self, entry: &Entry) -> Option<&String> {
+        self.at.get(&entry.sequence)
+    }
+
+    /// A reference to what was merged away means what that went into.
+    fn follow(&self, field: &Shared, value: String) -> String {
+        let mut value = value;
+        for _ in 0..self.merged.len() {
+            match self.merged.get(&value).filter(|_| field.form == Form::Reference) {
+                Some(into) => value.clone_from(into),
+                None => break,
+            }
+        }
+        value
     }
 
     fn system(&self) -> &'static str {
         self.naming.system
     }
 
-    fn held(&self, record: &Value, field: &Shared, place: Place) -> String {
-        let native: &&str = place.at(&field.native);
-        record.get(native).map(|value| normal(field.form, value, &self.keys)).unwrap_or_default()
+    fn held(&self, record: &Value, field: &Shared, place: usize) -> String {
+        let value = record.get(field.native[place]).map(|value| normal(field.form, value, &self.keys)).unwrap_or_default();
+        self.follow(field, value)
     }
 
     fn given(&self, key: &str, field: usize) -> &[Given<'a>] {
@@ -426,32 +417,77 @@ impl<'a> Book<'a> {
     }
 
     /// What the field held at first; nothing where the record was not there yet.
-    fn first(&self, key: &str, field: &Shared, place: Place) -> String {
+    fn first(&self, key: &str, field: &Shared, place: usize) -> String {
         self.before.get(key).map(|record| self.held(record, field, place)).unwrap_or_default()
     }
 
     /// What the field held one after another, from the beginning.
-    fn states(&self, key: &str, index: usize, field: &Shared, place: Place) -> Vec<String> {
+    fn states(&self, key: &str, index: usize, field: &Shared, place: usize) -> Vec<String> {
         std::iter::once(self.first(key, field, place)).chain(self.given(key, index).iter().map(|given| given.value.clone())).collect()
     }
 }
 
 struct Judge<'a> {
     agreement: &'a Agreement,
-    books: &'a [Book<'a>; 2],
+    books: &'a [Book<'a>],
 }
 
 impl Judge<'_> {
-    fn book(&self, place: Place) -> &Book<'_> {
-        place.at(self.books)
+    fn book(&self, place: usize) -> &Book<'_> {
+        &self.books[place]
     }
 
-    /// Somebody deleted it on either side, so nothing is owed for it any more.
+    fn others(&self, place: usize) -> impl Iterator<Item = usize> + use<'_> {
+        (0..self.books.len()).filter(move |other| *other != place)
+    }
+
+    /// Somebody deleted it somewhere, so nothing is owed for it any more; nor for what people merged, whose values come from both.
     fn deleted(&self, key: &str) -> bool {
-        self.books.iter().any(|book| book.deleted.contains(key))
+        self.books.iter().any(|book| book.deleted.contains(key) || book.merged.values().any(|survivor| survivor == key))
     }
 
-    fn count(&self, place: Place, report: &mut Report) {
+    /// What the field's owner holds in the end, if it has the record.
+    fn owned(&self, key: &str, field: &Shared) -> Option<String> {
+        let book = self.book(field.owner);
+        let record = book.after.get(key).and_then(|records| records.first())?;
+        Some(book.held(record, field, field.owner))
+    }
+
+    /// Whether the system at `place` is to be given the record: it is written, its condition holds, and what the record refers to belongs there too.
+    fn belongs(&self, place: usize, key: &str) -> bool {
+        self.belongs_within(place, key, &mut BTreeSet::new())
+    }
+
+    fn belongs_within(&self, place: usize, key: &str, on_the_way: &mut BTreeSet<String>) -> bool {
+        let part = self.book(place).naming.part;
+        let fits = part.only.is_none_or(|(name, value)| {
+            self.agreement.field(name).and_then(|field| self.owned(key, field)).is_some_and(|held| held == value)
+        });
+        if !part.written || !fits || self.deleted(key) {
+            return false;
+        }
+        // Records that refer to each other are made one after the other.
+        if !on_the_way.insert(key.to_owned()) {
+            return true;
+        }
+        let references = self.agreement.fields.iter().filter(|field| field.form == Form::Reference);
+        // Its owner may not have the record; any copy tells.
+        let copies =
+            |field| self.books.iter().enumerate().filter_map(move |(at, book)| Some(book.held(book.after.get(key)?.first()?, field, at)));
+        let referred: BTreeSet<String> = references.flat_map(copies).filter(|other| !other.is_empty()).collect();
+        referred.iter().all(|other| self.belongs_within(place, other, on_the_way))
+    }
+
+    /// Whether the system at `place` is bound to hold what the owner of the field holds: not where it may keep, or nobody reads, a value of its own.
+    fn bound(&self, place: usize, key: &str, index: usize, field: &Shared) -> bool {
+        let book = self.book(place);
+        let part = book.naming.part;
+        let edited = book.given(key, index).iter().any(|given| given.entry.origin == Origin::Person);
+        let own = edited || (part.keeps && !book.first(key, field, place).is_empty());
+        self.belongs(place, key) && (place == field.owner || !own || (part.read && !part.keeps))
+    }
+
+    fn count(&self, place: usize, report: &mut Report) {
         let book = self.book(place);
         for entry in book.told.log.iter().filter(|entry| entry.origin == Origin::Api) {
             if entry.is_effect_of_api() {
@@ -465,7 +501,7 @@ impl Judge<'_> {
         }
     }
 
-    fn duplicates(&self, place: Place, report: &mut Report) {
+    fn duplicates(&self, place: usize, report: &mut Report) {
         let book = self.book(place);
         let mut correlated: BTreeMap<String, u64> = BTreeMap::new();
         for record in &book.told.after {
@@ -477,14 +513,14 @@ impl Judge<'_> {
         for (key, count) in correlated.iter().filter(|(_, count)| **count > 1) {
             report.duplicates.add(|| format!("{} holds {count} records with correlation key {key}", book.system()));
         }
-        for (key, records) in book.after.iter().filter(|(_, records)| records.len() > 1) {
+        for (key, records) in book.after.iter().filter(|(key, records)| records.len() > 1 && !book.merged.contains_key(*key)) {
             let ids: Vec<String> = records.iter().map(|record| text(record.get(book.naming.id))).collect();
             report.duplicates.add(|| format!("{} holds {key} {} times: {}", book.system(), ids.len(), ids.join(", ")));
         }
         // What was made twice and removed once was visible twice.
         let mut created: BTreeMap<&String, Vec<&Entry>> = BTreeMap::new();
         for entry in book.told.log.iter().filter(|entry| entry.outcome == Outcome::Created && entry.entity == book.naming.entity) {
-            if let Some(key) = book.keys.get(&entry.key) {
+            if let Some(key) = book.key(entry) {
                 created.entry(key).or_default().push(entry);
             }
         }
@@ -498,11 +534,11 @@ impl Judge<'_> {
         }
     }
 
-    fn vanished(&self, place: Place, report: &mut Report) {
+    fn vanished(&self, place: usize, report: &mut Report) {
         let book = self.book(place);
         for entry in &book.told.log {
             if entry.outcome == Outcome::Deleted && entry.origin == Origin::Api && entry.entity == book.naming.entity {
-                let wanted = book.keys.get(&entry.key).is_some_and(|key| self.book(place.other()).deleted.contains(key));
+                let wanted = book.key(entry).is_some_and(|key| self.others(place).any(|other| self.book(other).deleted.contains(key)));
                 if !wanted {
                     report.vanished.add(|| format!("{}: {}", book.system(), line(entry)));
                 }
@@ -511,15 +547,16 @@ impl Judge<'_> {
     }
 
     /// What people did in the system at `place` and what both systems hold of it in the end.
-    fn losses(&self, place: Place, report: &mut Report) {
-        let (here, there) = (self.book(place), self.book(place.other()));
+    fn losses(&self, place: usize, report: &mut Report) {
+        let here = self.book(place);
         for entry in &here.told.log {
             if entry.origin == Origin::Person && entry.outcome == Outcome::Created && entry.entity == here.naming.entity {
                 report.creations += 1;
-                if let Some(key) = here.keys.get(&entry.key).filter(|key| !self.deleted(key))
-                    && !there.after.contains_key(key)
-                {
-                    report.lost.add(|| format!("{key}, made in {}, is not in {}: {}", here.system(), there.system(), line(entry)));
+                let Some(key) = here.key(entry).filter(|_| here.naming.part.read) else { continue };
+                for there in self.others(place).filter(|other| self.belongs(*other, key)).map(|other| self.book(other)) {
+                    if !there.after.contains_key(key) {
+                        report.lost.add(|| format!("{key}, made in {}, is not in {}: {}", here.system(), there.system(), line(entry)));
+                    }
                 }
             }
         }
@@ -532,7 +569,8 @@ impl Judge<'_> {
             }
             report.edits += edits.clone().filter(|given| given.entry.outcome == Outcome::Updated).count() as u64;
             let Some(last) = edits.next_back().filter(|_| !self.deleted(key)) else { continue };
-            for (book, at) in [(here, place), (there, place.other())] {
+            for at in (0..self.books.len()).filter(|at| *at == place || self.bound(*at, key, *index, field)) {
+                let book = self.book(at);
                 // A record that is missing altogether is told once, as a difference or a lost creation.
                 let Some(record) = book.after.get(key).and_then(|records| records.first()) else { continue };
                 let held = book.held(record, field, at);
@@ -552,9 +590,9 @@ impl Judge<'_> {
     }
 
     /// What the API gave the fields of the system at `place`, against what their owner held one after another.
-    fn order(&self, place: Place, report: &mut Report) {
-        let (here, there) = (self.book(place), self.book(place.other()));
-        for ((key, index), values) in &here.given {
+    fn order(&self, place: usize, report: &mut Report) {
+        let here = self.book(place);
+        for ((key, index), values) in here.given.iter().filter(|((key, _), _)| !self.deleted(key)) {
             let field = &self.agreement.fields[*index];
             if field.owner == place {
                 let mut own: Option<&Given<'_>> = None;
@@ -570,7 +608,8 @@ impl Judge<'_> {
                 }
                 continue;
             }
-            let owner = there.states(key, *index, field, place.other());
+            let owner = self.book(field.owner).states(key, *index, field, field.owner);
+            let elsewhere = || self.others(place).flat_map(|other| self.book(other).states(key, *index, field, other));
             let people = values.iter().filter(|given| given.entry.origin == Origin::Person).map(|given| given.value.clone());
             let own: BTreeSet<String> = std::iter::once(here.first(key, field, place)).chain(people).collect();
             let mut reached = 0;
@@ -586,28 +625,61 @@ impl Judge<'_> {
                             here.system()
                         )
                     });
-                } else if !own.contains(&given.value) {
+                } else if !own.contains(&given.value) && !elsewhere().any(|state| state == given.value) {
                     report.invented.add(|| format!("{} of {key} was never {:?} anywhere: {}", field.name, given.value, line(given.entry)));
                 }
             }
         }
     }
 
-    fn differences(&self, report: &mut Report) {
-        let keys: BTreeSet<&String> = self.books.iter().flat_map(|book| book.after.keys()).collect();
-        for key in keys.into_iter().filter(|key| !self.deleted(key)) {
-            let copies = Place::BOTH.map(|place| self.book(place).after.get(key).and_then(|records| records.first()));
-            let [Some(left), Some(right)] = copies else {
-                let only = if copies[0].is_some() { Place::Left } else { Place::Right };
-                report.differences.add(|| format!("{key} is only in {}", self.book(only).system()));
+    /// What a person deleted where it was made is deleted where deletions are carried out.
+    fn undead(&self, place: usize, report: &mut Report) {
+        let here = self.book(place);
+        if !here.naming.part.tells_deletions || !here.naming.part.read {
+            return;
+        }
+        let by_person = |outcome| move |entry: &&Entry| entry.origin == Origin::Person && entry.outcome == outcome;
+        let made: BTreeSet<&str> = here.told.log.iter().filter(by_person(Outcome::Created)).map(|entry| entry.key.as_str()).collect();
+        for entry in here.told.log.iter().filter(by_person(Outcome::Deleted)) {
+            if entry.operation == MERGE || !made.contains(entry.key.as_str()) {
                 continue;
-            };
-            for field in &self.agreement.fields {
-                let (a, b) =
-                    (self.book(Place::Left).held(left, field, Place::Left), self.book(Place::Right).held(right, field, Place::Right));
-                if a != b {
-                    let owner = self.book(field.owner).system();
-                    report.differences.add(|| format!("{} of {key} (owned by {owner}): {a:?} and {b:?}", field.name));
+            }
+            // What was merged elsewhere is another record's second copy here.
+            let Some(key) = here.key(entry).filter(|key| !here.merged.contains_key(*key)) else { continue };
+            for there in self.others(place).map(|other| self.book(other)).filter(|there| there.naming.part.deletes) {
+                if there.after.contains_key(key) {
+                    report.undead.add(|| format!("{key}, deleted in {}, is still in {}: {}", here.system(), there.system(), line(entry)));
+                }
+            }
+        }
+    }
+
+    fn differences(&self, report: &mut Report) {
+        let keys: BTreeSet<&String> = self.books.iter().filter(|book| book.naming.part.read).flat_map(|book| book.after.keys()).collect();
+        let places = 0..self.books.len();
+        for key in keys.into_iter().filter(|key| !self.deleted(key)) {
+            let record = |place: usize| self.book(place).after.get(key).and_then(|records| records.first());
+            let absent: Vec<usize> = places.clone().filter(|place| self.belongs(*place, key) && record(*place).is_none()).collect();
+            if !absent.is_empty() {
+                let named = |places: Vec<usize>| places.into_iter().map(|place| self.book(place).system()).collect::<Vec<_>>().join(", ");
+                let present = places.clone().filter(|place| record(*place).is_some()).collect();
+                report.differences.add(|| format!("{key} is only in {}, not in {}", named(present), named(absent)));
+                continue;
+            }
+            for (index, field) in self.agreement.fields.iter().enumerate() {
+                let held = |place: usize| Some((place, self.book(place).held(record(place)?, field, place)));
+                let mut bound = places.clone().filter(|place| self.bound(*place, key, index, field)).filter_map(held);
+                // Until its owner has the record, the others agree among themselves.
+                // An owner's empty value replaces nothing at first, and where nothing is written it stays empty.
+                let says = |(place, value): &(usize, String)| {
+                    !value.is_empty() || self.belongs(*place, key) || !self.book(*place).given(key, index).is_empty()
+                };
+                let Some((first, wanted)) = held(field.owner).filter(says).or_else(|| bound.next()) else { continue };
+                for (place, other) in bound.filter(|(_, other)| *other != wanted) {
+                    let (owner, one, two) = (self.book(field.owner).system(), self.book(first).system(), self.book(place).system());
+                    report
+                        .differences
+                        .add(|| format!("{} of {key} (owned by {owner}): {wanted:?} in {one}, {other:?} in {two}", field.name));
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use fairlead_tests::history::{self, Agreement, Found, Report, Told};
+use fairlead_simulators::history::{self, Agreement, Found, Part, Report, Told};
 use serde_json::{Value, json};
 
 /// Salesforce (left) and NetSuite (right) hold one company, `DE1`; Salesforce owns its phone, NetSuite its credit limit.
@@ -81,7 +81,7 @@ fn good() -> Case {
 }
 
 fn judged(case: &Case) -> Report {
-    history::check(&Agreement::quickstart(), [&case.left.told(), &case.right.told()])
+    history::check(&Agreement::quickstart(), &[&case.left.told(), &case.right.told()])
 }
 
 /// The names of the faults that were found.
@@ -247,7 +247,7 @@ fn capitals_of_mail_addresses_and_zeros_of_amounts_are_no_difference_but_other_c
     case.left.after = vec![json!({"Id": "A1", "Tax_Number__c": "DE1", "Name": "n", "Email__c": "A@B.example", "Credit_Limit__c": "1.50"})];
     case.right.after = vec![json!({"id": "7", "vatRegNumber": "DE1", "companyName": "N", "email": "a@b.example", "creditLimit": 1.5})];
     let report = judged(&case);
-    assert_eq!(report.differences.examples, ["name of DE1 (owned by Salesforce): \"n\" and \"N\""]);
+    assert_eq!(report.differences.examples, ["name of DE1 (owned by Salesforce): \"n\" in Salesforce, \"N\" in NetSuite"]);
 }
 
 #[test]
@@ -258,10 +258,96 @@ fn a_reference_is_compared_by_the_record_it_means() {
     assert!(faults(&judged(&case)).is_empty());
     case.right.after.push(json!({"id": "9", "companyName": "other"}));
     case.left.after.push(json!({"Id": "A3", "Name": "other", "ParentId": "A2"}));
-    assert_eq!(judged(&case).differences.examples, ["parent of other (owned by Salesforce): \"child\" and \"\""]);
+    assert_eq!(judged(&case).differences.examples, ["parent of other (owned by Salesforce): \"child\" in Salesforce, \"\" in NetSuite"]);
 }
 
 #[test]
 fn what_is_no_log_is_refused() {
     assert!(Told::read_log(br#"[{"sequence": 1}]"#).unwrap_err().to_string().contains("no simulator's log"));
+}
+
+/// Three systems hold `DE1`: the first two as in [`quiet`], and a third one that owns nothing.
+fn three(part: Part) -> (Agreement, Case, Side) {
+    let mut agreement = Agreement::quickstart();
+    let third = history::Naming { system: "Third", part, ..agreement.naming[1] };
+    agreement.naming.push(third);
+    for field in &mut agreement.fields {
+        field.native.push(field.native[1]);
+    }
+    let records = vec![customer("t1", "DE1", "1", json!(100))];
+    (agreement, quiet(), Side { entity: "customer", before: records.clone(), after: records, ..Side::default() })
+}
+
+fn judged_three(agreement: &Agreement, case: &Case, third: &Side) -> Report {
+    history::check(agreement, &[&case.left.told(), &case.right.told(), &third.told()])
+}
+
+#[test]
+fn an_edit_that_reaches_one_of_two_others_is_lost_in_the_third() {
+    let (agreement, mut case, third) = three(Part::default());
+    case.left.person("A1", json!({"Phone": "2"}));
+    case.right.api("7", json!({"phone": "2"}));
+    case.left.after = vec![account("A1", "DE1", "2", json!(100))];
+    case.right.after = vec![customer("7", "DE1", "2", json!(100))];
+    let report = judged_three(&agreement, &case, &third);
+    assert_eq!(faults(&report), ["lost", "differences"], "{report}");
+    assert!(report.lost.examples[0].contains("in Third"), "{report}");
+}
+
+#[test]
+fn a_system_that_is_only_read_need_not_hold_what_others_do() {
+    let (agreement, mut case, third) = three(Part { written: false, ..Part::default() });
+    case.left.person("A1", json!({"Phone": "2"}));
+    case.right.api("7", json!({"phone": "2"}));
+    case.left.after = vec![account("A1", "DE1", "2", json!(100))];
+    case.right.after = vec![customer("7", "DE1", "2", json!(100))];
+    assert!(faults(&judged_three(&agreement, &case, &third)).is_empty());
+}
+
+#[test]
+fn a_foreign_edit_may_stay_where_that_is_agreed_and_the_owners_next_value_is_not_asked_for_there() {
+    let (agreement, case, mut third) = three(Part { keeps: true, ..Part::default() });
+    third.person("t1", json!({"phone": "9"}));
+    third.after = vec![customer("t1", "DE1", "9", json!(100))];
+    assert!(faults(&judged_three(&agreement, &case, &third)).is_empty());
+}
+
+#[test]
+fn a_record_is_owed_only_where_its_condition_holds() {
+    let (agreement, mut case, mut third) = three(Part { only: Some(("phone", "5")), ..Part::default() });
+    (third.before, third.after) = (Vec::new(), Vec::new());
+    assert!(faults(&judged_three(&agreement, &case, &third)).is_empty(), "its phone is another");
+    case.left.person("A1", json!({"Phone": "5"}));
+    case.right.api("7", json!({"phone": "5"}));
+    case.left.after = vec![account("A1", "DE1", "5", json!(100))];
+    case.right.after = vec![customer("7", "DE1", "5", json!(100))];
+    let report = judged_three(&agreement, &case, &third);
+    assert_eq!(report.differences.examples, ["DE1 is only in Salesforce, NetSuite, not in Third"]);
+}
+
+#[test]
+fn a_record_that_was_deleted_where_it_was_made_and_lives_on_where_deletions_are_carried_out_is_undead() {
+    let mut case = quiet();
+    let mut agreement = Agreement::quickstart();
+    case.left.line("person", "created", "A2", json!({"Name": "New"})).line("person", "deleted", "A2", json!(null));
+    case.right.line("api", "created", "8", json!({"companyName": "New"}));
+    case.right.after.push(json!({"id": "8", "companyName": "New"}));
+    let judged = |agreement: &Agreement, case: &Case| history::check(agreement, &[&case.left.told(), &case.right.told()]);
+    assert!(faults(&judged(&agreement, &case)).is_empty(), "nobody carries it out");
+    agreement.naming[0].part.tells_deletions = true;
+    agreement.naming[1].part.deletes = true;
+    assert_eq!(faults(&judged(&agreement, &case)), ["undead"]);
+    case.right.line("api", "deleted", "8", json!(null));
+    case.right.after.pop();
+    assert!(faults(&judged(&agreement, &case)).is_empty());
+}
+
+#[test]
+fn what_refers_to_a_deleted_record_is_not_owed() {
+    let mut case = quiet();
+    case.left.after.push(json!({"Id": "A2", "Name": "child", "ParentId": "A1"}));
+    case.left.line("person", "deleted", "A1", json!(null));
+    case.left.after.remove(0);
+    // The reference still names the key of what was there.
+    assert!(faults(&judged(&case)).is_empty(), "{}", judged(&case));
 }

@@ -1,0 +1,108 @@
+//! The deterministic simulation: engines, a store and business systems in one thread under paused time, with people at work, faults at named
+//! points, and one seed that decides everything.
+//!
+//! What is real: the engine, the store (SQLite, inline), the client with its protocol, limits, circuit and judgement. What is simulated: the
+//! systems (below the client, so no socket is opened), time, chance, and the death and the pause of processes. After the faults have stopped
+//! and people stand still, the world must reach the wanted state, stay there and be quiet.
+//!
+//! | variable | means |
+//! |---|---|
+//! | `FAIRLEAD_SEED` | only this seed, with its whole trace |
+//! | `FAIRLEAD_SEEDS` | so many seeds; 200 if it is not given |
+//! | `FAIRLEAD_FIRST_SEED` | the first of them; 0 if it is not given |
+//!
+//! A seed that fails is printed with the command that repeats it and the end of its trace.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod chance;
+mod people;
+mod points;
+mod process;
+mod run;
+mod system;
+mod world;
+
+use run::{Outcome, run};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Seeds that found a defect once, each with what it was.
+const REGRESSIONS: [(u64, &str); 0] = [];
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is not a number: {text:?}")))
+}
+
+fn told(outcome: &Outcome) -> String {
+    format!(
+        "seed {seed} fails:\n{what}\n\nthe end of its trace:\n{trace}\n\nrepeat it: FAIRLEAD_SEED={seed} cargo nextest run --workspace --no-capture -E 'test(every_seed_)'\n",
+        seed = outcome.seed,
+        what = outcome.failures.join("\n"),
+        trace = outcome.tail,
+    )
+}
+
+#[test]
+fn every_seed_reaches_the_wanted_state_stays_there_and_is_quiet() {
+    if let Some(seed) = number("FAIRLEAD_SEED") {
+        let outcome = run(seed, true);
+        assert!(outcome.failures.is_empty(), "{}", told(&outcome));
+        return;
+    }
+    let (first, count) = (number("FAIRLEAD_FIRST_SEED").unwrap_or(0), number("FAIRLEAD_SEEDS").unwrap_or(200));
+    let next = AtomicU64::new(first);
+    let failed: Mutex<Vec<String>> = Mutex::default();
+    let reached: Mutex<BTreeMap<String, u64>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from).min(2) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    if seed >= first + count {
+                        return;
+                    }
+                    let outcome = run(seed, false);
+                    if !outcome.failures.is_empty() {
+                        eprintln!("{}", told(&outcome));
+                        failed.lock().unwrap().push(format!("seed {seed}: {}", outcome.failures[0]));
+                    }
+                    let mut reached = reached.lock().unwrap();
+                    for (point, times) in outcome.reached {
+                        *reached.entry(point).or_default() += times;
+                    }
+                }
+            });
+        }
+    });
+    let (failed, reached) = (failed.into_inner().unwrap(), reached.into_inner().unwrap());
+    for (point, times) in &reached {
+        println!("{times:>8} {point}");
+    }
+    assert!(failed.is_empty(), "{} of {count} seeds fail:\n{}", failed.len(), failed.join("\n"));
+    // Fewer seeds reach fewer points.
+    if count >= 200 {
+        let holes: Vec<String> = points::all().into_iter().filter(|point| !reached.contains_key(point)).collect();
+        assert!(holes.is_empty(), "a hole in the faults: {count} seeds never reached {holes:?}");
+    }
+}
+
+#[test]
+fn a_seed_repeats_itself_to_the_last_event() {
+    for seed in 0..6 {
+        let (once, again) = (run(seed, false), run(seed, false));
+        assert_eq!(once.events, again.events, "seed {seed}");
+        assert_eq!(once.hash, again.hash, "seed {seed}");
+    }
+    assert_ne!(run(0, false).hash, run(1, false).hash);
+}
+
+#[test]
+fn seeds_that_found_a_defect_find_it_no_more() {
+    for (seed, what) in REGRESSIONS {
+        let outcome = run(seed, false);
+        assert!(outcome.failures.is_empty(), "{what}: {}", told(&outcome));
+    }
+}
