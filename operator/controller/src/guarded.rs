@@ -144,7 +144,7 @@ fn read_status(kind: Kind, status: &Value) -> Option<Status> {
     match kind {
         Kind::ApiContract => ApiContractStatus::deserialize(status).ok().map(Status::ApiContract),
         Kind::Connector => ConnectorStatus::deserialize(status).ok().map(Status::Connector),
-        Kind::Integration => IntegrationStatus::deserialize(status).ok().map(Status::Integration),
+        Kind::Integration => IntegrationStatus::deserialize(status).ok().map(|status| Status::Integration(Box::new(status))),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::cache::{Cache, Key};
 pub(crate) enum Status {
     ApiContract(ApiContractStatus),
     Connector(ConnectorStatus),
-    Integration(IntegrationStatus),
+    Integration(Box<IntegrationStatus>),
 }
 
 impl Status {
@@ -48,7 +48,7 @@ impl Status {
         match (self, previous) {
             (Self::ApiContract(next), Some(Self::ApiContract(previous))) => pace(Some(previous), next, written, now, config),
             (Self::Connector(next), Some(Self::Connector(previous))) => pace(Some(previous), next, written, now, config),
-            (Self::Integration(next), Some(Self::Integration(previous))) => pace(Some(previous), next, written, now, config),
+            (Self::Integration(next), Some(Self::Integration(previous))) => pace(Some(&**previous), &**next, written, now, config),
             _ => Pace::Now,
         }
     }
@@ -159,11 +159,12 @@ impl Judge {
                     (Status::Connector(status), judged.next_check)
                 }
                 Kind::Integration => {
-                    let previous = previous.and_then(|status| if let Status::Integration(status) = status { Some(status) } else { None });
+                    let previous =
+                        previous.and_then(|status| if let Status::Integration(status) = status { Some(&**status) } else { None });
                     let report = self.reports.integrations.get(&ObjectKey::from(&key.1));
                     let heard = Heard { report, at: self.heard_at };
                     let judged = integration_status(verdict, heard, &self.connectors, previous, moment, config);
-                    (Status::Integration(judged.status.bounded()), judged.next_check)
+                    (Status::Integration(Box::new(judged.status.bounded())), judged.next_check)
                 }
             };
             match next_check {

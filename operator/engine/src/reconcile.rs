@@ -93,6 +93,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             }
         };
         tokio::select! {
+            biased;
             () = reconciler.shared.cancel.cancelled() => break,
             () = tokio::time::sleep(pause) => {}
         }
@@ -227,7 +228,11 @@ impl Reconciler {
         let (records, lacking) = self.look_at_targets().await?;
         compared += records;
         more |= lacking.len() >= MOST;
-        missed.iter().flat_map(|(_, found)| found.values()).chain(lacking.iter().map(|(_, _, kind)| kind)).for_each(|kind| kind.count(&mut drift));
+        missed
+            .iter()
+            .flat_map(|(_, found)| found.values())
+            .chain(lacking.iter().map(|(_, _, kind)| kind))
+            .for_each(|kind| kind.count(&mut drift));
 
         let live = shared.live.load(Ordering::Acquire);
         let most = (live.saturating_mul(u64::from(self.unit.max_repair_percent)) / 100).max(FLOOR);
@@ -287,6 +292,7 @@ impl Reconciler {
             deadline: system.request_timeout(),
         };
         let page = tokio::select! {
+            biased;
             () = shared.cancel.cancelled() => return Err(Stop::Cancelled),
             page = self.lease.during(system.read_page(&request)) => page.map_err(Stop::Remote)?,
         };
@@ -308,8 +314,7 @@ impl Reconciler {
         let references: BTreeSet<ExternalId> =
             mapped.iter().flatten().flat_map(|inbound| inbound.references.iter().map(|(_, _, id)| id.clone())).collect();
         let references: Vec<_> = references.into_iter().collect();
-        let resolved: HashMap<_, _> =
-            references.iter().cloned().zip(store.record_ids(&shared.realm, name, &references).await?).collect();
+        let resolved: HashMap<_, _> = references.iter().cloned().zip(store.record_ids(&shared.realm, name, &references).await?).collect();
         let mut found = Vec::new();
         for ((((id, record), inbound), known), dead) in records.iter().zip(mapped).zip(known).zip(dead) {
             let shown = match inbound {
@@ -363,6 +368,7 @@ impl Reconciler {
 
     async fn peek(&self) -> Result<(), Stop> {
         tokio::select! {
+            biased;
             () = self.shared.cancel.cancelled() => Err(Stop::Cancelled),
             () = tokio::time::sleep(PEEK) => Ok(()),
         }
@@ -400,6 +406,7 @@ impl Reconciler {
                 (ids, records)
             };
             let asked: Asked = tokio::select! {
+                biased;
                 () = shared.cancel.cancelled() => return Err(Stop::Cancelled),
                 asked = self.lease.during(read_apart(ids.to_vec(), read)) => asked,
             };

@@ -18,7 +18,7 @@ use crate::way::{SourceTimes, Span, Way};
 use fairlead_mapping::Inbound;
 use fairlead_model::hash::ValueHash;
 use fairlead_model::state::ParticipantState;
-use fairlead_model::{ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
+use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
 use fairlead_store::{
     Absorb, AbsorbRecord, Checkpoint, DeadLetterFilter, Fence, GuardCounts, Guarded, Known, Merge, NewDeadLetter, RecordChange, Stage,
     StoreError, Survivor,

@@ -4,7 +4,7 @@
 //! This executable starts itself again as the one to be killed ([`victim`]); the reference is the same script, not killed, on
 //! another store of the same kind.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests")]
 
 use fairlead_store::contract_tests::server::Server;
 use fairlead_store::contract_tests::world::{

@@ -281,8 +281,8 @@ pub(crate) fn integration() -> impl Strategy<Value = IntegrationSpec> {
             ownership,
             tie,
         });
-    let schedule =
-        (word(&["0 2 * * *", "*/5 * * * *"]), of(word(&["UTC", "Europe/Berlin"]))).prop_map(|(cron, time_zone)| CronSchedule { cron, time_zone });
+    let schedule = (word(&["0 2 * * *", "*/5 * * * *"]), of(word(&["UTC", "Europe/Berlin"])))
+        .prop_map(|(cron, time_zone)| CronSchedule { cron, time_zone });
     let policy = prop_oneof![Just(ReconcilePolicy::Report), Just(ReconcilePolicy::Repair)];
     let reconcile = (schedule, of(policy), of(0..=100i32)).prop_map(|(schedule, policy, max_repair_percent)| Reconcile {
         schedule,

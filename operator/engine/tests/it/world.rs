@@ -177,7 +177,13 @@ impl World {
             Side { name: "crm", vendor: Vendor::start().await, offers: Offers::default(), read: true, write: false },
             Side { name: "erp", vendor: Vendor::start().await, offers: erp, read, write: true },
         ];
-        Self { store: Arc::new(SqliteStore::open_in_memory().unwrap()), clock: Arc::default(), sides, guard: Guard::default(), reconcile: None }
+        Self {
+            store: Arc::new(SqliteStore::open_in_memory().unwrap()),
+            clock: Arc::default(),
+            sides,
+            guard: Guard::default(),
+            reconcile: None,
+        }
     }
 
     /// The system called `name`.

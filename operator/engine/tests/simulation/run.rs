@@ -191,7 +191,7 @@ impl Run {
             tokio::time::sleep(pause).await;
             let mut fate = self.sim.fate.lock().unwrap();
             match self.dice.of(0..=12) {
-                0..=4 => *fate = Some(Fate::At(*self.dice.pick::<&str>(&crash::POINTS), self.dice.of(1..=3))),
+                0..=4 => *fate = Some(Fate::At(self.dice.pick::<&str>(&crash::POINTS), self.dice.of(1..=3))),
                 5 => *fate = Some(Fate::Request(self.dice.of(1..=20))),
                 6 => *fate = Some(Fate::Command(self.dice.of(1..=40), false)),
                 7 => *fate = Some(Fate::Command(self.dice.of(1..=40), true)),

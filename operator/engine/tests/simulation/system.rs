@@ -317,6 +317,7 @@ impl System {
         at - at.rem_euclid(self.style.resolution)
     }
 
+    #[allow(clippy::too_many_arguments, reason = "one entry of the log, which would only be a struct once more")]
     fn note(
         &mut self,
         id: &str,

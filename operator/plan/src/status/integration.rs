@@ -17,8 +17,8 @@ use crate::planned::Verdict;
 use fairlead_api::conditions::{ConditionType, Truth, Wanted, find, is_true};
 use fairlead_api::status::{Meaning, coarse_time};
 use fairlead_api::{
-    self as api, ConnectorStatus, GuardStatus, IntegrationStatus, LagBucket, LagStatus, LastError, LedgerStatus, ParticipantState, ParticipantStatus,
-    PreviewStatus, Reason, ReconciliationStatus,
+    self as api, ConnectorStatus, GuardStatus, IntegrationStatus, LagBucket, LagStatus, LastError, LedgerStatus, ParticipantState,
+    ParticipantStatus, PreviewStatus, Reason, ReconciliationStatus,
 };
 use fairlead_model::report::{
     GuardStop, IntegrationReport, Lag, ParticipantReport, ParticipantState as ReportedState, Phase, Reconciliation, ReconciliationOutcome,

@@ -9,8 +9,8 @@ use fairlead_api::{Kind, LagBucket, ParticipantState};
 use fairlead_model::ErrorClass as Class;
 use fairlead_model::hash::Digest;
 use fairlead_model::report::{
-    Circuit, ConnectorReport, Drift, GuardStop, IntegrationReport, Lag, ParticipantReport, ParticipantState as Reported, Phase, Preview, Quota,
-    Reconciliation, ReconciliationOutcome as Outcome, RecordFailure,
+    Circuit, ConnectorReport, Drift, GuardStop, IntegrationReport, Lag, ParticipantReport, ParticipantState as Reported, Phase, Preview,
+    Quota, Reconciliation, ReconciliationOutcome as Outcome, RecordFailure,
 };
 use fairlead_model::route::{RejectedRoute, RouteReport, ServedRoute};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -728,22 +728,27 @@ fn any_integration_report() -> impl Strategy<Value = IntegrationReport> {
         prop::option::weighted(0.1, Just("no".to_owned())),
         prop::option::weighted(0.1, Just("disk full".to_owned())),
         prop::bool::weighted(0.9),
-        prop::option::weighted(0.3, prop_oneof![Just(Outcome::InStep), Just(Outcome::Drifted), Just(Outcome::Incomplete)].prop_map(reconciled)),
+        prop::option::weighted(
+            0.3,
+            prop_oneof![Just(Outcome::InStep), Just(Outcome::Drifted), Just(Outcome::Incomplete)].prop_map(reconciled),
+        ),
     );
     ((any_digest(), phase, any_participants()), (lag, prop::option::of(0u64..400), guard, error, trouble)).prop_map(
-        |((digest, phase, participants), (lag, delivered, guard, last_error, (rejected, store_error, balanced, reconciliation)))| IntegrationReport {
-            digest,
-            rejected,
-            phase,
-            participants,
-            lag,
-            last_delivered: delivered.map(at),
-            last_error,
-            balanced,
-            preview: None,
-            guard,
-            reconciliation,
-            store_error,
+        |((digest, phase, participants), (lag, delivered, guard, last_error, (rejected, store_error, balanced, reconciliation)))| {
+            IntegrationReport {
+                digest,
+                rejected,
+                phase,
+                participants,
+                lag,
+                last_delivered: delivered.map(at),
+                last_error,
+                balanced,
+                preview: None,
+                guard,
+                reconciliation,
+                store_error,
+            }
         },
     )
 }

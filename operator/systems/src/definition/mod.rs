@@ -299,7 +299,8 @@ impl Entity {
     pub fn tells_deletions(&self) -> bool {
         let read = self.format.read.as_ref();
         read.is_some_and(|read| {
-            read.soql.as_ref().is_some_and(|soql| soql.deleted.is_some()) || read.suiteql.as_ref().is_some_and(|suiteql| suiteql.deletes.is_some())
+            read.soql.as_ref().is_some_and(|soql| soql.deleted.is_some())
+                || read.suiteql.as_ref().is_some_and(|suiteql| suiteql.deletes.is_some())
         })
     }
 
