@@ -21,7 +21,7 @@ use fairlead_model::hash::ValueHash;
 use fairlead_model::report::{Drift, Reconciliation, ReconciliationOutcome};
 use fairlead_model::schedule::{Schedule, ScheduleText};
 use fairlead_model::unit::ReconcileUnit;
-use fairlead_model::{ExternalId, RecordId, RemoteError, Timestamp};
+use fairlead_model::{ErrorClass, ExternalId, RecordId, RemoteError, Timestamp};
 use fairlead_store::{DeadLetterFilter, Enqueue, Fence, Keys, Known, Origin, StoreError};
 use fairlead_systems::{NativeRecord, ReadRequest};
 use serde::{Deserialize, Serialize};
@@ -237,7 +237,8 @@ impl Reconciler {
         let live = shared.live.load(Ordering::Acquire);
         let most = (live.saturating_mul(u64::from(self.unit.max_repair_percent)) / 100).max(FLOOR);
         let too_many = more || drift.total() > most;
-        let repaired = if self.unit.repair && !too_many { self.repair(&missed, lacking).await? } else { 0 };
+        // What a system that was not compared may hold, must not be made there a second time.
+        let repaired = if self.unit.repair && !too_many && trouble.is_none() { self.repair(&missed, lacking).await? } else { 0 };
         let outcome = match drift.total() {
             _ if trouble.is_some() => ReconciliationOutcome::Incomplete,
             0 => ReconciliationOutcome::InStep,
@@ -271,6 +272,10 @@ impl Reconciler {
             self.fence().await?;
             let ids = shared.around.store.participant_ids(&shared.realm, name, after.as_ref(), PAGE).await?;
             let Some(last) = ids.last() else { return Ok((compared, found)) };
+            if seen.is_empty() {
+                let text = "it shows no record at all, and there were some; an empty answer deletes nothing";
+                return Err(Stop::Remote(RemoteError::new(ErrorClass::Transient, "RemoteError", text)));
+            }
             after = Some(last.clone());
             let unseen: Vec<_> = ids.into_iter().filter(|id| !seen.contains(&ValueHash::of_text(id.as_str()))).collect();
             found.add(self.judge_absent(index, unseen).await?);
@@ -348,8 +353,9 @@ impl Reconciler {
 
     /// Waits until the ordinary reader has made a round that began after this moment; what it finds it puts right itself. Where another process
     /// reads, for as long as that would take.
-    async fn wait_for_reader(&self, index: usize) -> Result<(), Stop> {
-        let facts = &self.shared.participants[index];
+    async fn wait_for_reader(&mut self, index: usize) -> Result<(), Stop> {
+        let shared = Arc::clone(&self.shared);
+        let facts = &shared.participants[index];
         let deadline = Instant::now() + self.interval(index) * 2 + PATIENCE;
         // The first that ends may have begun before.
         for _ in 0..2 {
@@ -366,7 +372,9 @@ impl Reconciler {
         self.shared.program.participants[index].unit.read.as_ref().map_or(Duration::ZERO, |read| read.every)
     }
 
-    async fn peek(&self) -> Result<(), Stop> {
+    /// Waits a little, and keeps the lease.
+    async fn peek(&mut self) -> Result<(), Stop> {
+        self.fence().await?;
         tokio::select! {
             biased;
             () = self.shared.cancel.cancelled() => Err(Stop::Cancelled),
@@ -379,6 +387,10 @@ impl Reconciler {
         let shared = Arc::clone(&self.shared);
         let participant = &shared.program.participants[index];
         let waiting: BTreeSet<ExternalId> = self.waiting(index).await?;
+        if waiting.len() >= MOST {
+            let text = "too many of its records wait to be read again; compared when that is done";
+            return Err(Stop::Remote(RemoteError::new(ErrorClass::Transient, "RemoteError", text)));
+        }
         let mut ids: BTreeSet<ExternalId> = ids.difference(&waiting).cloned().collect();
         let connection = shared.connection(index).map_err(Stop::Remote)?;
         let system = connection.system().map_err(|error| Stop::Remote(error.clone()))?;
@@ -415,7 +427,9 @@ impl Reconciler {
             }
             let (there, absent): (Vec<_>, Vec<_>) = asked.read.into_iter().partition(|(_, record)| record.is_some());
             let there: Vec<_> = there.into_iter().filter_map(|(_, record)| record).collect();
-            found.extend(self.judge(index, &there).await?);
+            // What is shown as deleted is absorbed as that when it is read by its key, like any other difference.
+            let shown = self.judge(index, &there).await?.into_iter();
+            found.extend(shown.map(|(id, kind)| (id, if kind == Kind::Gone { Kind::Different } else { kind })));
             found.extend(self.judge_absent(index, absent.into_iter().map(|(id, _)| id).collect()).await?);
         }
         Ok(found)
@@ -469,10 +483,11 @@ impl Reconciler {
             let others: Vec<ExternalId> = others.into_iter().map(|(id, _)| id.clone()).collect();
             if !others.is_empty() {
                 store.request_reads(&shared.realm, name, &others, shared.now()).await?;
-                repaired += others.len() as u64;
                 self.drain(*index, &others).await?;
                 let waiting = self.waiting(*index).await?;
-                unread.extend(others.iter().any(|id| waiting.contains(id)).then_some(*index));
+                let left = others.iter().filter(|id| waiting.contains(id)).count();
+                unread.extend((left > 0).then_some(*index));
+                repaired += (others.len() - left) as u64;
             }
             let gone: Vec<ExternalId> = gone.into_iter().map(|(id, _)| id.clone()).collect();
             if !gone.is_empty() && !self.tells_deletions(*index) {
@@ -508,7 +523,7 @@ impl Reconciler {
     }
 
     /// Waits until the reader has read these.
-    async fn drain(&self, index: usize, ids: &[ExternalId]) -> Result<(), Stop> {
+    async fn drain(&mut self, index: usize, ids: &[ExternalId]) -> Result<(), Stop> {
         self.shared.participants[index].wake_reader.notify_one();
         let deadline = Instant::now() + self.interval(index) * 3 + PATIENCE;
         while Instant::now() < deadline {

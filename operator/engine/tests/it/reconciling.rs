@@ -134,3 +134,16 @@ async fn a_system_that_is_away_is_named_and_another_process_goes_on_with_the_sch
     assert_eq!(found().unwrap().outcome, ReconciliationOutcome::InStep);
     engine.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_system_that_shows_nothing_any_more_deletes_nothing() {
+    let (world, engine) = in_step(Offers::default(), true, 100).await;
+    for number in 0..40 {
+        world.vendor("crm").vanish(&format!("c{number}"));
+    }
+    let last = tomorrow(&world, &engine).await;
+    assert_eq!((last.outcome, last.repaired), (ReconciliationOutcome::Incomplete, 0), "{last:?}");
+    assert!(last.trouble.as_ref().unwrap().contains("no record at all"), "{last:?}");
+    assert_eq!(is_deleted(&world, "crm", "c1").await, (false, false));
+    engine.stop().await;
+}

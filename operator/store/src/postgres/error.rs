@@ -65,7 +65,7 @@ pub(super) fn of_commit(error: &Error) -> Failure {
 
 /// Two transactions were in each other's way; the server undid this one.
 fn is_passing(code: &SqlState) -> bool {
-    [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(code)
+    [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::LOCK_NOT_AVAILABLE].contains(code)
 }
 
 /// The server ended this session; another one may be had.
