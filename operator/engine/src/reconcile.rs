@@ -44,6 +44,10 @@ const PAGE: usize = 500;
 const KEYS: usize = 200;
 /// So many differences are kept by name, per participant; more are only counted, and then nothing is repaired.
 const MOST: usize = 100_000;
+/// A request of the comparison is made so often; the first wait in between, and the longest that a vendor may ask for.
+const ATTEMPTS: u32 = 4;
+const RETRY: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// How often one looks whether something has happened.
 const PEEK: Duration = Duration::from_millis(200);
 /// The longest that the ordinary reader is waited for, besides its own interval.
@@ -154,6 +158,7 @@ impl Reconciler {
         let found = match self.compare().await {
             Ok(found) => found,
             Err(Stop::Store(error)) => return Err(error),
+            // What a system refuses is told in what was found.
             Err(Stop::Remote(_) | Stop::Cancelled | Stop::Guarded) => return Ok(LATER),
         };
         let success = matches!(found.outcome, ReconciliationOutcome::InStep | ReconciliationOutcome::Repaired).then_some(found.at);
@@ -296,12 +301,33 @@ impl Reconciler {
             cursor,
             deadline: system.request_timeout(),
         };
-        let page = tokio::select! {
-            biased;
-            () = shared.cancel.cancelled() => return Err(Stop::Cancelled),
-            page = self.lease.during(system.read_page(&request)) => page.map_err(Stop::Remote)?,
-        };
-        Ok((page.records, page.cursor, page.caught_up))
+        let mut attempt = 0;
+        loop {
+            let page = tokio::select! {
+                biased;
+                () = shared.cancel.cancelled() => return Err(Stop::Cancelled),
+                page = self.lease.during(system.read_page(&request)) => page,
+            };
+            match page {
+                Ok(page) => return Ok((page.records, page.cursor, page.caught_up)),
+                Err(error) => self.wait_after(error, attempt).await?,
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Waits after a request that failed, as told or ever longer. One that fails too often, or will fail again, ends the comparison of its system.
+    async fn wait_after(&mut self, error: RemoteError, attempt: u32) -> Result<(), Stop> {
+        let wait = error.retry_after.unwrap_or(RETRY * 2u32.saturating_pow(attempt));
+        let passes = matches!(error.class, ErrorClass::Transient | ErrorClass::Throttled);
+        if attempt + 1 >= ATTEMPTS || !passes || wait > LONGEST {
+            return Err(Stop::Remote(error));
+        }
+        let until = Instant::now() + wait;
+        while Instant::now() < until {
+            self.peek().await?;
+        }
+        Ok(())
     }
 
     /// What differs among records that a participant shows.
@@ -417,14 +443,18 @@ impl Reconciler {
                 let records = system.read_keys(&participant.unit.entity, &participant.native_paths, &ids).await;
                 (ids, records)
             };
-            let asked: Asked = tokio::select! {
-                biased;
-                () = shared.cancel.cancelled() => return Err(Stop::Cancelled),
-                asked = self.lease.during(read_apart(ids.to_vec(), read)) => asked,
+            let mut attempt = 0;
+            let asked: Asked = loop {
+                let mut asked = tokio::select! {
+                    biased;
+                    () = shared.cancel.cancelled() => return Err(Stop::Cancelled),
+                    asked = self.lease.during(read_apart(ids.to_vec(), read)) => asked,
+                };
+                let trouble = asked.trouble.take().or_else(|| asked.failed.values().next().cloned());
+                let Some(error) = trouble else { break asked };
+                self.wait_after(error, attempt).await?;
+                attempt += 1;
             };
-            if let Some(error) = asked.trouble.or_else(|| asked.failed.into_values().next()) {
-                return Err(Stop::Remote(error));
-            }
             let (there, absent): (Vec<_>, Vec<_>) = asked.read.into_iter().partition(|(_, record)| record.is_some());
             let there: Vec<_> = there.into_iter().filter_map(|(_, record)| record).collect();
             // What is shown as deleted is absorbed as that when it is read by its key, like any other difference.
@@ -489,10 +519,9 @@ impl Reconciler {
                 unread.extend((left > 0).then_some(*index));
                 repaired += (others.len() - left) as u64;
             }
-            let gone: Vec<ExternalId> = gone.into_iter().map(|(id, _)| id.clone()).collect();
+            let gone: BTreeSet<ExternalId> = gone.into_iter().map(|(id, _)| id.clone()).collect();
             if !gone.is_empty() && !self.tells_deletions(*index) {
-                repaired += gone.len() as u64;
-                self.absorb_gone(*index, gone).await?;
+                repaired += self.absorb_gone(*index, gone).await?;
             }
         }
         let mut by_target: BTreeMap<usize, Vec<RecordId>> = BTreeMap::new();
@@ -543,13 +572,27 @@ impl Reconciler {
         connection.is_none_or(|connection| connection.entity(entity).is_none_or(fairlead_systems::Entity::tells_deletions))
     }
 
-    /// Absorbs that these records are deleted, within what the guard allows.
-    async fn absorb_gone(&mut self, index: usize, ids: Vec<ExternalId>) -> Result<(), Stop> {
-        let fence = self.fence().await?;
-        match Source::new(Arc::clone(&self.shared), index).absorb_gone(ids, &fence).await? {
-            true => Ok(()),
-            false => Err(Stop::Guarded),
+    /// Absorbs that these records are deleted, within what the guard allows, and says how many were. A deletion goes on to every other system,
+    /// and time has passed since they were missed: they are looked at once more, right before.
+    async fn absorb_gone(&mut self, index: usize, ids: BTreeSet<ExternalId>) -> Result<u64, Stop> {
+        let shared = Arc::clone(&self.shared);
+        let began = shared.around.store.sequence().await?;
+        let found = match self.look_again(index, ids).await {
+            Ok(found) => found,
+            Err(Stop::Remote(error)) => {
+                tracing::warn!(integration = %shared.realm, reason = %error.reason, detail = %error.message, "what is gone could not be looked at once more, and nothing is deleted");
+                return Ok(0);
+            }
+            Err(stop) => return Err(stop),
+        };
+        let gone: Vec<ExternalId> = found.into_iter().filter(|(_, kind)| *kind == Kind::Gone).map(|(id, _)| id).collect();
+        for ids in gone.chunks(PAGE) {
+            let fence = self.fence().await?;
+            if !Source::new(Arc::clone(&shared), index).absorb_gone(ids, began, &fence).await? {
+                return Err(Stop::Guarded);
+            }
         }
+        Ok(gone.len() as u64)
     }
 }
 

@@ -452,10 +452,13 @@ impl Source {
         }
     }
 
-    /// Absorbs that these records are deleted, which was found by comparing keys. The fence may be of another lease than the reader's. `false`
-    /// when the guard holds the Integration for it.
-    pub(crate) async fn absorb_gone(mut self, ids: Vec<ExternalId>, fence: &Fence) -> Result<bool, StoreError> {
-        let began = self.shared.around.store.sequence().await?;
+    /// Absorbs that these records are deleted, which was found by comparing keys when the store stood at `began`; what was written since is left
+    /// out. The fence may be of another lease than the reader's. `false` when the guard holds the Integration for it.
+    pub(crate) async fn absorb_gone(mut self, ids: &[ExternalId], began: u64, fence: &Fence) -> Result<bool, StoreError> {
+        let known = self.shared.around.store.known_by_external(&self.shared.realm, self.name(), ids).await?;
+        let settled = |known: &Known| known.identity(self.name()).is_some_and(|identity| identity.state.settled > began);
+        let ids: Vec<ExternalId> =
+            ids.iter().zip(known).filter(|(_, known)| !known.as_ref().is_some_and(settled)).map(|(id, _)| id.clone()).collect();
         let gone = |id: &ExternalId| NativeRecord {
             id: id.clone(),
             version: None,

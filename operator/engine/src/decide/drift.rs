@@ -55,6 +55,9 @@ pub enum Shown {
 #[must_use]
 pub fn of_read(source: &Participant, shown: &Shown, known: Option<&Known>) -> Option<Kind> {
     let Some(known) = known else { return (*shown != Shown::Absent).then_some(Kind::Unread) };
+    if *shown != Shown::Absent && taken_as_deleted(source, known) {
+        return Some(Kind::Different);
+    }
     let held = standing(source, known)?;
     match shown {
         Shown::Absent => Some(Kind::Gone),
@@ -85,6 +88,12 @@ pub fn of_target(program: &Program, target: &Participant, known: &Known) -> Opti
 fn standing<'a>(participant: &Participant, known: &'a Known) -> Option<&'a Identity> {
     let rests = known.merged_into.is_none() && known.record.deleted_at.is_none() && !waits(participant, known);
     known.identity(&participant.unit.name).filter(|held| rests && !held.state.deleted)
+}
+
+/// Deleted because this system, its home, told so or did not show it: where it shows it again, it lives.
+fn taken_as_deleted(participant: &Participant, known: &Known) -> bool {
+    let home = known.record.home == participant.unit.name && known.record.deleted_at.is_some() && known.merged_into.is_none();
+    home && !waits(participant, known) && known.identity(&participant.unit.name).is_some_and(|held| held.state.deleted)
 }
 
 fn waits(participant: &Participant, known: &Known) -> bool {
@@ -122,6 +131,22 @@ mod tests {
         assert_eq!(of_read(crm, &Shown::Absent, known), Some(Kind::Gone));
         assert_eq!(of_read(crm, &same, None), Some(Kind::Unread));
         assert_eq!(of_read(crm, &Shown::Absent, None), None);
+    }
+
+    #[test]
+    fn what_its_home_shows_again_is_not_deleted() {
+        let mut world = settled();
+        let known = world.known.as_mut().unwrap();
+        known.record.deleted_at = Some(fairlead_model::Timestamp(1));
+        for identity in &mut known.identities {
+            identity.state.deleted = true;
+        }
+        let judge = |who: &str, shown: &Shown| of_read(world.program.participant(who).unwrap(), shown, world.known.as_ref());
+        let same = Shown::Values(vec![("name".parse().unwrap(), json!("Acme"))]);
+        assert_eq!(judge("crm", &same), Some(Kind::Different));
+        assert_eq!(judge("crm", &Shown::Absent), None);
+        // What others still do with their copy changes nothing.
+        assert_eq!(judge("erp", &same), None);
     }
 
     #[test]

@@ -86,6 +86,41 @@ async fn an_entity_that_can_only_be_listed_is_listed_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_comes_back_while_others_are_waited_for_is_not_deleted() {
+    let (world, engine) = in_step(Offers::default(), true, 50).await;
+    let crm = world.vendor("crm");
+    let before = crm.asked("GET /things/c0 ").len();
+    crm.slip("c0", json!({"phone": "new"}));
+    crm.vanish("c1");
+    // It is read when it is found, and again by the reader to put it right: that takes its time.
+    crm.fault("GET /things/c0 ", Fault::Slow(Duration::ZERO), 1);
+    crm.fault("GET /things/c0 ", Fault::Slow(Duration::from_secs(1)), 1);
+    let meanwhile = async {
+        until("the reader asking for c0", async || crm.asked("GET /things/c0 ").len() > before + 1).await;
+        crm.slip("c1", json!({"name": "Thing 1", "phone": "0"}));
+    };
+    let (last, ()) = tokio::join!(tomorrow(&world, &engine), meanwhile);
+    assert_eq!((last.drift, last.repaired), (Drift { different: 1, gone: 1, ..Drift::default() }, 1), "{last:?}");
+    assert_eq!(is_deleted(&world, "crm", "c1").await, (false, false));
+    assert_eq!(tomorrow(&world, &engine).await.outcome, ReconciliationOutcome::InStep);
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_was_taken_as_gone_and_is_shown_again_lives() {
+    let (world, engine) = in_step(Offers::default(), true, 50).await;
+    let crm = world.vendor("crm");
+    crm.vanish("c1");
+    assert_eq!(tomorrow(&world, &engine).await.drift.gone, 1);
+    assert_eq!(is_deleted(&world, "crm", "c1").await, (true, true));
+    crm.slip("c1", json!({"name": "Thing 1", "phone": "0"}));
+    let last = tomorrow(&world, &engine).await;
+    assert_eq!((last.drift, last.repaired), (Drift { different: 1, ..Drift::default() }, 1), "{last:?}");
+    assert_eq!(is_deleted(&world, "crm", "c1").await, (false, false));
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_the_policy_to_report_nothing_is_put_right() {
     let (world, engine) = in_step(Offers::default(), false, 50).await;
     let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
@@ -132,6 +167,19 @@ async fn a_system_that_is_away_is_named_and_another_process_goes_on_with_the_sch
     let found = || report(&engine).and_then(|report| report.reconciliation).filter(|now| now.at != last.at);
     until("the night that nobody saw", async || found().is_some()).await;
     assert_eq!(found().unwrap().outcome, ReconciliationOutcome::InStep);
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_fails_once_is_asked_for_again() {
+    let (world, engine) = in_step(Offers::default(), true, 50).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    crm.slip("c0", json!({"phone": "new"}));
+    // The pages from the beginning, and what is looked at by its key.
+    erp.fault("GET /things ", Fault::Status(503), 1);
+    crm.fault("GET /things/c0 ", Fault::Status(503), 1);
+    let last = tomorrow(&world, &engine).await;
+    assert_eq!((last.outcome, last.drift.different), (ReconciliationOutcome::Repaired, 1), "{last:?}");
     engine.stop().await;
 }
 

@@ -36,11 +36,16 @@ pub(crate) struct Outcome {
 
 /// Runs a seed. `told` prints every event.
 pub(crate) fn run(seed: u64, told: bool) -> Outcome {
+    play(seed, told, |clock, trace| Run::new(seed, clock, trace).all())
+}
+
+/// Plays a story in paused time.
+pub(crate) fn play<F: Future<Output = ()>>(seed: u64, told: bool, story: impl FnOnce(Arc<VirtualClock>, Arc<Trace>) -> F) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let trace = runtime.block_on(async {
         let clock = VirtualClock::begin();
         let trace = Arc::new(Trace::new(Arc::clone(&clock), told));
-        Run::new(seed, clock, Arc::clone(&trace)).all().await;
+        story(clock, Arc::clone(&trace)).await;
         trace
     });
     drop(runtime);
@@ -56,13 +61,13 @@ struct Place {
     running: Option<(Arc<Process>, Arc<Engine>)>,
 }
 
-struct Run {
+pub(crate) struct Run {
     seed: u64,
-    sim: Arc<Sim>,
-    world: Arc<World>,
-    trace: Arc<Trace>,
-    clock: Arc<VirtualClock>,
-    store: Arc<dyn Store>,
+    pub(crate) sim: Arc<Sim>,
+    pub(crate) world: Arc<World>,
+    pub(crate) trace: Arc<Trace>,
+    pub(crate) clock: Arc<VirtualClock>,
+    pub(crate) store: Arc<dyn Store>,
     dice: Dice,
     people: Arc<Dice>,
     places: Mutex<Vec<Place>>,
@@ -75,13 +80,26 @@ impl Run {
         let world = Arc::new(World::draw(&Dice::new(seed, "world"), clock.now().0));
         let dice = Dice::new(seed, "fates");
         let rates = (*dice.pick(&[0, 20, 50, 100, 200]), *dice.pick(&[0, 0, 5, 20]));
-        let sim = Sim::new(Arc::clone(&world), Arc::clone(&trace), Arc::clone(&clock), Dice::new(seed, "faults"), rates);
         let two = dice.permille(300);
         if two {
             trace.reach("two processes");
         }
-        let places = (0..1 + usize::from(two)).map(|number| Place { number, started: 0, running: None }).collect();
         trace.event(format!("seed {seed} rates {rates:?} {}", world.told()));
+        Self::of(seed, world, dice, rates, 1 + usize::from(two), clock, trace)
+    }
+
+    /// So many processes in this world; so many requests, and commands of the store, of a thousand meet a fault.
+    pub(crate) fn of(
+        seed: u64,
+        world: Arc<World>,
+        dice: Dice,
+        rates: (u64, u64),
+        processes: usize,
+        clock: Arc<VirtualClock>,
+        trace: Arc<Trace>,
+    ) -> Arc<Self> {
+        let sim = Sim::new(Arc::clone(&world), Arc::clone(&trace), Arc::clone(&clock), Dice::new(seed, "faults"), rates);
+        let places = (0..processes).map(|number| Place { number, started: 0, running: None }).collect();
         Arc::new(Self {
             seed,
             sim,
@@ -116,7 +134,7 @@ impl Run {
         self.world.units(self.resync.lock().unwrap().as_deref())
     }
 
-    fn start(self: &Arc<Self>, place: usize) {
+    pub(crate) fn start(self: &Arc<Self>, place: usize) {
         let name = {
             let mut places = self.places.lock().unwrap();
             places[place].started += 1;
@@ -254,7 +272,8 @@ impl Run {
 
     // === The end ===
 
-    async fn settle(self: &Arc<Self>) {
+    /// Waits for the wanted state and for quiet.
+    pub(crate) async fn settle(self: &Arc<Self>) {
         let healed = Instant::now();
         let mut writes = self.sim.writes.load(Ordering::SeqCst);
         let mut quiet_since = Instant::now();

@@ -68,21 +68,53 @@ impl World {
         // These worlds are too small for it: it must hold nothing.
         let guarded = dice.permille(60) && sides.iter().any(|side| side.style.tells_deletions() && side.read);
         let guard = Guard { max_delete_percent: guarded.then_some(20), ..Guard::default() };
-        let systems: Vec<_> = sides.iter().map(|side| Mutex::new(System::new(side.style.clone()))).collect();
-        let world = Self {
-            retry: Retry {
-                attempts: u32::try_from(dice.of(4..=12)).unwrap(),
-                initial: Duration::from_millis(500),
-                max: Duration::from_secs(dice.of(5..=20)),
-            },
-            sides,
-            owners,
-            systems,
-            guard,
-            schema: Arc::new(schema()),
-            before: Vec::new(),
+        let retry = Retry {
+            attempts: u32::try_from(dice.of(4..=12)).unwrap(),
+            initial: Duration::from_millis(500),
+            max: Duration::from_secs(dice.of(5..=20)),
         };
-        world.fill(dice, now)
+        Self::of(sides, owners, guard, retry).fill(dice, now)
+    }
+
+    /// One system that is read and owns everything, and three that are written.
+    pub(crate) fn three_targets() -> Self {
+        let style = |name| Style {
+            name,
+            reads: Reads::Listed,
+            writes: Writes::Batch(50),
+            keyed: true,
+            answers: false,
+            normalises: false,
+            page: 100,
+            lag: 15_000,
+            visible_after: 0,
+            stale_for: 0,
+            resolution: 1,
+            dated: false,
+        };
+        let side = |name| Side {
+            style: style(name),
+            read: name == NAMES[0],
+            write: name != NAMES[0],
+            only: None,
+            on_delete: OnDelete::Keep,
+            on_merge: OnMerge::Keep,
+            on_leave: OnLeave::Keep,
+            on_foreign_edit: OnForeignEdit::Restore,
+            every: Duration::from_secs(2),
+            rate: None,
+            concurrency: 4,
+        };
+        // Few attempts: an outage must not use them up.
+        let retry = Retry { attempts: 3, initial: Duration::from_millis(500), max: Duration::from_secs(20) };
+        let mut world = Self::of(NAMES.map(side).into(), FIELDS.map(|_| 0).into(), Guard::default(), retry);
+        world.note_before();
+        world
+    }
+
+    fn of(sides: Vec<Side>, owners: Vec<usize>, guard: Guard, retry: Retry) -> Self {
+        let systems = sides.iter().map(|side| Mutex::new(System::new(side.style.clone()))).collect();
+        Self { sides, owners, systems, guard, retry, schema: Arc::new(schema()), before: Vec::new() }
     }
 
     /// What the systems hold at first: some of it the same things, with values that differ.
@@ -112,8 +144,12 @@ impl World {
                 ids[place].insert(number, system.lock().unwrap().seed(values, stamp));
             }
         }
-        self.before = self.systems.iter().map(|system| system.lock().unwrap().records()).collect();
+        self.note_before();
         self
+    }
+
+    fn note_before(&mut self) {
+        self.before = self.systems.iter().map(|system| system.lock().unwrap().records()).collect();
     }
 
     /// What the systems said of themselves before anything happened.
