@@ -421,6 +421,12 @@ pub struct Fairlead {
 }
 
 impl Fairlead {
+    /// A process that serves on this admin address.
+    #[must_use]
+    pub fn at(process: Process, address: String) -> Self {
+        Self { process, http: reqwest::Client::new(), address }
+    }
+
     /// The admin address.
     #[must_use]
     pub fn address(&self) -> &str {
