@@ -42,7 +42,7 @@ use crate::rules;
         json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
         description = "Why; see docs/reasons."
     ),
-    printcolumn(name = "Quota", type_ = "string", json_path = ".status.quota", description = "What is left of the vendor's quota."),
+    printcolumn(name = "Quota", type_ = "string", json_path = ".status.quota", description = "What is left of the quota."),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since creation.")
 )]
 #[serde(rename_all = "camelCase")]
@@ -120,10 +120,18 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000))]
     pub requests_per_second: Option<i32>,
-    /// Requests under way at one time.
+    /// Requests under way at one time (8 when left out).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 256))]
     pub concurrency: Option<i32>,
+    /// Requests a day, from midnight to midnight in UTC, shared by everything that uses this connector; no limit of ours when left out. See docs/limits.md.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub daily_requests: Option<i32>,
+    /// The share of the quota and of the concurrent requests that is kept for callers of the API, in percent (0 when left out).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 90))]
+    pub interactive_reserve_percent: Option<i32>,
 }
 
 /// When to stop asking a system that fails.
@@ -230,7 +238,7 @@ pub struct ConnectorStatus {
     /// Whether requests go out: Closed, Open or HalfOpen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit: Option<CircuitState>,
-    /// What is left of the vendor's quota: Ample, Low or Exhausted.
+    /// What is left of the quota, the vendor's or limits.dailyRequests: Ample, Low or Exhausted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota: Option<Quota>,
     /// The last thing that went wrong.
@@ -259,14 +267,14 @@ pub struct SystemInfo {
     pub end_of_life: Option<String>,
 }
 
-/// What is left of a quota: Ample, Low or Exhausted.
+/// What is left of the quota: Ample, Low or Exhausted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Quota {
     /// Enough.
     Ample,
     /// Little; backfills wait.
     Low,
-    /// None; everything waits for the vendor's next window.
+    /// None, but for what is kept for callers of the API; the rest waits for the next window.
     Exhausted,
 }
 

@@ -276,8 +276,8 @@ reasons! {
         "By itself. If it lasts, lower the load, raise the vendor's limit, or set spec.limits.",
         "kubectl get fconn NAME -n NAMESPACE -o jsonpath='{.status.quota}'";
     QuotaExhausted Remote
-        "The vendor's quota for this window is used up.",
-        "By itself, with the vendor's next window.",
+        "The quota of the account is used up, the vendor's own or the Connector's limits.dailyRequests; at most what is kept for callers of the API is left.",
+        "By itself, with the vendor's next window, or at midnight (UTC). If it lasts, poll less often, or raise the limit.",
         "kubectl get fconn NAME -n NAMESPACE -o jsonpath='{.status.quota}'";
     CredentialsExpiring User
         "The credentials end soon; the message says when.",

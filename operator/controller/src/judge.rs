@@ -232,6 +232,7 @@ mod tests {
                     probe: Some(Ok(START)),
                     circuit: Circuit::Closed,
                     quota: Quota::Ample,
+                    spent: None,
                     throttled_until: None,
                     last_error: None,
                 };

@@ -1,14 +1,18 @@
 //! Live connectors: one client and one probe loop each.
 //!
 //! A healthy connector is probed at its own interval. An unhealthy one is looked at again after five seconds, backing off to that interval;
-//! each look reads the Secret again, so that repairing the cause is all that a person has to do.
+//! each look reads the Secret again, so that repairing the cause is all that a person has to do. Where a Connector limits its requests a day,
+//! their count is kept in the store.
 
+use crate::metrics::Load;
 use crate::system::System;
+use crate::usage;
 use fairlead_model::report::{ConnectorReport, Failure};
 use fairlead_model::unit::{ConnectorUnit, ObjectKey};
 use fairlead_model::{Clock, RemoteError, Timestamp};
-use fairlead_systems::{Client, Definition, Outside};
-use std::collections::{BTreeMap, HashMap};
+use fairlead_store::Store;
+use fairlead_systems::{Client, Definition, Outside, Priority};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -21,23 +25,36 @@ const FIRST_RECHECK: Duration = Duration::from_secs(5);
 pub(crate) struct Connection {
     unit: Arc<ConnectorUnit>,
     definition: Result<Arc<Definition>, RemoteError>,
-    system: Result<Arc<dyn System>, RemoteError>,
+    /// By priority, in the order of [`Priority::ALL`].
+    systems: Result<[Arc<dyn System>; 4], RemoteError>,
     probe: Mutex<Option<Result<Timestamp, Failure>>>,
+    /// One at a time notes what was sent, or it would be noted twice.
+    noting: tokio::sync::Mutex<()>,
     cancel: CancellationToken,
 }
 
 impl Connection {
-    fn start(unit: Arc<ConnectorUnit>, definition: Result<Arc<Definition>, RemoteError>, outside: &Outside) -> Arc<Self> {
+    fn start(
+        unit: Arc<ConnectorUnit>,
+        definition: Result<Arc<Definition>, RemoteError>,
+        outside: &Outside,
+        store: &Arc<dyn Store>,
+    ) -> Arc<Self> {
         let connect = |definition: Arc<Definition>| Client::connect(&unit, definition, outside);
-        let system = definition.clone().and_then(connect).map(|client| Arc::new(client) as Arc<dyn System>);
-        let connection = Arc::new(Self { unit, definition, system, probe: Mutex::new(None), cancel: CancellationToken::new() });
+        let at = |client: Client| Priority::ALL.map(|priority| Arc::new(client.at(priority)) as Arc<dyn System>);
+        let systems = definition.clone().and_then(connect).map(at);
+        let (probe, noting, cancel) = (Mutex::default(), tokio::sync::Mutex::default(), CancellationToken::new());
+        let connection = Arc::new(Self { unit, definition, systems, probe, noting, cancel });
         tokio::spawn(Arc::clone(&connection).probe_forever(Arc::clone(&outside.clock)));
+        if connection.counts() {
+            tokio::spawn(Arc::clone(&connection).note_forever(Arc::clone(store)));
+        }
         connection
     }
 
-    /// The system, or why it cannot be used.
-    pub(crate) fn system(&self) -> Result<&Arc<dyn System>, &RemoteError> {
-        self.system.as_ref()
+    /// The system for requests of this priority, or why it cannot be used.
+    pub(crate) fn system(&self, priority: Priority) -> Result<&Arc<dyn System>, &RemoteError> {
+        self.systems.as_ref().map(|systems| &systems[priority as usize])
     }
 
     /// What the definition says of an entity.
@@ -47,16 +64,41 @@ impl Connection {
 
     /// The failure that keeps every call from succeeding for now: unusable configuration, or refused credentials.
     pub(crate) fn blocked(&self) -> Option<RemoteError> {
-        match &self.system {
+        match self.system(Priority::Live) {
             Err(error) => Some(error.clone()),
             Ok(system) => system.auth_paused().map(|failure| failure.error),
+        }
+    }
+
+    /// Whether its requests are counted beyond the life of the process.
+    fn counts(&self) -> bool {
+        self.unit.limits.daily_requests.is_some()
+    }
+
+    /// Notes what was sent today, and takes in what is noted.
+    async fn note(&self, store: &dyn Store) {
+        let Ok(system) = self.system(Priority::Live) else { return };
+        let _one = self.noting.lock().await;
+        if let Err(error) = usage::keep(store, &ObjectKey::from(&self.unit.object), system.as_ref()).await {
+            tracing::debug!(connector = %self.unit.object, %error, "the day's requests are noted later");
+        }
+    }
+
+    async fn note_forever(self: Arc<Self>, store: Arc<dyn Store>) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => return,
+                () = tokio::time::sleep(usage::EVERY) => {}
+            }
+            self.note(store.as_ref()).await;
         }
     }
 
     async fn probe_forever(self: Arc<Self>, clock: Arc<dyn Clock>) {
         let mut wait = FIRST_RECHECK;
         loop {
-            let result = match &self.system {
+            let result = match self.system(Priority::Live) {
                 Err(error) => Err(error.clone()),
                 Ok(system) => {
                     let paused = system.auth_paused().is_some();
@@ -114,7 +156,7 @@ impl Connection {
 
     fn report(&self) -> ConnectorReport {
         let probe = self.probe.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match &self.system {
+        match self.system(Priority::Live) {
             Ok(system) => {
                 // Refused credentials show at once, not only at the next probe.
                 let probe = system.auth_paused().map(Err).or(probe);
@@ -123,6 +165,7 @@ impl Connection {
                     probe,
                     circuit: system.circuit(),
                     quota: system.quota(),
+                    spent: system.spent(),
                     throttled_until: system.throttled_until(),
                     last_error: system.last_error(),
                 }
@@ -133,8 +176,16 @@ impl Connection {
                 probe,
                 circuit: fairlead_model::report::Circuit::Closed,
                 quota: fairlead_model::report::Quota::Ample,
+                spent: None,
                 throttled_until: None,
             },
+        }
+    }
+
+    fn load(&self) -> Load {
+        match self.system(Priority::Live) {
+            Ok(system) => Load { uses: system.uses(), waiting: system.waiting().to_vec() },
+            Err(_) => Load::default(),
         }
     }
 }
@@ -142,22 +193,38 @@ impl Connection {
 /// All live connectors.
 pub(crate) struct Connectors {
     outside: Outside,
+    store: Arc<dyn Store>,
     live: Mutex<BTreeMap<ObjectKey, Arc<Connection>>>,
 }
 
 impl Connectors {
     /// None yet.
-    pub(crate) fn new(outside: Outside) -> Self {
-        Self { outside, live: Mutex::default() }
+    pub(crate) fn new(outside: Outside, store: Arc<dyn Store>) -> Self {
+        Self { outside, store, live: Mutex::default() }
     }
 
-    /// Starts what is new or changed, stops what is gone; untouched ones keep their tokens, limits and circuit.
-    pub(crate) fn apply(&self, units: &BTreeMap<ObjectKey, Arc<ConnectorUnit>>) {
+    /// Starts what is new or changed, stops what is gone; untouched ones keep their tokens, limits and circuit. When it returns, those that are new
+    /// know what was sent today before them, unless the store could not tell. Returns their names.
+    pub(crate) async fn apply(&self, units: &BTreeMap<ObjectKey, Arc<ConnectorUnit>>) -> BTreeSet<ObjectKey> {
+        let (gone, new) = self.swap(units);
+        for connections in [&gone, &new] {
+            let counted = connections.iter().filter(|connection| connection.counts());
+            let noted = futures::future::join_all(counted.map(|connection| connection.note(self.store.as_ref())));
+            // A store that does not answer holds up nobody; it is asked again.
+            let _ = tokio::time::timeout(usage::EVERY, noted).await;
+        }
+        new.iter().map(|connection| ObjectKey::from(&connection.unit.object)).collect()
+    }
+
+    /// Those that are gone, and those that are new.
+    fn swap(&self, units: &BTreeMap<ObjectKey, Arc<ConnectorUnit>>) -> (Vec<Arc<Connection>>, Vec<Arc<Connection>>) {
+        let (mut gone, mut new) = (Vec::new(), Vec::new());
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         live.retain(|key, connection| {
             let keep = units.get(key).is_some_and(|unit| unit.digest == connection.unit.digest);
             if !keep {
                 connection.cancel.cancel();
+                gone.push(Arc::clone(connection));
             }
             keep
         });
@@ -166,9 +233,12 @@ impl Connectors {
         for (key, unit) in units.iter() {
             if !live.contains_key(key) {
                 let definition = shared.entry(text(unit)).or_insert_with(|| Definition::of_unit(unit).map(Arc::new)).clone();
-                live.insert(key.clone(), Connection::start(Arc::clone(unit), definition, &self.outside));
+                let connection = Connection::start(Arc::clone(unit), definition, &self.outside, &self.store);
+                live.insert(key.clone(), Arc::clone(&connection));
+                new.push(connection);
             }
         }
+        (gone, new)
     }
 
     /// The live connector `key`, if it runs.
@@ -184,6 +254,12 @@ impl Connectors {
             .iter()
             .map(|(key, connection)| (key.clone(), connection.report()))
             .collect()
+    }
+
+    /// What each has to do.
+    pub(crate) fn loads(&self) -> BTreeMap<ObjectKey, Load> {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.iter().map(|(key, connection)| (key.clone(), connection.load())).collect()
     }
 }
 

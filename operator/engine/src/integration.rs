@@ -11,7 +11,7 @@ use crate::shared::{ParticipantFacts, Shared, Surroundings, lock};
 use crate::source::Source;
 use fairlead_contract::Contract;
 use fairlead_model::report::{IntegrationReport, Lag, ParticipantReport, ParticipantState, Phase, Preview};
-use fairlead_model::unit::InitialLoad;
+use fairlead_model::unit::{InitialLoad, ObjectKey};
 use fairlead_model::{ErrorClass, ExternalId, RecordId, RemoteError};
 use fairlead_store::{Absorb, Checkpoint, DeadLetterFilter, Enqueue, IndexState, Keys, Origin, Reindex, Snapshot, Stage, StoreError};
 use serde::Deserialize;
@@ -83,6 +83,16 @@ impl Running {
     pub(crate) fn masks(&self, participant: &str) -> Option<Masks> {
         let program = &self.shared.program;
         program.participant(participant).map(|participant| Masks::of(program, participant))
+    }
+
+    /// These connectors are others than before: whoever waited for what the ones before refused looks again.
+    pub(crate) fn look_again(&self, connectors: &BTreeSet<ObjectKey>) {
+        for (participant, facts) in self.shared.program.participants.iter().zip(&self.shared.participants) {
+            if connectors.contains(&ObjectKey::from(&participant.unit.connector)) {
+                facts.wake_reader.notify_one();
+                facts.wake_lane.notify_one();
+            }
+        }
     }
 
     /// What its tasks share.

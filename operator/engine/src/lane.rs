@@ -6,6 +6,7 @@
 
 use crate::crash;
 use crate::decide::outbound::{self, Planned, Step, Trouble};
+use crate::decide::priority;
 use crate::edits::{self, Edit, Edits};
 use crate::lease::Lease;
 use crate::look_up::{Found, LookUp};
@@ -16,7 +17,7 @@ use fairlead_model::state::ParticipantState;
 use fairlead_model::unit::InitialLoad;
 use fairlead_model::{Document, ErrorClass, ExternalId, RecordId, RemoteError, Timestamp};
 use fairlead_store::{Claim, Claimed, Fence, Intend, Origin, Outcome, Settle, Settlement, Stage, StoreError};
-use fairlead_systems::{WriteBatch, WriteOperation};
+use fairlead_systems::{Priority, WriteBatch, WriteOperation};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,7 +116,7 @@ impl Lane {
             return Ok(0);
         }
         let Ok(connection) = shared.connection(self.index) else { return Ok(0) };
-        let Ok(system) = connection.system() else { return Ok(0) };
+        let Ok(system) = connection.system(Priority::Live) else { return Ok(0) };
         if connection.blocked().is_some()
             || self.refused_until > shared.now()
             || system.circuit() == fairlead_model::report::Circuit::Open
@@ -254,7 +255,8 @@ impl Lane {
         let mark = self.way.mark();
         let shared = Arc::clone(&self.shared);
         let target = &shared.program.participants[self.index];
-        let Ok(system) = connection.system() else {
+        let urgency = priority::of_writes(claimed.iter().map(|claimed| &claimed.origin));
+        let Ok(system) = connection.system(urgency) else {
             return Err(StoreError::Other("the connector went away while keys were claimed".into()));
         };
         let entity = connection.entity(&target.unit.entity);

@@ -10,7 +10,7 @@
 //! | [`program`] | a compiled Integration |
 //! | `source`, `lane` | the two loops of each participant: read and absorb; claim, write and settle |
 //! | `integration` | one running Integration with its report |
-//! | `connector` | live connectors, probed |
+//! | `connector`, `usage` | live connectors, probed; how many requests each sent today |
 //! | [`invariants`] | what must hold at every moment; for reports, metrics and tests |
 //! | [`serve`] | records for callers of the API: read from the store, written to a participant at once |
 //! | [`trial`] | what would become of one record, for `preview` and `test` |
@@ -43,6 +43,7 @@ mod look_up;
 mod reconcile;
 mod shared;
 mod source;
+mod usage;
 
 use connector::Connectors;
 use counts::Look;
@@ -113,7 +114,7 @@ impl Engine {
     /// An engine that runs nothing yet.
     #[must_use]
     pub fn start(config: Config) -> Self {
-        let connectors = Arc::new(Connectors::new(config.outside.clone()));
+        let connectors = Arc::new(Connectors::new(config.outside.clone(), Arc::clone(&config.store)));
         let (tell, looks) = watch::channel(Look { at: Instant::now(), seen: None });
         tokio::spawn(counts::look_forever(Arc::clone(&config.store), Arc::clone(&config.outside.clock), tell));
         let around = Surroundings {
@@ -182,9 +183,10 @@ impl Engine {
     ///
     /// One that takes its time to settle holds up neither the others nor the reports.
     pub async fn apply(&self, units: &Units) {
-        self.around.connectors.apply(&units.connectors);
+        let new = self.around.connectors.apply(&units.connectors).await;
         shared::lock(&self.rejected).retain(|key, _| units.integrations.contains_key(key));
         let running = shared::lock(&self.running).clone();
+        running.values().for_each(|integration| integration.look_again(&new));
         let gone = running.iter().filter(|(key, _)| !units.integrations.contains_key(*key)).map(|(key, integration)| async move {
             integration.stop().await;
             shared::lock(&self.running).remove(key);
@@ -254,7 +256,7 @@ impl Engine {
     pub async fn stop(&self) {
         let running = std::mem::take(&mut *shared::lock(&self.running));
         futures::future::join_all(running.values().map(|integration| integration.stop())).await;
-        self.around.connectors.apply(&BTreeMap::new());
+        self.around.connectors.apply(&BTreeMap::new()).await;
         self.cancel.cancel();
     }
 }
@@ -285,7 +287,7 @@ impl Publisher {
             });
         }
         let connectors = self.around.connectors.reports();
-        self.around.metrics.connectors(&connectors);
+        self.around.metrics.connectors(&connectors, &self.around.connectors.loads());
         Reports {
             // Its age is what counts, and a wall clock may be stepped.
             at: self.around.clock.now().before(self.around.looks.borrow().at.elapsed()),

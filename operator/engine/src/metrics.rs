@@ -1,9 +1,10 @@
 //! Numbers of the data plane for Prometheus. Labels are bounded: integration and participant names, and result words from fixed lists.
 
 use fairlead_model::metric;
-use fairlead_model::report::{Circuit, ConnectorReport, Drift, Lag, ParticipantReport, Quota, Reconciliation};
+use fairlead_model::report::{Circuit, ConnectorReport, Drift, Lag, ParticipantReport, Quota, Reconciliation, Window};
 use fairlead_model::unit::ObjectKey;
 use fairlead_store::{Outcome, Snapshot};
+use fairlead_systems::{Priority, Use};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -46,6 +47,29 @@ struct OfConnector {
     connector: String,
 }
 
+/// One Connector, and a window of its quota.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfWindow {
+    connector: String,
+    window: &'static str,
+}
+
+/// One Connector, and a priority.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfPriority {
+    connector: String,
+    priority: &'static str,
+}
+
+/// What a connector has to do.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    /// How far its quota is used.
+    pub(crate) uses: Vec<Use>,
+    /// Requests that wait for their turn.
+    pub(crate) waiting: Vec<(Priority, usize)>,
+}
+
 fn number(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -66,6 +90,9 @@ pub struct Metrics {
     reachable: Family<OfConnector, Gauge>,
     circuit_open: Family<OfConnector, Gauge>,
     quota_low: Family<OfConnector, Gauge>,
+    requests_used: Family<OfWindow, Gauge>,
+    requests_limit: Family<OfWindow, Gauge>,
+    requests_waiting: Family<OfPriority, Gauge>,
     known: Mutex<BTreeSet<ObjectKey>>,
 }
 
@@ -86,6 +113,9 @@ impl Metrics {
         r.register(metric::CONNECTOR_REACHABLE.name, metric::CONNECTOR_REACHABLE.help, self.reachable.clone());
         r.register(metric::CONNECTOR_CIRCUIT_OPEN.name, metric::CONNECTOR_CIRCUIT_OPEN.help, self.circuit_open.clone());
         r.register(metric::CONNECTOR_QUOTA_LOW.name, metric::CONNECTOR_QUOTA_LOW.help, self.quota_low.clone());
+        r.register(metric::CONNECTOR_REQUESTS_USED.name, metric::CONNECTOR_REQUESTS_USED.help, self.requests_used.clone());
+        r.register(metric::CONNECTOR_REQUESTS_LIMIT.name, metric::CONNECTOR_REQUESTS_LIMIT.help, self.requests_limit.clone());
+        r.register(metric::CONNECTOR_REQUESTS_WAITING.name, metric::CONNECTOR_REQUESTS_WAITING.help, self.requests_waiting.clone());
     }
 
     /// A batch was absorbed.
@@ -138,14 +168,18 @@ impl Metrics {
     }
 
     /// What the connectors are like; those that are gone are forgotten.
-    pub(crate) fn connectors(&self, reports: &BTreeMap<ObjectKey, ConnectorReport>) {
+    pub(crate) fn connectors(&self, reports: &BTreeMap<ObjectKey, ConnectorReport>, loads: &BTreeMap<ObjectKey, Load>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         for gone in known.iter().filter(|key| !reports.contains_key(*key)) {
             for family in [&self.reachable, &self.circuit_open, &self.quota_low] {
                 family.remove(&OfConnector { connector: gone.0.clone() });
             }
+            self.load(gone, &Load::default());
         }
         *known = reports.keys().cloned().collect();
+        for (key, load) in loads {
+            self.load(key, load);
+        }
         for (key, report) in reports {
             let labels = OfConnector { connector: key.0.clone() };
             self.reachable.get_or_create(&labels).set(i64::from(matches!(report.probe, Some(Ok(_)))));
@@ -155,6 +189,37 @@ impl Metrics {
                 Quota::Low => 1,
                 Quota::Exhausted => 2,
             });
+        }
+    }
+
+    /// What a connector has to do; what it says nothing of is forgotten.
+    fn load(&self, connector: &ObjectKey, load: &Load) {
+        let set = |family: &Family<OfWindow, Gauge>, window: Window, count: Option<u64>| {
+            let labels = OfWindow { connector: connector.0.clone(), window: window.word() };
+            match count {
+                Some(count) => {
+                    family.get_or_create(&labels).set(number(count));
+                }
+                None => {
+                    family.remove(&labels);
+                }
+            }
+        };
+        for window in [Window::Day, Window::Vendor] {
+            let told = load.uses.iter().find(|told| told.window == window);
+            set(&self.requests_used, window, told.map(|told| told.used));
+            set(&self.requests_limit, window, told.and_then(|told| told.limit));
+        }
+        for priority in Priority::ALL {
+            let labels = OfPriority { connector: connector.0.clone(), priority: priority.word() };
+            match load.waiting.iter().find(|(of, _)| *of == priority) {
+                Some((_, count)) => {
+                    self.requests_waiting.get_or_create(&labels).set(i64::try_from(*count).unwrap_or(i64::MAX));
+                }
+                None => {
+                    self.requests_waiting.remove(&labels);
+                }
+            }
         }
     }
 

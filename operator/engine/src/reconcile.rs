@@ -23,7 +23,7 @@ use fairlead_model::schedule::{Schedule, ScheduleText};
 use fairlead_model::unit::ReconcileUnit;
 use fairlead_model::{ErrorClass, ExternalId, RecordId, RemoteError, Timestamp};
 use fairlead_store::{DeadLetterFilter, Enqueue, Fence, Keys, Known, Origin, StoreError};
-use fairlead_systems::{NativeRecord, ReadRequest};
+use fairlead_systems::{NativeRecord, Priority, ReadRequest};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -293,7 +293,7 @@ impl Reconciler {
         let shared = Arc::clone(&self.shared);
         let participant = &shared.program.participants[index];
         let connection = shared.connection(index).map_err(Stop::Remote)?;
-        let system = connection.system().map_err(|error| Stop::Remote(error.clone()))?;
+        let system = connection.system(Priority::Backfill).map_err(|error| Stop::Remote(error.clone()))?;
         let request = ReadRequest {
             entity: participant.unit.entity.clone(),
             slice: "main".into(),
@@ -419,7 +419,7 @@ impl Reconciler {
         }
         let mut ids: BTreeSet<ExternalId> = ids.difference(&waiting).cloned().collect();
         let connection = shared.connection(index).map_err(Stop::Remote)?;
-        let system = connection.system().map_err(|error| Stop::Remote(error.clone()))?;
+        let system = connection.system(Priority::Backfill).map_err(|error| Stop::Remote(error.clone()))?;
         let by_key = connection.entity(&participant.unit.entity).is_some_and(fairlead_systems::Entity::can_read_keys);
         let mut found = BTreeMap::new();
         if !by_key {

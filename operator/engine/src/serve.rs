@@ -21,7 +21,7 @@ use fairlead_model::state::ParticipantState;
 use fairlead_model::unit::{InitialLoad, ObjectKey};
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError};
 use fairlead_store::{Absorb, Claimed, IndexKey, IndexState, Known, Origin, Outcome, Record, StoreError};
-use fairlead_systems::WriteBatch;
+use fairlead_systems::{Priority, WriteBatch};
 use serde::Deserialize as _;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -418,7 +418,7 @@ impl Write {
         if let Some(error) = connection.blocked() {
             return Err(away(error));
         }
-        let system = connection.system().map_err(|error| away(error.clone()))?;
+        let system = connection.system(Priority::Interactive).map_err(|error| away(error.clone()))?;
         if system.circuit() == Circuit::Open {
             return Err(unavailable("the business system fails at the moment"));
         }
@@ -512,7 +512,8 @@ impl Write {
     async fn send(&self, connection: &Connection, claimed: &Claimed, planned: &Planned) -> Result<(ExternalId, Learnt), ServeError> {
         let shared = &self.shared;
         let source = &shared.program.participants[self.index];
-        let system = connection.system().map_err(|_| unavailable("the business system cannot be used at the moment"))?;
+        let system =
+            connection.system(Priority::Interactive).map_err(|_| unavailable("the business system cannot be used at the moment"))?;
         let mut lease = shared.lane_lease(self.index);
         if lease.ensure().await?.is_none() {
             return Err(unavailable("another process writes here"));
@@ -686,7 +687,7 @@ mod tests {
     use crate::decide::sample;
     use crate::program::Program;
     use fairlead_model::{ObjectRef, SystemClock, SystemRandom};
-    use fairlead_store::SqliteStore;
+    use fairlead_store::{SqliteStore, Store};
     use fairlead_systems::{EndpointPolicy, Outside, SecretData, SecretError, SecretSource};
 
     struct NoSecrets;
@@ -700,9 +701,10 @@ mod tests {
 
     /// Records without any Integration, and without systems.
     fn records() -> Records {
-        let connectors = Connectors::new(Outside::new(Arc::new(NoSecrets), EndpointPolicy::default()));
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open_in_memory().unwrap());
+        let connectors = Connectors::new(Outside::new(Arc::new(NoSecrets), EndpointPolicy::default()), Arc::clone(&store));
         let around = Surroundings {
-            store: Arc::new(SqliteStore::open_in_memory().unwrap()),
+            store,
             looks: tokio::sync::watch::channel(crate::counts::Look { at: tokio::time::Instant::now(), seen: None }).1,
             connectors: Arc::new(connectors),
             clock: Arc::new(SystemClock),

@@ -9,6 +9,7 @@ use crate::crash;
 use crate::decide::guard::{self, Window};
 use crate::decide::inbound::{self, Context, Decision, ReadRecord};
 use crate::decide::merge;
+use crate::decide::priority;
 use crate::edits::{self, Edit, Edits};
 use crate::lease::Lease;
 use crate::look_up::{Asked, read_apart};
@@ -41,6 +42,8 @@ const REFERRING: usize = 500;
 const CONFLICT_RETRIES: u32 = 8;
 /// The wait after a failed read, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// While its connector sends nothing at all, a reader looks this often whether that is over; nobody is asked for it.
+const BLOCKED: Duration = Duration::from_secs(5);
 /// The wait before keys are read again that could not be taken because a write was in flight; doubles up to the poll's own time.
 const STALE: Duration = Duration::from_millis(500);
 /// The wait before a record is asked for again that could not be read by its key, at first and at most.
@@ -153,9 +156,10 @@ impl Source {
                     if matches!(error.class, ErrorClass::Auth | ErrorClass::Permission | ErrorClass::Configuration) {
                         *lock(&facts.paused) = Some(error.clone());
                     }
+                    let blocked = self.shared.connection(self.index).is_ok_and(|connection| connection.blocked().is_some());
                     let pause = error.retry_after.unwrap_or(wait);
                     wait = (wait * 2).min(RETRY.1);
-                    pause.min(Duration::from_secs(300))
+                    pause.min(if blocked { BLOCKED } else { Duration::from_secs(300) })
                 }
             };
             tokio::select! {
@@ -236,7 +240,7 @@ impl Source {
                 return Ok(());
             }
             let connection = shared.connection(self.index).map_err(Stop::Remote)?;
-            let system = connection.system().map_err(|error| Stop::Remote(error.clone()))?;
+            let system = connection.system(priority::of_keys(ids.len(), KEYS_PER_READ)).map_err(|error| Stop::Remote(error.clone()))?;
             let began = store.sequence().await?;
             let mark = self.way.mark();
             let read = |ids: Vec<ExternalId>| async move {
@@ -398,6 +402,7 @@ impl Source {
         let checkpoint = store.checkpoint(&self.shared.realm, self.name(), slice).await?;
         let mut complete = checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.complete);
         let mut cursor = checkpoint.map(|checkpoint| checkpoint.cursor).filter(|cursor| !cursor.is_null());
+        let whole = !complete || cursor.is_none();
         if complete && slice == "main" {
             self.shared.participants[self.index].complete.store(true, Ordering::Release);
         }
@@ -413,7 +418,7 @@ impl Source {
         loop {
             self.renew(fence).await?;
             let connection = self.shared.connection(self.index).map_err(Stop::Remote)?;
-            let system = connection.system().map_err(|error| Stop::Remote(error.clone()))?;
+            let system = connection.system(priority::of_pages(whole)).map_err(|error| Stop::Remote(error.clone()))?;
             let began = store.sequence().await?;
             let participant = self.participant();
             let request = ReadRequest {

@@ -2,9 +2,9 @@
 //! systems here.
 
 use async_trait::async_trait;
-use fairlead_model::report::{Circuit, Failure, Quota};
+use fairlead_model::report::{Circuit, Failure, Quota, Spent};
 use fairlead_model::{ExternalId, FieldPath, RemoteError, Timestamp};
-use fairlead_systems::{Client, NativeRecord, Page, ReadRequest, WriteBatch, Written};
+use fairlead_systems::{Client, NativeRecord, Page, Priority, ReadRequest, Usage, Use, WriteBatch, Written};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 /// Asked before each request that writes.
 pub type MaySend = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// One connector, live.
+/// One connector, live, for requests of one priority.
 #[async_trait]
 pub trait System: Send + Sync {
     /// The cheapest authenticated call.
@@ -31,8 +31,18 @@ pub trait System: Send + Sync {
     fn circuit(&self) -> Circuit;
     /// What is left of the quota.
     fn quota(&self) -> Quota;
-    /// Throttled until then.
+    /// The quota that is used up for requests of this priority, if one is.
+    fn spent(&self) -> Option<Spent>;
+    /// Requests of this priority are throttled until then.
     fn throttled_until(&self) -> Option<Timestamp>;
+    /// How far each window of the quota is used.
+    fn uses(&self) -> Vec<Use>;
+    /// How many requests wait for their turn, by priority.
+    fn waiting(&self) -> [(Priority, usize); 4];
+    /// What was sent today and is noted nowhere.
+    fn unnoted(&self) -> Usage;
+    /// It is noted that `all` were sent, `ours` of what was not noted among it.
+    fn noted(&self, all: Usage, ours: Usage);
     /// The last error of any call.
     fn last_error(&self) -> Option<Failure>;
     /// Set while the credentials are refused.
@@ -75,8 +85,28 @@ impl System for Client {
         Self::quota(self)
     }
 
+    fn spent(&self) -> Option<Spent> {
+        Self::spent(self)
+    }
+
     fn throttled_until(&self) -> Option<Timestamp> {
         Self::throttled_until(self)
+    }
+
+    fn uses(&self) -> Vec<Use> {
+        Self::uses(self)
+    }
+
+    fn waiting(&self) -> [(Priority, usize); 4] {
+        Self::waiting(self)
+    }
+
+    fn unnoted(&self) -> Usage {
+        Self::unnoted(self)
+    }
+
+    fn noted(&self, all: Usage, ours: Usage) {
+        Self::noted(self, all, ours);
     }
 
     fn last_error(&self) -> Option<Failure> {

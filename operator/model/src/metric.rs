@@ -71,7 +71,10 @@ metrics! {
     RECONCILIATION_SUCCESS = Gauge "fairlead_reconciliation_last_success_timestamp_seconds" ["integration"] "When a reconciliation last left nothing to put right (Unix time)";
     CONNECTOR_REACHABLE = Gauge "fairlead_connector_reachable" ["connector"] "1 while the last authenticated probe succeeded";
     CONNECTOR_CIRCUIT_OPEN = Gauge "fairlead_connector_circuit_open" ["connector"] "1 while nothing is sent, because requests failed";
-    CONNECTOR_QUOTA_LOW = Gauge "fairlead_connector_quota_low" ["connector"] "1 while less than a fifth of the vendor's quota is left, 2 while none is";
+    CONNECTOR_QUOTA_LOW = Gauge "fairlead_connector_quota_low" ["connector"] "1 while so little of the quota is left that backfills wait, 2 while only what is kept for callers of the API is";
+    CONNECTOR_REQUESTS_USED = Gauge "fairlead_connector_requests_used" ["connector", "window"] "Requests of a window of the quota that are used, by window: day (UTC, counted here), vendor (as it tells)";
+    CONNECTOR_REQUESTS_LIMIT = Gauge "fairlead_connector_requests_limit" ["connector", "window"] "Requests that a window of the quota has, where it is limited";
+    CONNECTOR_REQUESTS_WAITING = Gauge "fairlead_connector_requests_waiting" ["connector", "priority"] "Requests that wait for their turn, by priority: interactive, live, flow, backfill";
     // The control plane, under controller-runtime's names where it has one.
     RECONCILE = Counter "controller_runtime_reconcile" ["controller", "result"] "Judgements of an object, by kind and result";
     RECONCILE_ERRORS = Counter "controller_runtime_reconcile_errors" ["controller"] "Judgements whose status could not be written";

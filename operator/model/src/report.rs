@@ -44,10 +44,41 @@ pub enum Quota {
     /// Plenty.
     #[default]
     Ample,
-    /// Less than a fifth.
+    /// Little: backfills wait.
     Low,
-    /// Nothing; the vendor refuses.
+    /// Nothing, but for what is kept for callers of the API.
     Exhausted,
+}
+
+/// A span of time for which an account has a quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Window {
+    /// The day (UTC), of which the Connector's `limits.dailyRequests` may be used; counted by Fairlead.
+    Day,
+    /// The vendor's own, as far as its answers tell.
+    Vendor,
+}
+
+impl Window {
+    /// The word for it in metrics.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Day => "day",
+            Self::Vendor => "vendor",
+        }
+    }
+}
+
+/// Which quota is used up, and until when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// Whose.
+    pub window: Window,
+    /// Nothing is sent before.
+    pub until: Timestamp,
+    /// The window ends then. Else that is not known, and it is only asked again then.
+    pub ends: bool,
 }
 
 /// What one connector is like.
@@ -61,7 +92,10 @@ pub struct ConnectorReport {
     pub circuit: Circuit,
     /// Quota.
     pub quota: Quota,
-    /// Throttled by the vendor until then.
+    /// The quota that is used up for what keeps records in step.
+    #[serde(default)]
+    pub spent: Option<Spent>,
+    /// Throttled until then: by the vendor, or because the quota is used up.
     pub throttled_until: Option<Timestamp>,
     /// The last error of any call.
     pub last_error: Option<Failure>,

@@ -98,6 +98,17 @@ pub struct Limits {
     pub requests_per_second: Option<u32>,
     /// Requests under way at once.
     pub concurrency: u32,
+    /// Requests a day (UTC), if limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daily_requests: Option<u64>,
+    /// The share of the quota and of the places that is kept for callers of the API, in percent; 90 at most.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub interactive_reserve_percent: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// When a connector's circuit opens, and for how long.

@@ -85,6 +85,12 @@ pub(crate) fn plan<'a>(
                 limits: Limits {
                     requests_per_second: spec.limits.as_ref().and_then(|limits| positive(limits.requests_per_second)),
                     concurrency: spec.limits.as_ref().and_then(|limits| positive(limits.concurrency)).unwrap_or(CONCURRENCY),
+                    daily_requests: spec.limits.as_ref().and_then(|limits| positive(limits.daily_requests)).map(u64::from),
+                    interactive_reserve_percent: spec
+                        .limits
+                        .as_ref()
+                        .and_then(|limits| positive(limits.interactive_reserve_percent))
+                        .unwrap_or_default(),
                 },
                 circuit_breaker: CircuitBreaker {
                     failures: Breaker::failures(spec.circuit_breaker.as_ref()),

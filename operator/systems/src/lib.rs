@@ -12,6 +12,7 @@
 //! | [`definition`] | the format, its checks, `extends` |
 //! | [`catalog`] | the built-in definitions |
 //! | [`client`] | one live connector |
+//! | `client::gate`, `turns`, `budget` | when a request may leave: waits, circuit, whose turn it is, quota |
 //! | [`client::transport`] | what carries its requests: sockets, or systems of a simulation |
 //! | [`egress`] | which addresses may be connected to |
 //! | [`Fetcher`] | documents from addresses that users name, by the same rules |
@@ -50,7 +51,8 @@ mod message;
 
 pub use catalog::Catalog;
 pub use client::{
-    CallCounters, Client, NativeRecord, Outside, Page, ReadRequest, Unusable, WriteBatch, WriteItem, WriteOperation, Written,
+    CallCounters, Client, NativeRecord, Outside, Page, Priority, ReadRequest, Unusable, Usage, Use, WriteBatch, WriteItem, WriteOperation,
+    Written,
 };
 pub use definition::{AuthMethod, Definition, DefinitionFinding, EndOfLife, Entity, Parameter, SecretKey};
 pub use egress::EndpointPolicy;

@@ -19,6 +19,8 @@ pub const CERTIFICATE_INVALID: &str = "CertificateInvalid";
 pub const AUTHENTICATION_FAILED: &str = "AuthenticationFailed";
 /// The vendor asks to slow down.
 pub const RATE_LIMITED: &str = "RateLimited";
+/// The account's quota is used up: the vendor's own, or what the Connector may ask for in a day.
+pub const QUOTA_EXHAUSTED: &str = "QuotaExhausted";
 /// The circuit breaker is open: nothing is sent.
 pub const CIRCUIT_OPEN: &str = "CircuitOpen";
 /// No turn came before the deadline: too many requests of our own are under way.
@@ -49,7 +51,7 @@ pub const VERSION_RETIRED: &str = "VersionRetired";
 pub const DEFINITION_INVALID: &str = "DefinitionInvalid";
 
 /// All of them, for documentation and tests.
-pub const ALL: [&str; 23] = [
+pub const ALL: [&str; 24] = [
     SECRET_NOT_FOUND,
     SECRET_NOT_READABLE,
     SECRET_KEY_MISSING,
@@ -59,6 +61,7 @@ pub const ALL: [&str; 23] = [
     CERTIFICATE_INVALID,
     AUTHENTICATION_FAILED,
     RATE_LIMITED,
+    QUOTA_EXHAUSTED,
     CIRCUIT_OPEN,
     BUSY,
     SCHEMA_DRIFT,

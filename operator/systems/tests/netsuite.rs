@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Bed, batch, change, class, create, paths};
-use fairlead_model::ErrorClass;
+use fairlead_model::{ErrorClass, Timestamp};
 use fairlead_simulators::System;
 use fairlead_systems::WriteOperation;
 use serde_json::{Value, json};
@@ -168,6 +168,49 @@ async fn the_concurrency_limit_is_kept_and_a_refusal_is_a_wait() {
     let results = bed.client.write(&batch("customer", vec![create(Some(("externalId", "c-x")), customer("X"))])).await;
     assert_eq!(class(&results[0]), Some((ErrorClass::Throttled, "RateLimited")));
     assert_eq!(results[0].as_ref().unwrap_err().retry_after.map(|wait| wait.as_secs()), Some(7));
+}
+
+#[tokio::test]
+async fn refused_at_a_fifth_of_the_calls_it_keeps_to_every_wait_and_is_back_at_its_rate_within_a_second() {
+    const RATE: usize = 20;
+    let mut bed = bed(3).await;
+    bed.reconnect(|unit| {
+        (unit.limits.requests_per_second, unit.limits.concurrency) = (u32::try_from(RATE).ok(), 1);
+    });
+    bed.client.probe().await.unwrap();
+    bed.faults(json!([{"match": {"operation": "write"}, "fault": "limit", "percent": 20, "times": 3, "retryAfter": 1}])).await;
+    let (mut refused, mut since) = (0, 0);
+    for n in 0.. {
+        let item = create(Some(("externalId", &format!("r-{n}"))), customer(&format!("R {n}")));
+        match bed.client.write(&batch("customer", vec![item])).await.remove(0) {
+            Ok(_) => since += 1,
+            Err(error) => {
+                assert_eq!((error.class, error.reason.as_str()), (ErrorClass::Throttled, "RateLimited"));
+                (refused, since) = (refused + 1, 0);
+                tokio::time::sleep(error.retry_after.unwrap()).await;
+            }
+        }
+        if refused == 3 && since > RATE {
+            break;
+        }
+    }
+    // The vendor's own log judges.
+    let log = bed.get("log").await;
+    let log: Vec<(i64, bool)> = log
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| (Timestamp::parse(entry["time"].as_str().unwrap()).unwrap().0, entry["code"] == "REFUSED_BY_FAULT"))
+        .collect();
+    let refusals: Vec<usize> = (0..log.len()).filter(|at| log[*at].1).collect();
+    assert_eq!(refusals.len(), 3);
+    for at in &refusals {
+        assert!(log[at + 1].0 >= log[*at].0 + 1000, "nothing comes before the stated time: {log:?}");
+    }
+    let back = log[refusals[2] + 1].0;
+    assert!(back < log[refusals[2]].0 + 2000, "{log:?}");
+    let within = log.iter().filter(|(time, _)| (back..back + 1000).contains(time)).count();
+    assert!(within * 10 >= RATE * 9, "{within} requests in the first second: {log:?}");
 }
 
 #[tokio::test]

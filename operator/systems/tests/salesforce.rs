@@ -284,6 +284,21 @@ async fn wrong_credentials_pause_the_client_until_the_secret_changes() {
 }
 
 #[tokio::test]
+async fn wrong_credentials_are_asked_about_once_however_many_want_them() {
+    let bed = bed(3).await;
+    let right = bed.simulator.credentials()["clientSecret"].clone();
+    bed.secrets.set("clientSecret", "wrong-secret-value");
+    let results = futures::future::join_all((0..40).map(|_| bed.client.probe())).await;
+    assert!(results.iter().all(|result| class(result) == Some((ErrorClass::Auth, "AuthenticationFailed"))), "{results:?}");
+    assert_eq!((bed.requests("token").await, bed.total().await), (1, 1), "those in line share the answer");
+    bed.secrets.set("clientSecret", &right);
+    bed.client.refresh_secret().await.unwrap();
+    let results = futures::future::join_all((0..40).map(|_| bed.client.probe())).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    assert_eq!(bed.requests("token").await, 2);
+}
+
+#[tokio::test]
 async fn a_missing_key_and_an_unusable_one_are_named() {
     let mut bed = bed(3).await;
     bed.secrets.put([("clientId", "x")], "127.0.0.1");

@@ -34,8 +34,14 @@ pub(crate) fn connector() -> impl Strategy<Value = ConnectorSpec> {
         within,
         open_for,
     });
-    let limits =
-        (of(1..10_000i32), of(1..256i32)).prop_map(|(requests_per_second, concurrency)| Limits { requests_per_second, concurrency });
+    let limits = (of(1..10_000i32), of(1..256i32), of(1..1_000_000_000i32), of(0..91i32)).prop_map(
+        |(requests_per_second, concurrency, daily_requests, interactive_reserve_percent)| Limits {
+            requests_per_second,
+            concurrency,
+            daily_requests,
+            interactive_reserve_percent,
+        },
+    );
     let tls = (of(Just(CaKind::ConfigMap)), word(&["ca"]), word(&["ca.crt"]))
         .prop_map(|(kind, name, key)| Tls { ca_ref: CaRef { kind, name, key } });
     let parameters = prop::collection::btree_map("[a-z]{1,8}", "\\PC{0,20}", 0..3).prop_map(BTreeMap::from);

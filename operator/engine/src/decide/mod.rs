@@ -10,6 +10,7 @@ pub mod inbound;
 pub mod merge;
 pub mod outbound;
 pub mod ownership;
+pub mod priority;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a world for tests")]

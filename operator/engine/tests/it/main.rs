@@ -6,6 +6,7 @@ mod vendor;
 mod world;
 
 mod corrections;
+mod limits;
 mod newcomers;
 mod reading;
 mod reconciling;

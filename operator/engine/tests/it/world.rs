@@ -43,13 +43,25 @@ impl Clock for Hand {
     }
 }
 
-struct Key;
+/// The Secret, for keys and for tokens; its client's secret is `secret-1`, `secret-2` and so on.
+#[derive(Default)]
+pub(crate) struct Key(AtomicI64);
+
+impl Key {
+    /// Somebody puts other credentials into it.
+    pub(crate) fn renew(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
 
 #[async_trait]
 impl SecretSource for Key {
     async fn get(&self, _: &ObjectRef) -> Result<SecretData, SecretError> {
-        let values = BTreeMap::from([("apiKey".to_owned(), SecretString::new("key"))]);
-        Ok(SecretData { values, allowed_hosts: SecretData::hosts("127.0.0.1"), version: "1".into() })
+        let version = (1 + self.0.load(Ordering::SeqCst)).to_string();
+        let secret = format!("secret-{version}");
+        let values = [("apiKey", "key"), ("clientId", "client"), ("clientSecret", secret.as_str())];
+        let values = values.into_iter().map(|(key, value)| (key.to_owned(), SecretString::new(value))).collect();
+        Ok(SecretData { values, allowed_hosts: SecretData::hosts("127.0.0.1"), version })
     }
 }
 
@@ -62,21 +74,28 @@ pub(crate) struct Offers {
     pub(crate) idempotent: bool,
     /// The longest request.
     pub(crate) timeout: &'static str,
+    /// Its calls carry tokens, from `/token`.
+    pub(crate) tokens: bool,
 }
 
 impl Default for Offers {
     fn default() -> Self {
-        Self { get: true, idempotent: true, timeout: "20s" }
+        Self { get: true, idempotent: true, timeout: "20s", tokens: false }
     }
 }
 
 impl Offers {
     fn definition(self) -> Definition {
+        let auth = if self.tokens {
+            "{method: ClientCredentials, token: {url: '{{endpoint}}/token'}}"
+        } else {
+            "{method: ApiKey, header: X-Api-Key, secretKey: apiKey}"
+        };
         let get = if self.get { "  get: {request: {path: '/things/{{id}}'}}\n" } else { "" };
         let text = format!(
             r#"
 system: things
-auth: [{{method: ApiKey, header: X-Api-Key, secretKey: apiKey}}]
+auth: [{auth}]
 timeout: {}
 probe: {{path: /me}}
 entities:
@@ -115,7 +134,7 @@ pub(crate) struct Side {
 }
 
 impl Side {
-    fn connector(&self) -> ConnectorUnit {
+    fn connector(&self, limits: &Limits) -> ConnectorUnit {
         ConnectorUnit {
             object: ObjectRef::new("test", self.name),
             generation: 1,
@@ -125,9 +144,9 @@ impl Side {
             version: String::new(),
             endpoint: self.vendor.endpoint().into(),
             parameters: BTreeMap::new(),
-            auth_method: "ApiKey".into(),
+            auth_method: if self.offers.tokens { "ClientCredentials" } else { "ApiKey" }.into(),
             secret: ObjectRef::new("test", "key"),
-            limits: Limits { requests_per_second: None, concurrency: 4 },
+            limits: limits.clone(),
             circuit_breaker: CircuitBreaker { failures: 100, within: Duration::from_secs(30), open_for: Duration::from_secs(1) },
             probe_every: Duration::from_secs(60),
             ca_pem: None,
@@ -168,6 +187,10 @@ pub(crate) struct World {
     pub(crate) guard: Guard,
     /// When it is reconciled.
     pub(crate) reconcile: Option<ReconcileUnit>,
+    /// The limits of each Connector.
+    pub(crate) limits: Limits,
+    /// The Secret of each Connector.
+    pub(crate) key: Arc<Key>,
 }
 
 impl World {
@@ -183,6 +206,8 @@ impl World {
             sides,
             guard: Guard::default(),
             reconcile: None,
+            limits: Limits { requests_per_second: None, concurrency: 4, daily_requests: None, interactive_reserve_percent: 0 },
+            key: Arc::default(),
         }
     }
 
@@ -218,14 +243,15 @@ impl World {
             paused: false,
             deletion_policy: DeletionPolicy::Retain,
         };
-        let connectors = self.sides.iter().map(|side| (ObjectKey(format!("test/{}", side.name)), Arc::new(side.connector()))).collect();
+        let connectors =
+            self.sides.iter().map(|side| (ObjectKey(format!("test/{}", side.name)), Arc::new(side.connector(&self.limits)))).collect();
         Units { connectors, integrations: BTreeMap::from([(ObjectKey(REALM.into()), Arc::new(unit))]), ..Units::default() }
     }
 
     /// What an engine needs.
     pub(crate) fn config(&self) -> Config {
         let endpoints = EndpointPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()] };
-        let mut config = Config::new(Arc::clone(&self.store), Arc::new(Key), endpoints);
+        let mut config = Config::new(Arc::clone(&self.store), Arc::clone(&self.key) as _, endpoints);
         config.outside.clock = self.clock.clone();
         config
     }

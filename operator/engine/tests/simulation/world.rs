@@ -290,7 +290,13 @@ impl Side {
             parameters: BTreeMap::new(),
             auth_method: "ClientCredentials".into(),
             secret: ObjectRef::new("sim", "key"),
-            limits: Limits { requests_per_second: self.rate, concurrency: self.concurrency },
+            limits: Limits {
+                requests_per_second: self.rate,
+                concurrency: self.concurrency,
+                // More than any run has, but counted, and the count is kept through every death.
+                daily_requests: Some(1_000_000),
+                interactive_reserve_percent: 20,
+            },
             circuit_breaker: CircuitBreaker { failures: 5, within: Duration::from_secs(30), open_for: Duration::from_secs(10) },
             probe_every: Duration::from_secs(60),
             ca_pem: None,

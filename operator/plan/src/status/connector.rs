@@ -12,7 +12,7 @@ use fairlead_api::reasons::Class;
 use fairlead_api::status::Meaning;
 use fairlead_api::{CircuitState, ConnectorStatus, Quota, Reason, SystemInfo};
 use fairlead_model::Timestamp;
-use fairlead_model::report::{Circuit, ConnectorReport, Failure, Quota as ReportedQuota};
+use fairlead_model::report::{Circuit, ConnectorReport, Failure, Quota as ReportedQuota, Window};
 
 /// The status of a Connector.
 #[must_use]
@@ -91,13 +91,16 @@ fn judge(
         vec![of_check(ConditionType::Accepted, &verdict.accepted, Reason::Accepted, "the connector is valid"), resolved, reachable];
     wanted.extend(ready.conditions());
     let until = report.and_then(|report| report.throttled_until).filter(|until| *until > now);
-    if report.is_some_and(|report| report.quota == ReportedQuota::Exhausted) {
-        wanted.push(Wanted::new(
-            ConditionType::Throttled,
-            true,
-            Reason::QuotaExhausted,
-            "the vendor's quota for this window is used up; requests wait for the next one",
-        ));
+    if let Some(report) = report.filter(|report| report.quota == ReportedQuota::Exhausted) {
+        let message = match report.spent.map(|spent| spent.window) {
+            Some(Window::Day) => {
+                "the requests of spec.limits.dailyRequests are used up, but for what is kept for callers of the API; the rest waits for midnight (UTC)"
+            }
+            Some(Window::Vendor) | None => {
+                "the vendor's quota for this window is used up, but for what is kept for callers of the API; the rest waits for the next one"
+            }
+        };
+        wanted.push(Wanted::new(ConditionType::Throttled, true, Reason::QuotaExhausted, message));
     } else if until.is_some() {
         wanted.push(Wanted::new(
             ConditionType::Throttled,

@@ -10,7 +10,7 @@ use fairlead_model::ErrorClass as Class;
 use fairlead_model::hash::Digest;
 use fairlead_model::report::{
     Circuit, ConnectorReport, Drift, GuardStop, IntegrationReport, Lag, ParticipantReport, ParticipantState as Reported, Phase, Preview,
-    Quota, Reconciliation, ReconciliationOutcome as Outcome, RecordFailure,
+    Quota, Reconciliation, ReconciliationOutcome as Outcome, RecordFailure, Spent, Window,
 };
 use fairlead_model::route::{RejectedRoute, RouteReport, ServedRoute};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -60,6 +60,7 @@ fn connector_report() -> ConnectorReport {
         probe: Some(Ok(at(100))),
         circuit: Circuit::Closed,
         quota: Quota::Ample,
+        spent: None,
         throttled_until: None,
         last_error: None,
     }
@@ -177,6 +178,18 @@ fn a_connector_says_whose_turn_it_is() {
     ];
     for (status, wanted) in cases {
         assert_eq!(story(&status.conditions), wanted);
+    }
+}
+
+#[test]
+fn a_used_up_quota_says_whose_it_is() {
+    for (window, words) in [(Window::Day, "spec.limits.dailyRequests are used up"), (Window::Vendor, "the vendor's quota")] {
+        let status = connector(|report| {
+            report.quota = Quota::Exhausted;
+            report.spent = Some(Spent { window, until: at(110), ends: true });
+        });
+        let throttled = find(&status.conditions, ConditionType::Throttled).unwrap();
+        assert!(throttled.message.contains(words), "{}", throttled.message);
     }
 }
 
@@ -691,6 +704,11 @@ fn any_connector_report() -> impl Strategy<Value = ConnectorReport> {
             probe,
             circuit,
             quota,
+            spent: until.map(|until| Spent {
+                window: if until.is_multiple_of(2) { Window::Day } else { Window::Vendor },
+                until: at(until),
+                ends: true,
+            }),
             throttled_until: until.map(at),
             last_error,
         },

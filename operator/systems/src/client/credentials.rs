@@ -2,7 +2,8 @@
 //!
 //! Flow: a call asks for its authorisation; one caller at a time reads the Secret and fetches a token, the others wait for its result. After
 //! a refusal the client is paused: nothing more is sent until the Secret has changed or a re-check is due (5 s, backing off to 60 s), so that
-//! a wrong password is one condition and no storm. Credentials go to no host that the Secret does not name.
+//! a wrong password is one condition and no storm. Whoever was let in before shares a refusal that came meanwhile: of all who stood in line one
+//! has asked. Credentials go to no host that the Secret does not name.
 
 use super::classify::{self, Tried};
 use super::gate::Showed;
@@ -74,9 +75,19 @@ pub(crate) struct Credentials {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     state: tokio::sync::Mutex<State>,
-    pause: Mutex<Option<Pause>>,
+    refusals: Mutex<Refusals>,
     known: Known,
 }
+
+/// Refusals so far, and the pause after the last, while it lasts.
+#[derive(Default)]
+struct Refusals {
+    count: u64,
+    pause: Option<Pause>,
+}
+
+/// That a call was let in, and after how many refusals.
+pub(crate) struct Admitted(u64);
 
 /// Secret values in use, so that they can be taken out of what a vendor repeats. Former ones stay: they may still be good, and answers to
 /// requests that were signed with them are still to come.
@@ -137,6 +148,12 @@ struct Pause {
     wait: Duration,
 }
 
+impl Pause {
+    fn refusal(&self, now: Timestamp) -> RemoteError {
+        self.failure.error.clone().retry_after(Some(self.next.since(now)))
+    }
+}
+
 impl Credentials {
     pub(crate) fn new(
         definition: &Definition,
@@ -178,55 +195,67 @@ impl Credentials {
             clock: Arc::clone(clock),
             random: Arc::clone(random),
             state: tokio::sync::Mutex::default(),
-            pause: Mutex::default(),
+            refusals: Mutex::default(),
             known: Known::default(),
         })
     }
 
-    fn pause_lock(&self) -> MutexGuard<'_, Option<Pause>> {
-        self.pause.lock().unwrap_or_else(PoisonError::into_inner)
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Refuses while paused, but lets one call through when a re-check is due; that call reads the Secret anew.
-    pub(crate) async fn admit(&self) -> Result<(), RemoteError> {
+    pub(crate) async fn admit(&self) -> Result<Admitted, RemoteError> {
         let now = self.clock.now();
-        {
-            let mut pause = self.pause_lock();
-            let Some(pause) = pause.as_mut() else { return Ok(()) };
+        let admitted = {
+            let mut refusals = self.refusals();
+            let admitted = Admitted(refusals.count);
+            let Some(pause) = refusals.pause.as_mut() else { return Ok(admitted) };
             if now < pause.next {
-                return Err(pause.failure.error.clone().retry_after(Some(pause.next.since(now))));
+                return Err(pause.refusal(now));
             }
             if now.since(pause.failure.at) >= RECHECK_FAST {
                 pause.wait = pause.wait.saturating_mul(2).min(RECHECK.1);
             }
             pause.next = now.plus(pause.wait);
-        }
+            admitted
+        };
         let mut state = self.state.lock().await;
         state.read = None;
         state.token = None;
-        Ok(())
+        Ok(admitted)
+    }
+
+    /// Refuses a call that was let in before a refusal which still stands.
+    fn stands(&self, admitted: &Admitted) -> Result<(), RemoteError> {
+        let refusals = self.refusals();
+        match &refusals.pause {
+            Some(pause) if refusals.count != admitted.0 => Err(pause.refusal(self.clock.now())),
+            _ => Ok(()),
+        }
     }
 
     /// The credentials work.
     pub(crate) fn accepted(&self) {
-        *self.pause_lock() = None;
+        self.refusals().pause = None;
     }
 
     /// The credentials do not work: pauses the client.
     pub(crate) fn refused(&self, error: &RemoteError) {
         let now = self.clock.now();
-        let mut pause = self.pause_lock();
+        let mut refusals = self.refusals();
+        refusals.count += 1;
         let failure = Failure { at: now, error: error.clone().detail(None) };
         let same = |pause: &Pause| pause.failure.error.reason == error.reason && pause.failure.error.message == error.message;
-        match pause.as_mut() {
+        match refusals.pause.as_mut() {
             Some(pause) if same(pause) => {}
             Some(pause) => pause.failure = failure,
-            None => *pause = Some(Pause { failure, next: now.plus(RECHECK.0), wait: RECHECK.0 }),
+            None => refusals.pause = Some(Pause { failure, next: now.plus(RECHECK.0), wait: RECHECK.0 }),
         }
     }
 
     pub(crate) fn paused(&self) -> Option<Failure> {
-        self.pause_lock().as_ref().map(|pause| pause.failure.clone())
+        self.refusals().pause.as_ref().map(|pause| pause.failure.clone())
     }
 
     /// The secret values in use.
@@ -238,7 +267,7 @@ impl Credentials {
     pub(crate) async fn refresh(&self) -> Result<(), RemoteError> {
         let mut state = self.state.lock().await;
         if self.reread(&mut state).await.map_err(|error| self.unreadable(&error))? {
-            *self.pause_lock() = None;
+            self.refusals().pause = None;
         }
         Ok(())
     }
@@ -318,16 +347,36 @@ impl Credentials {
         Err(RemoteError::new(ErrorClass::Configuration, reason::SECRET_HOST_NOT_ALLOWED, text))
     }
 
-    /// What the next call is authorised with. `may_ask` is asked right before a token is asked for.
+    /// What a call that was let in is authorised with. `may_ask` is asked right before a token is asked for. A refusal pauses the client before
+    /// the next caller has its turn.
     pub(crate) async fn authorize(
         &self,
         definition: &Definition,
         transport: &dyn Transport,
         may_ask: &(dyn Fn() -> Result<(), RemoteError> + Sync),
+        admitted: &Admitted,
         deadline: Instant,
     ) -> Result<Authorization, AuthFailure> {
         let mut state = self.state.lock().await;
-        let secret = self.secret(&mut state).await.map_err(AuthFailure::own)?;
+        self.stands(admitted).map_err(AuthFailure::own)?;
+        let authorized = self.authorized(&mut state, definition, transport, may_ask, deadline).await;
+        if let Err(failure) = &authorized
+            && matches!(failure.error.class, ErrorClass::Auth | ErrorClass::Configuration)
+        {
+            self.refused(&failure.error);
+        }
+        authorized
+    }
+
+    async fn authorized(
+        &self,
+        state: &mut State,
+        definition: &Definition,
+        transport: &dyn Transport,
+        may_ask: &(dyn Fn() -> Result<(), RemoteError> + Sync),
+        deadline: Instant,
+    ) -> Result<Authorization, AuthFailure> {
+        let secret = self.secret(state).await.map_err(AuthFailure::own)?;
         let header = |name: &str, value: String| {
             let name = HeaderName::try_from(name).map_err(|_| AuthFailure::own(invalid("the header of the API key has no usable name")))?;
             Ok(Kind::Header(name, SecretString::new(value)))

@@ -1,18 +1,20 @@
 //! When a request may be sent: the account's limits, the waits that the vendor asked for, the circuit breaker, the quota.
 //!
-//! Order of the gates: vendor's wait, circuit, a place among the concurrent requests, a slot of the rate; then the first two once more, for
-//! the vendor may have said "wait" while this request stood in line. No request leaves before a time that the vendor named.
+//! Order of the gates: vendor's wait, circuit, quota, then in line ([`super::turns`]) for a place among the concurrent requests and a slot of the
+//! rate; then the first two once more, for the vendor may have said "wait" while this request stood in line. What it costs of the quota
+//! ([`super::budget`]) is taken when it leaves. No request leaves before a time that the vendor named.
 //! A circuit opens after so many failures in a row within a time; any answer that shows the vendor alive closes it.
 
+use super::budget::{self, Budget, Usage, Use, Word};
+use super::turns::{Priority, Turn, Turns};
 use crate::definition::format::ThrottleFormat;
 use crate::reason;
-use fairlead_model::report::{Circuit, Quota};
+use fairlead_model::report::{Circuit, Quota, Spent};
 use fairlead_model::unit::{CircuitBreaker, Limits};
 use fairlead_model::{Clock, ErrorClass, Random, RemoteError, Timestamp};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 /// The longest wait that a vendor's header can cause.
@@ -36,12 +38,28 @@ pub(crate) struct Gate {
     random: Arc<dyn Random>,
     breaker: CircuitBreaker,
     throttle: ThrottleFormat,
-    interval: Option<Duration>,
-    places: Arc<Semaphore>,
+    turns: Turns,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
+/// On whose account a request goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Errand {
+    /// The probe's: it costs the quota too, and is sent whatever is left, for it tells when there is some again.
+    Probe,
+    /// Somebody's.
+    Of(Priority),
+}
+
+impl Errand {
+    fn priority(self) -> Priority {
+        match self {
+            Self::Probe => Priority::Interactive,
+            Self::Of(priority) => priority,
+        }
+    }
+}
+
 struct State {
     circuit: Circuit,
     /// Failures in a row, by time.
@@ -53,15 +71,14 @@ struct State {
     /// The last wait that we chose ourselves.
     wait: Duration,
     waited: Duration,
-    quota: Quota,
-    next_slot: Option<Instant>,
+    budget: Budget,
 }
 
 /// The right to send one request.
 pub(crate) struct Pass<'a> {
     gate: &'a Gate,
     probe: bool,
-    _place: OwnedSemaphorePermit,
+    _turn: Turn<'a>,
 }
 
 impl Drop for Pass<'_> {
@@ -80,15 +97,23 @@ impl Gate {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Self {
-        let interval = limits.requests_per_second.filter(|rate| *rate > 0).map(|rate| Duration::from_secs(1) / rate);
+        let state = State {
+            circuit: Circuit::default(),
+            failures: VecDeque::new(),
+            open_until: Timestamp::default(),
+            probing: false,
+            wait_until: None,
+            wait: Duration::ZERO,
+            waited: Duration::ZERO,
+            budget: Budget::new(limits),
+        };
         Self {
             clock,
             random,
             breaker: breaker.clone(),
             throttle: throttle.clone(),
-            interval,
-            places: Arc::new(Semaphore::new(usize::try_from(limits.concurrency.max(1)).unwrap_or(1))),
-            state: Mutex::new(State::default()),
+            turns: Turns::new(limits.concurrency, limits.requests_per_second, limits.interactive_reserve_percent),
+            state: Mutex::new(state),
         }
     }
 
@@ -97,33 +122,33 @@ impl Gate {
     }
 
     /// Waits for a turn until `deadline`, or says why there is none.
-    pub(crate) async fn enter(&self, deadline: Instant) -> Result<Pass<'_>, RemoteError> {
+    pub(crate) async fn enter(&self, errand: Errand, deadline: Instant) -> Result<Pass<'_>, RemoteError> {
         self.open(false)?;
-        let busy = || {
+        if let Errand::Of(priority) = errand
+            && let Some(spent) = self.spent(priority)
+        {
+            return Err(budget::refusal(spent, self.clock.now()));
+        }
+        let turn = self.turns.take(errand.priority(), deadline).await.ok_or_else(|| {
             RemoteError::new(
                 ErrorClass::Transient,
                 reason::BUSY,
                 "no turn came before the deadline: the connector's limits are used up by other requests",
             )
-        };
-        let place = match tokio::time::timeout_at(deadline, Arc::clone(&self.places).acquire_owned()).await {
-            Ok(Ok(place)) => place,
-            Ok(Err(_)) | Err(_) => return Err(busy()),
-        };
-        if let Some(interval) = self.interval {
-            let slot = {
-                let mut state = self.lock();
-                let slot = state.next_slot.map_or_else(Instant::now, |next| next.max(Instant::now()));
-                if slot > deadline {
-                    return Err(busy());
-                }
-                state.next_slot = Some(slot + interval);
-                slot
-            };
-            tokio::time::sleep_until(slot).await;
-        }
+        })?;
         let probe = self.open(true)?;
-        Ok(Pass { gate: self, probe, _place: place })
+        Ok(Pass { gate: self, probe, _turn: turn })
+    }
+
+    /// A request leaves now: takes it out of the quota, or says that there is none left for it.
+    pub(crate) fn leave(&self, errand: Errand) -> Result<(), RemoteError> {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        match errand {
+            Errand::Probe => state.budget.count(now),
+            Errand::Of(priority) => state.budget.take(priority, now).map_err(|spent| budget::refusal(spent, now))?,
+        }
+        Ok(())
     }
 
     /// Whether a request may go now; with `claim`, takes the half-open probe and says so.
@@ -187,9 +212,6 @@ impl Gate {
             Showed::Throttling { wait, exhausted } => {
                 state.failures.clear();
                 state.circuit = Circuit::Closed;
-                if *exhausted {
-                    state.quota = Quota::Exhausted;
-                }
                 // Several requests that were under way together are refused together: that is one refusal, not several.
                 let waiting = state.wait_until.filter(|until| *until > now);
                 let wait = wait.map(|wait| wait.min(MAX_WAIT)).unwrap_or_else(|| match waiting {
@@ -206,25 +228,21 @@ impl Gate {
                 let until = now.plus(wait).max(waiting.unwrap_or_default());
                 state.waited = state.waited.saturating_add(until.since(waiting.unwrap_or(now)));
                 state.wait_until = Some(until);
+                state.budget.refused(*exhausted, until, now);
                 Some(until.since(now))
             }
         }
     }
 
-    /// Takes in how much quota is left.
-    pub(crate) fn quota_left(&self, used: u64, most: u64) {
-        let left = most.saturating_sub(used);
-        let quota = match left {
-            0 => Quota::Exhausted,
-            left if left.saturating_mul(5) < most => Quota::Low,
-            _ => Quota::Ample,
-        };
-        self.lock().quota = quota;
+    /// The vendor told how much quota is left.
+    pub(crate) fn quota_told(&self, word: Word) {
+        let now = self.clock.now();
+        self.lock().budget.told(word, now);
     }
 
-    /// A request was answered although the quota was thought to be used up, and the vendor says nothing of what is left.
+    /// A request was served, and the vendor says nothing of what is left.
     pub(crate) fn quota_unknown(&self) {
-        self.lock().quota = Quota::Ample;
+        self.lock().budget.unknown();
     }
 
     pub(crate) fn circuit(&self) -> Circuit {
@@ -236,7 +254,32 @@ impl Gate {
     }
 
     pub(crate) fn quota(&self) -> Quota {
-        self.lock().quota
+        self.lock().budget.quota(self.clock.now())
+    }
+
+    /// The quota that is used up for `priority`, if one is.
+    pub(crate) fn spent(&self, priority: Priority) -> Option<Spent> {
+        self.lock().budget.spent(priority, self.clock.now())
+    }
+
+    /// How far each window of the quota is used.
+    pub(crate) fn uses(&self) -> Vec<Use> {
+        self.lock().budget.uses(self.clock.now())
+    }
+
+    /// How many requests are in line, by priority.
+    pub(crate) fn waiting(&self) -> [(Priority, usize); 4] {
+        self.turns.waiting()
+    }
+
+    /// What was sent today and is noted nowhere.
+    pub(crate) fn unnoted(&self) -> Usage {
+        self.lock().budget.unnoted(self.clock.now())
+    }
+
+    /// It is noted that `all` were sent, `ours` among them.
+    pub(crate) fn noted(&self, all: Usage, ours: Usage) {
+        self.lock().budget.noted(all, ours);
     }
 
     pub(crate) fn wait_until(&self) -> Option<Timestamp> {
@@ -260,6 +303,8 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicI64, Ordering};
 
+    const LIVE: Errand = Errand::Of(Priority::Live);
+
     struct Hand(AtomicI64);
 
     impl Clock for Hand {
@@ -271,7 +316,7 @@ mod tests {
     fn gate(rate: Option<u32>, concurrency: u32) -> (Gate, Arc<Hand>) {
         let clock = Arc::new(Hand(AtomicI64::new(1_000_000)));
         let breaker = CircuitBreaker { failures: 3, within: Duration::from_secs(30), open_for: Duration::from_secs(60) };
-        let limits = Limits { requests_per_second: rate, concurrency };
+        let limits = Limits { requests_per_second: rate, concurrency, daily_requests: None, interactive_reserve_percent: 0 };
         (Gate::new(&limits, &breaker, &ThrottleFormat::default(), clock.clone(), Arc::new(fairlead_model::SystemRandom)), clock)
     }
 
@@ -284,7 +329,7 @@ mod tests {
     }
 
     async fn refused(gate: &Gate) -> (String, Duration) {
-        let error = gate.enter(soon()).await.err().expect("the gate should be shut");
+        let error = gate.enter(LIVE, soon()).await.err().expect("the gate should be shut");
         (error.reason, error.retry_after.unwrap_or_default())
     }
 
@@ -305,17 +350,17 @@ mod tests {
         assert_eq!(gate.circuit(), Circuit::Open);
         assert_eq!(refused(&gate).await, (reason::CIRCUIT_OPEN.into(), Duration::from_secs(60)));
         pass(&clock, 60);
-        let probe = gate.enter(soon()).await.map_err(|e| e.to_string()).unwrap();
+        let probe = gate.enter(LIVE, soon()).await.map_err(|e| e.to_string()).unwrap();
         assert_eq!(refused(&gate).await.0, reason::CIRCUIT_OPEN, "only one request decides");
         gate.learn(&Showed::Outage);
         drop(probe);
         assert_eq!(refused(&gate).await, (reason::CIRCUIT_OPEN.into(), Duration::from_secs(60)), "a failed probe opens it again");
         pass(&clock, 60);
-        let probe = gate.enter(soon()).await.map_err(|e| e.to_string()).unwrap();
+        let probe = gate.enter(LIVE, soon()).await.map_err(|e| e.to_string()).unwrap();
         gate.learn(&Showed::Alive);
         drop(probe);
         assert_eq!(gate.circuit(), Circuit::Closed);
-        assert!(gate.enter(soon()).await.is_ok());
+        assert!(gate.enter(LIVE, soon()).await.is_ok());
     }
 
     #[tokio::test]
@@ -325,8 +370,8 @@ mod tests {
             gate.learn(&Showed::Outage);
         }
         pass(&clock, 60);
-        drop(gate.enter(soon()).await.map_err(|e| e.to_string()).unwrap());
-        assert!(gate.enter(soon()).await.is_ok());
+        drop(gate.enter(LIVE, soon()).await.map_err(|e| e.to_string()).unwrap());
+        assert!(gate.enter(LIVE, soon()).await.is_ok());
     }
 
     #[tokio::test]
@@ -338,15 +383,15 @@ mod tests {
         pass(&clock, 6);
         assert_eq!(refused(&gate).await.1, Duration::from_secs(1));
         pass(&clock, 1);
-        assert!(gate.enter(soon()).await.is_ok());
+        assert!(gate.enter(LIVE, soon()).await.is_ok());
         assert_eq!(gate.waited(), 7);
     }
 
     #[tokio::test]
     async fn a_request_in_line_waits_too_when_the_vendor_says_wait() {
         let (gate, _clock) = gate(None, 1);
-        let first = gate.enter(soon()).await.map_err(|e| e.to_string()).unwrap();
-        let second = gate.enter(soon());
+        let first = gate.enter(LIVE, soon()).await.map_err(|e| e.to_string()).unwrap();
+        let second = gate.enter(LIVE, soon());
         let finish = async {
             tokio::task::yield_now().await;
             gate.learn(&Showed::Throttling { wait: Some(Duration::from_secs(5)), exhausted: true });
@@ -360,7 +405,7 @@ mod tests {
     #[tokio::test]
     async fn who_has_a_pass_and_has_not_sent_yet_is_told_of_the_wait() {
         let (gate, clock) = gate(None, 2);
-        let _pass = gate.enter(soon()).await.map_err(|e| e.to_string()).unwrap();
+        let _pass = gate.enter(LIVE, soon()).await.map_err(|e| e.to_string()).unwrap();
         assert!(gate.waited_out().is_ok());
         gate.learn(&Showed::Throttling { wait: Some(Duration::from_secs(5)), exhausted: false });
         assert_eq!(gate.waited_out().err().and_then(|error| error.retry_after), Some(Duration::from_secs(5)));
@@ -390,20 +435,33 @@ mod tests {
         let (gate, _) = gate(Some(4), 100);
         let start = Instant::now();
         for _ in 0..9 {
-            drop(gate.enter(start + Duration::from_secs(60)).await.map_err(|e| e.to_string()).unwrap());
+            drop(gate.enter(LIVE, start + Duration::from_secs(60)).await.map_err(|e| e.to_string()).unwrap());
         }
         assert_eq!(start.elapsed().as_millis() / 10, 200, "eight intervals of a quarter second");
-        assert_eq!(gate.enter(Instant::now() + Duration::from_millis(10)).await.err().map(|e| e.reason).as_deref(), Some(reason::BUSY));
+        assert_eq!(
+            gate.enter(LIVE, Instant::now() + Duration::from_millis(10)).await.err().map(|e| e.reason).as_deref(),
+            Some(reason::BUSY)
+        );
     }
 
-    #[test]
-    fn quota_is_low_below_a_fifth() {
-        let (gate, _) = gate(None, 1);
-        for (used, quota) in
-            [(0, Quota::Ample), (4000, Quota::Ample), (4001, Quota::Low), (5000, Quota::Exhausted), (5001, Quota::Exhausted)]
-        {
-            gate.quota_left(used, 5000);
-            assert_eq!(gate.quota(), quota, "{used}");
-        }
+    #[tokio::test]
+    async fn what_is_used_up_is_refused_before_the_line_and_when_it_leaves() {
+        let clock = Arc::new(Hand(AtomicI64::new(1_000_000)));
+        let limits = Limits { requests_per_second: None, concurrency: 2, daily_requests: Some(1), interactive_reserve_percent: 0 };
+        let breaker = CircuitBreaker { failures: 3, within: Duration::from_secs(30), open_for: Duration::from_secs(60) };
+        let gate = Gate::new(&limits, &breaker, &ThrottleFormat::default(), clock.clone(), Arc::new(fairlead_model::SystemRandom));
+        let passes = (gate.enter(LIVE, soon()).await, gate.enter(LIVE, soon()).await);
+        assert!(passes.0.is_ok() && passes.1.is_ok(), "nothing has left yet");
+        assert_eq!(gate.leave(LIVE), Ok(()));
+        let refused = gate.leave(LIVE).unwrap_err();
+        assert_eq!((refused.class, refused.reason.as_str()), (ErrorClass::Throttled, reason::QUOTA_EXHAUSTED));
+        assert!(refused.message.ends_with("nothing is sent before 1970-01-02T00:00:00.000Z"), "{}", refused.message);
+        assert_eq!(refused.retry_after, Some(Duration::from_secs(300)), "it may ask again sooner: the limit may be another by then");
+        drop(passes);
+        assert_eq!(self::refused(&gate).await.0, reason::QUOTA_EXHAUSTED);
+        assert!(gate.enter(Errand::Probe, soon()).await.is_ok() && gate.leave(Errand::Probe).is_ok(), "the probe is always sent");
+        assert_eq!(gate.uses()[0].used, 2, "and counted");
+        pass(&clock, 24 * 3600);
+        assert!(gate.enter(LIVE, soon()).await.is_ok() && gate.leave(LIVE).is_ok(), "another day");
     }
 }

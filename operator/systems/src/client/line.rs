@@ -1,10 +1,12 @@
 //! The line to one system: every call of a client goes through here, in this order: pause, gate, authorisation, consent, exchange, judgement,
 //! and once more after a refused token. What came of it is learnt by the gate, the credentials and the counters.
 
+use super::budget::{self, Word};
 use super::classify::{self, Judged, Told, Tried};
 use super::credentials::{Credentials, endpoint, invalid};
-use super::gate::{Gate, Showed};
+use super::gate::{Errand, Gate, Showed};
 use super::transport::{Answer, Outgoing, SendError, Sockets, Transport};
+use super::turns::Priority;
 use super::types::CallCounters;
 use super::types::Outside;
 use crate::definition::Definition;
@@ -41,6 +43,8 @@ pub(crate) struct Call {
     pub(crate) deadline: Instant,
     /// Asked right before the request goes out: whether it still may.
     pub(crate) allowed: Option<Allowed>,
+    /// It is the probe: sent whatever is left of the quota.
+    pub(crate) probe: bool,
 }
 
 /// Whether a request may still be sent; a caller's lease.
@@ -61,7 +65,22 @@ pub(crate) enum Path {
     Root(String),
 }
 
+/// The line to an account, for calls of one priority. A handle: all lines to an account share it.
+#[derive(Clone)]
 pub(crate) struct Line {
+    account: Arc<Account>,
+    pub(crate) priority: Priority,
+}
+
+impl std::ops::Deref for Line {
+    type Target = Account;
+
+    fn deref(&self) -> &Account {
+        &self.account
+    }
+}
+
+pub(crate) struct Account {
     pub(crate) definition: Arc<Definition>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
@@ -77,7 +96,88 @@ pub(crate) struct Line {
 }
 
 impl Line {
+    /// A line for live calls, until somebody wants another.
     pub(crate) fn new(unit: &ConnectorUnit, definition: Arc<Definition>, outside: &Outside, lookup: &Lookup) -> Result<Self, RemoteError> {
+        let account = Arc::new(Account::new(unit, definition, outside, lookup)?);
+        Ok(Self { account, priority: Priority::Live })
+    }
+
+    /// The same line for calls of another priority.
+    pub(crate) fn at(&self, priority: Priority) -> Self {
+        Self { account: Arc::clone(&self.account), priority }
+    }
+
+    /// Sends a call and returns its answer, whatever the body (but a web page is none).
+    pub(crate) async fn send(&self, call: &Call) -> Result<Answer, RemoteError> {
+        let result = Box::pin(self.exchange(call, false)).await;
+        self.told(result).map(|(answer, _)| answer)
+    }
+
+    /// Sends a call whose answer must be JSON.
+    pub(crate) async fn json(&self, call: &Call) -> Result<(Answer, Value), RemoteError> {
+        let result = Box::pin(self.exchange(call, true)).await;
+        self.told(result)
+    }
+
+    async fn exchange(&self, call: &Call, data: bool) -> Result<(Answer, Value), RemoteError> {
+        let errand = if call.probe { Errand::Probe } else { Errand::Of(self.priority) };
+        let admitted = self.held_back(self.in_time(call, self.credentials.admit()).await.and_then(|admitted| admitted))?;
+        let pass = self.held_back(self.gate.enter(errand, call.deadline).await)?;
+        let mut again = true;
+        let result = loop {
+            // Another caller may be fetching the token, by a longer deadline than ours.
+            let may_ask = || self.gate.waited_out();
+            let authorize = self.credentials.authorize(&self.definition, self.transport.as_ref(), &may_ask, &admitted, call.deadline);
+            let authorized = self.in_time(call, authorize).await;
+            let authorization = match authorized {
+                Err(error) => break Err(error),
+                Ok(Ok(authorization)) => authorization,
+                Ok(Err(failure)) => {
+                    let wait = self.gate.learn(&failure.showed);
+                    break Err(if wait.is_some() { failure.error.retry_after(wait) } else { *failure.error });
+                }
+            };
+            let mut outgoing = self.outgoing(call, authorization.instance.as_ref())?;
+            if let Err(error) = self.credentials.sign(&authorization, &mut outgoing) {
+                self.credentials.refused(&error);
+                break Err(error);
+            }
+            // While this one was authorised, another may have been told to wait.
+            if let Err(error) = self.held_back(self.gate.waited_out()) {
+                break Err(error);
+            }
+            if !call.allowed.as_ref().is_none_or(|allowed| allowed()) {
+                let text = format!("{} was not sent: the lease under which it was asked for does not outlive it", call.what);
+                break self.held_back(Err(RemoteError::new(ErrorClass::Transient, reason::BUSY, text)));
+            }
+            if let Err(error) = self.held_back(self.gate.leave(errand)) {
+                break Err(error);
+            }
+            match self.once(call, outgoing, data).await {
+                Err(error) if error.class == ErrorClass::Auth => {
+                    // The vendor did nothing with a request it did not let in: sending it again is safe.
+                    if again && self.credentials.renew(authorization.generation).await {
+                        again = false;
+                        continue;
+                    }
+                    self.credentials.refused(&error);
+                    break Err(error);
+                }
+                result => {
+                    if result.is_ok() {
+                        self.credentials.accepted();
+                    }
+                    break result;
+                }
+            }
+        };
+        drop(pass);
+        result
+    }
+}
+
+impl Account {
+    fn new(unit: &ConnectorUnit, definition: Arc<Definition>, outside: &Outside, lookup: &Lookup) -> Result<Self, RemoteError> {
         let Outside { secrets, endpoints: policy, clock, random, transport } = outside.clone();
         let mut parameters = BTreeMap::new();
         for parameter in definition.parameters() {
@@ -180,19 +280,8 @@ impl Line {
             values: write,
             deadline: self.soon(),
             allowed: None,
+            probe: false,
         })
-    }
-
-    /// Sends a call and returns its answer, whatever the body (but a web page is none).
-    pub(crate) async fn send(&self, call: &Call) -> Result<Answer, RemoteError> {
-        let result = Box::pin(self.exchange(call, false)).await;
-        self.told(result).map(|(answer, _)| answer)
-    }
-
-    /// Sends a call whose answer must be JSON.
-    pub(crate) async fn json(&self, call: &Call) -> Result<(Answer, Value), RemoteError> {
-        let result = Box::pin(self.exchange(call, true)).await;
-        self.told(result)
     }
 
     pub(crate) fn counters(&self) -> CallCounters {
@@ -247,62 +336,6 @@ impl Line {
         result
     }
 
-    async fn exchange(&self, call: &Call, data: bool) -> Result<(Answer, Value), RemoteError> {
-        self.held_back(self.in_time(call, self.credentials.admit()).await.and_then(|admitted| admitted))?;
-        let pass = self.held_back(self.gate.enter(call.deadline).await)?;
-        let mut again = true;
-        let result = loop {
-            // Another caller may be fetching the token, by a longer deadline than ours.
-            let may_ask = || self.gate.waited_out();
-            let authorize = self.credentials.authorize(&self.definition, self.transport.as_ref(), &may_ask, call.deadline);
-            let authorized = self.in_time(call, authorize).await;
-            let authorization = match authorized {
-                Err(error) => break Err(error),
-                Ok(Ok(authorization)) => authorization,
-                Ok(Err(failure)) => {
-                    let wait = self.gate.learn(&failure.showed);
-                    let error = if wait.is_some() { failure.error.retry_after(wait) } else { *failure.error };
-                    if matches!(error.class, ErrorClass::Auth | ErrorClass::Configuration) {
-                        self.credentials.refused(&error);
-                    }
-                    break Err(error);
-                }
-            };
-            let mut outgoing = self.outgoing(call, authorization.instance.as_ref())?;
-            if let Err(error) = self.credentials.sign(&authorization, &mut outgoing) {
-                self.credentials.refused(&error);
-                break Err(error);
-            }
-            // While this one was authorised, another may have been told to wait.
-            if let Err(error) = self.held_back(self.gate.waited_out()) {
-                break Err(error);
-            }
-            if !call.allowed.as_ref().is_none_or(|allowed| allowed()) {
-                let text = format!("{} was not sent: the lease under which it was asked for does not outlive it", call.what);
-                break self.held_back(Err(RemoteError::new(ErrorClass::Transient, reason::BUSY, text)));
-            }
-            match self.once(call, outgoing, data).await {
-                Err(error) if error.class == ErrorClass::Auth => {
-                    // The vendor did nothing with a request it did not let in: sending it again is safe.
-                    if again && self.credentials.renew(authorization.generation).await {
-                        again = false;
-                        continue;
-                    }
-                    self.credentials.refused(&error);
-                    break Err(error);
-                }
-                result => {
-                    if result.is_ok() {
-                        self.credentials.accepted();
-                    }
-                    break result;
-                }
-            }
-        };
-        drop(pass);
-        result
-    }
-
     /// Waits for credentials no longer than the call may take.
     async fn in_time<T>(&self, call: &Call, future: impl Future<Output = T>) -> Result<T, RemoteError> {
         let late = |_| {
@@ -326,9 +359,13 @@ impl Line {
                 return Err(error.into_remote(&call.what, call.write));
             }
         };
-        self.learn_quota(&answer);
+        let told = self.learn_quota(&answer);
         match classify::judge(&self.definition.format, self.tried(call), &answer, self.clock.now()) {
-            Some(Judged { error, showed }) => {
+            Some(Judged { error, mut showed }) => {
+                if let Showed::Throttling { wait: wait @ None, .. } = &mut showed {
+                    // The end of a window that is used up is how long to wait, though it is said in another place.
+                    *wait = told.filter(|word| word.left == 0).and_then(|word| Some(word.ends?.since(self.clock.now())));
+                }
                 let wait = self.gate.learn(&showed);
                 Err(if wait.is_some() { error.retry_after(wait) } else { error })
             }
@@ -349,23 +386,15 @@ impl Line {
         }
     }
 
-    fn learn_quota(&self, answer: &Answer) {
-        let Some(format) = &self.definition.format.quota else {
-            if answer.status < 400 {
-                self.gate.quota_unknown();
-            }
-            return;
-        };
-        // `api-usage=18/5000; per-app-api-usage=17/250(appName=x)`
-        let usage = answer.header(&format.header).and_then(|header| {
-            let own = header.split(';').map(str::trim).find_map(|part| part.strip_prefix(format.usage.as_str())?.strip_prefix('='))?;
-            let (used, most) = own.split_once('/')?;
-            let most: String = most.chars().take_while(char::is_ascii_digit).collect();
-            Some((used.trim().parse::<u64>().ok()?, most.parse::<u64>().ok()?))
-        });
-        if let Some((used, most)) = usage {
-            self.gate.quota_left(used, most);
+    fn learn_quota(&self, answer: &Answer) -> Option<Word> {
+        let format = self.definition.format.quota.as_ref();
+        let word = format.and_then(|format| budget::read(format, answer, self.clock.now()));
+        match word {
+            Some(word) => self.gate.quota_told(word),
+            None if format.is_none() && answer.status < 400 => self.gate.quota_unknown(),
+            None => {}
         }
+        word
     }
 
     /// The request that a call makes; nothing is sent.

@@ -1,8 +1,10 @@
 //! One live connector: reading, searching and writing in one account of one system.
 //!
-//! A [`Client`] is built without I/O and shared by everything that uses the Connector, so that its limits, its pause and its circuit are the
-//! account's. It keeps no record; what it remembers (token, Secret, what the vendor said of limits) may be lost at any time.
+//! A [`Client`] is built without I/O and shared by everything that uses the Connector, so that its limits, its quota, its pause and its circuit are
+//! the account's. It is a handle for calls of one priority; [`Client::at`] gives another. It keeps no record; what it remembers (token, Secret, what
+//! the vendor said of limits) may be lost at any time.
 
+mod budget;
 mod classify;
 pub(crate) mod credentials;
 mod gate;
@@ -12,16 +14,19 @@ mod query;
 mod rest;
 mod sign;
 pub mod transport;
+mod turns;
 mod types;
 mod write;
 
+pub use budget::{Usage, Use};
 pub use transport::Transport;
+pub use turns::Priority;
 pub use types::{CallCounters, NativeRecord, Outside, Page, ReadRequest, Unusable, WriteBatch, WriteItem, WriteOperation, Written};
 
 use crate::definition::{Definition, Entity, MAIN};
 use crate::egress::system_lookup;
 use credentials::invalid;
-use fairlead_model::report::{Circuit, Failure, Quota};
+use fairlead_model::report::{Circuit, Failure, Quota, Spent};
 use fairlead_model::unit::ConnectorUnit;
 use fairlead_model::{ExternalId, FieldPath, RemoteError, Timestamp};
 use keyset::{Limits, Memory, Reader};
@@ -40,9 +45,14 @@ const MAX_FOUND: usize = 3;
 /// The most rows that are remembered as told of.
 const MAX_TOLD: usize = 10_000;
 
-/// One live connector.
+/// One live connector, for calls of one priority.
 pub struct Client {
     line: Line,
+    shared: Arc<Shared>,
+}
+
+/// What all handles share besides the line.
+struct Shared {
     memory: Memory,
     limits: Limits,
     /// Rows that are no records, by their hashes: those that were told of.
@@ -51,11 +61,18 @@ pub struct Client {
 }
 
 impl Client {
-    /// Builds a client that speaks by `definition`, which is its unit's ([`Definition::of_unit`]) and may be shared by many; no I/O. An endpoint, parameter, method or certificate that cannot be used is the error.
+    /// Builds a client for live calls that speaks by `definition`, which is its unit's ([`Definition::of_unit`]) and may be shared by many; no I/O. An endpoint, parameter, method or certificate that cannot be used is the error.
     pub fn connect(unit: &ConnectorUnit, definition: Arc<Definition>, outside: &Outside) -> Result<Self, RemoteError> {
         let line = Line::new(unit, definition, outside, &system_lookup())?;
         let concurrency = usize::try_from(unit.limits.concurrency.max(1)).unwrap_or(1);
-        Ok(Self { line, memory: Memory::default(), limits: Limits::default(), told: Mutex::default(), concurrency })
+        let shared = Shared { memory: Memory::default(), limits: Limits::default(), told: Mutex::default(), concurrency };
+        Ok(Self { line, shared: Arc::new(shared) })
+    }
+
+    /// The same connector for calls of another priority: limits, quota, credentials and circuit are one.
+    #[must_use]
+    pub fn at(&self, priority: Priority) -> Self {
+        Self { line: self.line.at(priority), shared: Arc::clone(&self.shared) }
     }
 
     /// The definition that this client speaks by.
@@ -77,11 +94,12 @@ impl Client {
             .ok_or_else(|| invalid(format!("{} has no entity {name:?} in its definition", self.line.definition.system())))
     }
 
-    /// The cheapest call that needs valid credentials.
+    /// The cheapest call that needs valid credentials. It is sent whatever is left of the quota, and waits behind nobody.
     pub async fn probe(&self) -> Result<(), RemoteError> {
         let request = &self.line.definition.format.probe;
         let mut call = self.line.call("the probe".into(), request, &[], false)?;
         call.body.clone_from(&request.body);
+        call.probe = true;
         // A wrong version shows in the path alone, and "not found" says nothing without it.
         if let Ok(asked) = self.line.outgoing(&call, None) {
             call.what = format!("the probe of {}", asked.url.path());
@@ -98,7 +116,7 @@ impl Client {
 
     /// Says of each row that cannot become a record once that it came.
     fn tell(&self, request: &ReadRequest, unusable: &[Unusable]) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.shared.told.lock().unwrap_or_else(PoisonError::into_inner);
         for row in unusable {
             let mut hasher = DefaultHasher::new();
             (&request.entity, &request.slice, &row.raw).hash(&mut hasher);
@@ -116,8 +134,8 @@ impl Client {
         let entity = self.entity(&request.entity)?;
         let deadline = Instant::now() + request.deadline;
         if let Some(language) = Language::of(entity, &request.slice) {
-            let (line, limits) = (&self.line, &self.limits);
-            let reader = Reader { line, language: &language, request, deadline, limits, memory: Some(&self.memory) };
+            let (line, limits) = (&self.line, &self.shared.limits);
+            let reader = Reader { line, language: &language, request, deadline, limits, memory: Some(&self.shared.memory) };
             return match &language {
                 Language::Children { child, .. } => Box::pin(self.read_children(entity, &child.name, reader)).await,
                 _ => Box::pin(reader.read()).await,
@@ -214,7 +232,7 @@ impl Client {
 
     async fn write_inner(&self, batch: &WriteBatch, allowed: Option<&Allowed>) -> Vec<Result<Written, RemoteError>> {
         match self.entity(&batch.entity) {
-            Ok(entity) => Box::pin(write::write(&self.line, entity, &batch.items, self.concurrency, allowed)).await,
+            Ok(entity) => Box::pin(write::write(&self.line, entity, &batch.items, self.shared.concurrency, allowed)).await,
             Err(error) => batch.items.iter().map(|_| Err(error.clone())).collect(),
         }
     }
@@ -225,16 +243,46 @@ impl Client {
         self.line.gate.circuit()
     }
 
-    /// How much of the account's quota is left, as far as the vendor tells.
+    /// How much of the account's quota is left, as far as is known.
     #[must_use]
     pub fn quota(&self) -> Quota {
         self.line.gate.quota()
     }
 
-    /// Until when the vendor wants nothing sent.
+    /// The quota that is used up for calls of this priority, if one is.
+    #[must_use]
+    pub fn spent(&self) -> Option<Spent> {
+        self.line.gate.spent(self.line.priority)
+    }
+
+    /// Until when no call of this priority is sent: the vendor asked for it, or the quota is used up.
     #[must_use]
     pub fn throttled_until(&self) -> Option<Timestamp> {
-        self.line.gate.wait_until()
+        self.line.gate.wait_until().max(self.spent().map(|spent| spent.until))
+    }
+
+    /// How far each window of the quota is used.
+    #[must_use]
+    pub fn uses(&self) -> Vec<Use> {
+        self.line.gate.uses()
+    }
+
+    /// How many calls wait for their turn, by priority.
+    #[must_use]
+    pub fn waiting(&self) -> [(Priority, usize); 4] {
+        self.line.gate.waiting()
+    }
+
+    /// What was sent today and is noted nowhere yet; see [`Client::noted`].
+    #[must_use]
+    pub fn unnoted(&self) -> Usage {
+        self.line.gate.unnoted()
+    }
+
+    /// Takes in that `all` is noted to have been sent, by whomever, `ours` of [`Client::unnoted`] among it. That is how the count of a day
+    /// outlives a process, and is shared by several.
+    pub fn noted(&self, all: Usage, ours: Usage) {
+        self.line.gate.noted(all, ours);
     }
 
     /// The last error of any call.

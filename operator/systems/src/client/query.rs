@@ -291,6 +291,7 @@ async fn soql_rows(
         values: matches!(which, Which::Equal(_)),
         deadline,
         allowed: None,
+        probe: false,
     };
     let (answer, mut body) = line.json(&call).await?;
     let mut items = take_records(&mut body, entity.name())?;
@@ -343,6 +344,7 @@ async fn child_rows(
         values: false,
         deadline,
         allowed: None,
+        probe: false,
     };
     let (answer, mut body) = line.json(&call).await?;
     let cut = next_link(&body).is_some();
@@ -692,6 +694,7 @@ async fn suiteql_items(
         values,
         deadline,
         allowed: None,
+        probe: false,
     };
     let (answer, mut body) = line.json(&call).await?;
     let more = body.get("hasMore") == Some(&Value::Bool(true));

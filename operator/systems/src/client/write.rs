@@ -176,6 +176,7 @@ async fn collection(line: &Line, entity: &Entity, group: Group, chunk: Vec<Prepa
         values: true,
         deadline: line.soon(),
         allowed: allowed.cloned(),
+        probe: false,
     };
     let answer = match line.json(&call).await {
         Ok((_, Value::Array(answer))) => answer,

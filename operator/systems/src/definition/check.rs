@@ -1,7 +1,7 @@
 //! What a definition's words must mean together. Every finding names its place and says what to do; all are found at once.
 
 use super::DefinitionFinding;
-use super::format::{AuthFormat, EntityFormat, Format, ReadFormat, RequestFormat};
+use super::format::{AuthFormat, EntityFormat, Format, QuotaFormat, ReadFormat, RequestFormat};
 use super::template;
 use crate::message;
 use fairlead_model::schema::FieldType;
@@ -62,6 +62,9 @@ pub(super) fn check(format: &Format) -> Vec<DefinitionFinding> {
     if format.throttle.initial.0.is_zero() || format.throttle.max < format.throttle.initial {
         f.add("throttle", "the first wait must be longer than nothing and no longer than the longest", "give `initial` and `max`");
     }
+    if let Some(quota) = &format.quota {
+        self::quota(quota, f);
+    }
     if format.timeout.0.is_zero() {
         f.add("timeout", "must be longer than nothing", "");
     }
@@ -76,6 +79,24 @@ pub(super) fn check(format: &Format) -> Vec<DefinitionFinding> {
         entity(each, &known, f);
     }
     findings.0
+}
+
+fn quota(quota: &QuotaFormat, f: &mut Findings) {
+    let QuotaFormat { header, usage, limit, remaining, used, reset } = quota;
+    let one = header.is_some() && usage.is_some() && [limit, remaining, used, reset].iter().all(|each| each.is_none());
+    let each = header.is_none() && usage.is_none() && limit.is_some() && remaining.is_some() != used.is_some();
+    if !one && !each {
+        f.add(
+            "quota",
+            "it is not told where the numbers are",
+            "give `header` and `usage`, or `limit` with one of `remaining` and `used`, and perhaps `reset`",
+        );
+    }
+    for (word, name) in [("header", header), ("limit", limit), ("remaining", remaining), ("used", used), ("reset", reset)] {
+        if let Some(name) = name.as_deref().filter(|name| http::HeaderName::try_from(*name).is_err()) {
+            f.add(format!("quota.{word}"), format!("{:?} is not a header's name", message::clean(name, 80)), "");
+        }
+    }
 }
 
 /// Names that requests give meaning to.

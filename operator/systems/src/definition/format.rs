@@ -257,13 +257,29 @@ impl Default for ThrottleFormat {
     }
 }
 
-/// A header such as `Sforce-Limit-Info: api-usage=18/5000`.
+/// Where answers tell of the account's quota: `used/limit` in one header, or each number in a header of its own. Meant for a long window (a day);
+/// waits within seconds are for `requestsPerSecond` and `Retry-After`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct QuotaFormat {
-    pub(crate) header: String,
-    /// The word before `used/most`.
-    pub(crate) usage: String,
+    /// A header such as `Sforce-Limit-Info: api-usage=18/5000`.
+    #[serde(default)]
+    pub(crate) header: Option<String>,
+    /// In it: the word before `used/limit`.
+    #[serde(default)]
+    pub(crate) usage: Option<String>,
+    /// The header with the requests of a window.
+    #[serde(default)]
+    pub(crate) limit: Option<String>,
+    /// The header with those that are left.
+    #[serde(default)]
+    pub(crate) remaining: Option<String>,
+    /// The header with those that are used.
+    #[serde(default)]
+    pub(crate) used: Option<String>,
+    /// The header with the end of the window: in so many seconds, at a second since 1970, or at a date.
+    #[serde(default)]
+    pub(crate) reset: Option<String>,
 }
 
 /// A request.

@@ -73,7 +73,7 @@ pub(crate) fn unit(definition: &str, system: &str, endpoint: &str, method: &str)
         parameters: BTreeMap::new(),
         auth_method: method.to_owned(),
         secret: ObjectRef::new("test", "credentials"),
-        limits: Limits { requests_per_second: None, concurrency: 8 },
+        limits: Limits { requests_per_second: None, concurrency: 8, daily_requests: None, interactive_reserve_percent: 0 },
         circuit_breaker: CircuitBreaker { failures: 5, within: Duration::from_secs(30), open_for: Duration::from_secs(60) },
         probe_every: Duration::from_secs(60),
         ca_pem: None,

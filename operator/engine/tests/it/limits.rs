@@ -1,0 +1,95 @@
+//! One account, and all that use it: its credentials are asked about once, and its requests of a day are counted beyond a process.
+
+use crate::vendor::Fault;
+use crate::world::{Offers, World, until};
+use fairlead_engine::Engine;
+use fairlead_model::hash::Digest;
+use fairlead_model::report::{ConnectorReport, Quota, Window};
+use fairlead_model::unit::{IntegrationUnit, Limits, ObjectKey, Units};
+use fairlead_model::{Clock, ObjectRef};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const DAY: i64 = 24 * 3600 * 1000;
+
+fn connector(engine: &Engine, name: &str) -> Option<ConnectorReport> {
+    engine.reports().borrow().connectors.get(&ObjectKey(format!("test/{name}"))).cloned()
+}
+
+/// Three Integrations of the same systems.
+fn threefold(mut units: Units) -> Units {
+    let (_, one) = units.integrations.iter().next().map(|(key, unit)| (key.clone(), Arc::clone(unit))).unwrap();
+    for name in ["more", "others"] {
+        let unit = IntegrationUnit { object: ObjectRef::new("test", name), digest: Digest::of(&json!(name)), ..(*one).clone() };
+        units.integrations.insert(ObjectKey(format!("test/{name}")), Arc::new(unit));
+    }
+    units
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_credentials_are_one_trouble_for_all_integrations_and_it_ends_with_the_secret() {
+    let world = World::new(Offers { tokens: true, ..Offers::default() }, true).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    erp.fault("client_secret=secret-1", Fault::Status(401), usize::MAX);
+    crm.put("c0", json!({"name": "Thing"}));
+    let (began, engine) = (Instant::now(), Engine::start(world.config()));
+    engine.apply(&threefold(world.units())).await;
+    let paused = |engine: &Engine| {
+        let reports = engine.reports().borrow().clone();
+        let of = |participant: &fairlead_model::report::ParticipantReport| {
+            participant.name == "erp" && participant.paused_by.as_ref().is_some_and(|error| error.reason == "AuthenticationFailed")
+        };
+        reports.integrations.values().filter(|report| report.participants.iter().any(of)).count()
+    };
+    until("all three to be paused", async || paused(&engine) == 3).await;
+    // One look every five seconds, whoever wants something.
+    let looks = 1 + usize::try_from(began.elapsed().as_secs() / 5).unwrap();
+    let asked = erp.asked("").len();
+    assert!(asked <= looks, "{asked} requests where {looks} had been enough: {:?}", erp.asked(""));
+    let failure = connector(&engine, "erp").unwrap().probe.unwrap().unwrap_err();
+    assert_eq!(failure.error.reason, "AuthenticationFailed");
+
+    world.key.renew();
+    let reachable = || connector(&engine, "erp").is_some_and(|report| matches!(report.probe, Some(Ok(_))));
+    until("all three to go on", async || paused(&engine) == 0 && reachable() && erp.id_of("Thing").is_some()).await;
+    assert_eq!(erp.asked("client_secret=secret-2").len(), 1, "one token for all");
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_requests_of_a_day_are_counted_beyond_a_restart() {
+    let mut world = World::new(Offers::default(), false).await;
+    world.limits = Limits { daily_requests: Some(12), ..world.limits };
+    // At noon: no day ends meanwhile.
+    let past = world.clock.now().0.rem_euclid(DAY);
+    world.clock.pass(Duration::from_millis(u64::try_from(DAY - past + DAY / 2).unwrap()));
+    let crm = world.vendor("crm").clone();
+    let spent = |engine: &Engine| {
+        let report = connector(engine, "crm").filter(|report| matches!(report.probe, Some(Ok(_))));
+        report.filter(|report| report.quota == Quota::Exhausted).and_then(|report| report.spent)
+    };
+
+    let engine = world.engine().await;
+    until("the budget to be used up", async || spent(&engine).is_some()).await;
+    assert_eq!(spent(&engine).map(|spent| (spent.window, spent.until.0 % DAY)), Some((Window::Day, 0)));
+    engine.stop().await;
+    assert_eq!(crm.asked("").len(), 12);
+
+    let engine = world.engine().await;
+    until("the count of before", async || spent(&engine).is_some()).await;
+    assert_eq!(crm.asked("").len(), 13, "the probe alone is sent: {:?}", crm.asked(""));
+    // More are allowed: what was sent stays sent.
+    world.limits = Limits { daily_requests: Some(20), ..world.limits };
+    let mut units = world.units();
+    let raised = units.connectors.get_mut(&ObjectKey("test/crm".into())).unwrap();
+    Arc::make_mut(raised).digest = Digest::of(&json!("raised"));
+    engine.apply(&units).await;
+    until("the larger budget to be used up", async || crm.asked("").len() >= 20 && spent(&engine).is_some()).await;
+    assert_eq!(crm.asked("").len(), 20);
+    engine.stop().await;
+    world.clock.pass(Duration::from_secs(24 * 3600));
+    let engine = world.engine().await;
+    until("another day", async || crm.asked("").len() > 25).await;
+    engine.stop().await;
+}
