@@ -213,7 +213,7 @@ async fn every_fairlead_command_in_the_pages_exists_with_its_flags() -> anyhow::
             let told = format!("{}: {line}", snippet.page.display());
             let words: Vec<&str> = arguments.split_whitespace().collect();
             let mut command = vec![words[0].to_owned()];
-            if words[0] == "dead-letters" {
+            if matches!(words[0], "dead-letters" | "state") {
                 command.push(words[1].to_owned());
             }
             if !helps.contains_key(&command) {

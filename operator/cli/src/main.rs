@@ -20,6 +20,7 @@ mod signal;
 mod simulate;
 mod state;
 mod status;
+mod stored;
 mod telemetry;
 mod test;
 
@@ -52,6 +53,7 @@ enum Command {
     Crds(crds::Crds),
     Simulate(simulate::Simulate),
     DeadLetters(dead_letters::DeadLetters),
+    State(stored::Stored),
     Demo(demo::Demo),
 }
 
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
             Command::Crds(command) => Ok(command.run()),
             Command::Simulate(command) => command.run().await,
             Command::DeadLetters(command) => command.run().await,
+            Command::State(command) => command.run().await,
             Command::Demo(command) => command.run().await,
         };
         if let Some(traces) = traces {

@@ -1,4 +1,4 @@
-//! Where the state lies: a folder with a SQLite file, or a PostgreSQL database. `run`, `operator` and `dead-letters` take the same arguments.
+//! Where the state lies: a folder with a SQLite file, or a PostgreSQL database. `run`, `operator`, `state` and `dead-letters` take the same arguments.
 //!
 //! A database's URL carries a password, so it is never an argument that a process list shows: it comes from the environment or from a file.
 

@@ -134,7 +134,7 @@ impl From<StoreError> for ServeError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Fenced { .. } => unavailable("another process writes here"),
-            StoreError::Full(_) | StoreError::ReadOnly(_) | StoreError::Unusable(_) | StoreError::Other(_) => {
+            StoreError::Full(_) | StoreError::ReadOnly(_) | StoreError::Unusable(_) | StoreError::Refused(_) | StoreError::Other(_) => {
                 tracing::warn!(%error, "the store refuses a caller of the API");
                 unavailable("the store cannot be used")
             }

@@ -437,8 +437,8 @@ impl Source {
             };
             self.read = self.way.since(mark);
             crash::point("source.read");
+            let moved = cursor.as_ref() != Some(&page.cursor) || (page.caught_up && !complete);
             complete = complete || page.caught_up;
-            let moved = cursor.as_ref() != Some(&page.cursor) || (page.caught_up && !request.cursor.as_ref().is_some_and(|_| complete));
             let next = Checkpoint { slice: slice.to_owned(), cursor: page.cursor.clone(), complete };
             let mut shown: Vec<ExternalId> = page.records.iter().filter_map(|record| asked.take(&record.id)).collect();
             if page.caught_up {

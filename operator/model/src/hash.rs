@@ -59,6 +59,24 @@ impl Digest {
     }
 }
 
+/// A [`Digest`] over lines of text, each with its line feed, so that `sha256sum` of the same lines gives the same.
+#[derive(Debug, Clone, Default)]
+pub struct LineDigest(Sha256);
+
+impl LineDigest {
+    /// Takes in a line, which comes without its line feed.
+    pub fn add(&mut self, line: &str) {
+        self.0.update(line.as_bytes());
+        self.0.update(b"\n");
+    }
+
+    /// The digest of the lines so far.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest(format!("sha256:{}", hex::encode(self.0.clone().finalize())))
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -109,6 +127,15 @@ mod tests {
         assert_eq!(Digest::of(&a), Digest::of(&b));
         assert_ne!(ValueHash::of(Some(&json!([[1], 2]))), ValueHash::of(Some(&json!([1, [2]]))));
         assert_ne!(ValueHash::of(Some(&json!("1"))), ValueHash::of(Some(&json!(1))));
+    }
+
+    #[test]
+    fn the_digest_of_lines_is_that_of_their_text() {
+        let mut lines = LineDigest::default();
+        lines.add("a");
+        lines.add("b");
+        // printf 'a\nb\n' | sha256sum
+        assert_eq!(lines.digest().0, "sha256:911169ddaaf146aff539f58c26c489af3b892dff0fe283c1c264c65ae5aa59a2");
     }
 
     #[test]

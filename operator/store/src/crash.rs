@@ -26,6 +26,7 @@ pub enum Command {
     Reindex,
     PutNote,
     Forget,
+    Import,
     BeginWrite,
     FinishWrite,
     AbandonWrite,
@@ -58,7 +59,7 @@ pub enum Step {
 
 impl Command {
     /// Every command.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Lease,
         Self::Release,
         Self::Absorb,
@@ -72,6 +73,7 @@ impl Command {
         Self::Reindex,
         Self::PutNote,
         Self::Forget,
+        Self::Import,
         Self::BeginWrite,
         Self::FinishWrite,
         Self::AbandonWrite,
@@ -94,6 +96,7 @@ impl Command {
             Self::Reindex => "reindex",
             Self::PutNote => "put-note",
             Self::Forget => "forget",
+            Self::Import => "import",
             Self::BeginWrite => "begin-write",
             Self::FinishWrite => "finish-write",
             Self::AbandonWrite => "abandon-write",
@@ -107,7 +110,7 @@ impl Command {
             Self::Absorb => &[Step::Fenced, Step::Partly, Step::Rows, Step::DeadLetters, Step::Reads],
             Self::Merge => &[Step::Fenced, Step::Partly, Step::Rows, Step::Reads],
             Self::Claim | Self::Intend | Self::Settle => &[Step::Fenced, Step::Partly, Step::Rows],
-            Self::Enqueue | Self::Reindex | Self::Forget => &[Step::Partly, Step::Rows],
+            Self::Enqueue | Self::Reindex | Self::Forget | Self::Import => &[Step::Partly, Step::Rows],
             Self::Lease
             | Self::Release
             | Self::RequestReads

@@ -6,6 +6,7 @@
 //!
 //! Time comes in with each command; the store has no clock.
 
+pub mod archive;
 #[cfg(feature = "contract-tests")]
 pub mod contract_tests;
 pub mod crash;
@@ -18,6 +19,7 @@ pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 pub use types::*;
 
+use archive::{Import, Rows, Sink};
 use async_trait::async_trait;
 use fairlead_model::{ExternalId, RecordId, Timestamp};
 use std::collections::BTreeMap;
@@ -98,6 +100,14 @@ pub trait Store: Send + Sync + 'static {
     /// Removes everything of a realm, and ends its leases (those with `/<realm>/` in their key), so that nobody who still runs brings it
     /// back. Epochs stay.
     async fn forget(&self, realm: &str) -> Result<(), StoreError>;
+
+    /// Takes over rows that an export told, in ONE transaction: all realms of its head, or nothing. They must be empty, or are replaced; letters
+    /// whose numbers another realm has by now get new ones; the sequence and the epochs of leases are no lower afterwards than they were here
+    /// or there, and every lease of the realms is free, so that no fence from before commits anything. A write of an API caller that is
+    /// known here already stays as it is. [`archive::import`] reads rows from text.
+    ///
+    /// [`StoreError::Refused`]: a realm that holds something, a lease that somebody holds, a row that contradicts those before it.
+    async fn import(&self, import: Import, rows: Rows) -> Result<(), StoreError>;
 
     /// Notes that a write of an API caller begins, unless its key is known. A write that was begun and neither answered nor given up within
     /// `held` belongs to a process that died: it may be done again. What has expired is forgotten, and the oldest where there are too many.
@@ -187,6 +197,12 @@ pub trait Store: Send + Sync + 'static {
     /// When the next lane entry of a target falls due that is not due `now`: one that was put off (`Retry`). Claim until a claim comes back
     /// empty, then wait for this time or for a new entry.
     async fn next_due(&self, realm: &str, target: &str, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Tells everything that is known of a realm, or of all and the writes of API callers, but who holds which lease: rows of one moment, in an
+    /// order that is the same for every implementation. [`archive::export`] writes them as text.
+    ///
+    /// [`StoreError::Refused`]: the realm holds nothing, or the sink takes no more.
+    async fn export(&self, only: Option<&str>, now: Timestamp, sink: Box<dyn Sink>) -> Result<(), StoreError>;
 
     /// The realms that hold anything.
     async fn realms(&self) -> Result<Vec<String>, StoreError>;

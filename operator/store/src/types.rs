@@ -29,6 +29,9 @@ pub enum StoreError {
     /// The file is no store of ours, is damaged, or comes from a newer Fairlead.
     #[error("the store cannot be used: {0}")]
     Unusable(String),
+    /// What was asked for cannot be done as things stand: the message says why, and what to do.
+    #[error("{0}")]
+    Refused(String),
     /// Anything else; retried.
     #[error("store failure: {0}")]
     Other(String),

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests")]
 
+use fairlead_store::contract_tests::archive;
 use fairlead_store::contract_tests::server::Server;
 use fairlead_store::contract_tests::world::{
     CRM, ERP, REALM, World, at, crm_id, deleted, delivered, id, inserted, key, lease, letter, merge_into, retry, updated,
@@ -29,7 +30,7 @@ const DATABASE: &str = "FAIRLEAD_STORE_TEST_DATABASE";
 const ANSWERED: &str = "FAIRLEAD_STORE_TEST_ANSWERED";
 
 /// How many commands the script has.
-const COMMANDS: usize = 30;
+const COMMANDS: usize = 31;
 
 /// What is known of the leases before they are asked for again.
 struct Actor {
@@ -123,9 +124,18 @@ impl Actor {
             27 => self.store.finish_write("once", "done").await.unwrap(),
             28 => assert_eq!(self.store.begin_write(&begin("never", now)).await, Ok(WriteBegun::Fresh)),
             29 => self.store.abandon_write("never").await.unwrap(),
+            30 => drop(archive::import(&*self.store, &copy().await, false, now).await.unwrap()),
             _ => unreachable!("the script has {COMMANDS} commands"),
         }
     }
+}
+
+/// An export of a small realm.
+async fn copy() -> String {
+    let source = SqliteStore::open_in_memory().unwrap();
+    source.put_note("sales/copy", "resync", &json!(7)).await.unwrap();
+    source.request_reads("sales/copy", CRM, &[crm_id(1)], at(0)).await.unwrap();
+    archive::text_of(&source, None).await
 }
 
 fn begin(scope: &str, now: fairlead_model::Timestamp) -> BeginWrite {
@@ -148,6 +158,7 @@ async fn contents(store: &dyn Store) -> Value {
         "guard": format!("{:?}", store.changes_since(REALM, at(0), &Guarded::default()).await.unwrap()),
         "note": store.note(REALM, "resync").await.unwrap(),
         "other": store.note("sales/other", "resync").await.unwrap(),
+        "copy": [store.note("sales/copy", "resync").await.unwrap(), json!(store.pending_reads("sales/copy", CRM, 9).await.unwrap())],
         "realms": store.realms().await.unwrap(),
         "index": store.note(REALM, IndexState::NOTE).await.unwrap(),
         "matches": format!("{:?}", store.match_records(REALM, &[key(u64::MAX - 1), key(5), key(6)]).await.unwrap()),

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 use fairlead_store::contract_tests::server::{PASSWORD, ROLE, Server};
-use fairlead_store::contract_tests::world::{ERP, REALM, World, at, delivered, id, inserted, key, lease, record, updated};
-use fairlead_store::contract_tests::{all, books};
-use fairlead_store::{Absorb, AbsorbRecord, Claim, PostgresStore, RecordChange, Store, StoreError};
+use fairlead_store::contract_tests::world::{CRM, ERP, REALM, World, at, delivered, id, inserted, key, lease, record, updated};
+use fairlead_store::contract_tests::{all, archive, books};
+use fairlead_store::{Absorb, AbsorbRecord, Claim, PostgresStore, RecordChange, SqliteStore, Store, StoreError};
 use proptest::prelude::*;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -605,4 +605,35 @@ async fn a_full_disk_is_named_and_goes_on_when_there_is_room() {
     small.run("mount", &["-o", "remount,size=96m"]);
     world.absorb((stored + 1..=stored + 50).map(big).collect(), at(1)).await;
     assert_eq!(world.snapshot(at(2)).await.live, stored + 50);
+}
+
+// ---- moving in --------------------------------------------------------------------------------------------------------------------------
+
+/// More rows than go to the server at once, of each kind; and back again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_realm_moves_from_sqlite_to_the_server_and_back() {
+    let server = Server::start();
+    let url = server.database("moved");
+    let source: Arc<dyn Store> = Arc::new(SqliteStore::open_in_memory().unwrap());
+    books::walk(Arc::clone(&source), &books::steps_from_seed(7, 300)).await;
+    let reader = lease(&*source, &format!("reader/{REALM}/{CRM}"), "late", at(100_000)).await.unwrap();
+    let world = World { store: Arc::clone(&source), lane: reader.clone(), reader };
+    for thousand in 0..3 {
+        world.absorb((1..=1000).map(|n| inserted(1000 * thousand + 10_000 + n)).collect(), at(100_000)).await;
+    }
+    let before = source.snapshot(REALM, at(200_000)).await.unwrap();
+    let text = archive::text_of(&*source, None).await;
+    let target = open(&url).await;
+    let (_, summary) = archive::import(&*target, &text, false, at(200_000)).await.unwrap();
+    assert!(summary.rows["record"] > 3000 && summary.rows["lane"] >= 3000, "{summary:?}");
+    assert_eq!(archive::rows(&archive::text_of(&*target, None).await), archive::rows(&text));
+    assert_eq!(target.snapshot(REALM, at(200_000)).await.unwrap(), before);
+    let back = SqliteStore::open_in_memory().unwrap();
+    archive::import(&back, &archive::text_of(&*target, Some(REALM)).await, false, at(200_000)).await.unwrap();
+    assert_eq!(archive::rows(&archive::text_of(&back, None).await), archive::rows(&text));
+    // Who works there sees nothing of an import that is under way, and an import that fails leaves nothing.
+    let worse = text.replace("\"lastDelivered\":", "\"lastDelivered\":1");
+    let refused = archive::import(&*target, &worse, true, at(200_000)).await.unwrap_err();
+    assert!(refused.to_string().contains("their count or digest differs"), "{refused}");
+    assert_eq!(target.snapshot(REALM, at(200_000)).await.unwrap(), before);
 }

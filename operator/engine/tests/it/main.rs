@@ -7,6 +7,7 @@ mod world;
 
 mod corrections;
 mod limits;
+mod moving;
 mod newcomers;
 mod reading;
 mod reconciling;

@@ -8,6 +8,7 @@ use crate::world::World;
 use async_trait::async_trait;
 use fairlead_engine::invariants::{self, Violation, Watch};
 use fairlead_model::{Clock, ExternalId, ObjectRef, RecordId, Timestamp};
+use fairlead_store::archive::{Import, Rows, Sink};
 use fairlead_store::*;
 use fairlead_systems::client::transport::{Answer, Outgoing, SendError, Transport};
 use fairlead_systems::{SecretData, SecretError, SecretSource, SecretString};
@@ -516,6 +517,7 @@ through! {
         reindex(page: [&Reindex]) -> ();
         put_note(realm: [&str], name: [&str], value: [&serde_json::Value]) -> ();
         forget(realm: [&str]) -> ();
+        import(import: [Import], rows: [Rows]) -> ();
         begin_write(begin: [&BeginWrite]) -> WriteBegun;
         finish_write(scope: [&str], answer: [&str]) -> ();
         abandon_write(scope: [&str]) -> ();
@@ -540,6 +542,7 @@ through! {
         waits_for(realm: [&str], target: [&str], ids: [&[RecordId]]) -> Vec<Option<RecordId>>;
         creating(realm: [&str], target: [&str]) -> bool;
         next_due(realm: [&str], target: [&str], now: [Timestamp]) -> Option<Timestamp>;
+        export(only: [Option<&str>], now: [Timestamp], sink: [Box<dyn Sink>]) -> ();
         realms() -> Vec<String>;
     }
 }

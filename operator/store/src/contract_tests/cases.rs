@@ -1,5 +1,9 @@
 //! The cases, by command.
 
+use super::archive::{
+    an_import_is_all_or_nothing_and_asks_for_an_empty_realm_that_nobody_works_on, epochs_and_the_sequence_never_go_back,
+    imported_letters_get_numbers_that_nobody_else_has, what_is_exported_is_imported_as_it_was,
+};
 use super::world::{
     CRM, ERP, REALM, TTL, World, at, crm_id, deleted, delivered, erp_id, id, inserted, key, lease, letter, merge_into, record, retry,
     state, updated,
@@ -92,6 +96,10 @@ cases![
     pages_follow_one_another,
     realms_do_not_see_each_other,
     the_books_balance_whatever_happens,
+    what_is_exported_is_imported_as_it_was,
+    an_import_is_all_or_nothing_and_asks_for_an_empty_realm_that_nobody_works_on,
+    epochs_and_the_sequence_never_go_back,
+    imported_letters_get_numbers_that_nobody_else_has,
 ];
 
 // ---- leases -----------------------------------------------------------------------------------------------------------------------------

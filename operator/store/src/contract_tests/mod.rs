@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "this is test code that is a library")]
 
+pub mod archive;
 pub mod books;
 mod cases;
 #[cfg(feature = "test-server")]

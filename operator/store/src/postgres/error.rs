@@ -73,6 +73,14 @@ fn ends_session(code: &SqlState) -> bool {
     [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT].contains(code)
 }
 
+/// Why a row cannot stand beside those that are there, if that is what the error says.
+pub(super) fn contradiction(error: &Error) -> Option<String> {
+    let answer = error.as_db_error()?;
+    // Class 22 is data that is none of its type, 23 a constraint.
+    let code = answer.code().code();
+    (code.starts_with("22") || code.starts_with("23")).then(|| format!("{} (SQLSTATE {code})", answer.message()))
+}
+
 /// The connection broke.
 fn is_lost(error: &Error) -> bool {
     error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>())

@@ -23,6 +23,12 @@ const STATEMENTS: [&str; 13] = [
     "DELETE FROM note WHERE realm = $1",
 ];
 
+/// The realm's rows go.
+pub(super) async fn rows(session: &Session, realm: i64) -> Result<(), Failure> {
+    session.run(STATEMENTS.into_iter().map(|sql| ask!(sql, realm)).collect()).await?;
+    Ok(())
+}
+
 /// The command.
 pub(super) struct Forget<'r>(pub(super) &'r str);
 
@@ -39,7 +45,7 @@ impl Job for Forget<'_> {
         let realm = session.name(self.0)?;
         session.all([lock_realm(realm), leases::end_all(self.0)]).await?;
         reach(Command::Forget, Step::Partly);
-        session.run(STATEMENTS.into_iter().map(|sql| ask!(sql, realm)).collect()).await?;
+        rows(session, realm).await?;
         reach(Command::Forget, Step::Rows);
         Ok(Done::Commit((), Vec::new()))
     }

@@ -23,8 +23,20 @@ const RELEASE: &str = "UPDATE lease SET holder = NULL WHERE key = $1 AND holder 
 /// Nobody takes the lease until the transaction that asked is over.
 const CHECK: &str = "SELECT 1 FROM lease WHERE key = $1 AND holder = $2 AND epoch = $3 FOR SHARE";
 
-/// Every lease of a realm (`<what>/<realm>/<part>`).
-const END_ALL: &str = "UPDATE lease SET holder = NULL, until = $2 WHERE starts_with(substr(key, strpos(key, '/') + 1), $1)";
+/// Of every lease of a realm: `<what>/<realm>/<part>`.
+macro_rules! of_realm {
+    ($before:literal, $after:literal) => {
+        concat!($before, " WHERE starts_with(substr(key, strpos(key, '/') + 1), $1)", $after)
+    };
+}
+
+const END_ALL: &str = of_realm!("UPDATE lease SET holder = NULL, until = $2", "");
+const LIVE: &str = of_realm!("SELECT key FROM lease", " AND holder IS NOT NULL AND until > $2 ORDER BY key LIMIT 1");
+const EPOCHS: &str = of_realm!("SELECT key, epoch FROM lease", " ORDER BY key");
+
+/// A lease that is free, and whose next epoch is higher than this one.
+const RAISE: &str = "INSERT INTO lease AS present (key, holder, epoch, until) VALUES ($1, NULL, $2, 0)
+     ON CONFLICT (key) DO UPDATE SET holder = NULL, until = 0, epoch = greatest(present.epoch, excluded.epoch)";
 
 #[async_trait]
 impl Job for LeaseRequest {
@@ -75,6 +87,21 @@ pub(super) fn check(fence: &Fence) -> Ask {
 /// and that nobody has taken is still its holder's: no other can have acted meanwhile.
 pub(super) fn held(fence: &Fence, rows: &[Row]) -> Result<(), Failure> {
     if rows.is_empty() { Err(StoreError::Fenced { key: fence.key.clone() }.into()) } else { Ok(()) }
+}
+
+/// Asks for a lease of a realm that somebody holds.
+pub(super) fn live(realm: &str, now: Timestamp) -> Ask {
+    ask!(LIVE, format!("{realm}/"), now.0)
+}
+
+/// Asks for the epochs of a realm's leases.
+pub(super) fn epochs(realm: &str) -> Ask {
+    ask!(EPOCHS, format!("{realm}/"))
+}
+
+/// Frees a lease; its next epoch is higher than this one.
+pub(super) fn raise(key: &str, epoch: i64) -> Ask {
+    ask!(RAISE, key.to_owned(), epoch)
 }
 
 /// Ends every lease of a realm, so that nobody who still runs can bring a forgotten realm back.

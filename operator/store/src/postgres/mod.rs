@@ -20,6 +20,7 @@
 //! other. Asynchronous replicas that take over may lack the last commits: what was answered is then lost, as for any client.
 
 mod absorb;
+mod archive;
 mod books;
 mod codec;
 mod command;
@@ -42,6 +43,7 @@ mod session;
 mod tls;
 mod writes;
 
+use crate::archive::{Import, Rows, Sink};
 use crate::rows::absorb::Batch;
 use crate::rows::codec::encode;
 use crate::rows::reindex::Page;
@@ -207,6 +209,10 @@ impl Store for PostgresStore {
         self.write(&forget::Forget(realm)).await
     }
 
+    async fn import(&self, import: Import, rows: Rows) -> Result<(), StoreError> {
+        archive::import(&self.pool, &import, rows).await
+    }
+
     async fn begin_write(&self, begin: &BeginWrite) -> Result<WriteBegun, StoreError> {
         self.write(begin).await
     }
@@ -303,6 +309,12 @@ impl Store for PostgresStore {
 
     async fn next_due(&self, realm: &str, target: &str, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         answer!(self, session => query::next_due(&session, realm, target, now))
+    }
+
+    async fn export(&self, only: Option<&str>, now: Timestamp, mut sink: Box<dyn Sink>) -> Result<(), StoreError> {
+        // Not once more if the connection is lost: what was told is told.
+        let mut session = Session::new(&self.pool).await.map_err(|failure| failure.error)?;
+        archive::export(&mut session, only, now, sink.as_mut()).await.map_err(|failure| failure.error)
     }
 
     async fn realms(&self) -> Result<Vec<String>, StoreError> {

@@ -327,6 +327,15 @@ pub(super) async fn realms(session: &Session) -> Result<Vec<String>, Failure> {
     session.ask(ask!(REALMS)).await?.iter().map(|row| get(row, 0)).collect()
 }
 
+/// Every name by its id.
+pub(super) async fn names(session: &Session) -> Result<HashMap<i64, String>, Failure> {
+    by_id(&session.ask(ask!(TEXTS)).await?)
+}
+
+fn by_id(texts: &[Row]) -> Result<HashMap<i64, String>, Failure> {
+    texts.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
+}
+
 const DEAD_LETTERED: &str = concat!(
     "SELECT asked.place, EXISTS (SELECT 1 FROM dead_letter WHERE realm = ",
     id_of!("$1"),
@@ -450,7 +459,7 @@ pub(super) async fn snapshots(session: &mut Session, only: Option<&str>, now: Ti
         .all([ask!(TEXTS), of(SOURCES), waiting, of(OPEN_LETTERS), of(BOOKS), of(LANES), of(FILTERED), of(WAITS), of(FLIES), of(DEAD)])
         .await?;
     session.rollback().await?;
-    let texts: HashMap<i64, String> = texts.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect::<Result<_, Failure>>()?;
+    let texts = by_id(&texts)?;
     let text = |id: i64| texts.get(&id).cloned().ok_or_else(unnamed);
     let mut all: BTreeMap<i64, Snapshot> = BTreeMap::new();
     for ((realm, target, origin), mut book) in lane_books([&lanes, &filtered, &waits, &flies, &dead])? {

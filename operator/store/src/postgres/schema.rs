@@ -57,7 +57,8 @@ pub(super) async fn migrate(pool: &Pool, schema: &str, make: bool) -> Result<(),
     result
 }
 
-fn wanted() -> i32 {
+/// The schema's number.
+pub(super) fn wanted() -> i32 {
     i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)
 }
 

@@ -126,6 +126,26 @@ impl Session {
         Ok(self.client()?.prepare_cached(sql).await?)
     }
 
+    /// Runs statements that are made up as they are needed, and answer nothing.
+    pub(super) async fn batch(&self, sql: &str) -> Result<(), Failure> {
+        Ok(self.client()?.batch_execute(sql).await?)
+    }
+
+    /// Prepares a statement that is made up as it is needed, for [`Session::fetch`].
+    pub(super) async fn prepare_once(&self, sql: &str) -> Result<Statement, Failure> {
+        Ok(self.client()?.prepare(sql).await?)
+    }
+
+    /// Runs a prepared statement without parameters.
+    pub(super) async fn fetch(&self, statement: &Statement) -> Result<Vec<Row>, Failure> {
+        Ok(self.client()?.query(statement, &[]).await?)
+    }
+
+    /// Runs a statement with one text as its parameter; answers how many rows it changed, or why the server did not take it.
+    pub(super) async fn add(&self, sql: &str, text: &String) -> Result<Result<u64, tokio_postgres::Error>, Failure> {
+        Ok(self.client()?.execute(sql, &[text]).await)
+    }
+
     /// Runs one statement.
     pub(super) async fn ask(&self, ask: Ask) -> Result<Vec<Row>, Failure> {
         let [rows] = self.all([ask]).await?;

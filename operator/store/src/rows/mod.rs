@@ -8,3 +8,4 @@ pub(crate) mod lane;
 pub(crate) mod record;
 pub(crate) mod reindex;
 pub(crate) mod settle;
+pub(crate) mod table;

@@ -9,6 +9,13 @@ use rusqlite::{Connection, params};
 pub(super) fn forget(connection: &Connection, realm: &str) -> Result<(), StoreError> {
     leases::end_all(connection, realm)?;
     reach(Command::Forget, Step::Partly);
+    rows(connection, realm)?;
+    reach(Command::Forget, Step::Rows);
+    Ok(())
+}
+
+/// The realm's rows go.
+pub(super) fn rows(connection: &Connection, realm: &str) -> Result<(), StoreError> {
     if let Some(id) = Names::new(connection).find(realm)? {
         for statement in [
             "DELETE FROM identity WHERE realm = ?1",
@@ -28,6 +35,5 @@ pub(super) fn forget(connection: &Connection, realm: &str) -> Result<(), StoreEr
             connection.prepare_cached(statement)?.execute(params![id])?;
         }
     }
-    reach(Command::Forget, Step::Rows);
     Ok(())
 }

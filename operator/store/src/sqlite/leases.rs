@@ -44,11 +44,39 @@ pub(super) fn check(connection: &Connection, fence: &Fence) -> Result<(), StoreE
     held.map(|_| ()).ok_or_else(|| StoreError::Fenced { key: fence.key.clone() })
 }
 
+/// The leases of a realm: `<what>/<realm>/<part>`.
+const OF_REALM: &str = "substr(key, instr(key, '/') + 1, length(?1)) = ?1";
+
+/// A lease of a realm that somebody holds.
+pub(super) fn live(connection: &Connection, realm: &str, now: Timestamp) -> Result<Option<String>, StoreError> {
+    let mut statement = connection
+        .prepare(&format!("SELECT key FROM lease WHERE {OF_REALM} AND holder IS NOT NULL AND until > ?2 ORDER BY key LIMIT 1"))?;
+    Ok(statement.query_row(params![format!("{realm}/"), now.0], |row| row.get(0)).optional()?)
+}
+
+/// The epochs of a realm's leases.
+pub(super) fn epochs(connection: &Connection, realm: &str) -> Result<Vec<(String, i64)>, StoreError> {
+    let mut statement = connection.prepare(&format!("SELECT key, epoch FROM lease WHERE {OF_REALM} ORDER BY key"))?;
+    let rows = statement.query_map(params![format!("{realm}/")], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// A lease that is free, and whose next epoch is higher than this one.
+pub(super) fn raise(connection: &Connection, key: &str, epoch: i64) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO lease (key, holder, epoch, until) VALUES (?1, NULL, ?2, 0)
+             ON CONFLICT (key) DO UPDATE SET holder = NULL, until = 0, epoch = max(epoch, excluded.epoch)",
+        )?
+        .execute(params![key, epoch])?;
+    Ok(())
+}
+
 /// Ends every lease of a realm (`<what>/<realm>/<part>`), so that nobody who still runs can bring a forgotten realm back.
 pub(super) fn end_all(connection: &Connection, realm: &str) -> Result<(), StoreError> {
     let middle = format!("{realm}/");
     connection
-        .prepare_cached("UPDATE lease SET holder = NULL, until = ?2 WHERE substr(key, instr(key, '/') + 1, length(?1)) = ?1")?
+        .prepare_cached(&format!("UPDATE lease SET holder = NULL, until = ?2 WHERE {OF_REALM}"))?
         .execute(params![middle, Timestamp::default().0])?;
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! on the caller's own thread, for tests under paused time.
 
 mod absorb;
+mod archive;
 mod books;
 mod drain;
 mod error;
@@ -23,6 +24,7 @@ mod schema;
 mod writer;
 mod writes;
 
+use crate::archive::{Import, Rows, Sink};
 use crate::crash::Command;
 use crate::rows::absorb::Batch;
 use crate::rows::codec::encode;
@@ -288,6 +290,10 @@ impl Store for SqliteStore {
         self.write(Command::Forget, move |connection, _| forget::forget(connection, &realm)).await
     }
 
+    async fn import(&self, import: Import, rows: Rows) -> Result<(), StoreError> {
+        self.write(Command::Import, move |connection, _| archive::import(connection, &import, rows)).await
+    }
+
     async fn begin_write(&self, begin: &BeginWrite) -> Result<WriteBegun, StoreError> {
         let begin = begin.clone();
         self.write(Command::BeginWrite, move |connection, _| writes::begin(connection, &begin)).await
@@ -406,6 +412,26 @@ impl Store for SqliteStore {
     async fn next_due(&self, realm: &str, target: &str, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         let (realm, target) = (realm.to_owned(), target.to_owned());
         self.read(move |connection| query::next_due(connection, &realm, &target, now)).await
+    }
+
+    async fn export(&self, only: Option<&str>, now: Timestamp, mut sink: Box<dyn Sink>) -> Result<(), StoreError> {
+        let only = only.map(str::to_owned);
+        let tell = move |connection: &Connection| archive::export(connection, only.as_deref(), now, sink.as_mut());
+        match &self.mode {
+            Mode::Inline(connection) => in_one_moment(&lock(connection), tell),
+            Mode::Threaded { readers, .. } => {
+                // On a connection of its own: it may take long, and what must be sorted lies in a file, however much it is.
+                let path = readers.path.clone();
+                let work = move || {
+                    let connection = schema::open_reader(&path)?;
+                    connection.pragma_update(None, "temp_store", "FILE")?;
+                    in_one_moment(&connection, tell)
+                };
+                let told = tokio::task::spawn_blocking(work).await;
+                told.map_err(|error| StoreError::Other(format!("an export did not end: {error}")))?
+                    .map_err(|error| name_disk(error, self.path()))
+            }
+        }
     }
 
     async fn realms(&self) -> Result<Vec<String>, StoreError> {

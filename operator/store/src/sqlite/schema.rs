@@ -107,6 +107,11 @@ fn enter_wal(connection: &Connection) -> Result<(), StoreError> {
     }
 }
 
+/// The schema's number.
+pub(super) const fn version() -> usize {
+    MIGRATIONS.len()
+}
+
 fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     let present = |connection: &Connection| connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
     let wanted = MIGRATIONS.len() as i64;
