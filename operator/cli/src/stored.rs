@@ -1,16 +1,22 @@
-//! `fairlead state`: what the store holds, carried from one place to another.
+//! `fairlead state`: what the store holds, carried from one place to another; and where reading stands.
 
+use crate::run::Output;
+use crate::screen;
 use crate::state::StateArgs;
 use anyhow::Context as _;
-use clap::{Args, Subcommand};
-use fairlead_model::{Clock as _, SystemClock};
+use clap::{ArgGroup, Args, Subcommand};
+use fairlead_engine::checkpoints::{self, Changed, Listed};
+use fairlead_engine::decide::cursor::Wanted;
+use fairlead_model::{Clock as _, SystemClock, Timestamp};
+use fairlead_store::Standing;
 use fairlead_store::archive::{self, Options, Summary};
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Export the state to a file and import it elsewhere: a backup, or the way from SQLite to PostgreSQL.
+/// Export the state to a file and import it elsewhere (a backup, or the way from SQLite to PostgreSQL); look at checkpoints, and set them.
 #[derive(Debug, Args)]
 pub(crate) struct Stored {
     #[command(flatten)]
@@ -38,6 +44,43 @@ enum Action {
         /// The file. `-` is standard input.
         file: PathBuf,
     },
+    /// List where reading stands: per participant, entity and slice the cursor, whether the first full read is complete, how many records were read
+    /// so far, and when it was committed.
+    Checkpoints {
+        /// Only of this Integration, as namespace/name.
+        integration: Option<String>,
+        /// How they are printed.
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
+    /// Set where reading begins next. A reader that runs takes it up by itself. Setting it back reads again and delivers nothing that did not
+    /// change.
+    #[command(group(ArgGroup::new("where").required(true).args(["cursor", "at", "reset"])))]
+    SetCheckpoint {
+        /// The Integration, as namespace/name.
+        integration: String,
+        /// The participant.
+        #[arg(long)]
+        participant: String,
+        /// The slice of its stream.
+        #[arg(long, default_value = "main")]
+        slice: String,
+        /// Begin with this place, as cursors of this participant spell it, or with a whole cursor as `checkpoints -o json` prints it.
+        #[arg(long, value_name = "TEXT")]
+        cursor: Option<String>,
+        /// Begin with what changed since this moment, as 2026-01-31T10:00:00Z.
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
+        /// Begin with everything.
+        #[arg(long)]
+        reset: bool,
+        /// Set it although something would never be read.
+        #[arg(long)]
+        skip: bool,
+        /// Who decides so; noted.
+        #[arg(long, env = "USER", default_value = "unknown")]
+        author: String,
+    },
 }
 
 impl Stored {
@@ -46,6 +89,14 @@ impl Stored {
         match self.action {
             Action::Export { integration, file } => export(self.state, integration.as_deref(), &file).await?,
             Action::Import { replace, file } => import(self.state, replace, &file).await?,
+            Action::Checkpoints { integration, output } => list(self.state, integration, output).await?,
+            Action::SetCheckpoint { integration, participant, slice, cursor, at, reset: _, skip, author } => {
+                let wanted = wanted(cursor, at)?;
+                let store = self.state.open_existing(".fairlead").await?;
+                let (realm, now) = (integration.as_str(), SystemClock.now());
+                let set = checkpoints::Set { realm, participant: &participant, slice: &slice, wanted: &wanted, skip, author: &author, now };
+                tell_set(&set, &checkpoints::set(store.as_ref(), &set).await?);
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -97,6 +148,73 @@ async fn import(state: StateArgs, replace: bool, file: &Path) -> anyhow::Result<
     let (head, summary) = read.with_context(|| format!("nothing was imported from {}", file.display()))?;
     println!("imported {} of {}, as of {}", told(&summary), head.realms.join(", "), head.at);
     Ok(())
+}
+
+fn wanted(cursor: Option<String>, at: Option<String>) -> anyhow::Result<Wanted> {
+    match (cursor, at) {
+        (Some(text), _) => Ok(Wanted::Text(text)),
+        (None, Some(at)) => {
+            let moment = Timestamp::parse(&at).with_context(|| format!("--at: {at:?} is no moment; write it as 2026-01-31T10:00:00Z"))?;
+            Ok(Wanted::At(moment))
+        }
+        (None, None) => Ok(Wanted::Beginning),
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "what the command was asked to print")]
+async fn list(state: StateArgs, integration: Option<String>, output: Output) -> anyhow::Result<()> {
+    let store = state.open_existing(".fairlead").await?;
+    let realms = match integration {
+        Some(realm) => vec![realm],
+        None => store.realms().await?,
+    };
+    let mut found = Vec::new();
+    for realm in realms {
+        found.extend(checkpoints::list(store.as_ref(), &realm, SystemClock.now()).await?.into_iter().map(|listed| (realm.clone(), listed)));
+    }
+    match output {
+        Output::Json => {
+            let items: Vec<Value> = found
+                .iter()
+                .map(|(realm, Listed { standing: Standing { participant, checkpoint, at }, entity, read })| {
+                    json!({
+                        "integration": realm,
+                        "participant": participant,
+                        "entity": entity,
+                        "slice": checkpoint.slice,
+                        "cursor": checkpoint.cursor,
+                        "complete": checkpoint.complete,
+                        "read": read,
+                        "at": at.map(Timestamp::to_rfc3339),
+                    })
+                })
+                .collect();
+            println!("{}", serde_json::to_string_pretty(&items)?);
+        }
+        Output::Table => {
+            let head =
+                ["INTEGRATION", "PARTICIPANT", "ENTITY", "SLICE", "BACKFILL", "READ", "COMMITTED", "CURSOR"].map(str::to_owned).to_vec();
+            let rows = found.into_iter().map(|(realm, Listed { standing: Standing { participant, checkpoint, at }, entity, read })| {
+                let backfill = if checkpoint.complete { "complete" } else { "under way" };
+                let at = at.map_or_else(|| "-".to_owned(), Timestamp::to_rfc3339);
+                let entity = entity.unwrap_or_else(|| "-".to_owned());
+                vec![realm, participant, entity, checkpoint.slice, backfill.to_owned(), read.to_string(), at, checkpoint.cursor.to_string()]
+            });
+            let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
+            screen::columns(&rows, &[5]).iter().for_each(|line| println!("{}", screen::cut(line, usize::MAX)));
+        }
+    }
+    Ok(())
+}
+
+#[allow(clippy::print_stdout, reason = "what the command was asked to print")]
+fn tell_set(set: &checkpoints::Set<'_>, changed: &Changed) {
+    let checkpoints::Set { realm, participant, slice, author, .. } = set;
+    println!("{participant} of {realm} is read from {} on; before, {slice} stood at {}", changed.after, changed.before);
+    if let Some(skips) = &changed.skips {
+        println!("this skips {skips}");
+    }
+    tracing::info!(integration = %realm, participant, slice, author, before = %changed.before, after = %changed.after, "checkpoint was set");
 }
 
 /// A file that only its owner may read, whoever made it before.

@@ -5,6 +5,7 @@ use crate::decide::inbound;
 use crate::invariants;
 use crate::lane::Lane;
 use crate::masks::Masks;
+use crate::names::PARTICIPANTS;
 use crate::program::{self, Participant, Program};
 use crate::reconcile;
 use crate::shared::{ParticipantFacts, Shared, Surroundings, lock};
@@ -206,7 +207,7 @@ async fn prepare(shared: &Shared) -> Result<(), StoreError> {
     let owners_changed = changed(&store.note(&shared.realm, "ownership").await?, &ownership);
     for participant in &shared.program.participants {
         let name = &participant.unit.name;
-        let note = format!("table/{name}");
+        let note = program::table_note(name);
         let table = json!({"read": participant.read_digest, "write": participant.write_digest, "of": origin(participant)});
         let before = store.note(&shared.realm, &note).await?;
         if participant.readable() && changed(&before.as_ref().and_then(|b| b.get("read").cloned()), &table["read"]) {
@@ -251,7 +252,7 @@ fn origin(participant: &Participant) -> Value {
 async fn find_moved(shared: &Shared) -> Result<(), StoreError> {
     for (participant, facts) in shared.program.participants.iter().zip(&shared.participants) {
         let unit = &participant.unit;
-        let before = shared.around.store.note(&shared.realm, &format!("table/{}", unit.name)).await?;
+        let before = shared.around.store.note(&shared.realm, &program::table_note(&unit.name)).await?;
         let before = before.as_ref().and_then(|before| before.get("of"));
         if before.is_some_and(|before| *before != origin(participant)) {
             let message = format!(
@@ -267,13 +268,12 @@ async fn find_moved(shared: &Shared) -> Result<(), StoreError> {
 
 /// The tables of participants that are there no more are forgotten: who comes back has missed what happened meanwhile, and is compared again.
 async fn forget_absent(shared: &Shared) -> Result<(), StoreError> {
-    const NOTE: &str = "participants";
     let store = &shared.around.store;
     let now: BTreeSet<&str> = shared.program.participants.iter().map(|participant| participant.unit.name.as_str()).collect();
-    let note = store.note(&shared.realm, NOTE).await?;
+    let note = store.note(&shared.realm, PARTICIPANTS).await?;
     let before: BTreeSet<String> = note.as_ref().and_then(|note| BTreeSet::deserialize(note).ok()).unwrap_or_default();
     for absent in before.iter().filter(|name| !now.contains(name.as_str())) {
-        let table = format!("table/{absent}");
+        let table = program::table_note(absent);
         let known = store.note(&shared.realm, &table).await?.unwrap_or_default();
         if known.get("write").is_some() {
             store.put_note(&shared.realm, &table, &json!({"of": known.get("of")})).await?;
@@ -282,7 +282,7 @@ async fn forget_absent(shared: &Shared) -> Result<(), StoreError> {
     // Those that were here once stay in the list: nothing else tells that they have records.
     let all: BTreeSet<&str> = before.iter().map(String::as_str).chain(now).collect();
     if note != Some(json!(all)) {
-        store.put_note(&shared.realm, NOTE, &json!(all)).await?;
+        store.put_note(&shared.realm, PARTICIPANTS, &json!(all)).await?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@
 //! | `integration` | one running Integration with its report |
 //! | `connector`, `usage` | live connectors, probed; how many requests each sent today |
 //! | [`invariants`] | what must hold at every moment; for reports, metrics and tests |
+//! | [`letters`], [`checkpoints`] | what people do with what could not pass, and with where reading stands |
 //! | [`serve`] | records for callers of the API: read from the store, written to a participant at once |
 //! | [`trial`] | what would become of one record, for `preview` and `test` |
 //!
@@ -21,6 +22,7 @@
 //!
 //! This room must not know Kubernetes: units come in, reports go out.
 
+pub mod checkpoints;
 pub mod crash;
 pub mod decide;
 pub mod edits;
@@ -28,6 +30,7 @@ pub mod invariants;
 pub mod letters;
 pub mod masks;
 pub mod metrics;
+pub mod names;
 pub mod program;
 pub mod serve;
 pub mod system;

@@ -11,6 +11,11 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// The note that says by which table a participant was last read and written, and whose records it has.
+pub(crate) fn table_note(participant: &str) -> String {
+    format!("table/{participant}")
+}
+
 /// A compiled Integration.
 pub struct Program {
     /// Its source.

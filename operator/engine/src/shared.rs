@@ -124,21 +124,17 @@ impl Shared {
 
     /// The lease on reading a participant.
     pub(crate) fn reader_lease(&self, participant: usize) -> Lease {
-        self.lease("reader", participant)
+        self.lease_on(reader_key(&self.realm, &self.program.participants[participant].unit.name))
     }
 
     /// The lease on draining a participant's lane.
     pub(crate) fn lane_lease(&self, participant: usize) -> Lease {
-        self.lease("lane", participant)
+        self.lease_on(format!("lane/{}/{}", self.realm, self.program.participants[participant].unit.name))
     }
 
     /// The lease on reconciling.
     pub(crate) fn reconcile_lease(&self) -> Lease {
         self.lease_on(format!("reconcile/{}/", self.realm))
-    }
-
-    fn lease(&self, what: &str, participant: usize) -> Lease {
-        self.lease_on(format!("{what}/{}/{}", self.realm, self.program.participants[participant].unit.name))
     }
 
     fn lease_on(&self, key: String) -> Lease {
@@ -267,6 +263,11 @@ impl Shared {
     pub(crate) fn guarded(&self) -> bool {
         lock(&self.guard).is_some()
     }
+}
+
+/// The lease on reading a participant.
+pub(crate) fn reader_key(realm: &str, participant: &str) -> String {
+    format!("reader/{realm}/{participant}")
 }
 
 /// Locks a mutex; a panic elsewhere does not make small facts unusable.

@@ -24,6 +24,7 @@ pub enum Command {
     RequestReads,
     CloseDeadLetters,
     Reindex,
+    SetCheckpoint,
     PutNote,
     Forget,
     Import,
@@ -59,7 +60,7 @@ pub enum Step {
 
 impl Command {
     /// Every command.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Lease,
         Self::Release,
         Self::Absorb,
@@ -71,6 +72,7 @@ impl Command {
         Self::RequestReads,
         Self::CloseDeadLetters,
         Self::Reindex,
+        Self::SetCheckpoint,
         Self::PutNote,
         Self::Forget,
         Self::Import,
@@ -94,6 +96,7 @@ impl Command {
             Self::RequestReads => "request-reads",
             Self::CloseDeadLetters => "close-dead-letters",
             Self::Reindex => "reindex",
+            Self::SetCheckpoint => "set-checkpoint",
             Self::PutNote => "put-note",
             Self::Forget => "forget",
             Self::Import => "import",
@@ -115,6 +118,7 @@ impl Command {
             | Self::Release
             | Self::RequestReads
             | Self::CloseDeadLetters
+            | Self::SetCheckpoint
             | Self::PutNote
             | Self::BeginWrite
             | Self::FinishWrite

@@ -94,6 +94,11 @@ pub trait Store: Send + Sync + 'static {
     /// their keys were taken of; nothing is committed then.
     async fn reindex(&self, page: &Reindex) -> Result<(), StoreError>;
 
+    /// Sets a checkpoint by a person's word, notes that, and ends the reader's lease, in one transaction: a reader that runs commits nothing that
+    /// it read from the old one, and begins anew from this one. That the first full read was complete stays as it is.
+    /// [`StoreError::Conflict`], without records: another checkpoint stands there by now.
+    async fn set_checkpoint(&self, set: &SetCheckpoint) -> Result<(), StoreError>;
+
     /// Writes a small named value of a realm (resync token, table digests, guard confirmations).
     async fn put_note(&self, realm: &str, name: &str, value: &serde_json::Value) -> Result<(), StoreError>;
 
@@ -150,6 +155,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// A checkpoint, if one was committed.
     async fn checkpoint(&self, realm: &str, participant: &str, slice: &str) -> Result<Option<Checkpoint>, StoreError>;
+
+    /// A realm's checkpoints, by participant and slice.
+    async fn checkpoints(&self, realm: &str) -> Result<Vec<Standing>, StoreError>;
 
     /// External ids that wait to be read again by key, oldest first; those that wait for another id are not due.
     async fn pending_reads(&self, realm: &str, participant: &str, max: usize) -> Result<Vec<ExternalId>, StoreError>;

@@ -384,6 +384,36 @@ pub struct Checkpoint {
     pub complete: bool,
 }
 
+/// A checkpoint as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standing {
+    /// Whose.
+    pub participant: String,
+    /// What it says.
+    pub checkpoint: Checkpoint,
+    /// When it was committed; of one that an older Fairlead committed, nothing is known.
+    pub at: Option<Timestamp>,
+}
+
+/// A checkpoint that a person sets.
+#[derive(Debug, Clone)]
+pub struct SetCheckpoint {
+    /// The realm.
+    pub realm: String,
+    /// The participant.
+    pub participant: String,
+    /// As it was looked up.
+    pub before: Checkpoint,
+    /// Where the next read begins instead.
+    pub cursor: Value,
+    /// The reader's lease. It ends, so that whoever reads begins anew from here.
+    pub lease: String,
+    /// The name and value of a note that tells of it.
+    pub note: (String, Value),
+    /// The present moment.
+    pub now: Timestamp,
+}
+
 /// Index keys for records that are stored already, because what they are found by has changed.
 #[derive(Debug, Clone)]
 pub struct Reindex {

@@ -14,7 +14,7 @@ use fairlead_store::contract_tests::world::{
 use fairlead_store::crash::{VARIABLE, points};
 use fairlead_store::{
     Absorb, BeginWrite, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, Guarded, IndexState, Keys, Merge, Origin, Outcome,
-    PostgresStore, RecordChange, Referring, Reindex, SqliteStore, Stage, Store, WriteBegun,
+    PostgresStore, RecordChange, Referring, Reindex, SetCheckpoint, SqliteStore, Stage, Store, WriteBegun,
 };
 use serde_json::{Value, json};
 use std::io::Write;
@@ -30,7 +30,7 @@ const DATABASE: &str = "FAIRLEAD_STORE_TEST_DATABASE";
 const ANSWERED: &str = "FAIRLEAD_STORE_TEST_ANSWERED";
 
 /// How many commands the script has.
-const COMMANDS: usize = 31;
+const COMMANDS: usize = 32;
 
 /// What is known of the leases before they are asked for again.
 struct Actor {
@@ -124,6 +124,18 @@ impl Actor {
             27 => self.store.finish_write("once", "done").await.unwrap(),
             28 => assert_eq!(self.store.begin_write(&begin("never", now)).await, Ok(WriteBegun::Fresh)),
             29 => self.store.abandon_write("never").await.unwrap(),
+            31 => {
+                let set = SetCheckpoint {
+                    realm: REALM.into(),
+                    participant: CRM.into(),
+                    before: Checkpoint { slice: "main".into(), cursor: json!({"n": 6}), complete: false },
+                    cursor: json!({"n": n}),
+                    lease: self.world().reader.key.clone(),
+                    note: ("set".into(), json!(n)),
+                    now,
+                };
+                self.store.set_checkpoint(&set).await.unwrap();
+            }
             30 => drop(archive::import(&*self.store, &copy().await, false, now).await.unwrap()),
             _ => unreachable!("the script has {COMMANDS} commands"),
         }
@@ -153,6 +165,7 @@ async fn contents(store: &dyn Store) -> Value {
         "snapshot": format!("{snapshot:?}"),
         "records": format!("{:?}", store.records(REALM, None, 100).await.unwrap()),
         "letters": format!("{:?}", store.dead_letters(&letters).await.unwrap()),
+        "set": store.note(REALM, "set").await.unwrap(),
         "checkpoint": store.checkpoint(REALM, CRM, "main").await.unwrap(),
         "reads": store.pending_reads(REALM, CRM, 100).await.unwrap(),
         "guard": format!("{:?}", store.changes_since(REALM, at(0), &Guarded::default()).await.unwrap()),

@@ -2,6 +2,7 @@
 //!
 //! No I/O, no clock, no randomness: ids and moments come in as arguments, so a decision can be repeated and tested as a table.
 
+pub mod cursor;
 pub mod difference;
 pub mod direct;
 pub mod drift;

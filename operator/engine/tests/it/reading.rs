@@ -2,7 +2,9 @@
 
 use crate::vendor::Fault;
 use crate::world::{Offers, REALM, World, until};
-use fairlead_model::ExternalId;
+use fairlead_engine::checkpoints::{self, CheckpointError};
+use fairlead_engine::decide::cursor::Wanted;
+use fairlead_model::{ExternalId, Timestamp};
 use serde_json::json;
 use std::time::Duration;
 
@@ -91,5 +93,54 @@ async fn a_row_without_an_id_is_one_dead_letter_and_stops_nobody() {
     let asked = crm.asked("GET /things").len();
     until("two more looks", async || crm.asked("GET /things").len() > asked + 2).await;
     assert_eq!(world.letters().await.len(), 1);
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_is_set_back_is_taken_up_at_once_and_delivers_nothing_that_did_not_change() {
+    let world = World::new(Offers::default(), true).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    for number in 0..5 {
+        crm.put(&format!("c{number}"), json!({"name": format!("Thing {number}"), "phone": "1"}));
+    }
+    let engine = world.engine().await;
+    until("the first load", async || erp.count() == 5).await;
+    let two = erp.id_of("Thing 2").unwrap();
+    // No poll ever sees this one: its stamp lies before the cursor.
+    crm.slip("c2", json!({"phone": "slipped"}));
+    let set = async |wanted: &Wanted, skip: bool| {
+        let now = fairlead_model::Clock::now(&fairlead_model::SystemClock);
+        let set = checkpoints::Set { realm: REALM, participant: "crm", slice: "main", wanted, skip, author: "mia", now };
+        checkpoints::set(world.store.as_ref(), &set).await
+    };
+    let whole = || crm.asked("GET /things").iter().filter(|line| !line.contains("since=2026-01-01T00%3A00%3A0")).count();
+    let (before, writes) = (whole(), erp.asked("PATCH").len());
+    let changed = set(&Wanted::At(Timestamp::parse("2025-12-31T00:00:00Z").unwrap()), false).await.unwrap();
+    assert!(changed.after["from"] == "2025-12-31T00:00:00.000Z" && changed.skips.is_none(), "{changed:?}");
+    until("what had slipped by", async || erp.value(&two, "phone") == "slipped").await;
+    assert!(whole() > before, "it was not read from there");
+    assert_eq!(erp.asked("PATCH").len(), writes + 1, "something was written that did not change");
+    let listed = checkpoints::list(world.store.as_ref(), REALM, Timestamp(0)).await.unwrap();
+    let of: Vec<_> = listed.iter().map(|each| (each.standing.participant.as_str(), each.entity.as_deref(), each.read > 4)).collect();
+    assert_eq!(of, [("crm", Some("things"), true), ("erp", Some("things"), true)]);
+    let note = world.store.note(REALM, "checkpoint/crm/main").await.unwrap().unwrap();
+    assert!(note["author"] == "mia" && note["from"] == changed.before, "{note}");
+
+    // Forward only by one's word; another kind of cursor, another name, not at all.
+    let ahead = Wanted::At(Timestamp::parse("2030-01-01T00:00:00Z").unwrap());
+    assert!(matches!(set(&ahead, false).await, Err(CheckpointError::Skips(what)) if what.contains("2030-01-01")));
+    assert!(matches!(set(&Wanted::Text("41".into()), true).await, Err(CheckpointError::Cursor(_))));
+    set(&ahead, true).await.unwrap();
+    let unseen = crm.asked("since=2030").len();
+    until("it read from there", async || crm.asked("since=2030").len() > unseen + 1).await;
+    crm.put("c3", json!({"phone": "unseen"}));
+    set(&Wanted::Beginning, false).await.unwrap();
+    let three = erp.id_of("Thing 3").unwrap();
+    until("what was skipped", async || erp.value(&three, "phone") == "unseen").await;
+    let now = fairlead_model::Clock::now(&fairlead_model::SystemClock);
+    let other =
+        checkpoints::Set { realm: REALM, participant: "crn", slice: "main", wanted: &Wanted::Beginning, skip: false, author: "mia", now };
+    let refused = checkpoints::set(world.store.as_ref(), &other).await.unwrap_err().to_string();
+    assert_eq!(refused, "test/things has no participant \"crn\"; there is crm, erp");
     engine.stop().await;
 }

@@ -515,6 +515,7 @@ through! {
         request_reads(realm: [&str], participant: [&str], ids: [&[ExternalId]], now: [Timestamp]) -> ();
         close_dead_letters(close: [&CloseDeadLetters]) -> u64;
         reindex(page: [&Reindex]) -> ();
+        set_checkpoint(set: [&SetCheckpoint]) -> ();
         put_note(realm: [&str], name: [&str], value: [&serde_json::Value]) -> ();
         forget(realm: [&str]) -> ();
         import(import: [Import], rows: [Rows]) -> ();
@@ -532,6 +533,7 @@ through! {
         record_ids(realm: [&str], participant: [&str], ids: [&[ExternalId]]) -> Vec<Option<RecordId>>;
         sequence() -> u64;
         checkpoint(realm: [&str], participant: [&str], slice: [&str]) -> Option<Checkpoint>;
+        checkpoints(realm: [&str]) -> Vec<Standing>;
         pending_reads(realm: [&str], participant: [&str], max: [usize]) -> Vec<ExternalId>;
         note(realm: [&str], name: [&str]) -> Option<serde_json::Value>;
         changes_since(realm: [&str], since: [Timestamp], with: [&Guarded]) -> GuardCounts;

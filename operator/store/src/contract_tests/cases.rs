@@ -11,8 +11,8 @@ use super::world::{
 use super::{Case, books};
 use crate::{
     Absorb, AbsorbRecord, BeginWrite, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Guarded, IndexKey,
-    IndexState, Keys, LaneEntry, Merge, NewDeadLetter, Origin, Outcome, Pending, RecordChange, Referring, Reindex, Settlement,
-    SourceLedger, Stage, Store, StoreError, Survivor, WriteBegun,
+    IndexState, Keys, LaneEntry, Merge, NewDeadLetter, Origin, Outcome, Pending, RecordChange, Referring, Reindex, SetCheckpoint,
+    Settlement, SourceLedger, Stage, Standing, Store, StoreError, Survivor, WriteBegun,
 };
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{ErrorClass, RecordId};
@@ -47,6 +47,7 @@ cases![
     records_are_found_by_a_field_in_pages_and_may_share_it,
     stored_records_get_other_keys_unless_they_changed_meanwhile,
     the_checkpoint_moves_with_its_batch,
+    a_checkpoint_that_a_person_sets_makes_the_reader_begin_anew,
     claims_come_oldest_first_and_once,
     a_claim_shows_the_record_as_it_is_now,
     keys_left_in_flight_come_back_under_a_newer_epoch,
@@ -401,6 +402,41 @@ async fn the_checkpoint_moves_with_its_batch(store: Arc<dyn Store>) {
 }
 
 // ---- claim and settle -------------------------------------------------------------------------------------------------------------------
+
+async fn a_checkpoint_that_a_person_sets_makes_the_reader_begin_anew(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    let main = Checkpoint { slice: "main".into(), cursor: json!({"from": "2026-02-01"}), complete: true };
+    let deletes = Checkpoint { slice: "deletes".into(), cursor: json!(null), complete: false };
+    for (checkpoint, now) in [(&main, 1), (&deletes, 2)] {
+        world.store.absorb(&Absorb { checkpoint: Some(checkpoint.clone()), ..world.batch(at(now)) }).await.unwrap();
+    }
+    let standing = |checkpoint: &Checkpoint, now| Standing { participant: CRM.into(), checkpoint: checkpoint.clone(), at: Some(at(now)) };
+    assert_eq!(world.store.checkpoints(REALM).await.unwrap(), [standing(&deletes, 2), standing(&main, 1)]);
+    assert!(world.store.checkpoints("no/where").await.unwrap().is_empty());
+
+    let set = SetCheckpoint {
+        realm: REALM.into(),
+        participant: CRM.into(),
+        before: main.clone(),
+        cursor: json!({"from": "2026-01-01"}),
+        lease: world.reader.key.clone(),
+        note: ("checkpoint/crm/main".into(), json!({"author": "mia"})),
+        now: at(3),
+    };
+    // The reader went on since somebody looked.
+    let moved = SetCheckpoint { before: Checkpoint { cursor: json!({"from": "2026-01-31"}), ..main.clone() }, ..set.clone() };
+    assert_eq!(world.store.set_checkpoint(&moved).await, Err(StoreError::Conflict(Vec::new())));
+    world.absorb(vec![inserted(1)], at(3)).await;
+    world.store.set_checkpoint(&set).await.unwrap();
+    assert_eq!(world.store.checkpoint(REALM, CRM, "main").await.unwrap(), Some(Checkpoint { cursor: set.cursor.clone(), ..main.clone() }));
+    assert_eq!(world.store.note(REALM, "checkpoint/crm/main").await.unwrap(), Some(json!({"author": "mia"})));
+    // What it read from there comes too late, and the lane is nobody's concern.
+    let late = Absorb { checkpoint: Some(main), ..world.batch(at(4)) };
+    assert!(matches!(world.store.absorb(&late).await, Err(StoreError::Fenced { .. })));
+    assert_eq!(world.claim(at(4)).await.len(), 1);
+    let again = lease(&*world.store, &world.reader.key, "a", at(4)).await.unwrap();
+    assert_eq!(again.epoch, world.reader.epoch + 1);
+}
 
 async fn claims_come_oldest_first_and_once(store: Arc<dyn Store>) {
     let world = World::new(store, "a").await;

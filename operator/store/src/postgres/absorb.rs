@@ -7,7 +7,7 @@ use super::error::Failure;
 use super::image::{Image, Naming};
 use super::letters::{self, Opened};
 use super::session::{Session, ask, lock_realm};
-use super::{leases, reads, records};
+use super::{checkpoints, leases, reads, records};
 use crate::crash::{Command, Step, reach};
 use crate::rows::absorb::{Batch, Change, Item};
 use crate::rows::books::Books;
@@ -22,9 +22,6 @@ use uuid::Uuid;
 const ANY: &str = "SELECT EXISTS (SELECT 1 FROM dead_letter WHERE realm = $1 AND participant = $2 AND stage <= 1 AND closed_at IS NULL),
        EXISTS (SELECT 1 FROM lane WHERE realm = $1 AND target = $2 AND waits_for IS NOT NULL),
        EXISTS (SELECT 1 FROM reread WHERE realm = $1 AND participant = $2 AND waits_for IS NOT NULL)";
-
-const CHECKPOINT: &str = "INSERT INTO checkpoint (realm, participant, slice, cursor, complete) VALUES ($1, $2, $3, $4, $5)
-     ON CONFLICT (realm, participant, slice) DO UPDATE SET cursor = excluded.cursor, complete = excluded.complete";
 
 /// The code of an origin, for the books.
 pub(super) fn code_of(session: &Session, origin: &Origin) -> Result<i64, Failure> {
@@ -87,7 +84,7 @@ impl Job for Batch {
         asks.extend(reads::done(realm, participant, self.reread_done.iter().map(String::as_str)));
         asks.extend(reads::request(realm, participant, &rereads, self.now));
         if let Some((slice, cursor, complete)) = &self.checkpoint {
-            asks.push(ask!(CHECKPOINT, realm, participant, slice.clone(), cursor.clone(), *complete));
+            asks.push(checkpoints::put(realm, participant, (slice, cursor, *complete), self.now));
         }
         if !asks.is_empty() {
             session.run(asks).await?;

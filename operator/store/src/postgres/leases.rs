@@ -20,6 +20,8 @@ const TAKE: &str = "INSERT INTO lease AS present (key, holder, epoch, until) VAL
 /// Ends the lease, if it still is this one. The row stays, so that the next epoch is higher.
 const RELEASE: &str = "UPDATE lease SET holder = NULL WHERE key = $1 AND holder = $2 AND epoch = $3";
 
+const END: &str = "UPDATE lease SET holder = NULL, until = 0 WHERE key = $1";
+
 /// Nobody takes the lease until the transaction that asked is over.
 const CHECK: &str = "SELECT 1 FROM lease WHERE key = $1 AND holder = $2 AND epoch = $3 FOR SHARE";
 
@@ -87,6 +89,11 @@ pub(super) fn check(fence: &Fence) -> Ask {
 /// and that nobody has taken is still its holder's: no other can have acted meanwhile.
 pub(super) fn held(fence: &Fence, rows: &[Row]) -> Result<(), Failure> {
     if rows.is_empty() { Err(StoreError::Fenced { key: fence.key.clone() }.into()) } else { Ok(()) }
+}
+
+/// Ends a lease, whoever holds it.
+pub(super) fn end(key: &str) -> Ask {
+    ask!(END, key.to_owned())
 }
 
 /// Asks for a lease of a realm that somebody holds.

@@ -22,6 +22,7 @@
 mod absorb;
 mod archive;
 mod books;
+mod checkpoints;
 mod codec;
 mod command;
 mod drain;
@@ -50,7 +51,8 @@ use crate::rows::reindex::Page;
 use crate::rows::settle::Results;
 use crate::{
     Absorb, Absorbed, BeginWrite, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue, Fence, GuardCounts,
-    Guarded, IndexKey, Intend, Known, LeaseRequest, Merge, Reindex, Settle, Snapshot, Store, StoreError, WriteBegun,
+    Guarded, IndexKey, Intend, Known, LeaseRequest, Merge, Reindex, SetCheckpoint, Settle, Snapshot, Standing, Store, StoreError,
+    WriteBegun,
 };
 use async_trait::async_trait;
 use command::{Job, run};
@@ -201,6 +203,10 @@ impl Store for PostgresStore {
         self.write(&Page::new(page)?).await
     }
 
+    async fn set_checkpoint(&self, set: &SetCheckpoint) -> Result<(), StoreError> {
+        self.write(set).await
+    }
+
     async fn put_note(&self, realm: &str, name: &str, value: &serde_json::Value) -> Result<(), StoreError> {
         self.write(&notes::Put { realm, name, value: encode(value)? }).await
     }
@@ -259,6 +265,10 @@ impl Store for PostgresStore {
 
     async fn checkpoint(&self, realm: &str, participant: &str, slice: &str) -> Result<Option<Checkpoint>, StoreError> {
         answer!(self, session => query::checkpoint(&session, realm, participant, slice))
+    }
+
+    async fn checkpoints(&self, realm: &str) -> Result<Vec<Standing>, StoreError> {
+        answer!(self, session => checkpoints::all(&session, realm))
     }
 
     async fn pending_reads(&self, realm: &str, participant: &str, max: usize) -> Result<Vec<ExternalId>, StoreError> {

@@ -190,6 +190,7 @@ pub(crate) const CHECKPOINT: Table = Table {
         needs("slice", "slice", Kind::Text),
         needs("cursor", "cursor", Kind::Json),
         needs("complete", "complete", Kind::Flag),
+        may("at", "at", Kind::Int),
     ],
 };
 

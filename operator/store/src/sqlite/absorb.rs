@@ -4,7 +4,7 @@ use super::books::{self, write_guard, write_source};
 use super::lane::{any_waiting, free_from_dead, free_waiting, mark_held, mark_life};
 use super::names::Names;
 use super::records::{self, Named, Naming};
-use super::{leases, letters, reads};
+use super::{checkpoints, leases, letters, reads};
 use crate::crash::{Command, Step, reach};
 use crate::rows::absorb::{Batch, Change, Item};
 use crate::rows::books::Books;
@@ -12,7 +12,7 @@ use crate::rows::codec::{IdBytes, id_bytes};
 use crate::rows::lane::Lane;
 use crate::{Origin, StoreError};
 use fairlead_model::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
 pub(super) fn run(batch: &Batch, connection: &Connection) -> Result<(), StoreError> {
     leases::check(connection, &batch.fence)?;
@@ -59,12 +59,7 @@ pub(super) fn run(batch: &Batch, connection: &Connection) -> Result<(), StoreErr
         reads::request(connection, realm, participant, id, after.as_deref(), batch.now)?;
     }
     if let Some((slice, cursor, complete)) = &batch.checkpoint {
-        connection
-            .prepare_cached(
-                "INSERT INTO checkpoint (realm, participant, slice, cursor, complete) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT (realm, participant, slice) DO UPDATE SET cursor = excluded.cursor, complete = excluded.complete",
-            )?
-            .execute(params![realm, participant, slice, cursor, complete])?;
+        checkpoints::put(connection, (realm, participant), (slice, cursor, *complete), batch.now)?;
     }
     reach(Command::Absorb, Step::Reads);
     write_source(connection, realm, participant, &batch.source)?;

@@ -72,6 +72,12 @@ pub(super) fn raise(connection: &Connection, key: &str, epoch: i64) -> Result<()
     Ok(())
 }
 
+/// Ends a lease, whoever holds it.
+pub(super) fn end(connection: &Connection, key: &str) -> Result<(), StoreError> {
+    connection.prepare_cached("UPDATE lease SET holder = NULL, until = 0 WHERE key = ?1")?.execute(params![key])?;
+    Ok(())
+}
+
 /// Ends every lease of a realm (`<what>/<realm>/<part>`), so that nobody who still runs can bring a forgotten realm back.
 pub(super) fn end_all(connection: &Connection, realm: &str) -> Result<(), StoreError> {
     let middle = format!("{realm}/");

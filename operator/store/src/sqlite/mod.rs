@@ -7,6 +7,7 @@
 mod absorb;
 mod archive;
 mod books;
+mod checkpoints;
 mod drain;
 mod error;
 mod forget;
@@ -32,7 +33,8 @@ use crate::rows::reindex::Page;
 use crate::rows::settle::Results;
 use crate::{
     Absorb, Absorbed, BeginWrite, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue, Fence, GuardCounts,
-    Guarded, IndexKey, Intend, Known, LeaseRequest, Merge, Reindex, Settle, Snapshot, Store, StoreError, WriteBegun,
+    Guarded, IndexKey, Intend, Known, LeaseRequest, Merge, Reindex, SetCheckpoint, Settle, Snapshot, Standing, Store, StoreError,
+    WriteBegun,
 };
 use async_trait::async_trait;
 use error::name_disk;
@@ -274,6 +276,11 @@ impl Store for SqliteStore {
         self.write(Command::Reindex, move |connection, _| reindex::run(&page, connection)).await
     }
 
+    async fn set_checkpoint(&self, set: &SetCheckpoint) -> Result<(), StoreError> {
+        let set = set.clone();
+        self.write(Command::SetCheckpoint, move |connection, _| checkpoints::set(connection, &set)).await
+    }
+
     async fn put_note(&self, realm: &str, name: &str, value: &serde_json::Value) -> Result<(), StoreError> {
         let (realm, name, value) = (realm.to_owned(), name.to_owned(), encode(value)?);
         self.write(Command::PutNote, move |connection, _| {
@@ -351,6 +358,11 @@ impl Store for SqliteStore {
     async fn checkpoint(&self, realm: &str, participant: &str, slice: &str) -> Result<Option<Checkpoint>, StoreError> {
         let (realm, participant, slice) = (realm.to_owned(), participant.to_owned(), slice.to_owned());
         self.read(move |connection| query::checkpoint(connection, &realm, &participant, &slice)).await
+    }
+
+    async fn checkpoints(&self, realm: &str) -> Result<Vec<Standing>, StoreError> {
+        let realm = realm.to_owned();
+        self.read(move |connection| checkpoints::all(connection, &realm)).await
     }
 
     async fn pending_reads(&self, realm: &str, participant: &str, max: usize) -> Result<Vec<ExternalId>, StoreError> {

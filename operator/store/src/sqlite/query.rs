@@ -1,8 +1,8 @@
 //! The queries. Each runs in one read transaction, so that what it answers was true at one moment.
 
-use super::letters;
 use super::names::Names;
 use super::records;
+use super::{checkpoints, letters};
 use crate::rows::books::hour_of;
 use crate::rows::codec::{IdBytes, decode, decode_word, encode_word, id_bytes, record_id, special_origin, stage_of};
 use crate::rows::lane::limit;
@@ -136,11 +136,7 @@ pub(super) fn sequence(connection: &Connection) -> Result<u64, StoreError> {
 pub(super) fn checkpoint(connection: &Connection, realm: &str, participant: &str, slice: &str) -> Result<Option<Checkpoint>, StoreError> {
     let names = Names::new(connection);
     let (Some(realm), Some(participant)) = (names.find(realm)?, names.find(participant)?) else { return Ok(None) };
-    let mut statement =
-        connection.prepare_cached("SELECT cursor, complete FROM checkpoint WHERE realm = ?1 AND participant = ?2 AND slice = ?3")?;
-    let found: Option<(String, bool)> =
-        statement.query_row(params![realm, participant, slice], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    found.map(|(cursor, complete)| Ok(Checkpoint { slice: slice.to_owned(), cursor: decode("cursor", &cursor)?, complete })).transpose()
+    checkpoints::find(connection, realm, participant, slice)
 }
 
 pub(super) fn pending_reads(connection: &Connection, realm: &str, participant: &str, max: usize) -> Result<Vec<ExternalId>, StoreError> {
