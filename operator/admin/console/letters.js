@@ -5,13 +5,13 @@ import { badge, el, number, table, toast, when } from "./dom.js";
 
 export async function list(query) {
   const wanted = new URLSearchParams();
-  for (const key of ["integration", "participant", "closed"]) if (query.get(key)) wanted.set(key, query.get(key));
+  for (const key of ["integration", "participant", "reason", "text", "closed"]) if (query.get(key)) wanted.set(key, query.get(key));
   const { items, more } = await get(`/api/v1/dead-letters?${wanted}`);
   const search = (event) => {
     event.preventDefault();
     const next = new URLSearchParams();
     const form = new FormData(event.target);
-    for (const key of ["integration", "participant"]) if (form.get(key)?.trim()) next.set(key, form.get(key).trim());
+    for (const key of ["integration", "participant", "reason", "text"]) if (form.get(key)?.trim()) next.set(key, form.get(key).trim());
     if (form.get("closed")) next.set("closed", "true");
     location.hash = `#/dead-letters${next.size ? `?${next}` : ""}`;
   };
@@ -21,6 +21,8 @@ export async function list(query) {
     el("form", { class: "bar", onsubmit: search, role: "search" },
       el("label", {}, "Integration", el("input", { name: "integration", placeholder: "namespace/name", value: query.get("integration") ?? "" })),
       el("label", {}, "Participant", el("input", { name: "participant", value: query.get("participant") ?? "" })),
+      el("label", {}, "Reason", el("input", { name: "reason", value: query.get("reason") ?? "" })),
+      el("label", {}, "Text", el("input", { name: "text", placeholder: "field, message or id", value: query.get("text") ?? "" })),
       el("label", { class: "inline" }, el("input", { type: "checkbox", name: "closed", checked: query.get("closed") === "true" }), "Closed ones too"),
       el("button", {}, "Show")),
     more ? el("p", { class: "notice" }, `The newest ${number(items.length)} are shown; narrow the search for others.`) : null,
@@ -60,6 +62,9 @@ function page(shown, may, reload) {
       el("dt", {}, "Participant"), el("dd", {}, shown.participant),
       el("dt", {}, "Stage"), el("dd", {}, badge(shown.stage)),
       shown.externalId ? [el("dt", {}, "External id"), el("dd", {}, el("code", {}, shown.externalId))] : null,
+      shown.parent ? [el("dt", {}, "Corrected before"), el("dd", {}, el("a", { href: `#/dead-letters/${shown.parent}` }, `#${shown.parent}`))] : null,
+      shown.corrected ? [el("dt", {}, "Corrected"), el("dd", {}, `by ${shown.corrected.author}, `, when(shown.corrected.at), ": ",
+        shown.corrected.changes.map((change) => change.field).join(", "))] : null,
       shown.record ? [el("dt", {}, "Record"), el("dd", {}, el("code", {}, shown.record))] : null,
       el("dt", {}, "Since"), el("dd", {}, when(shown.at), `, ${shown.attempts} ${shown.attempts === 1 ? "attempt" : "attempts"}`))),
     open && may === "Off" ? el("p", { class: "notice" }, "This console only shows. Use fairlead dead-letters, or start the operator with --console-write.") : null,

@@ -7,7 +7,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use fairlead_engine::letters;
 use fairlead_engine::masks::Form;
-use fairlead_model::{Clock, FieldPath, SystemClock};
+use fairlead_model::{Clock, ErrorClass, FieldPath, SystemClock, Timestamp};
 use fairlead_store::{DeadLetter, DeadLetterFilter, Stage};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -23,6 +23,11 @@ const MAX_AUTHOR: usize = 64;
 pub(crate) struct Filter {
     integration: Option<String>,
     participant: Option<String>,
+    stage: Option<Stage>,
+    class: Option<ErrorClass>,
+    reason: Option<String>,
+    before: Option<String>,
+    text: Option<String>,
     #[serde(default)]
     closed: bool,
     max: Option<usize>,
@@ -34,10 +39,20 @@ pub(crate) async fn list(
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
     surface.guard.admit_reading(&headers)?;
+    let before = filter.before.as_deref().map(|text| {
+        let wrong = || Problem::new(StatusCode::BAD_REQUEST, format!("before={text:?} is no moment; write it as 2026-01-31T10:00:00Z"));
+        Timestamp::parse(text).ok_or_else(wrong)
+    });
+    let before = before.transpose()?;
     let max = filter.max.unwrap_or(MAX).clamp(1, MAX);
     let wanted = DeadLetterFilter {
         realm: filter.integration,
         participant: filter.participant,
+        stage: filter.stage,
+        class: filter.class,
+        reason: filter.reason,
+        before,
+        text: filter.text,
         closed: filter.closed,
         max: max + 1,
         ..DeadLetterFilter::default()
@@ -78,6 +93,14 @@ pub(crate) async fn show(
     shown["original"] = fields(&letter.original, form);
     shown["payload"] = letter.payload.as_deref().map_or(Value::Null, |payload| fields(payload, Form::Native));
     // It may repeat any value, whatever the masks say of its fields.
+    if let Some(corrected) = letters::corrected(surface.store.as_ref(), &dead).await? {
+        let value = |path: &FieldPath, value: Value| if asked.personal || masks.shows(Form::Native, path) { value } else { Value::Null };
+        let changes = corrected.changes.into_iter();
+        let changes: Vec<Value> = changes
+            .map(|(field, before, after)| json!({"field": field, "from": value(&field, before), "to": value(&field, after)}))
+            .collect();
+        shown["corrected"] = json!({"author": corrected.author, "at": corrected.at.to_rfc3339(), "changes": changes});
+    }
     shown["detail"] = json!(letter.detail.as_ref().filter(|_| asked.personal));
     shown["correctable"] = json!(match letter.stage {
         Stage::Inbound | Stage::Identity if letter.external_id.is_some() => "original",

@@ -8,6 +8,7 @@
 //! was overtaken by a later good version, or was given up, must not come back with another letter of the same record.
 
 use fairlead_model::{Document, FieldPath, Timestamp, document};
+use fairlead_store::archive::{CORRECTED, CORRECTION};
 use fairlead_store::{CloseDeadLetters, CloseReason, DeadLetter, DeadLetterFilter, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -43,9 +44,15 @@ impl Edit {
 /// The edits that wait for one participant, by external id (for its reader) or record id (for its lane).
 pub type Edits = BTreeMap<String, Edit>;
 
+/// What was corrected of a letter, also when the correction is through or was given up; the last time, if it was several.
+pub(crate) async fn corrected(store: &dyn Store, realm: &str, letter: i64) -> Result<Option<Edit>, StoreError> {
+    let found = store.note(realm, &format!("{CORRECTED}{letter}")).await?;
+    Ok(found.and_then(|found| serde_json::from_value(found).ok()))
+}
+
 /// One note per record, so that a person who adds an edit and the engine that forgets another never overwrite each other.
 fn note(participant: &str, key: &str) -> String {
-    format!("edit/{participant}/{key}")
+    format!("{CORRECTION}{participant}/{key}")
 }
 
 /// The edits that wait for these records. Those whose letter is no longer to be corrected are forgotten.
@@ -92,7 +99,10 @@ pub(crate) async fn find(store: &dyn Store, realm: &str, participant: &str, key:
 
 /// Adds an edit; an older one of the same record is replaced.
 pub async fn add(store: &dyn Store, realm: &str, participant: &str, key: &str, edit: &Edit) -> Result<(), StoreError> {
-    store.put_note(realm, &note(participant, key), &serde_json::to_value(edit).unwrap_or(Value::Null)).await
+    let value = serde_json::to_value(edit).unwrap_or(Value::Null);
+    // What is told of it first: it stays with the letter, whatever becomes of the correction.
+    store.put_note(realm, &format!("{CORRECTED}{}", edit.letter), &value).await?;
+    store.put_note(realm, &note(participant, key), &value).await
 }
 
 /// Closes the letters of edits that are about to be committed. The edits themselves are kept until [`forget`]: a crash in between repeats

@@ -4,10 +4,13 @@
 //! takes it up.
 
 use crate::edits::{self, Edit};
-use fairlead_model::{FieldPath, Timestamp, document};
+use fairlead_model::{Document, ExternalId, FieldPath, RecordId, Timestamp, document};
 use fairlead_store::{CloseDeadLetters, CloseReason, DeadLetter, DeadLetterFilter, Enqueue, Keys, Origin, Stage, Store, StoreError};
 use serde_json::Value;
 use std::collections::BTreeMap;
+
+/// Letters that are dealt with at once.
+const PAGE: usize = 500;
 
 /// Why nothing was done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,14 +54,121 @@ pub async fn open(store: &dyn Store, id: i64) -> Result<DeadLetter, LetterError>
     find(store, id).await?.filter(|letter| letter.closed.is_none()).ok_or(LetterError::NotOpen(id))
 }
 
+/// What was corrected of a letter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Corrected {
+    /// Who.
+    pub author: String,
+    /// When.
+    pub at: Timestamp,
+    /// Per native field the value that was refused and the one that a person put in its place.
+    pub changes: Vec<(FieldPath, Value, Value)>,
+}
+
+/// What was corrected of a letter, if anything was.
+///
+/// # Errors
+/// The store's.
+pub async fn corrected(store: &dyn Store, dead: &DeadLetter) -> Result<Option<Corrected>, StoreError> {
+    let Some(edit) = edits::corrected(store, &dead.realm, dead.id).await? else { return Ok(None) };
+    let refused = match dead.letter.stage {
+        Stage::Inbound | Stage::Identity => Some(&dead.letter.original),
+        Stage::Outbound | Stage::Delivery => dead.letter.payload.as_ref(),
+    };
+    let refused: Document = refused.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let before = |path: &FieldPath| document::get(&refused, path).cloned().unwrap_or(Value::Null);
+    let changes = edit.set.into_iter().map(|(path, after)| (path.clone(), before(&path), after)).collect();
+    Ok(Some(Corrected { author: edit.author, at: edit.at, changes }))
+}
+
 /// Tries a letter again: its source's record is read again, or the target's key put in its lane again. The letter closes as replayed.
 ///
 /// # Errors
 /// [`LetterError::NoRecord`], and the store's.
 pub async fn replay(store: &dyn Store, dead: &DeadLetter, author: &str, now: Timestamp) -> Result<(), LetterError> {
-    again(store, dead, now).await?;
-    close(store, &[dead.id], CloseReason::Replayed, author, now).await?;
+    if replay_page(store, std::slice::from_ref(dead), author, now).await? == 0 {
+        return Err(LetterError::NoRecord(dead.id));
+    }
     Ok(())
+}
+
+/// What became of many letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bulk {
+    /// Those that it was done to.
+    pub done: u64,
+    /// Those that name no record and can only be discarded, and those that closed by themselves meanwhile.
+    pub left: u64,
+}
+
+/// How many open letters a filter names.
+///
+/// # Errors
+/// The store's.
+pub async fn count(store: &dyn Store, filter: &DeadLetterFilter) -> Result<u64, StoreError> {
+    let mut pages = Pages::of(filter);
+    let mut count = 0;
+    while let Some(page) = pages.next(store).await? {
+        count += page.len() as u64;
+    }
+    Ok(count)
+}
+
+/// Tries all open letters again that a filter names, page by page. Letters that open meanwhile are left alone.
+///
+/// # Errors
+/// The store's; pages before it stay done.
+pub async fn replay_all(store: &dyn Store, filter: &DeadLetterFilter, author: &str, now: Timestamp) -> Result<Bulk, StoreError> {
+    let mut pages = Pages::of(filter);
+    let mut bulk = Bulk::default();
+    while let Some(page) = pages.next(store).await? {
+        let done = replay_page(store, &page, author, now).await?;
+        bulk.done += done;
+        bulk.left += page.len() as u64 - done;
+    }
+    Ok(bulk)
+}
+
+/// Gives all open letters up that a filter names, page by page, like [`discard`].
+///
+/// # Errors
+/// The store's; pages before it stay done.
+pub async fn discard_all(store: &dyn Store, filter: &DeadLetterFilter, author: &str, now: Timestamp) -> Result<Bulk, StoreError> {
+    let mut pages = Pages::of(filter);
+    let mut bulk = Bulk::default();
+    while let Some(page) = pages.next(store).await? {
+        let ids: Vec<i64> = page.iter().map(|dead| dead.id).collect();
+        let done = discard(store, &ids, author, now).await?;
+        bulk.done += done;
+        bulk.left += page.len() as u64 - done;
+    }
+    Ok(bulk)
+}
+
+/// Open letters, a page at a time, from the newest down.
+struct Pages(Option<DeadLetterFilter>);
+
+impl Pages {
+    fn of(filter: &DeadLetterFilter) -> Self {
+        Self(Some(DeadLetterFilter { closed: false, max: PAGE, ..filter.clone() }))
+    }
+
+    async fn next(&mut self, store: &dyn Store) -> Result<Option<Vec<DeadLetter>>, StoreError> {
+        let Some(filter) = &mut self.0 else { return Ok(None) };
+        let page = store.dead_letters(filter).await?;
+        filter.below = page.last().map(|last| last.id);
+        if page.len() < PAGE {
+            self.0 = None;
+        }
+        Ok((!page.is_empty()).then_some(page))
+    }
+}
+
+/// Tries letters again, and closes them; returns how many. Those that name no record stay open.
+async fn replay_page(store: &dyn Store, page: &[DeadLetter], author: &str, now: Timestamp) -> Result<u64, StoreError> {
+    let ids: Vec<i64> = again(store, page, now).await?;
+    close(store, &ids, CloseReason::Replayed, author, now).await?;
+    Ok(ids.len() as u64)
 }
 
 /// Corrects native fields of a letter and tries it again. The edit enters where the letter failed: the source's record before it is mapped,
@@ -85,7 +195,8 @@ pub async fn correct(
     let key = corrected_by(dead).ok_or(LetterError::NoRecord(dead.id))?;
     let edit = Edit { letter: dead.id, author: author.to_owned(), at: now, set };
     edits::add(store, &dead.realm, &dead.letter.participant, &key, &edit).await?;
-    again(store, dead, now).await
+    again(store, std::slice::from_ref(dead), now).await?;
+    Ok(())
 }
 
 /// Gives letters up, and with them corrections of theirs that still wait. Returns how many were open.
@@ -94,11 +205,11 @@ pub async fn correct(
 /// The store's.
 pub async fn discard(store: &dyn Store, ids: &[i64], author: &str, now: Timestamp) -> Result<u64, StoreError> {
     let closed = close(store, ids, CloseReason::Discarded, author, now).await?;
-    for id in ids {
-        let Some(dead) = find(store, *id).await? else { continue };
+    let letters = DeadLetterFilter { ids: ids.to_vec(), closed: true, max: ids.len(), ..DeadLetterFilter::default() };
+    for dead in store.dead_letters(&letters).await? {
         let (realm, participant) = (&dead.realm, &dead.letter.participant);
         let Some(key) = corrected_by(&dead) else { continue };
-        if edits::find(store, realm, participant, &key).await?.is_some_and(|edit| edit.letter == *id) {
+        if edits::find(store, realm, participant, &key).await?.is_some_and(|edit| edit.letter == dead.id) {
             edits::forget(store, realm, participant, &[key]).await?;
         }
     }
@@ -117,19 +228,26 @@ async fn close(store: &dyn Store, ids: &[i64], reason: CloseReason, author: &str
     store.close_dead_letters(&CloseDeadLetters { ids: ids.to_vec(), reason, author: author.to_owned(), now }).await
 }
 
-/// Puts a letter's record in its way again.
-async fn again(store: &dyn Store, dead: &DeadLetter, now: Timestamp) -> Result<(), LetterError> {
-    let letter = &dead.letter;
-    match letter.stage {
-        Stage::Inbound | Stage::Identity => {
-            let id = letter.external_id.clone().ok_or(LetterError::NoRecord(dead.id))?;
-            store.request_reads(&dead.realm, &letter.participant, &[id], now).await?;
+/// Puts the records of letters in their way again; returns the letters of which that could be done.
+async fn again(store: &dyn Store, letters: &[DeadLetter], now: Timestamp) -> Result<Vec<i64>, StoreError> {
+    let mut reads: BTreeMap<(&str, &str), Vec<ExternalId>> = BTreeMap::new();
+    let mut entries: BTreeMap<(&str, &str), Vec<RecordId>> = BTreeMap::new();
+    let mut done = Vec::with_capacity(letters.len());
+    for dead in letters {
+        let of = (dead.realm.as_str(), dead.letter.participant.as_str());
+        match (dead.letter.stage, &dead.letter.external_id, dead.letter.record) {
+            (Stage::Inbound | Stage::Identity, Some(id), _) => reads.entry(of).or_default().push(id.clone()),
+            (Stage::Outbound | Stage::Delivery, _, Some(id)) => entries.entry(of).or_default().push(id),
+            _ => continue,
         }
-        Stage::Outbound | Stage::Delivery => {
-            let id = letter.record.ok_or(LetterError::NoRecord(dead.id))?;
-            let (realm, target) = (dead.realm.clone(), letter.participant.clone());
-            store.enqueue(&Enqueue { realm, target, keys: Keys::Records(vec![id]), origin: Origin::Replay, now }).await?;
-        }
+        done.push(dead.id);
     }
-    Ok(())
+    for ((realm, participant), ids) in reads {
+        store.request_reads(realm, participant, &ids, now).await?;
+    }
+    for ((realm, target), ids) in entries {
+        let (realm, target) = (realm.to_owned(), target.to_owned());
+        store.enqueue(&Enqueue { realm, target, keys: Keys::Records(ids), origin: Origin::Replay, now }).await?;
+    }
+    Ok(done)
 }

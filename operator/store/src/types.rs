@@ -674,6 +674,18 @@ pub struct DeadLetterFilter {
     pub ids: Vec<i64>,
     /// Of this participant.
     pub participant: Option<String>,
+    /// Of this stage.
+    pub stage: Option<Stage>,
+    /// Of this class of errors.
+    pub class: Option<ErrorClass>,
+    /// With this reason word.
+    pub reason: Option<String>,
+    /// Opened before this moment.
+    pub before: Option<Timestamp>,
+    /// With this text in their field, message or external id; letters of the Latin alphabet may be small or capital.
+    pub text: Option<String>,
+    /// With lower numbers than this one: the page after the one that ended with it.
+    pub below: Option<i64>,
     /// Closed ones too.
     pub closed: bool,
     /// At most so many.

@@ -3,10 +3,13 @@
 use crate::vendor::Fault;
 use crate::world::{Offers, REALM, World, until};
 use fairlead_engine::letters;
-use fairlead_model::{ExternalId, FieldPath, Timestamp};
-use fairlead_store::DeadLetter;
+use fairlead_model::hash::Digest;
+use fairlead_model::unit::ObjectKey;
+use fairlead_model::{ErrorClass, ExternalId, FieldPath, Timestamp};
+use fairlead_store::{CloseReason, DeadLetter, DeadLetterFilter, Stage};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 async fn correct(world: &World, dead: &DeadLetter, field: &str, value: &str) {
     let set: BTreeMap<FieldPath, Value> = BTreeMap::from([(field.parse().unwrap(), json!(value))]);
@@ -69,7 +72,9 @@ async fn a_correction_that_waits_for_its_target_goes_through_and_is_forgotten() 
     until("the correction", async || erp.value(&id, "phone") == "good").await;
     until("the letter closed", async || world.letters().await.is_empty()).await;
     let closed = letters::find(world.store.as_ref(), letter.id).await.unwrap().unwrap().closed.unwrap();
-    assert_eq!((closed.0, closed.2.as_str()), (fairlead_store::CloseReason::Edited, "mia"));
+    assert_eq!((closed.0, closed.2.as_str()), (CloseReason::Edited, "mia"));
+    let corrected = letters::corrected(world.store.as_ref(), &letter).await.unwrap().unwrap();
+    assert_eq!(corrected.changes, [("phone".parse().unwrap(), json!("bad"), json!("good"))], "what was corrected stays told");
     until("the correction forgotten", async || !waits(&world, &letter).await).await;
     engine.stop().await;
 }
@@ -115,5 +120,51 @@ async fn a_correction_is_given_up_with_its_letter_and_with_a_good_version() {
     erp.heal();
     let engine = world.engine().await;
     until("the value that was refused", async || erp.value(&id, "phone") == "bad").await;
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mended_mapping_closes_what_it_was_wrong_about_and_many_are_tried_again_at_once() {
+    let world = World::new(Offers::default(), false).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    for number in 0..3 {
+        crm.put(&format!("c{number}"), json!({"name": format!("Thing {number} {}", "x".repeat(40)), "phone": "0"}));
+    }
+    crm.put("c3", json!({"name": "Good", "phone": "0"}));
+    let engine = world.engine().await;
+    until("the letters", async || world.letters().await.len() == 3 && erp.count() == 1).await;
+    assert!(world.letters().await.iter().all(|dead| dead.letter.stage == Stage::Inbound));
+    engine.stop().await;
+    // Tried again, they are bad again: those that are open are other ones.
+    let highest = world.letters().await[0].id;
+    let filter = DeadLetterFilter { realm: Some(REALM.into()), class: Some(ErrorClass::Data), ..DeadLetterFilter::default() };
+    assert_eq!(letters::count(world.store.as_ref(), &filter).await.unwrap(), 3);
+    let bulk = letters::replay_all(world.store.as_ref(), &filter, "mia", now()).await.unwrap();
+    assert_eq!((bulk.done, bulk.left), (3, 0));
+    let engine = world.engine().await;
+    until("three other letters", async || {
+        let open = world.letters().await;
+        open.len() == 3 && open.iter().all(|dead| dead.id > highest)
+    })
+    .await;
+    // A mapping that cuts the names: nobody asks for anything.
+    let mut units = world.units();
+    let unit = units.integrations.get_mut(&ObjectKey(REALM.into())).unwrap();
+    let unit = Arc::make_mut(unit);
+    unit.digest = Digest::of(&json!("mended"));
+    let crm_unit = Arc::make_mut(&mut unit.participants[0]);
+    crm_unit.rows = serde_json::from_value(json!([
+        {"canonical": "name", "native": "name", "toCanonical": "truncate(string!(.record.name), 20)"},
+        {"canonical": "phone", "native": "phone"},
+    ]))
+    .unwrap();
+    engine.apply(&units).await;
+    until("all of them delivered", async || erp.count() == 4 && world.letters().await.is_empty()).await;
+    let all = DeadLetterFilter { closed: true, max: 100, ..filter };
+    let mut closed: Vec<_> = world.store.dead_letters(&all).await.unwrap().into_iter().filter_map(|dead| dead.closed).collect();
+    closed.sort_by_key(|closed| closed.2.clone());
+    let words: Vec<_> = closed.iter().map(|closed| (closed.0, closed.2.as_str())).collect();
+    let expected = [[(CloseReason::Superseded, "fairlead"); 3], [(CloseReason::Replayed, "mia"); 3]].concat();
+    assert_eq!(words, expected);
     engine.stop().await;
 }

@@ -1121,6 +1121,30 @@ async fn dead_letters_are_found_by_filter(store: Arc<dyn Store>) {
     assert_eq!(find(DeadLetterFilter { participant: Some("nobody".into()), ..open_letters() }).await, 0);
     assert_eq!(find(DeadLetterFilter { realm: Some("nowhere".into()), ..open_letters() }).await, 0);
     assert_eq!(find(DeadLetterFilter { realm: None, ..open_letters() }).await, 3);
+
+    let other = NewDeadLetter {
+        class: ErrorClass::NotFound,
+        reason: "RemoteError".into(),
+        message: "It is not There".into(),
+        field: Some("taxId".into()),
+        ..letter(4, Stage::Identity)
+    };
+    world.store.absorb(&Absorb { dead_letters: vec![other], ..world.batch(at(5)) }).await.unwrap();
+    let text = |text: &str| DeadLetterFilter { text: Some(text.into()), ..open_letters() };
+    assert_eq!(find(DeadLetterFilter { stage: Some(Stage::Identity), ..open_letters() }).await, 1);
+    assert_eq!(find(DeadLetterFilter { stage: Some(Stage::Delivery), ..open_letters() }).await, 0);
+    assert_eq!(find(DeadLetterFilter { class: Some(ErrorClass::Data), ..open_letters() }).await, 3);
+    assert_eq!(find(DeadLetterFilter { reason: Some("RemoteError".into()), ..open_letters() }).await, 1);
+    assert_eq!(find(DeadLetterFilter { before: Some(at(5)), ..open_letters() }).await, 3);
+    assert_eq!((find(text("not there")).await, find(text("TAXID")).await, find(text("c4")).await, find(text("%")).await), (1, 1, 1, 0));
+    let both = DeadLetterFilter { class: Some(ErrorClass::Data), ..text("c2") };
+    assert_eq!((find(both.clone()).await, find(DeadLetterFilter { stage: Some(Stage::Identity), ..both }).await), (1, 0));
+    // Page by page, all of them once.
+    let mut filter = DeadLetterFilter { max: 3, ..open_letters() };
+    let first = world.store.dead_letters(&filter).await.unwrap();
+    filter.below = first.last().map(|last| last.id);
+    let second = world.store.dead_letters(&filter).await.unwrap();
+    assert_eq!((first.len(), second.len(), second[0].id), (3, 1, all[2].id));
 }
 
 // ---- the rest ---------------------------------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ async fn tell(
             break;
         }
     }
-    Ok(session.batch("CLOSE telling").await?)
+    session.batch("CLOSE telling").await
 }
 
 fn cell(row: &tokio_postgres::Row, place: usize, column: &Column) -> Result<Cell, Failure> {

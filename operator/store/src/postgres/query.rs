@@ -5,7 +5,7 @@ use super::error::Failure;
 use super::records::{known, known_of, unnamed};
 use super::session::{Ask, Session, ask};
 use crate::rows::books::hour_of;
-use crate::rows::codec::{decode, decode_word, encode_word, special_origin, stage_of};
+use crate::rows::codec::{decode, decode_word, encode_word, special_origin, stage_code, stage_of};
 use crate::rows::lane::limit;
 use crate::{
     Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Guarded, IndexKey, Known, LaneLedger, NewDeadLetter, Origin,
@@ -365,7 +365,12 @@ macro_rules! letters {
             id_of!("$2"),
             ") AND ($3 OR d.closed_at IS NULL) AND ",
             $filter,
-            " ORDER BY id DESC LIMIT $5"
+            " AND ($6::int8 IS NULL OR d.stage = $6) AND ($7::text IS NULL OR d.class = $7) AND ($8::text IS NULL OR d.reason = $8)
+              AND ($9::int8 IS NULL OR d.at < $9)
+              AND ($10::text IS NULL
+                OR strpos(lower(concat_ws(E'\n', coalesce(d.field, ''), d.message, coalesce(d.external_id, ''))), lower($10)) > 0)
+              AND ($11::int8 IS NULL OR d.id < $11)
+             ORDER BY id DESC LIMIT $5"
         )
     };
 }
@@ -381,7 +386,20 @@ pub(super) async fn dead_letters(session: &Session, filter: &DeadLetterFilter) -
         (true, Some(_)) => OF_REALM,
         (true, None) => OF_ALL,
     };
-    let ask = ask!(sql, filter.realm.clone(), filter.participant.clone(), filter.closed, filter.ids.clone(), limit(max));
+    let ask = ask!(
+        sql,
+        filter.realm.clone(),
+        filter.participant.clone(),
+        filter.closed,
+        filter.ids.clone(),
+        limit(max),
+        filter.stage.map(stage_code),
+        filter.class.as_ref().map(encode_word).transpose()?,
+        filter.reason.clone(),
+        filter.before.map(|before| before.0),
+        filter.text.clone(),
+        filter.below,
+    );
     session.ask(ask).await?.iter().map(letter).collect()
 }
 

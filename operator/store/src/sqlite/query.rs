@@ -4,7 +4,7 @@ use super::names::Names;
 use super::records;
 use super::{checkpoints, letters};
 use crate::rows::books::hour_of;
-use crate::rows::codec::{IdBytes, decode, decode_word, encode_word, id_bytes, record_id, special_origin, stage_of};
+use crate::rows::codec::{IdBytes, decode, decode_word, encode_word, id_bytes, record_id, special_origin, stage_code, stage_of};
 use crate::rows::lane::limit;
 use crate::{
     Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Guarded, IndexKey, Known, LaneLedger, NewDeadLetter, Origin,
@@ -322,9 +322,24 @@ pub(super) fn dead_letters(connection: &Connection, filter: &DeadLetterFilter) -
         "SELECT id, realm, participant, stage, external_id, record, at, original, payload, class, reason, message, field, attempts, parent,
            close_reason, closed_at, closed_by, detail
          FROM dead_letter WHERE (?1 IS NULL OR realm = ?1) AND (?2 IS NULL OR participant = ?2) AND (?3 OR closed_at IS NULL){by_id}
+           AND (?5 IS NULL OR stage = ?5) AND (?6 IS NULL OR class = ?6) AND (?7 IS NULL OR reason = ?7) AND (?8 IS NULL OR at < ?8)
+           AND (?9 IS NULL OR instr(lower(ifnull(field, '') || char(10) || message || char(10) || ifnull(external_id, '')), lower(?9)) > 0)
+           AND (?10 IS NULL OR id < ?10)
          ORDER BY id DESC LIMIT ?4"
     ))?;
-    let mut rows = statement.query(params![realm, participant, filter.closed, limit(max)])?;
+    let class = filter.class.as_ref().map(encode_word).transpose()?;
+    let mut rows = statement.query(params![
+        realm,
+        participant,
+        filter.closed,
+        limit(max),
+        filter.stage.map(stage_code),
+        class,
+        filter.reason,
+        filter.before.map(|before| before.0),
+        filter.text,
+        filter.below,
+    ])?;
     let mut letters = Vec::new();
     while let Some(row) = rows.next()? {
         letters.push(letter(row, &names)?);
