@@ -5,6 +5,7 @@ use fairlead_engine::way::Witness;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+mod backfill;
 mod check;
 mod crds;
 mod dead_letters;
@@ -54,6 +55,7 @@ enum Command {
     Simulate(simulate::Simulate),
     DeadLetters(dead_letters::DeadLetters),
     State(stored::Stored),
+    Backfill(backfill::Backfill),
     Demo(demo::Demo),
 }
 
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
             Command::Simulate(command) => command.run().await,
             Command::DeadLetters(command) => command.run().await,
             Command::State(command) => command.run().await,
+            Command::Backfill(command) => command.run().await,
             Command::Demo(command) => command.run().await,
         };
         if let Some(traces) = traces {

@@ -1,5 +1,6 @@
 //! One running Integration: its readers, its lanes, what a new unit asks to be read or compared again, and its report.
 
+use crate::backfill;
 use crate::counts::Counts;
 use crate::decide::inbound;
 use crate::invariants;
@@ -357,7 +358,7 @@ async fn read_all_again(shared: &Shared, participant: &str) -> Result<(), StoreE
         if ids.is_empty() {
             return Ok(());
         }
-        store.request_reads(&shared.realm, participant, &ids, shared.now()).await?;
+        store.request_reads(&shared.realm, participant, &ids, backfill::turn(shared.now())).await?;
         after = ids.last().cloned();
     }
 }

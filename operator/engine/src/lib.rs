@@ -12,7 +12,7 @@
 //! | `integration` | one running Integration with its report |
 //! | `connector`, `usage` | live connectors, probed; how many requests each sent today |
 //! | [`invariants`] | what must hold at every moment; for reports, metrics and tests |
-//! | [`letters`], [`checkpoints`] | what people do with what could not pass, and with where reading stands |
+//! | [`letters`], [`checkpoints`], [`backfill`] | what people do with what could not pass and with where reading stands, and have done again |
 //! | [`serve`] | records for callers of the API: read from the store, written to a participant at once |
 //! | [`trial`] | what would become of one record, for `preview` and `test` |
 //!
@@ -22,6 +22,7 @@
 //!
 //! This room must not know Kubernetes: units come in, reports go out.
 
+pub mod backfill;
 pub mod checkpoints;
 pub mod crash;
 pub mod decide;

@@ -36,6 +36,8 @@ use tokio::time::Instant;
 const UNUSABLE: usize = 1000;
 /// Records read by key in one call.
 const KEYS_PER_READ: usize = 200;
+/// So many calls of them, and then it is the pages' turn: a backfill must not keep them waiting.
+const READS_PER_TURN: usize = 5;
 /// Records that refer to a merged one, rewritten in one transaction.
 const REFERRING: usize = 500;
 /// How often a batch is decided again after a conflict, before it is left to the next read.
@@ -93,6 +95,8 @@ pub(crate) struct Source {
     /// Something is to be read again by key soon, and for how many rounds that has been so.
     stale: bool,
     stale_rounds: u32,
+    /// More was asked for by key than one turn has room for.
+    more: bool,
     /// Records that were asked for and could not be read by their keys.
     unreadable: HashMap<ExternalId, Unreadable>,
     way: Way,
@@ -105,7 +109,18 @@ impl Source {
     pub(crate) fn new(shared: Arc<Shared>, index: usize) -> Self {
         let lease = shared.reader_lease(index);
         let way = shared.way(index);
-        Self { shared, index, lease, parked: HashMap::new(), stale: false, stale_rounds: 0, unreadable: HashMap::new(), way, read: None }
+        Self {
+            shared,
+            index,
+            lease,
+            parked: HashMap::new(),
+            stale: false,
+            stale_rounds: 0,
+            more: false,
+            unreadable: HashMap::new(),
+            way,
+            read: None,
+        }
     }
 
     fn participant(&self) -> &Participant {
@@ -129,11 +144,12 @@ impl Source {
                     *lock(&facts.paused) = None;
                     *lock(&facts.last_read) = Some((self.shared.now(), Instant::now()));
                     // Not at once: a write in flight takes its time, and each look costs the vendor's quota.
-                    facts.unread.store(self.stale || !self.unreadable.is_empty(), Ordering::Release);
+                    facts.unread.store(self.stale || self.more || !self.unreadable.is_empty(), Ordering::Release);
                     self.stale_rounds = if std::mem::take(&mut self.stale) { self.stale_rounds + 1 } else { 0 };
                     let every = if self.stale_rounds == 0 { every } else { every.min(STALE * 2u32.pow(self.stale_rounds.min(8) - 1)) };
                     let due = self.unreadable.values().map(|unreadable| unreadable.until).min();
-                    due.map_or(every, |due| every.min(due.saturating_duration_since(Instant::now()).max(STALE)))
+                    let every = due.map_or(every, |due| every.min(due.saturating_duration_since(Instant::now()).max(STALE)));
+                    if std::mem::take(&mut self.more) { Duration::ZERO } else { every }
                 }
                 Ok(false) => CAMPAIGN,
                 Err(Stop::Cancelled) => break,
@@ -231,7 +247,12 @@ impl Source {
         let shared = Arc::clone(&self.shared);
         let participant = &shared.program.participants[self.index];
         let mut last: Vec<ExternalId> = Vec::new();
-        loop {
+        for turn in 0.. {
+            // Until the first load is complete its pages need all that they refer to.
+            if turn >= READS_PER_TURN && shared.is_read(self.index) {
+                self.more = true;
+                break;
+            }
             self.renew(fence).await?;
             let store = Arc::clone(&shared.around.store);
             let ids = self.due_reads().await?;
@@ -279,6 +300,7 @@ impl Source {
             }
             last = ids;
         }
+        Ok(())
     }
 
     /// What was asked for and is due; what could not be read a moment ago is not.

@@ -83,7 +83,8 @@ pub trait Store: Send + Sync + 'static {
     /// hold are left out. `Replay` also sets attempts and waiting times back; the others leave a retry its time.
     async fn enqueue(&self, enqueue: &Enqueue) -> Result<u64, StoreError>;
 
-    /// Asks for records to be read again by key (stale read, conflict, changed read row, missing reference that has come).
+    /// Asks for records to be read again by key (stale read, conflict, changed read row, missing reference that has come). They take their turn in
+    /// the order of `now`: a moment to come puts them behind what is asked for until then. Of several requests for one record the earliest counts.
     async fn request_reads(&self, realm: &str, participant: &str, ids: &[ExternalId], now: Timestamp) -> Result<(), StoreError>;
 
     /// Closes open dead letters without delivering them.

@@ -2,6 +2,7 @@
 
 use crate::vendor::Fault;
 use crate::world::{Offers, REALM, World, until};
+use fairlead_engine::backfill::{self, Asked, Which};
 use fairlead_engine::checkpoints::{self, CheckpointError};
 use fairlead_engine::decide::cursor::Wanted;
 use fairlead_model::{ExternalId, Timestamp};
@@ -142,5 +143,54 @@ async fn a_checkpoint_that_is_set_back_is_taken_up_at_once_and_delivers_nothing_
         checkpoints::Set { realm: REALM, participant: "crn", slice: "main", wanted: &Wanted::Beginning, skip: false, author: "mia", now };
     let refused = checkpoints::set(world.store.as_ref(), &other).await.unwrap_err().to_string();
     assert_eq!(refused, "test/things has no participant \"crn\"; there is crm, erp");
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_reads_what_a_person_names_and_waits_behind_what_is_new() {
+    let world = World::new(Offers::default(), true).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    for number in 0..6 {
+        crm.put(&format!("c{number}"), json!({"name": format!("Thing {number}"), "phone": "1"}));
+    }
+    let engine = world.engine().await;
+    until("the first load", async || erp.count() == 6).await;
+    let phone = |number: u32| erp.value(&erp.id_of(&format!("Thing {number}")).unwrap(), "phone");
+    for number in 0..6 {
+        crm.slip(&format!("c{number}"), json!({"phone": "slipped"}));
+    }
+    let store = world.store.as_ref();
+    let now = || fairlead_model::Clock::now(&fairlead_model::SystemClock);
+    let range = Which::Range("c1".into(), "c3".into());
+    assert_eq!(backfill::read_again(store, REALM, "crm", &range, true, now()).await.unwrap(), Asked { records: 3, unknown: 0 });
+    assert!(pending(&world).await.is_empty(), "it was only to be counted");
+    backfill::read_again(store, REALM, "crm", &range, false, now()).await.unwrap();
+    until("the three", async || (1..4).all(|number| phone(number) == "slipped")).await;
+    assert_eq!((phone(0), phone(4)), (json!("1"), json!("1")));
+    let some = Which::Ids(vec!["c0".into(), "nowhere".into()]);
+    assert_eq!(backfill::read_again(store, REALM, "crm", &some, false, now()).await.unwrap(), Asked { records: 1, unknown: 1 });
+    until("the one", async || phone(0) == "slipped").await;
+    assert_eq!(backfill::read_again(store, REALM, "crm", &Which::All, false, now()).await.unwrap(), Asked { records: 6, unknown: 0 });
+    until("all", async || phone(4) == "slipped" && phone(5) == "slipped").await;
+
+    // Compared again, what is in step is written to nobody.
+    until("all read", async || pending(&world).await.is_empty()).await;
+    let writes = erp.asked("PATCH").len() + erp.asked("PUT").len();
+    assert_eq!(backfill::compare_again(store, REALM, "erp", &Which::All, false, now()).await.unwrap(), Asked { records: 6, unknown: 0 });
+    let unchanged = async || {
+        let lanes = store.snapshot(REALM, now()).await.unwrap().lanes;
+        lanes.iter().filter(|lane| lane.origin == "Resync").map(|lane| lane.unchanged).sum::<u64>()
+    };
+    until("all compared", async || unchanged().await == 6).await;
+    assert_eq!(erp.asked("PATCH").len() + erp.asked("PUT").len(), writes);
+
+    // A long backfill does not hold up what is new.
+    crm.fault("GET /things/many", Fault::Slow(Duration::from_millis(5)), usize::MAX);
+    let many = Which::Ids((0..4000).map(|number| ExternalId(format!("many{number}"))).collect());
+    backfill::read_again(store, REALM, "crm", &many, false, now()).await.unwrap();
+    until("the first of many", async || !crm.asked("GET /things/many").is_empty()).await;
+    crm.put("c5", json!({"phone": "new"}));
+    until("what is new", async || phone(5) == "new").await;
+    assert!(!pending(&world).await.is_empty(), "it came after the backfill");
     engine.stop().await;
 }

@@ -1167,6 +1167,13 @@ async fn reads_by_key_wait_for_what_they_need(store: Arc<dyn Store>) {
     let due = async |max: usize| world.store.pending_reads(REALM, CRM, max).await.unwrap();
     assert_eq!(due(10).await, [crm_id(4), crm_id(5), crm_id(7)]);
     assert_eq!(due(1).await, [crm_id(4)]);
+    // What nobody waits for comes last, until somebody does.
+    world.store.request_reads(REALM, CRM, &[crm_id(1), crm_id(2)], at(9000)).await.unwrap();
+    world.store.request_reads(REALM, CRM, &[crm_id(8)], at(2)).await.unwrap();
+    assert_eq!(due(10).await, [crm_id(4), crm_id(5), crm_id(7), crm_id(8), crm_id(1), crm_id(2)]);
+    world.store.request_reads(REALM, CRM, &[crm_id(2)], at(2)).await.unwrap();
+    assert_eq!(due(10).await, [crm_id(4), crm_id(5), crm_id(2), crm_id(7), crm_id(8), crm_id(1)]);
+    world.store.absorb(&Absorb { reread_done: vec![crm_id(1), crm_id(2), crm_id(8)], ..world.batch(at(3)) }).await.unwrap();
     world.absorb(vec![inserted(1)], at(3)).await;
     assert_eq!(due(10).await, [crm_id(4), crm_id(5), crm_id(6), crm_id(7)]);
     // Done, and asked for again in the same batch: what it waits for is there by now.

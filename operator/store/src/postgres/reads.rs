@@ -18,7 +18,8 @@ const REQUEST: &str = "INSERT INTO reread AS present (realm, participant, extern
            FROM unnest($3::text[], $4::text[]) WITH ORDINALITY AS n(external_id, after, place)) AS asked
      GROUP BY asked.external_id
      ON CONFLICT (realm, participant, external_id) DO UPDATE
-       SET waits_for = CASE WHEN present.waits_for IS NULL THEN NULL ELSE excluded.waits_for END";
+       SET waits_for = CASE WHEN present.waits_for IS NULL THEN NULL ELSE excluded.waits_for END,
+         since = least(present.since, excluded.since)";
 
 const DONE: &str = "DELETE FROM reread WHERE realm = $1 AND participant = $2 AND external_id = ANY($3::text[])";
 

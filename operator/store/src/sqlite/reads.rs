@@ -21,7 +21,7 @@ pub(super) fn request(
              VALUES (?1, ?2, ?3, ?4, CASE WHEN EXISTS (SELECT 1 FROM identity WHERE realm = ?1 AND participant = ?2 AND external_id = ?5)
                THEN NULL ELSE ?5 END)
              ON CONFLICT (realm, participant, external_id) DO UPDATE
-               SET waits_for = CASE WHEN waits_for IS NULL THEN NULL ELSE excluded.waits_for END",
+               SET waits_for = CASE WHEN waits_for IS NULL THEN NULL ELSE excluded.waits_for END, since = min(since, excluded.since)",
         )?
         .execute(params![realm, participant, id, now.0, after])?;
     Ok(())

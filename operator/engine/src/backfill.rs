@@ -1,0 +1,211 @@
+//! Backfill by a person's word: records of a participant are read again by their keys, or compared again with what a target is known to hold.
+//!
+//! Works beside a running engine, in this process or another: what is asked for lies in the store until a reader or a lane takes it up. It is
+//! asked for page by page, and readings wait behind all that the engine itself asks for ([`turn`]).
+
+use crate::names::{self, NameError};
+use fairlead_model::{ExternalId, RecordId, Timestamp};
+use fairlead_store::{Enqueue, Keys, Origin, Store, StoreError};
+use std::time::Duration;
+
+/// Keys that are asked for at once.
+const PAGE: usize = 1000;
+
+/// Readings that the engine needs take their turn in the order in which they were asked for; a backfill's come behind those of the year to
+/// come.
+const BEHIND: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// When it is the turn of readings that nobody waits for.
+#[must_use]
+pub fn turn(now: Timestamp) -> Timestamp {
+    now.plus(BEHIND)
+}
+
+/// Which records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// Those with these external ids.
+    Ids(Vec<ExternalId>),
+    /// Those whose external ids lie between these two, both included, in the order of their text.
+    Range(ExternalId, ExternalId),
+    /// All of them.
+    All,
+}
+
+/// Why nothing was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackfillError {
+    /// A name that nothing has.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// It is not read.
+    #[error("{given} was never read; {}", names::listed(.known))]
+    NotRead {
+        /// What was given.
+        given: String,
+        /// The participants that are read.
+        known: Vec<String>,
+    },
+    /// It is not written.
+    #[error("nothing was ever to be written to {given}; {}", names::listed(.known))]
+    NotWritten {
+        /// What was given.
+        given: String,
+        /// The targets.
+        known: Vec<String>,
+    },
+    /// The store refuses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Asked {
+    /// Records.
+    pub records: u64,
+    /// Ids that stand for none: they are read all the same, and compared with nothing.
+    pub unknown: u64,
+}
+
+/// The participants of an Integration that are read.
+///
+/// # Errors
+/// [`NameError`].
+pub async fn readers(store: &dyn Store, realm: &str) -> Result<Vec<String>, NameError> {
+    names::integration(store, realm).await?;
+    let mut known: Vec<String> = store.checkpoints(realm).await?.into_iter().map(|standing| standing.participant).collect();
+    known.dedup();
+    Ok(known)
+}
+
+/// Has records of a participant read again by key. `dry` only counts.
+///
+/// # Errors
+/// [`BackfillError`]; pages before a failure of the store stay asked for.
+pub async fn read_again(
+    store: &dyn Store,
+    realm: &str,
+    participant: &str,
+    which: &Which,
+    dry: bool,
+    now: Timestamp,
+) -> Result<Asked, BackfillError> {
+    names::participant(store, realm, participant).await?;
+    let known = readers(store, realm).await?;
+    if !known.iter().any(|name| name == participant) {
+        return Err(BackfillError::NotRead { given: participant.to_owned(), known });
+    }
+    let mut asked = Asked::default();
+    let mut pages = Pages::new(realm, participant, which);
+    while let Some((ids, records)) = pages.next(store).await? {
+        asked.unknown += records.iter().filter(|record| record.is_none()).count() as u64;
+        asked.records += records.iter().flatten().count() as u64;
+        if !dry {
+            store.request_reads(realm, participant, &ids, turn(now)).await?;
+        }
+    }
+    Ok(asked)
+}
+
+/// Has records compared again with what a target is known to hold, and written where they differ; all of them, or those that it holds. `dry`
+/// only counts.
+///
+/// # Errors
+/// [`BackfillError`]; pages before a failure of the store stay asked for.
+pub async fn compare_again(
+    store: &dyn Store,
+    realm: &str,
+    target: &str,
+    which: &Which,
+    dry: bool,
+    now: Timestamp,
+) -> Result<Asked, BackfillError> {
+    names::participant(store, realm, target).await?;
+    let mut known: Vec<String> = store.snapshot(realm, now).await?.lanes.into_iter().map(|lane| lane.target).collect();
+    known.dedup();
+    if !known.iter().any(|name| name == target) {
+        return Err(BackfillError::NotWritten { given: target.to_owned(), known });
+    }
+    let enqueue = async |ids: Vec<RecordId>| {
+        if dry || ids.is_empty() {
+            return Ok(());
+        }
+        let (realm, target) = (realm.to_owned(), target.to_owned());
+        store.enqueue(&Enqueue { realm, target, keys: Keys::Records(ids), origin: Origin::Resync, now }).await.map(|_| ())
+    };
+    let mut asked = Asked::default();
+    if *which == Which::All {
+        // Those that it does not hold yet as well.
+        let mut after = None;
+        loop {
+            let page = store.records(realm, after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(asked) };
+            after = Some(last.record.id);
+            let lives = page.iter().filter(|known| known.record.deleted_at.is_none() && known.merged_into.is_none());
+            let ids: Vec<_> = lives.map(|known| known.record.id).collect();
+            asked.records += ids.len() as u64;
+            enqueue(ids).await?;
+        }
+    }
+    let mut pages = Pages::new(realm, target, which);
+    while let Some((_, records)) = pages.next(store).await? {
+        asked.unknown += records.iter().filter(|record| record.is_none()).count() as u64;
+        let ids: Vec<_> = records.into_iter().flatten().collect();
+        asked.records += ids.len() as u64;
+        enqueue(ids).await?;
+    }
+    Ok(asked)
+}
+
+/// External ids of a participant with the records that they stand for, a page at a time.
+struct Pages<'a> {
+    realm: &'a str,
+    participant: &'a str,
+    which: &'a Which,
+    given: usize,
+    after: Option<ExternalId>,
+    ended: bool,
+}
+
+impl<'a> Pages<'a> {
+    fn new(realm: &'a str, participant: &'a str, which: &'a Which) -> Self {
+        Self { realm, participant, which, given: 0, after: None, ended: false }
+    }
+
+    async fn next(&mut self, store: &dyn Store) -> Result<Option<(Vec<ExternalId>, Vec<Option<RecordId>>)>, StoreError> {
+        let ids = match self.which {
+            _ if self.ended => Vec::new(),
+            Which::Ids(ids) => {
+                let page: Vec<_> = ids.iter().skip(self.given).take(PAGE).cloned().collect();
+                self.given += page.len();
+                page
+            }
+            Which::All => self.stored(store).await?,
+            Which::Range(from, to) => {
+                // What is asked for lies after an id, and the first one is to be among them.
+                let mut page = Vec::new();
+                if self.after.is_none() {
+                    let first = store.record_ids(self.realm, self.participant, std::slice::from_ref(from)).await?;
+                    page.extend(first.into_iter().flatten().map(|_| from.clone()));
+                    self.after = Some(from.clone());
+                }
+                page.extend(self.stored(store).await?);
+                self.ended = page.iter().any(|id| id > to);
+                page.retain(|id| id <= to);
+                page
+            }
+        };
+        if ids.is_empty() {
+            return Ok(None);
+        }
+        let records = store.record_ids(self.realm, self.participant, &ids).await?;
+        Ok(Some((ids, records)))
+    }
+
+    async fn stored(&mut self, store: &dyn Store) -> Result<Vec<ExternalId>, StoreError> {
+        let page = store.participant_ids(self.realm, self.participant, self.after.as_ref(), PAGE).await?;
+        self.after = page.last().cloned().or(self.after.take());
+        Ok(page)
+    }
+}
