@@ -382,6 +382,19 @@ pub struct Delivery {
     /// How often and how fast a failed delivery is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// How long dead letters are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letters: Option<DeadLetters>,
+}
+
+/// How long dead letters are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::DEAD_LETTERS)))]
+pub struct DeadLetters {
+    /// Letters that are closed are removed after this time (720h when left out), with the payloads that they hold. Open ones stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Duration>,
 }
 
 /// How often and how fast a failed delivery is tried again.
@@ -571,6 +584,12 @@ impl IntegrationSpec {
     /// What happens to the stored state on deletion.
     pub fn deletion_policy(&self) -> DeletionPolicy {
         self.deletion_policy.unwrap_or_default()
+    }
+
+    /// How long closed dead letters are kept.
+    pub fn keep_letters(&self) -> std::time::Duration {
+        let letters = self.delivery.as_ref().and_then(|delivery| delivery.dead_letters.as_ref());
+        letters.and_then(|letters| letters.keep).unwrap_or(Duration::from_secs(720 * 3600)).0
     }
 
     /// How failed deliveries are tried again, with the values that hold for what was left out.

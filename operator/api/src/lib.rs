@@ -52,10 +52,11 @@ pub use contract::{
 pub use crd::{crds, crds_yaml};
 pub use duration::Duration;
 pub use integration::{
-    CronSchedule, DeletionPolicy, Delivery, EffectiveRetry, FieldRow, Guard, GuardStatus, InitialLoad, Integration, IntegrationSpec,
-    IntegrationStatus, LagBucket, LagStatus, LedgerStatus, Lookup, OnAmbiguous, OnDelete, OnError, OnForeignEdit, OnLeave, OnMerge,
-    Otherwise, OwnershipRule, Participant, ParticipantState, ParticipantStatus, Poll, PreviewStatus, ReadSpec, Reconcile, ReconcilePolicy,
-    ReconciliationOutcome, ReconciliationStatus, Reference, Retry, RunState, SyncSpec, Tie, ValuePair, WriteKey, WriteSpec,
+    CronSchedule, DeadLetters, DeletionPolicy, Delivery, EffectiveRetry, FieldRow, Guard, GuardStatus, InitialLoad, Integration,
+    IntegrationSpec, IntegrationStatus, LagBucket, LagStatus, LedgerStatus, Lookup, OnAmbiguous, OnDelete, OnError, OnForeignEdit, OnLeave,
+    OnMerge, Otherwise, OwnershipRule, Participant, ParticipantState, ParticipantStatus, Poll, PreviewStatus, ReadSpec, Reconcile,
+    ReconcilePolicy, ReconciliationOutcome, ReconciliationStatus, Reference, Retry, RunState, SyncSpec, Tie, ValuePair, WriteKey,
+    WriteSpec,
 };
 pub use manifest::{Kind, Resource};
 pub use reasons::Reason;

@@ -302,8 +302,8 @@ reasons! {
         "Look at the logs and report the fault; a changed spec is tried at once.",
         "kubectl logs -n fairlead-system -l app.kubernetes.io/name=fairlead --previous";
     StoreUnavailable Platform
-        "The store cannot be written: the disk is full, or the database does not answer. Nothing is acknowledged meanwhile, so nothing is lost.",
-        "By itself when there is room again or the database answers.",
+        "The store cannot be written: the disk is full or read-only, or the database does not answer; the message says which, and what to do. Nothing is acknowledged meanwhile, so nothing is lost.",
+        "By itself when there is room again, the disk is writable or the database answers.",
         "kubectl get pvc -A -l app.kubernetes.io/name=fairlead";
     LedgerUnbalanced Platform
         "The counts of what came in and what went out do not add up; a record may be unaccounted for.",

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::connector::{CircuitBreaker, ConnectorSpec, Probe};
 use crate::contract::{ApiContractSpec, MAX_SCHEMA_BYTES, Operation, Rate, Security};
-use crate::integration::{FieldRow, InitialLoad, IntegrationSpec, Participant, Poll, ReadSpec, Retry, SyncSpec, WriteSpec};
+use crate::integration::{DeadLetters, FieldRow, InitialLoad, IntegrationSpec, Participant, Poll, ReadSpec, Retry, SyncSpec, WriteSpec};
 use crate::manifest::Kind;
 use crate::schema;
 
@@ -362,6 +362,15 @@ pub const RETRY: &[Rule<Retry>] = &[
     },
 ];
 
+/// Rules on the time that dead letters are kept.
+pub const DEAD_LETTERS: &[Rule<DeadLetters>] = &[Rule {
+    at: ".keep",
+    cel: "!has(self.keep) || duration(self.keep) >= duration('1h')",
+    message: "must be at least 1h",
+    hint: "write a longer time, such as 720h",
+    holds: |letters| letters.keep.is_none_or(|keep| keep.0 >= std::time::Duration::from_secs(3600)),
+}];
+
 /// Rules on one row of a field table.
 pub const ROW: &[Rule<FieldRow>] = &[
     Rule {
@@ -546,6 +555,9 @@ impl Validate for IntegrationSpec {
         }
         if let Some(retry) = self.delivery.as_ref().and_then(|delivery| delivery.retry.as_ref()) {
             judge(retry, RETRY, "spec.delivery.retry", &mut found);
+        }
+        if let Some(letters) = self.delivery.as_ref().and_then(|delivery| delivery.dead_letters.as_ref()) {
+            judge(letters, DEAD_LETTERS, "spec.delivery.deadLetters", &mut found);
         }
         found
     }

@@ -9,6 +9,7 @@ use crate::masks::Masks;
 use crate::names::PARTICIPANTS;
 use crate::program::{self, Participant, Program};
 use crate::reconcile;
+use crate::retention;
 use crate::shared::{ParticipantFacts, Shared, Surroundings, lock};
 use crate::source::Source;
 use fairlead_contract::Contract;
@@ -144,6 +145,7 @@ async fn run(shared: Arc<Shared>, tasks: TaskTracker) {
             tasks.spawn(Lane::new(Arc::clone(&shared), index).run());
         }
     }
+    tasks.spawn(retention::run(Arc::clone(&shared)));
     tasks.spawn(reconcile::run(shared));
 }
 

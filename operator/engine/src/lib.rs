@@ -45,6 +45,7 @@ mod lane;
 mod lease;
 mod look_up;
 mod reconcile;
+mod retention;
 mod shared;
 mod source;
 mod usage;

@@ -81,6 +81,7 @@ pub struct Metrics {
     settled: Family<Records, Counter>,
     pending: Family<OfParticipant, Gauge>,
     dead_letters: Family<OfParticipant, Gauge>,
+    removed: Family<OfIntegration, Counter>,
     lag: Family<OfIntegration, Gauge>,
     unbalanced: Family<OfIntegration, Gauge>,
     last_read: Family<OfParticipant, Gauge>,
@@ -104,6 +105,7 @@ impl Metrics {
         r.register(metric::RECORDS_SETTLED.name, metric::RECORDS_SETTLED.help, self.settled.clone());
         r.register(metric::LANE_PENDING.name, metric::LANE_PENDING.help, self.pending.clone());
         r.register(metric::DEAD_LETTERS.name, metric::DEAD_LETTERS.help, self.dead_letters.clone());
+        r.register(metric::DEAD_LETTERS_REMOVED.name, metric::DEAD_LETTERS_REMOVED.help, self.removed.clone());
         r.register(metric::LAG.name, metric::LAG.help, self.lag.clone());
         r.register(metric::LEDGER_UNBALANCED.name, metric::LEDGER_UNBALANCED.help, self.unbalanced.clone());
         r.register(metric::LAST_READ.name, metric::LAST_READ.help, self.last_read.clone());
@@ -130,6 +132,11 @@ impl Metrics {
     pub(crate) fn settled(&self, integration: &str, target: &str, outcome: &Outcome) {
         let result = outcome.word();
         self.settled.get_or_create(&Records { integration: integration.to_owned(), participant: target.to_owned(), result }).inc();
+    }
+
+    /// Dead letters went that were closed long ago.
+    pub(crate) fn removed(&self, integration: &str, count: u64) {
+        self.removed.get_or_create(&OfIntegration { integration: integration.to_owned() }).inc_by(count);
     }
 
     /// A snapshot was taken.

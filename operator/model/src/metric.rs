@@ -63,6 +63,7 @@ metrics! {
     RECORDS_SETTLED = Counter "fairlead_records_settled" ["integration", "participant", "result"] "Lane entries settled, by outcome: delivered, unchanged, filtered, retried, waiting, dead_lettered";
     LANE_PENDING = Gauge "fairlead_lane_pending" ["integration", "participant"] "Keys waiting in a target's lane";
     DEAD_LETTERS = Gauge "fairlead_dead_letters" ["integration", "participant"] "Open dead letters";
+    DEAD_LETTERS_REMOVED = Counter "fairlead_dead_letters_removed" ["integration"] "Closed dead letters that were removed when their time was over";
     LAG = Gauge "fairlead_lag_seconds" ["integration"] "Age of the oldest undelivered change plus overdue reading";
     LEDGER_UNBALANCED = Gauge "fairlead_ledger_unbalanced" ["integration"] "1 while the ledger does not add up";
     LAST_READ = Gauge "fairlead_last_read_timestamp_seconds" ["integration", "participant"] "When a participant was last read to its present (Unix time)";

@@ -162,6 +162,9 @@ pub struct IntegrationUnit {
     pub reconcile: Option<ReconcileUnit>,
     /// Retries.
     pub retry: Retry,
+    /// How long closed dead letters are kept.
+    #[serde(default = "kept", skip_serializing_if = "is_kept")]
+    pub keep_letters: Duration,
     /// Paused: neither reading nor writing; what is in flight settles.
     pub paused: bool,
     /// What happens to the state when the resource goes.
@@ -405,6 +408,15 @@ pub struct ReconcileUnit {
     pub repair: bool,
     /// More differences than this share of the live records, in percent, are told only.
     pub max_repair_percent: u32,
+}
+
+/// How long closed dead letters are kept where nothing else is said.
+const fn kept() -> Duration {
+    Duration::from_secs(720 * 3600)
+}
+
+fn is_kept(keep: &Duration) -> bool {
+    *keep == kept()
 }
 
 /// Retries of a delivery.

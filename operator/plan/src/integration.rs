@@ -250,6 +250,7 @@ fn compile(
             resync: spec.sync.resync.clone(),
             reconcile,
             retry: Retry { attempts: retry.attempts, initial: retry.initial, max: retry.max },
+            keep_letters: spec.keep_letters(),
             paused: orders.paused,
             deletion_policy: orders.deletion_policy,
         };

@@ -23,6 +23,7 @@ pub enum Command {
     Enqueue,
     RequestReads,
     CloseDeadLetters,
+    Sweep,
     Reindex,
     SetCheckpoint,
     PutNote,
@@ -60,7 +61,7 @@ pub enum Step {
 
 impl Command {
     /// Every command.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Lease,
         Self::Release,
         Self::Absorb,
@@ -71,6 +72,7 @@ impl Command {
         Self::Enqueue,
         Self::RequestReads,
         Self::CloseDeadLetters,
+        Self::Sweep,
         Self::Reindex,
         Self::SetCheckpoint,
         Self::PutNote,
@@ -95,6 +97,7 @@ impl Command {
             Self::Enqueue => "enqueue",
             Self::RequestReads => "request-reads",
             Self::CloseDeadLetters => "close-dead-letters",
+            Self::Sweep => "sweep",
             Self::Reindex => "reindex",
             Self::SetCheckpoint => "set-checkpoint",
             Self::PutNote => "put-note",
@@ -118,6 +121,7 @@ impl Command {
             | Self::Release
             | Self::RequestReads
             | Self::CloseDeadLetters
+            | Self::Sweep
             | Self::SetCheckpoint
             | Self::PutNote
             | Self::BeginWrite

@@ -90,6 +90,10 @@ pub trait Store: Send + Sync + 'static {
     /// Closes open dead letters without delivering them.
     async fn close_dead_letters(&self, close: &CloseDeadLetters) -> Result<u64, StoreError>;
 
+    /// Removes dead letters that were closed long ago, the oldest first, with what was corrected of them, and the notes of corrections that are over.
+    /// Returns how many letters went; as many as were allowed says that there may be more. Books and open letters stay as they are.
+    async fn sweep(&self, sweep: &Sweep) -> Result<u64, StoreError>;
+
     /// Gives a page of stored records other index keys (match rules were edited, another field is to be found by) and notes how far that is,
     /// in one transaction. Nothing else of a record changes. [`StoreError::Conflict`] names records that are not there in the version that
     /// their keys were taken of; nothing is committed then.

@@ -705,6 +705,17 @@ pub struct CloseDeadLetters {
     pub now: Timestamp,
 }
 
+/// What is of no use any more.
+#[derive(Debug, Clone)]
+pub struct Sweep {
+    /// The realm.
+    pub realm: String,
+    /// Dead letters that were closed before this moment.
+    pub closed_before: Timestamp,
+    /// At most so many of them.
+    pub max: usize,
+}
+
 /// Records that count towards the guard.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Guarded {

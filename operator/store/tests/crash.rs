@@ -14,7 +14,7 @@ use fairlead_store::contract_tests::world::{
 use fairlead_store::crash::{VARIABLE, points};
 use fairlead_store::{
     Absorb, BeginWrite, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, Guarded, IndexState, Keys, Merge, Origin, Outcome,
-    PostgresStore, RecordChange, Referring, Reindex, SetCheckpoint, SqliteStore, Stage, Store, WriteBegun,
+    PostgresStore, RecordChange, Referring, Reindex, SetCheckpoint, SqliteStore, Stage, Store, Sweep, WriteBegun,
 };
 use serde_json::{Value, json};
 use std::io::Write;
@@ -30,7 +30,7 @@ const DATABASE: &str = "FAIRLEAD_STORE_TEST_DATABASE";
 const ANSWERED: &str = "FAIRLEAD_STORE_TEST_ANSWERED";
 
 /// How many commands the script has.
-const COMMANDS: usize = 32;
+const COMMANDS: usize = 33;
 
 /// What is known of the leases before they are asked for again.
 struct Actor {
@@ -136,6 +136,7 @@ impl Actor {
                 };
                 self.store.set_checkpoint(&set).await.unwrap();
             }
+            32 => assert_eq!(self.store.sweep(&Sweep { realm: REALM.into(), closed_before: at(20), max: 1 }).await, Ok(1)),
             30 => drop(archive::import(&*self.store, &copy().await, false, now).await.unwrap()),
             _ => unreachable!("the script has {COMMANDS} commands"),
         }

@@ -300,7 +300,8 @@ pub(crate) fn integration() -> impl Strategy<Value = IntegrationSpec> {
         of(owner()),
         (word(&["customer-v1"]), of(word(&["contracts"]))).prop_map(|(name, namespace)| ObjectReference { name, namespace }),
         sync,
-        of(of(retry).prop_map(|retry| Delivery { retry })),
+        of((of(retry), of(of(duration()).prop_map(|keep| DeadLetters { keep })))
+            .prop_map(|(retry, dead_letters)| Delivery { retry, dead_letters })),
         of(reconcile),
         of(prop_oneof![Just(RunState::Running), Just(RunState::Paused)]),
         of(prop_oneof![Just(DeletionPolicy::Retain), Just(DeletionPolicy::Delete)]),

@@ -87,6 +87,7 @@ pub(crate) fn unit() -> IntegrationUnit {
         resync: None,
         reconcile: None,
         retry: Retry { attempts: 3, initial: Duration::from_secs(1), max: Duration::from_secs(60) },
+        keep_letters: Duration::from_secs(720 * 3600),
         paused: false,
         deletion_policy: DeletionPolicy::Retain,
     }

@@ -240,6 +240,7 @@ impl World {
             resync: None,
             reconcile: self.reconcile.clone(),
             retry: Retry { attempts: 2, initial: Duration::from_millis(200), max: Duration::from_secs(1) },
+            keep_letters: Duration::from_secs(720 * 3600),
             paused: false,
             deletion_policy: DeletionPolicy::Retain,
         };

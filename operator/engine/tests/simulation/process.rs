@@ -514,6 +514,7 @@ through! {
         enqueue(enqueue: [&Enqueue]) -> u64;
         request_reads(realm: [&str], participant: [&str], ids: [&[ExternalId]], now: [Timestamp]) -> ();
         close_dead_letters(close: [&CloseDeadLetters]) -> u64;
+        sweep(sweep: [&Sweep]) -> u64;
         reindex(page: [&Reindex]) -> ();
         set_checkpoint(set: [&SetCheckpoint]) -> ();
         put_note(realm: [&str], name: [&str], value: [&serde_json::Value]) -> ();

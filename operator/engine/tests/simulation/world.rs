@@ -207,6 +207,7 @@ impl World {
             reconcile: None,
             lookups: BTreeMap::new(),
             retry: self.retry.clone(),
+            keep_letters: Duration::from_secs(720 * 3600),
             paused: false,
             deletion_policy: DeletionPolicy::Retain,
         };

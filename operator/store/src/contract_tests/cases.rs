@@ -9,10 +9,11 @@ use super::world::{
     state, updated,
 };
 use super::{Case, books};
+use crate::archive;
 use crate::{
     Absorb, AbsorbRecord, BeginWrite, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Guarded, IndexKey,
     IndexState, Keys, LaneEntry, Merge, NewDeadLetter, Origin, Outcome, Pending, RecordChange, Referring, Reindex, SetCheckpoint,
-    Settlement, SourceLedger, Stage, Standing, Store, StoreError, Survivor, WriteBegun,
+    Settlement, SourceLedger, Stage, Standing, Store, StoreError, Survivor, Sweep, WriteBegun,
 };
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{ErrorClass, RecordId};
@@ -83,6 +84,7 @@ cases![
     a_good_version_closes_dead_letters_by_itself,
     dead_letters_are_replayed_and_discarded_with_balanced_books,
     dead_letters_are_found_by_filter,
+    what_was_closed_long_ago_is_removed_step_by_step_and_what_is_open_never,
     enqueue_finds_live_records_and_leaves_out_unknown_ones,
     reads_by_key_wait_for_what_they_need,
     the_source_book_counts_every_record_read,
@@ -1145,6 +1147,41 @@ async fn dead_letters_are_found_by_filter(store: Arc<dyn Store>) {
     filter.below = first.last().map(|last| last.id);
     let second = world.store.dead_letters(&filter).await.unwrap();
     assert_eq!((first.len(), second.len(), second[0].id), (3, 1, all[2].id));
+}
+
+async fn what_was_closed_long_ago_is_removed_step_by_step_and_what_is_open_never(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    let batch = Absorb { dead_letters: (1..=6).map(|n| letter(n, Stage::Inbound)).collect(), ..world.batch(at(1)) };
+    world.store.absorb(&batch).await.unwrap();
+    let ids: Vec<i64> = world.store.dead_letters(&open_letters()).await.unwrap().iter().rev().map(|letter| letter.id).collect();
+    let close = async |ids: &[i64], now| {
+        let close = CloseDeadLetters { ids: ids.to_vec(), reason: CloseReason::Discarded, author: "kim".into(), now: at(now) };
+        world.store.close_dead_letters(&close).await.unwrap();
+    };
+    close(&ids[1..4], 10).await;
+    close(&ids[4..5], 20).await;
+    let notes = [
+        (format!("{}{}", archive::CORRECTED, ids[1]), json!({"letter": ids[1]})),
+        (format!("{}{}", archive::CORRECTED, ids[4]), json!({"letter": ids[4]})),
+        (format!("{}crm/c1", archive::CORRECTION), json!(null)),
+        (format!("{}crm/c6", archive::CORRECTION), json!({"letter": ids[5]})),
+        ("resync".to_owned(), json!(null)),
+    ];
+    for (name, value) in &notes {
+        world.store.put_note(REALM, name, value).await.unwrap();
+    }
+    let before = world.snapshot(at(30)).await;
+    let sweep = async |max| world.store.sweep(&Sweep { realm: REALM.into(), closed_before: at(20), max }).await.unwrap();
+    assert_eq!((sweep(2).await, sweep(2).await, sweep(2).await), (2, 1, 0));
+    let all = world.store.dead_letters(&DeadLetterFilter { closed: true, ..open_letters() }).await.unwrap();
+    assert_eq!(all.iter().rev().map(|letter| letter.id).collect::<Vec<_>>(), [ids[0], ids[4], ids[5]]);
+    let mut there = Vec::new();
+    for (name, _) in &notes {
+        there.push(world.store.note(REALM, name).await.unwrap().is_some());
+    }
+    assert_eq!(there, [false, true, false, true, true]);
+    assert_eq!(world.snapshot(at(30)).await, before);
+    assert_eq!(world.store.sweep(&Sweep { realm: "no/where".into(), closed_before: at(90), max: 9 }).await, Ok(0));
 }
 
 // ---- the rest ---------------------------------------------------------------------------------------------------------------------------

@@ -5,10 +5,12 @@ use super::command::{Done, Job};
 use super::error::Failure;
 use super::session::{Ask, Session, ask, lock_realm};
 use super::{books, codec};
+use crate::archive::CORRECTED;
 use crate::crash::{Command, Step, reach};
 use crate::rows::books::Books;
-use crate::rows::codec::{IdBytes, encode_word, stage_code};
-use crate::{CloseDeadLetters, CloseReason, NewDeadLetter};
+use crate::rows::codec::{IdBytes, corrections, encode_word, stage_code};
+use crate::rows::lane::limit;
+use crate::{CloseDeadLetters, CloseReason, NewDeadLetter, Sweep};
 use async_trait::async_trait;
 use fairlead_model::Timestamp;
 use std::collections::{HashMap, HashSet};
@@ -206,5 +208,34 @@ impl Job for CloseDeadLetters {
         tell(&mut deltas, &closed, self.reason)?;
         // Letters say nothing of a realm's records, so the counts of no realm change.
         Ok(Done::Commit(closed.len() as u64, books::write(deltas, 0)))
+    }
+}
+
+const SWEEP: &str = "DELETE FROM dead_letter WHERE id IN
+       (SELECT id FROM dead_letter WHERE realm = $1 AND closed_at < $2 AND closed_at IS NOT NULL ORDER BY closed_at LIMIT $3) RETURNING id";
+const SWEEP_NOTES: &str = "DELETE FROM note WHERE realm = $1 AND name = ANY($2::text[])";
+const SWEEP_CORRECTIONS: &str = "DELETE FROM note WHERE realm = $1 AND name >= $2 AND name < $3 AND value = 'null' RETURNING name";
+
+#[async_trait]
+impl Job for Sweep {
+    type Answer = u64;
+    const COMMAND: Command = Command::Sweep;
+
+    fn names(&self) -> Vec<&str> {
+        vec![&self.realm]
+    }
+
+    async fn run(&self, session: &mut Session) -> Result<Done<u64>, Failure> {
+        let realm = session.name(&self.realm)?;
+        let (first, end) = corrections();
+        let sweep = ask!(SWEEP, realm, self.closed_before.0, limit(self.max));
+        let [_, gone, over] = session.all([lock_realm(realm), sweep, ask!(SWEEP_CORRECTIONS, realm, first, end)]).await?;
+        if !gone.is_empty() {
+            let names = gone.iter().map(|row| Ok(format!("{CORRECTED}{}", get::<i64>(row, 0)?))).collect::<Result<Vec<_>, Failure>>()?;
+            session.ask(ask!(SWEEP_NOTES, realm, names)).await?;
+        }
+        reach(Command::Sweep, Step::Rows);
+        let done = gone.len() as u64;
+        Ok(if gone.is_empty() && over.is_empty() { Done::Nothing(done) } else { Done::Commit(done, Vec::new()) })
     }
 }

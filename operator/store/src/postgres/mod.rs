@@ -51,7 +51,7 @@ use crate::rows::reindex::Page;
 use crate::rows::settle::Results;
 use crate::{
     Absorb, Absorbed, BeginWrite, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue, Fence, GuardCounts,
-    Guarded, IndexKey, Intend, Known, LeaseRequest, Merge, Reindex, SetCheckpoint, Settle, Snapshot, Standing, Store, StoreError,
+    Guarded, IndexKey, Intend, Known, LeaseRequest, Merge, Reindex, SetCheckpoint, Settle, Snapshot, Standing, Store, StoreError, Sweep,
     WriteBegun,
 };
 use async_trait::async_trait;
@@ -197,6 +197,10 @@ impl Store for PostgresStore {
 
     async fn close_dead_letters(&self, close: &CloseDeadLetters) -> Result<u64, StoreError> {
         self.write(close).await
+    }
+
+    async fn sweep(&self, sweep: &Sweep) -> Result<u64, StoreError> {
+        self.write(sweep).await
     }
 
     async fn reindex(&self, page: &Reindex) -> Result<(), StoreError> {

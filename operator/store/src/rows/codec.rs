@@ -115,3 +115,10 @@ pub(crate) const fn special_origin(code: i64) -> Option<Origin> {
         _ => None,
     }
 }
+
+/// The names of notes with corrections: from the first on, up to and without the second.
+pub(crate) fn corrections() -> (String, String) {
+    let first = crate::archive::CORRECTION.to_owned();
+    let end = first.strip_suffix('/').unwrap_or(&first).to_owned() + "0";
+    (first, end)
+}

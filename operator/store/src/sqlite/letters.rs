@@ -2,9 +2,12 @@
 
 use super::books;
 use super::names::Names;
+use crate::archive::CORRECTED;
+use crate::crash::{Command, Step, reach};
 use crate::rows::books::Books;
-use crate::rows::codec::{IdBytes, encode_word, id_bytes, stage_code};
-use crate::{CloseDeadLetters, CloseReason, NewDeadLetter, StoreError};
+use crate::rows::codec::{IdBytes, corrections, encode_word, id_bytes, stage_code};
+use crate::rows::lane::limit;
+use crate::{CloseDeadLetters, CloseReason, NewDeadLetter, StoreError, Sweep};
 use fairlead_model::Timestamp;
 use rusqlite::{Connection, params};
 use std::collections::HashSet;
@@ -192,4 +195,26 @@ pub(super) fn close_by_number(connection: &Connection, command: &CloseDeadLetter
     }
     books::write(books, connection, 0)?;
     Ok(closed)
+}
+
+/// Removes letters that were closed long ago, and the notes that speak of them or of corrections that are over; returns how many letters.
+pub(super) fn sweep(connection: &Connection, command: &Sweep) -> Result<u64, StoreError> {
+    let Some(realm) = Names::new(connection).find(&command.realm)? else { return Ok(0) };
+    let mut statement = connection.prepare_cached(
+        "DELETE FROM dead_letter WHERE id IN (SELECT id FROM dead_letter WHERE realm = ?1 AND closed_at < ?2 ORDER BY closed_at LIMIT ?3)
+         RETURNING id",
+    )?;
+    let ids = statement.query_map(params![realm, command.closed_before.0, limit(command.max)], |row| row.get::<_, i64>(0))?;
+    let ids = ids.collect::<Result<Vec<_>, _>>()?;
+    for id in &ids {
+        connection
+            .prepare_cached("DELETE FROM note WHERE realm = ?1 AND name = ?2")?
+            .execute(params![realm, format!("{CORRECTED}{id}")])?;
+    }
+    let (first, end) = corrections();
+    connection
+        .prepare_cached("DELETE FROM note WHERE realm = ?1 AND name >= ?2 AND name < ?3 AND value = 'null'")?
+        .execute(params![realm, first, end])?;
+    reach(Command::Sweep, Step::Rows);
+    Ok(ids.len() as u64)
 }

@@ -33,7 +33,7 @@ use crate::rows::reindex::Page;
 use crate::rows::settle::Results;
 use crate::{
     Absorb, Absorbed, BeginWrite, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue, Fence, GuardCounts,
-    Guarded, IndexKey, Intend, Known, LeaseRequest, Merge, Reindex, SetCheckpoint, Settle, Snapshot, Standing, Store, StoreError,
+    Guarded, IndexKey, Intend, Known, LeaseRequest, Merge, Reindex, SetCheckpoint, Settle, Snapshot, Standing, Store, StoreError, Sweep,
     WriteBegun,
 };
 use async_trait::async_trait;
@@ -269,6 +269,11 @@ impl Store for SqliteStore {
             Ok(closed)
         })
         .await
+    }
+
+    async fn sweep(&self, sweep: &Sweep) -> Result<u64, StoreError> {
+        let sweep = sweep.clone();
+        self.write(Command::Sweep, move |connection, _| letters::sweep(connection, &sweep)).await
     }
 
     async fn reindex(&self, page: &Reindex) -> Result<(), StoreError> {

@@ -1,0 +1,82 @@
+//! What is of no use any more goes, a little at a time: dead letters some time after they were closed, with the payloads that they hold.
+
+use crate::shared::Shared;
+use fairlead_model::Timestamp;
+use fairlead_store::{Store, StoreError, Sweep};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often is looked for what may go.
+const EVERY: Duration = Duration::from_secs(600);
+/// Letters that go in one transaction.
+const STEP: usize = 500;
+
+/// Removes what may go until the Integration stops.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.cancel.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+        let before = shared.now().before(shared.program.unit.keep_letters);
+        let removed = remove(shared.around.store.as_ref(), &shared.realm, before, || shared.cancel.is_cancelled()).await;
+        shared.store_result(&removed);
+        if let Ok(removed @ 1..) = removed {
+            shared.around.metrics.removed(&shared.realm, removed);
+            tracing::info!(integration = %shared.realm, removed, "dead letters that were closed long ago were removed");
+        }
+    }
+}
+
+/// Removes the letters that were closed before a moment, step by step; returns how many.
+async fn remove(store: &dyn Store, realm: &str, before: Timestamp, stops: impl Fn() -> bool) -> Result<u64, StoreError> {
+    let mut removed = 0;
+    loop {
+        let step = store.sweep(&Sweep { realm: realm.to_owned(), closed_before: before, max: STEP }).await?;
+        removed += step;
+        if step < STEP as u64 || stops() {
+            return Ok(removed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fairlead_model::{ErrorClass, ExternalId};
+    use fairlead_store::{Absorb, CloseDeadLetters, CloseReason, DeadLetterFilter, LeaseRequest, NewDeadLetter, SqliteStore, Stage};
+
+    #[tokio::test]
+    async fn all_steps_are_taken_and_open_letters_stay() {
+        let store = SqliteStore::open_in_memory().unwrap();
+        let now = Timestamp(1_000_000);
+        let request = LeaseRequest { key: "reader/a/b/crm".into(), holder: "t".into(), ttl: Duration::from_secs(1), now };
+        let fence = store.lease(&request).await.unwrap().unwrap();
+        let letter = |n: usize| NewDeadLetter {
+            stage: Stage::Inbound,
+            participant: "crm".into(),
+            external_id: Some(ExternalId(format!("c{n}"))),
+            record: None,
+            original: "{}".into(),
+            payload: None,
+            class: ErrorClass::Data,
+            reason: "ValidationFailed".into(),
+            message: "name".into(),
+            detail: None,
+            field: None,
+            attempts: 1,
+            parent: None,
+        };
+        let dead_letters = (0..2 * STEP + 7).map(letter).collect();
+        store.absorb(&Absorb { dead_letters, ..Absorb::empty("a/b", "crm", fence, now) }).await.unwrap();
+        let ids: Vec<i64> = (1..=i64::try_from(2 * STEP + 2).unwrap()).collect();
+        let close = CloseDeadLetters { ids, reason: CloseReason::Discarded, author: "mia".into(), now };
+        store.close_dead_letters(&close).await.unwrap();
+        assert_eq!(remove(&store, "a/b", now, || false).await, Ok(0), "not before its time");
+        assert_eq!(remove(&store, "a/b", Timestamp(now.0 + 1), || false).await, Ok(2 * STEP as u64 + 2));
+        let all = DeadLetterFilter { closed: true, max: 5000, ..DeadLetterFilter::default() };
+        let left = store.dead_letters(&all).await.unwrap();
+        assert!(left.len() == 5 && left.iter().all(|letter| letter.closed.is_none()), "{left:?}");
+    }
+}
