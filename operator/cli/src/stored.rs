@@ -281,4 +281,42 @@ mod tests {
         // A failure leaves the earlier file, and no part of a new one.
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_checkpoint_is_listed_and_set_in_one_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open_folder(folder.path()).unwrap();
+        let now = SystemClock.now();
+        let ttl = std::time::Duration::from_secs(60);
+        let request = fairlead_store::LeaseRequest { key: "reader/sales/customers/crm".into(), holder: "t".into(), ttl, now };
+        let fence = store.lease(&request).await.unwrap().unwrap();
+        let checkpoint = fairlead_store::Checkpoint { slice: "main".into(), cursor: json!({"from": "41"}), complete: true };
+        let batch = fairlead_store::Absorb::empty("sales/customers", "crm", fence, now);
+        store.absorb(&fairlead_store::Absorb { checkpoint: Some(checkpoint), ..batch }).await.unwrap();
+        let place = folder.path().display().to_string();
+        let run = async |words: &str| {
+            let words: Vec<&str> = words.split_whitespace().chain(["--state", &place]).collect();
+            run(&words).await.map(|_| ()).map_err(|error| format!("{error:#}"))
+        };
+        run("checkpoints").await.unwrap();
+        run("checkpoints sales/customers -o json").await.unwrap();
+        for (words, said) in [
+            ("set-checkpoint sales/customers --participant crm", "required"),
+            ("set-checkpoint sales/customers --participant crm --reset --cursor 40", "cannot be used with"),
+            ("set-checkpoint sales/customers --participant crm --at yesterday", "--at: \"yesterday\" is no moment"),
+            ("set-checkpoint sales/customers --participant crm --at 2026-01-31T10:00:00Z", "its cursors are no moments"),
+            ("set-checkpoint sales/customers --participant crm --cursor 42", "say --skip"),
+            (
+                "set-checkpoint sales/customers --participant crm --slice deletes --reset",
+                "crm has no checkpoint \"deletes\"; there is main",
+            ),
+            ("checkpoints sales/orders", "there is sales/customers"),
+        ] {
+            let refused = run(words).await.unwrap_err();
+            assert!(refused.contains(said), "{words}: {refused}");
+        }
+        run("set-checkpoint sales/customers --participant crm --cursor 40 --author mia").await.unwrap();
+        let set = store.checkpoint("sales/customers", "crm", "main").await.unwrap().unwrap();
+        assert_eq!(set.cursor, json!({"from": "40"}));
+    }
 }

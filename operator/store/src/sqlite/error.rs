@@ -9,8 +9,8 @@ impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
         let text = error.to_string();
         match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => Self::Full(text),
-            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Self::ReadOnly(text),
+            Some(ErrorCode::DiskFull) => full(&text),
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => read_only(&text),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Self::Unusable(format!("{text}; restore the file from a backup, or move it away to begin anew"))
             }
@@ -24,6 +24,14 @@ impl From<Error> for StoreError {
             },
         }
     }
+}
+
+fn full(text: &str) -> StoreError {
+    StoreError::Full(format!("{text}; make room on its volume, or make that larger"))
+}
+
+pub(super) fn read_only(text: &str) -> StoreError {
+    StoreError::ReadOnly(format!("{text}; mount its volume writable, and let this process write there"))
 }
 
 const IO: &str = "input/output: ";
@@ -48,8 +56,8 @@ pub(super) fn name_disk(error: StoreError, beside: Option<&Path>) -> StoreError 
 pub(super) fn of_file(error: &io::Error, path: &Path) -> StoreError {
     let text = format!("{}: {error}", path.display());
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full(text),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly(text),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => full(&text),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => read_only(&text),
         _ => StoreError::Other(text),
     }
 }
@@ -66,8 +74,8 @@ mod tests {
         assert_eq!(name_disk(error(), Some(&folder.path().join("store.db"))), error());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         let of = |kind| of_file(&io::Error::from(kind), Path::new("store.db"));
-        assert!(matches!(of(io::ErrorKind::StorageFull), StoreError::Full(_)));
-        assert!(matches!(of(io::ErrorKind::ReadOnlyFilesystem), StoreError::ReadOnly(_)));
+        assert!(matches!(of(io::ErrorKind::StorageFull), StoreError::Full(text) if text.contains("make room")));
+        assert!(matches!(of(io::ErrorKind::ReadOnlyFilesystem), StoreError::ReadOnly(text) if text.contains("mount its volume writable")));
         assert!(matches!(of(io::ErrorKind::NotFound), StoreError::Other(_)));
     }
 }

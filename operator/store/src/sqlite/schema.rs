@@ -49,7 +49,8 @@ pub(super) fn open_writer(path: Option<&Path>) -> Result<Connection, StoreError>
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
     migrate(&mut connection)?;
     if connection.is_readonly("main")? {
-        return Err(StoreError::ReadOnly(path.map_or_else(String::new, |path| path.display().to_string())));
+        let place = path.map_or_else(String::new, |path| path.display().to_string());
+        return Err(super::error::read_only(&place));
     }
     Ok(connection)
 }
