@@ -6,6 +6,8 @@
 //! and store and at moments chosen by their lanes not being empty. Then load and faults end, things settle, and the checker reads both
 //! systems' logs.
 //!
+//! Two workers also share one database, are killed in turns, and one of them is paused beyond its leases.
+//!
 //! Two races belong to the vendors and not to this proof: neither offers a precondition on updates, so a field that its owner left empty and
 //! that is being filled from the other side can be filled over what a person enters in that very moment. People here edit fields that have a
 //! value.
@@ -15,7 +17,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fairlead_simulators::core::value::Value as Native;
 use fairlead_simulators::history::{Entry, Origin, Outcome, Report};
@@ -417,4 +419,164 @@ async fn a_worker_that_is_paused_beyond_its_leases_commits_nothing_after_another
     assert_eq!(report.idle.count, 0, "{report}");
     first.stop().await?;
     second.stop().await
+}
+
+// ---- several workers on one database -----------------------------------------------------------------------------------------------------
+
+/// The database of these workers.
+const SHARED: &str = "shared";
+
+/// Seconds from the environment; `tools/soak` sets what is more.
+fn seconds(variable: &str, otherwise: u64) -> Duration {
+    Duration::from_secs(std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{variable}: {text:?}"))))
+}
+
+/// How many leases of this kind each process holds, by its number.
+fn held(server: &Server, kind: &str) -> anyhow::Result<BTreeMap<i32, u64>> {
+    let now = chrono::Utc::now().timestamp_millis();
+    let told = server.sql(
+        SHARED,
+        &format!(
+            "SELECT split_part(holder, '-', 1) || ' ' || count(*) FROM fairlead.lease
+             WHERE key LIKE '{kind}/%' AND holder IS NOT NULL AND until > {now} GROUP BY 1, holder ORDER BY 1"
+        ),
+    );
+    told.lines()
+        .map(|line| {
+            let (process, count) = line.split_once(' ').ok_or_else(|| anyhow::anyhow!("{line:?}"))?;
+            Ok((process.parse()?, count.parse()?))
+        })
+        .collect()
+}
+
+/// Waits until both have their half of both lanes and one reader each.
+async fn shared_fairly(server: &Server, workers: [&Fairlead; 2]) -> anyhow::Result<()> {
+    let fair = |each: u64| workers.iter().map(|worker| (worker.process.pid(), each)).collect::<BTreeMap<_, _>>();
+    wait_until("a fair share for both workers", PATIENCE, async || {
+        let (lanes, readers) = (held(server, "lane")?, held(server, "reader")?);
+        Ok(Seen::when(lanes == fair(8) && readers == fair(1), format_args!("lanes {lanes:?}, readers {readers:?}")))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_on_one_database_that_are_killed_in_turns_lose_nothing_double_nothing_and_turn_nothing_round() -> anyhow::Result<()> {
+    let server = Server::start();
+    let seed = rand::rng().random_range(1..1_000_000_u64);
+    println!("seed {seed}");
+    let systems = TwoSystems::start(seed, (5_000, 400), (5_250, 400)).await?.with_database(Some(server.database(SHARED)));
+    let systems = Arc::new(systems);
+    for side in [&systems.salesforce, &systems.netsuite] {
+        side.faults(faults()).await?;
+    }
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let mut people = tokio::task::JoinSet::new();
+    for (left, seed) in [(true, seed), (false, seed + 1_000)] {
+        people.spawn(People::new(&systems, left, seed, &done).await?.act_until(Arc::clone(&stop)));
+    }
+
+    let mut workers = [systems.fairlead("one", |_| {})?, systems.fairlead("two", |_| {})?];
+    let (end, every) = (Instant::now() + seconds("FAIRLEAD_WORKERS_SECONDS", 40), seconds("FAIRLEAD_WORKERS_KILLED_EVERY", 8));
+    let (mut killed, mut busy) = (0, 0);
+    while Instant::now() + every < end {
+        // The pace of the deaths is what this is about.
+        tokio::time::sleep(every).await;
+        let worker = &mut workers[killed % 2];
+        busy += usize::from(worker.pending().await.unwrap_or_default() > 0);
+        worker.process.kill().await?;
+        killed += 1;
+        *worker = systems.fairlead(&format!("worker-{killed}"), |_| {})?;
+    }
+    println!("{killed} kills, {busy} of them with lanes that were not empty");
+
+    stop.store(true, Ordering::Relaxed);
+    while let Some(side) = people.join_next().await {
+        side??;
+    }
+    for side in [&systems.salesforce, &systems.netsuite] {
+        side.faults(json!([])).await?;
+    }
+    // Both go on to the end, each with its share.
+    let [one, two] = &workers;
+    shared_fairly(&server, [one, two]).await?;
+    systems.in_step(Duration::from_secs(180)).await?;
+    for worker in workers {
+        worker.stop().await?;
+    }
+    assert_eq!(held(&server, "%")?, BTreeMap::new(), "who stops gives everything back");
+    let status = systems.settle(Duration::from_secs(180)).await?;
+    let report = systems.judged().await?;
+    println!("seed {seed}: {} acts of people; {report}", done.load(Ordering::Relaxed));
+    report.correct()?;
+    let integration = status["items"].as_array().unwrap().iter().find(|item| item["kind"] == "Integration").unwrap();
+    anyhow::ensure!(integration["status"]["ledger"]["balanced"] == true, "the ledger does not add up: {integration}");
+    assert!(killed >= 3 && report.edits > 50, "too quiet a proof: {killed} kills, {} edits", report.edits);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_workers_that_is_paused_beyond_its_leases_commits_nothing_and_gets_its_share_again() -> anyhow::Result<()> {
+    let server = Server::start();
+    let systems = TwoSystems::start(12, (5_000, 40), (5_010, 40)).await?.with_database(Some(server.database(SHARED)));
+    let workers = [systems.fairlead("one", |_| {})?, systems.fairlead("two", |_| {})?];
+    systems.in_step(PATIENCE).await?;
+    shared_fairly(&server, [&workers[0], &workers[1]]).await?;
+
+    // A write whose effect is there and whose answer is not: the worker that sent it is frozen.
+    let customer = systems.netsuite.records().await?.into_iter().find(|record| !text(record, "creditLimit").is_empty()).unwrap();
+    let (id, tax) = (text(&customer, "id"), text(&customer, "vatRegNumber"));
+    systems.salesforce.faults(json!([{"match": {"operation": "write"}, "fault": "slowDrip", "millis": 60_000, "times": 1}])).await?;
+    let mark = systems.salesforce.mark().await?;
+    systems.netsuite.edit(&id, json!({"creditLimit": 1_000_001})).await?;
+    wait_until("the effect of the write whose answer drips", PATIENCE, async || {
+        Ok(Seen::when(!api_effects(&systems.salesforce.log(mark).await?).is_empty(), "nothing written"))
+    })
+    .await?;
+    let sender = server.sql(
+        SHARED,
+        "SELECT DISTINCT split_part(lease.holder, '-', 1) FROM fairlead.lane
+         JOIN fairlead.lease ON lease.key = 'lane/north-america/customers/crm/' || (lane.record % 8) WHERE lane.phase = 3",
+    );
+    let place = workers.iter().position(|worker| worker.process.pid().to_string() == sender);
+    let place = place.ok_or_else(|| anyhow::anyhow!("nobody sent it: {sender:?}"))?;
+    let (paused, other) = (&workers[place], &workers[1 - place]);
+    paused.process.freeze()?;
+    systems.salesforce.faults(json!([])).await?;
+
+    // The other takes over when the leases have run out, and carries a newer value of the same field.
+    systems.netsuite.edit(&id, json!({"creditLimit": 1_000_002})).await?;
+    wait_until("the newer value, carried by the other worker", PATIENCE, async || {
+        let account = systems.salesforce.find("Tax_Number__c", &tax).await?;
+        Ok(Seen::when(text(&account, "Credit_Limit__c") == "1000002.0", format_args!("{account}; {}", other.process.tail())))
+    })
+    .await?;
+    systems.in_step(PATIENCE).await?;
+    let (left, right) = (systems.salesforce.mark().await?, systems.netsuite.mark().await?);
+
+    paused.process.thaw()?;
+    wait_until("the paused worker to stand back", PATIENCE, async || {
+        let told = paused.process.stderr()?;
+        let stood_back = told.lines().any(|line| line.contains("standing back") && line.contains("lane/north-america/customers/crm"));
+        Ok(Seen::when(stood_back, paused.process.tail()))
+    })
+    .await?;
+    shared_fairly(&server, [paused, other]).await?;
+    let (lefts, rights) = (systems.salesforce.log(left).await?, systems.netsuite.log(right).await?);
+    assert!(api_effects(&lefts).is_empty() && api_effects(&rights).is_empty(), "written after the pause: {lefts:#?} {rights:#?}");
+
+    // Every edit is written once, whoever writes it.
+    for number in 0..3_u64 {
+        systems.netsuite.edit(&id, json!({"creditLimit": 1_000_003 + number})).await?;
+        systems.in_step(PATIENCE).await?;
+    }
+    let written = systems.salesforce.log(left).await?;
+    assert_eq!(api_effects(&written).len(), 3, "{written:#?}");
+    let report = systems.judged().await?;
+    assert_eq!(report.idle.count, 0, "{report}");
+    let integration = other.integration().await?;
+    assert_eq!(integration["ledger"]["balanced"], true, "{integration}");
+    for worker in workers {
+        worker.stop().await?;
+    }
+    Ok(())
 }

@@ -302,7 +302,13 @@ mod tests {
         let store = open_folder(folder.path()).unwrap();
         let now = SystemClock.now();
         let ttl = std::time::Duration::from_secs(1);
-        let fence = store.lease(&LeaseRequest { key: "reader/a/b/crm".into(), holder: "t".into(), ttl, now }).await.unwrap().unwrap();
+        let fence = store
+            .lease(&LeaseRequest { keys: vec!["reader/a/b/crm".into()], holder: "t".into(), ttl, now })
+            .await
+            .unwrap()
+            .pop()
+            .flatten()
+            .unwrap();
         for hours in [3_u64, 2, 1] {
             let at = now.before(std::time::Duration::from_secs(hours * 3600));
             let letter = NewDeadLetter {

@@ -288,8 +288,8 @@ mod tests {
         let store = open_folder(folder.path()).unwrap();
         let now = SystemClock.now();
         let ttl = std::time::Duration::from_secs(60);
-        let request = fairlead_store::LeaseRequest { key: "reader/sales/customers/crm".into(), holder: "t".into(), ttl, now };
-        let fence = store.lease(&request).await.unwrap().unwrap();
+        let request = fairlead_store::LeaseRequest { keys: vec!["reader/sales/customers/crm".into()], holder: "t".into(), ttl, now };
+        let fence = store.lease(&request).await.unwrap().pop().flatten().unwrap();
         let checkpoint = fairlead_store::Checkpoint { slice: "main".into(), cursor: json!({"from": "41"}), complete: true };
         let batch = fairlead_store::Absorb::empty("sales/customers", "crm", fence, now);
         store.absorb(&fairlead_store::Absorb { checkpoint: Some(checkpoint), ..batch }).await.unwrap();

@@ -16,10 +16,12 @@ use fairlead_contract::Contract;
 use fairlead_model::report::{IntegrationReport, Lag, ParticipantReport, ParticipantState, Phase, Preview};
 use fairlead_model::unit::{InitialLoad, ObjectKey};
 use fairlead_model::{ErrorClass, ExternalId, RecordId, RemoteError};
-use fairlead_store::{Absorb, Checkpoint, DeadLetterFilter, Enqueue, IndexState, Keys, Origin, Reindex, Snapshot, Stage, StoreError};
+use fairlead_store::{
+    Absorb, Checkpoint, DeadLetterFilter, Enqueue, IndexState, Keys, Origin, Pending, Reindex, Snapshot, Stage, StoreError,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -66,8 +68,10 @@ impl Running {
         });
         let report = Arc::new(Mutex::new(IntegrationReport::begun(digest, phase)));
         let tasks = TaskTracker::new();
-        tasks.spawn(run(Arc::clone(&shared), tasks.clone()));
-        tasks.spawn(report_forever(Arc::clone(&shared), Arc::clone(&report)));
+        if shared.around.works {
+            tasks.spawn(run(Arc::clone(&shared), tasks.clone()));
+            tasks.spawn(report_forever(Arc::clone(&shared), Arc::clone(&report)));
+        }
         tasks.close();
         Self { shared, tasks, report }
     }
@@ -242,6 +246,7 @@ async fn prepare(shared: &Shared) -> Result<(), StoreError> {
     }
     note_complete(shared).await?;
     shared.note_loaded().await?;
+    shared.note_held().await?;
     resync(shared).await
 }
 
@@ -389,6 +394,7 @@ async fn rewind(shared: &Shared, index: usize) -> Result<(), StoreError> {
 
 async fn report_forever(shared: Arc<Shared>, report: Arc<Mutex<IntegrationReport>>) {
     let mut looks = shared.around.looks.clone();
+    let mut neighbours = shared.around.neighbours.clone();
     let mut seen = Seen::default();
     loop {
         let seen_there = looks.borrow_and_update().seen.clone();
@@ -407,14 +413,38 @@ async fn report_forever(shared: Arc<Shared>, report: Arc<Mutex<IntegrationReport
             biased;
             () = shared.cancel.cancelled() => return,
             looked = looks.changed() => if looked.is_err() { return },
+            () = neighbours.changed() => for facts in &shared.participants {
+                facts.wake_lane.notify_one();
+                facts.leases_moved.notify_one();
+            },
         }
     }
+}
+
+/// Wakes whom it concerns what other processes did: lanes whose keys became others, and readers that are asked to read something again. What a
+/// reader's last round left unread it has its own pace for. Where the store is one process's, what happens here wakes them at once.
+async fn tell_news(shared: &Shared, snapshot: &Snapshot, seen: &mut BTreeMap<String, Pending>) -> Result<(), StoreError> {
+    for (participant, facts) in shared.program.participants.iter().zip(&shared.participants) {
+        let name = &participant.unit.name;
+        let waits = snapshot.pending.get(name).copied().unwrap_or_default();
+        if seen.insert(name.clone(), waits) != Some(waits) && waits.keys > 0 {
+            facts.wake_lane.notify_one();
+        }
+        if facts.reads.load(Ordering::Acquire)
+            && !facts.unread.load(Ordering::Acquire)
+            && !shared.around.store.pending_reads(&shared.realm, name, 1).await?.is_empty()
+        {
+            facts.wake_reader.notify_one();
+        }
+    }
+    Ok(())
 }
 
 /// The store's sequence at the last look, and what was counted then.
 #[derive(Default)]
 struct Seen {
     sequence: Option<u64>,
+    pending: BTreeMap<String, Pending>,
     preview: Option<Previewed>,
 }
 
@@ -435,6 +465,10 @@ async fn observe(shared: &Shared, report: &Mutex<IntegrationReport>, counts: &Co
     // A paused one reads nothing: the first look tells all there is.
     if moved && (before.is_none() || !shared.program.unit.paused) {
         note_complete(shared).await?;
+        shared.note_held().await?;
+    }
+    if moved && shared.around.neighbours.share() {
+        tell_news(shared, snapshot, &mut seen.pending).await?;
     }
     let loaded = shared.loaded();
     if shared.program.unit.initial_load == InitialLoad::Preview && loaded {

@@ -11,7 +11,7 @@
 //! The first two look at what the store holds. The others are about a course of events, which [`Watch`] is told; only a harness sees all of it.
 
 use fairlead_model::{ExternalId, RecordId, Timestamp};
-use fairlead_store::{Fence, Known, Snapshot};
+use fairlead_store::{Fence, Known, LaneFence, Snapshot};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -81,6 +81,11 @@ impl Watch {
     pub fn granted(&mut self, fence: &Fence) {
         let newest = self.epochs.entry(fence.key.clone()).or_default();
         *newest = fence.epoch.max(*newest);
+    }
+
+    /// Something was committed under the leases of a lane.
+    pub fn committed_in_lane(&self, command: &str, fence: &LaneFence) -> Option<Violation> {
+        fence.fences().find_map(|fence| self.committed(command, fence))
     }
 
     /// Something was committed under a lease.

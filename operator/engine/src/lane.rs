@@ -1,6 +1,6 @@
 //! The lane of one target: from waiting keys to acknowledged writes.
 //!
-//! Flow: hold the lane lease; claim due keys (which marks them in flight); look up those whose last outcome is unknown; map the *current*
+//! Flow: hold the lane's leases, or this process's share of them; claim due keys (which marks them in flight); look up those whose last outcome is unknown; map the *current*
 //! record, compare with what the target holds, write only what differs; settle. A crash between the target's effect and `settle` leaves the
 //! mark, and the next holder looks before it writes.
 
@@ -8,7 +8,7 @@ use crate::crash;
 use crate::decide::outbound::{self, Planned, Step, Trouble};
 use crate::decide::priority;
 use crate::edits::{self, Edit, Edits};
-use crate::lease::Lease;
+use crate::lane_lease::LaneLease;
 use crate::look_up::{Found, LookUp};
 use crate::program::Participant;
 use crate::shared::{Shared, lock};
@@ -16,7 +16,7 @@ use crate::way::{TargetTimes, Way};
 use fairlead_model::state::ParticipantState;
 use fairlead_model::unit::InitialLoad;
 use fairlead_model::{Document, ErrorClass, ExternalId, RecordId, RemoteError, Timestamp};
-use fairlead_store::{Claim, Claimed, Fence, Intend, Origin, Outcome, Settle, Settlement, Stage, StoreError};
+use fairlead_store::{Claim, Claimed, Intend, LaneFence, Origin, Outcome, Settle, Settlement, Stage, StoreError};
 use fairlead_systems::{Priority, WriteBatch, WriteOperation};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ const REFUSED: Duration = Duration::from_secs(30);
 pub(crate) struct Lane {
     shared: Arc<Shared>,
     index: usize,
-    lease: Lease,
+    lease: LaneLease,
     /// The account may not write this entity, or cannot as it is declared; until then it is not tried again.
     refused_until: Timestamp,
     /// Records whose write came to its end here without telling what it did: it is not under way any more, and may be looked up at once.
@@ -77,12 +77,13 @@ impl Lane {
                     }
                     settled > 0
                 }
-                Err(StoreError::Fenced { .. }) => {
-                    self.lease.lost();
-                    false
-                }
                 Err(error) => {
-                    tracing::debug!(integration = %self.shared.realm, target = %self.target().unit.name, %error, "lane waits for the store");
+                    match error {
+                        StoreError::Fenced { key } => tracing::warn!(lease = %key, "lease was taken by another process; standing back"),
+                        error => {
+                            tracing::debug!(integration = %self.shared.realm, target = %self.target().unit.name, %error, "lane waits for the store");
+                        }
+                    }
                     // Keys may be claimed and not settled; the next epoch takes them up again.
                     self.lease.abandon();
                     false
@@ -104,7 +105,9 @@ impl Lane {
 
     /// How long to wait: until the next retry falls due, `tick` at most.
     async fn until_due(&self, tick: Duration) -> Duration {
-        let due = self.shared.around.store.next_due(&self.shared.realm, &self.target().unit.name, self.shared.now()).await.ok().flatten();
+        let Some(fence) = self.lease.fence() else { return tick };
+        let store = &self.shared.around.store;
+        let due = store.next_due(&self.shared.realm, &self.target().unit.name, &fence, self.shared.now()).await.ok().flatten();
         due.map_or(tick, |due| due.since(self.shared.now()).max(Duration::from_millis(250)).min(tick))
     }
 
@@ -249,7 +252,7 @@ impl Lane {
         &mut self,
         claimed: Vec<Claimed>,
         connection: &crate::connector::Connection,
-        fence: &Fence,
+        fence: &LaneFence,
         times: &mut TargetTimes,
     ) -> Result<Results, StoreError> {
         let mark = self.way.mark();
@@ -366,9 +369,7 @@ impl Lane {
         }
 
         // Requests go out only while the lease holds; it is kept while they are under way.
-        if self.lease.ensure().await?.is_none() {
-            return Err(StoreError::Fenced { key: format!("lane/{}/{}", shared.realm, target.unit.name) });
-        }
+        self.lease.renew().await?;
         let sent = writes.iter().map(|(claimed, planned)| (claimed.known.record.id, outbound::Sent::of(planned).write())).collect();
         let intend =
             Intend { realm: shared.realm.clone(), target: target.unit.name.clone(), fence: fence.clone(), sent, now: shared.now() };

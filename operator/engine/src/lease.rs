@@ -1,4 +1,4 @@
-//! Holding a lease in the store: who may read a participant, who may drain a lane.
+//! Holding a lease in the store: who may read a participant. Those on a lane, which several may drain, are in [`crate::lane_lease`].
 //!
 //! A lease is an optimisation that keeps two processes from doing the same work; safety comes from the epoch that every commit carries. A
 //! request that is under way when its lease ends may still take effect: the next holder finds its intent, and waits until it can no longer.
@@ -16,7 +16,7 @@ pub(crate) const TTL: Duration = Duration::from_secs(15);
 pub(crate) const MARGIN: Duration = Duration::from_secs(11);
 
 /// How often a lease is looked after while work under it takes its time.
-const RENEW: Duration = Duration::from_secs(2);
+pub(crate) const RENEW: Duration = Duration::from_secs(2);
 
 /// One lease, held or campaigned for.
 pub(crate) struct Lease {
@@ -25,8 +25,6 @@ pub(crate) struct Lease {
     key: String,
     holder: String,
     held: Option<Fence>,
-    /// To be given back before it is used again.
-    abandoned: Option<Fence>,
     validity: Validity,
 }
 
@@ -40,12 +38,23 @@ impl Validity {
     pub(crate) fn lasts(&self, now: Timestamp) -> bool {
         now.0 < self.0.load(Ordering::Acquire)
     }
+
+    /// It holds until then.
+    pub(crate) fn prolong(&self, until: Timestamp) {
+        self.0.store(until.0, Ordering::Release);
+    }
+
+    /// Whoever was told how long this epoch holds is told that it is over.
+    pub(crate) fn end(&mut self) {
+        self.0.store(0, Ordering::Release);
+        *self = Self::default();
+    }
 }
 
 impl Lease {
     /// A lease on `key` for `holder`, not yet campaigned for.
     pub(crate) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, key: String, holder: String) -> Self {
-        Self { store, clock, key, holder, held: None, abandoned: None, validity: Validity::default() }
+        Self { store, clock, key, holder, held: None, validity: Validity::default() }
     }
 
     /// The fence, valid for at least [`MARGIN`], renewing it if need be; `None` while another process holds the lease.
@@ -59,23 +68,19 @@ impl Lease {
         {
             return Ok(Some(fence.clone()));
         }
-        if let Some(fence) = &self.abandoned {
-            self.store.release(fence).await?;
-            self.abandoned = None;
-        }
-        let request = LeaseRequest { key: self.key.clone(), holder: self.holder.clone(), ttl: TTL, now };
-        let fence = self.store.lease(&request).await?;
+        let request = LeaseRequest { keys: vec![self.key.clone()], holder: self.holder.clone(), ttl: TTL, now };
+        let fence = self.store.lease(&request).await?.pop().flatten();
         if let (Some(before), Some(after)) = (&self.held, &fence)
             && before.epoch != after.epoch
         {
             tracing::debug!(lease = %self.key, "lease had expired and was taken again");
-            self.end();
+            self.validity.end();
         }
         if self.held.is_some() && fence.is_none() {
             self.lost();
         }
         self.held.clone_from(&fence);
-        self.validity.0.store(fence.as_ref().map_or(0, |fence| fence.until.0), Ordering::Release);
+        self.validity.prolong(fence.as_ref().map_or(Timestamp(0), |fence| fence.until));
         Ok(fence)
     }
 
@@ -91,33 +96,26 @@ impl Lease {
         }
     }
 
+    /// Whether it was held when it was last looked after.
+    pub(crate) const fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// Until when the lease holds; follows renewals.
     pub(crate) fn validity(&self) -> Validity {
         self.validity.clone()
-    }
-
-    /// Gives the lease up although work under it is unfinished: the next epoch, be it our own, finds what was left.
-    pub(crate) fn abandon(&mut self) {
-        self.end();
-        self.abandoned = self.held.take().or(self.abandoned.take());
     }
 
     /// Forgets the lease after the store said that it is another's.
     pub(crate) fn lost(&mut self) {
         tracing::warn!(lease = %self.key, "lease was taken by another process; standing back");
         self.held = None;
-        self.end();
+        self.validity.end();
     }
 
-    /// Whoever was told how long this epoch holds is told that it is over.
-    fn end(&mut self) {
-        self.validity.0.store(0, Ordering::Release);
-        self.validity = Validity::default();
-    }
-
-    /// Gives the lease back, one that was abandoned as well.
+    /// Gives the lease back.
     pub(crate) async fn release(&mut self) {
-        if let Some(fence) = self.held.take().or(self.abandoned.take())
+        if let Some(fence) = self.held.take()
             && let Err(error) = self.store.release(&fence).await
         {
             tracing::debug!(lease = %self.key, %error, "lease could not be released; it will expire");
@@ -173,15 +171,5 @@ mod tests {
             mine.ensure().await.unwrap().unwrap();
         }
         assert!(validity.lasts(clock.now()));
-    }
-
-    #[tokio::test]
-    async fn an_abandoned_lease_is_given_back_at_the_end() {
-        let (_, lease) = world();
-        let mut mine = lease("mine");
-        mine.ensure().await.unwrap().unwrap();
-        mine.abandon();
-        mine.release().await;
-        assert!(lease("other").ensure().await.unwrap().is_some(), "nobody should have to wait for it");
     }
 }

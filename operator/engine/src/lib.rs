@@ -10,6 +10,7 @@
 //! | [`program`] | a compiled Integration |
 //! | `source`, `lane` | the two loops of each participant: read and absorb; claim, write and settle |
 //! | `integration` | one running Integration with its report |
+//! | `lease`, `lane_lease`, `neighbours` | who may read and write, and how processes share that; decided in [`decide::share`] |
 //! | `connector`, `usage` | live connectors, probed; how many requests each sent today |
 //! | [`invariants`] | what must hold at every moment; for reports, metrics and tests |
 //! | [`letters`], [`checkpoints`], [`backfill`] | what people do with what could not pass and with where reading stands, and have done again |
@@ -42,8 +43,10 @@ mod connector;
 mod counts;
 mod integration;
 mod lane;
+mod lane_lease;
 mod lease;
 mod look_up;
+mod neighbours;
 mod reconcile;
 mod retention;
 mod shared;
@@ -58,6 +61,7 @@ use fairlead_store::Store;
 use fairlead_systems::{EndpointPolicy, Outside, SecretSource};
 use integration::Running;
 use metrics::Metrics;
+use neighbours::Neighbours;
 use program::Program;
 use shared::Surroundings;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -87,6 +91,8 @@ pub struct Config {
     pub holder: String,
     /// Who listens to the steps of each record's way, if anybody does.
     pub witness: Option<Arc<dyn way::Witness>>,
+    /// Whether it reads and writes. Where others do that, it only answers from the store ([`Engine::records`], [`Engine::masks`]).
+    pub works: bool,
 }
 
 impl Config {
@@ -99,6 +105,7 @@ impl Config {
             metrics: Arc::default(),
             holder: format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple()),
             witness: None,
+            works: true,
         }
     }
 }
@@ -122,8 +129,10 @@ impl Engine {
         let connectors = Arc::new(Connectors::new(config.outside.clone(), Arc::clone(&config.store)));
         let (tell, looks) = watch::channel(Look { at: Instant::now(), seen: None });
         tokio::spawn(counts::look_forever(Arc::clone(&config.store), Arc::clone(&config.outside.clock), tell));
+        let neighbours = Neighbours::watch(&config.store, &config.outside.clock, config.holder.clone());
         let around = Surroundings {
             looks,
+            neighbours,
             store: config.store,
             connectors,
             clock: config.outside.clock,
@@ -131,6 +140,7 @@ impl Engine {
             metrics: config.metrics,
             holder: config.holder,
             witness: config.witness,
+            works: config.works,
         };
         let (publish, reports) = watch::channel(Arc::new(Reports::default()));
         let engine = Self {

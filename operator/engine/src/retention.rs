@@ -51,8 +51,8 @@ mod tests {
     async fn all_steps_are_taken_and_open_letters_stay() {
         let store = SqliteStore::open_in_memory().unwrap();
         let now = Timestamp(1_000_000);
-        let request = LeaseRequest { key: "reader/a/b/crm".into(), holder: "t".into(), ttl: Duration::from_secs(1), now };
-        let fence = store.lease(&request).await.unwrap().unwrap();
+        let request = LeaseRequest { keys: vec!["reader/a/b/crm".into()], holder: "t".into(), ttl: Duration::from_secs(1), now };
+        let fence = store.lease(&request).await.unwrap().pop().flatten().unwrap();
         let letter = |n: usize| NewDeadLetter {
             stage: Stage::Inbound,
             participant: "crm".into(),

@@ -1,6 +1,6 @@
 //! Records for callers of the API: read from the store, written to a participant at once.
 //!
-//! A write goes to the participant through its connector (limits, circuit and all), under the lease of its lane, and is absorbed when the
+//! A write goes to the participant through its connector (limits, circuit and all), under a lease, and is absorbed when the
 //! participant has acknowledged it, as if the change had been made and read there: identity, ownership and the other lanes follow. What the
 //! participant refuses is told to the caller and leaves no trace here.
 //!
@@ -268,6 +268,9 @@ impl Records {
             let running = lock(&self.running).get(integration).cloned();
             let Some(running) = running else { return Err(unavailable("the Integration does not run")) };
             let shared = running.shared();
+            if !shared.around.works {
+                return Err(unavailable("this process answers from what is stored, and others write"));
+            }
             if shared.takes_writes() {
                 let index = shared.program.participants.iter().position(|each| each.unit.name == participant && each.writable());
                 let Some(index) = index else { return Err(unavailable("the Integration does not write to this participant")) };
@@ -514,10 +517,7 @@ impl Write {
         let source = &shared.program.participants[self.index];
         let system =
             connection.system(Priority::Interactive).map_err(|_| unavailable("the business system cannot be used at the moment"))?;
-        let mut lease = shared.lane_lease(self.index);
-        if lease.ensure().await?.is_none() {
-            return Err(unavailable("another process writes here"));
-        }
+        let Some((mut lease, _)) = shared.direct_lease(self.index).await? else { return Err(unavailable("another process writes here")) };
         self.in_time()?;
         let (validity, clock, deadline) = (lease.validity(), Arc::clone(&shared.around.clock), self.deadline);
         let may_send = Arc::new(move || validity.lasts(clock.now()) && Instant::now() < deadline);
@@ -562,8 +562,9 @@ impl Write {
         let name = &source.unit.name;
         for _ in 0..COMMITS {
             // Taking the lease raises the sequence above everything that a read which began before the write can have noted.
-            let mut lease = shared.lane_lease(self.index);
-            let Some(fence) = lease.ensure().await? else { return Err(unavailable("another process writes here")) };
+            let Some((mut lease, fence)) = shared.direct_lease(self.index).await? else {
+                return Err(unavailable("another process writes here"));
+            };
             let sequence = store.sequence().await?;
             let known = self.known().await?;
             let mut batch = Absorb { direct, ..Absorb::empty(&shared.realm, name, fence, shared.now()) };
@@ -686,7 +687,7 @@ mod tests {
     use crate::connector::Connectors;
     use crate::decide::sample;
     use crate::program::Program;
-    use fairlead_model::{ObjectRef, SystemClock, SystemRandom};
+    use fairlead_model::{Clock, ObjectRef, SystemClock, SystemRandom};
     use fairlead_store::{SqliteStore, Store};
     use fairlead_systems::{EndpointPolicy, Outside, SecretData, SecretError, SecretSource};
 
@@ -703,15 +704,18 @@ mod tests {
     fn records() -> Records {
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open_in_memory().unwrap());
         let connectors = Connectors::new(Outside::new(Arc::new(NoSecrets), EndpointPolicy::default()), Arc::clone(&store));
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let around = Surroundings {
-            store,
+            store: Arc::clone(&store),
             looks: tokio::sync::watch::channel(crate::counts::Look { at: tokio::time::Instant::now(), seen: None }).1,
+            neighbours: crate::neighbours::Neighbours::watch(&store, &clock, "test".to_owned()),
             connectors: Arc::new(connectors),
-            clock: Arc::new(SystemClock),
+            clock: Arc::clone(&clock),
             random: Arc::new(SystemRandom),
             metrics: Arc::default(),
             holder: "test".to_owned(),
             witness: None,
+            works: true,
         };
         Records { running: Arc::default(), around, doors: Arc::default() }
     }

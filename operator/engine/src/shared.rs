@@ -2,16 +2,21 @@
 
 use crate::connector::{Connection, Connectors};
 use crate::counts::Look;
+use crate::decide::share::Reader;
+use crate::lane_lease::LaneLease;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
+use crate::neighbours::{Neighbours, SEATS, Seat};
 use crate::program::Program;
 use crate::way::{Way, Witness};
+use fairlead_model::hash::Digest;
 use fairlead_model::report::{GuardStop, Reconciliation, RecordFailure};
 use fairlead_model::unit::ObjectKey;
 use fairlead_model::{Clock, ExternalId, Random, RecordId, RemoteError, Timestamp};
-use fairlead_store::{Store, StoreError};
+use fairlead_store::{Fence, Store, StoreError};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -24,6 +29,17 @@ const TRY_STORE: Duration = Duration::from_secs(5);
 /// The note that the Integration was loaded as a whole.
 const LOADED: &str = "loaded";
 
+/// The note by which one process's guard holds the Integration in all.
+const HELD: &str = "guard.held";
+
+/// What it holds.
+#[derive(Serialize, Deserialize)]
+struct Held {
+    /// The unit for which it does.
+    unit: Digest,
+    stop: GuardStop,
+}
+
 /// What an Integration runs in.
 #[derive(Clone)]
 pub(crate) struct Surroundings {
@@ -31,6 +47,8 @@ pub(crate) struct Surroundings {
     pub store: Arc<dyn Store>,
     /// What it was last seen to hold.
     pub looks: watch::Receiver<Look>,
+    /// The other processes that work on it.
+    pub neighbours: Neighbours,
     /// The connectors.
     pub connectors: Arc<Connectors>,
     /// The clock.
@@ -43,6 +61,8 @@ pub(crate) struct Surroundings {
     pub holder: String,
     /// Who listens to each record's way.
     pub witness: Option<Arc<dyn Witness>>,
+    /// Whether anything is read and written here.
+    pub works: bool,
 }
 
 /// Shared between the tasks of one running Integration.
@@ -82,6 +102,10 @@ pub(crate) struct ParticipantFacts {
     pub wake_reader: Notify,
     /// Wakes its lane.
     pub wake_lane: Notify,
+    /// Its reader is this process's, as far as processes share readers.
+    pub reads: AtomicBool,
+    /// Has its reader look whether it is still to be.
+    pub leases_moved: Notify,
     /// The last successful read: when it was, and the same on the clock that nobody steps, which tells how long ago.
     pub last_read: Mutex<Option<(Timestamp, Instant)>>,
     /// That read was not all: something is to be read again by key before one can say that nothing moves.
@@ -90,6 +114,8 @@ pub(crate) struct ParticipantFacts {
     pub moved: Mutex<Option<RemoteError>>,
     /// Why it is paused.
     pub paused: Mutex<Option<RemoteError>>,
+    /// The number under which this process last wrote past the lane; see [`Shared::direct_lease`].
+    pub direct: AtomicU32,
     /// Why its lane rests: the account may not write the entity, or cannot as it is declared. A reader that succeeds says nothing of it.
     pub refused: Mutex<Option<RemoteError>>,
 }
@@ -127,14 +153,56 @@ impl Shared {
         self.lease_on(reader_key(&self.realm, &self.program.participants[participant].unit.name))
     }
 
-    /// The lease on draining a participant's lane.
-    pub(crate) fn lane_lease(&self, participant: usize) -> Lease {
-        self.lease_on(format!("lane/{}/{}", self.realm, self.program.participants[participant].unit.name))
+    /// What this process does about a participant's reader, where several share readers.
+    pub(crate) fn turn_of_reader(&self, participant: usize) -> Reader {
+        self.around.neighbours.of_reader(&self.realm, self.name(participant))
+    }
+
+    /// Where a process sits that waits for a reader to be given back.
+    pub(crate) fn reader_seat(&self, participant: usize) -> Seat {
+        let around = &self.around;
+        let seats = format!("seat/{}/reader/{}/", self.realm, self.name(participant));
+        Seat::new(around.neighbours.clone(), Arc::clone(&around.store), Arc::clone(&around.clock), seats)
+    }
+
+    /// The leases on draining a participant's lane.
+    pub(crate) fn lane_lease(&self, participant: usize) -> LaneLease {
+        let (around, name) = (&self.around, self.name(participant));
+        let keys = (format!("lane/{}/{name}", self.realm), format!("seat/{}/lane/{name}/", self.realm));
+        LaneLease::new(Arc::clone(&around.store), Arc::clone(&around.clock), keys, around.holder.clone(), around.neighbours.clone())
+    }
+
+    /// The lease for a write past a participant's lane. Where one process works, that is the lane's own. Where several share the lane, each of
+    /// them may write past it, under one of a few leases that are there for that; `None` if all of these are taken.
+    pub(crate) async fn direct_lease(&self, participant: usize) -> Result<Option<(Lease, Fence)>, StoreError> {
+        let name = self.name(participant);
+        if !self.around.neighbours.share() {
+            let mut lease = self.lease("lane", participant);
+            return Ok(lease.ensure().await?.map(|fence| (lease, fence)));
+        }
+        let last = &self.participants[participant].direct;
+        let first = last.load(Ordering::Relaxed);
+        for number in (first..SEATS).chain(0..first) {
+            let mut lease = self.lease_on(format!("direct/{}/{name}/{number}", self.realm));
+            if let Some(fence) = lease.ensure().await? {
+                last.store(number, Ordering::Relaxed);
+                return Ok(Some((lease, fence)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn name(&self, participant: usize) -> &str {
+        &self.program.participants[participant].unit.name
     }
 
     /// The lease on reconciling.
     pub(crate) fn reconcile_lease(&self) -> Lease {
         self.lease_on(format!("reconcile/{}/", self.realm))
+    }
+
+    fn lease(&self, what: &str, participant: usize) -> Lease {
+        self.lease_on(format!("{what}/{}/{}", self.realm, self.name(participant)))
     }
 
     fn lease_on(&self, key: String) -> Lease {
@@ -257,6 +325,30 @@ impl Shared {
                 self.participants[i].wake_lane.notify_one();
             }
         }
+    }
+
+    /// Has the guard hold the Integration, in all processes that run it, until a new unit lets it go.
+    pub(crate) async fn hold(&self, stop: GuardStop) -> Result<(), StoreError> {
+        if self.around.neighbours.share() {
+            let held = Held { unit: self.program.unit.digest.clone(), stop: stop.clone() };
+            self.around.store.put_note(&self.realm, HELD, &serde_json::json!(held)).await?;
+        }
+        *lock(&self.guard) = Some(stop);
+        Ok(())
+    }
+
+    /// Finds out whether the guard of another process holds the Integration.
+    pub(crate) async fn note_held(&self) -> Result<(), StoreError> {
+        if !self.around.neighbours.share() || self.guarded() {
+            return Ok(());
+        }
+        let note = self.around.store.note(&self.realm, HELD).await?;
+        let held = note.and_then(|note| Held::deserialize(note).ok()).filter(|held| held.unit == self.program.unit.digest);
+        if let Some(held) = held {
+            tracing::warn!(integration = %self.realm, detail = %held.stop.message, "guard of another process holds the integration");
+            *lock(&self.guard) = Some(held.stop);
+        }
+        Ok(())
     }
 
     /// Held by the guard.

@@ -10,9 +10,11 @@ use crate::decide::guard::{self, Window};
 use crate::decide::inbound::{self, Context, Decision, ReadRecord};
 use crate::decide::merge;
 use crate::decide::priority;
+use crate::decide::share::Reader;
 use crate::edits::{self, Edit, Edits};
-use crate::lease::Lease;
+use crate::lease::{Lease, RENEW};
 use crate::look_up::{Asked, read_apart};
+use crate::neighbours::Seat;
 use crate::program::Participant;
 use crate::shared::{Shared, lock};
 use crate::way::{SourceTimes, Span, Way};
@@ -90,6 +92,8 @@ pub(crate) struct Source {
     shared: Arc<Shared>,
     index: usize,
     lease: Lease,
+    /// Where it waits for the reader to be given back, while that is another process's.
+    seat: Seat,
     /// Dead letters already written, by external id: the lag window shows the same bad record again and again.
     parked: HashMap<ExternalId, u64>,
     /// Something is to be read again by key soon, and for how many rounds that has been so.
@@ -107,20 +111,10 @@ pub(crate) struct Source {
 impl Source {
     /// The reader of the participant at `index`.
     pub(crate) fn new(shared: Arc<Shared>, index: usize) -> Self {
-        let lease = shared.reader_lease(index);
+        let (lease, seat) = (shared.reader_lease(index), shared.reader_seat(index));
         let way = shared.way(index);
-        Self {
-            shared,
-            index,
-            lease,
-            parked: HashMap::new(),
-            stale: false,
-            stale_rounds: 0,
-            more: false,
-            unreadable: HashMap::new(),
-            way,
-            read: None,
-        }
+        let (parked, unreadable) = (HashMap::new(), HashMap::new());
+        Self { shared, index, lease, seat, parked, stale: false, stale_rounds: 0, more: false, unreadable, way, read: None }
     }
 
     fn participant(&self) -> &Participant {
@@ -137,6 +131,7 @@ impl Source {
         let mut wait = RETRY.0;
         loop {
             let result = self.round().await;
+            let reads = matches!(result, Ok(true));
             let facts = &self.shared.participants[self.index];
             let pause = match result {
                 Ok(true) => {
@@ -151,7 +146,12 @@ impl Source {
                     let every = due.map_or(every, |due| every.min(due.saturating_duration_since(Instant::now()).max(STALE)));
                     if std::mem::take(&mut self.more) { Duration::ZERO } else { every }
                 }
-                Ok(false) => CAMPAIGN,
+                Ok(false) => {
+                    // How it is with the participant, another process knows.
+                    *lock(&facts.last_read) = None;
+                    *lock(&facts.paused) = None;
+                    CAMPAIGN
+                }
                 Err(Stop::Cancelled) => break,
                 Err(Stop::Guarded) => {
                     // Only a new unit (a raised limit, a confirmation) ends this.
@@ -178,22 +178,53 @@ impl Source {
                     pause.min(if blocked { BLOCKED } else { Duration::from_secs(300) })
                 }
             };
-            tokio::select! {
-                biased;
-                () = self.shared.cancel.cancelled() => break,
-                () = facts.wake_reader.notified() => {}
-                () = tokio::time::sleep(pause) => {}
+            if !self.wait(pause, reads).await {
+                break;
             }
         }
         self.lease.release().await;
+        self.seat.rise().await;
+    }
+
+    /// Waits for the next round, which begins sooner if somebody asks for it; `false` if there is none. Where processes share readers, one that `reads`
+    /// well keeps its lease meanwhile: a reader that moved with every poll would poll the more often, the more processes there are.
+    async fn wait(&mut self, pause: Duration, reads: bool) -> bool {
+        let (shared, next) = (Arc::clone(&self.shared), Instant::now() + pause);
+        let keeps = reads && shared.around.neighbours.share();
+        let mut renew = Instant::now() + RENEW;
+        loop {
+            let (held, facts) = (self.lease.is_held(), &shared.participants[self.index]);
+            facts.reads.store(held, Ordering::Release);
+            tokio::select! {
+                biased;
+                () = shared.cancel.cancelled() => return false,
+                () = facts.wake_reader.notified() => return true,
+                () = facts.leases_moved.notified() => {
+                    if !held || shared.turn_of_reader(self.index) == Reader::Give {
+                        return true;
+                    }
+                }
+                () = tokio::time::sleep_until(next) => return true,
+                () = tokio::time::sleep_until(renew), if keeps && held => {
+                    renew = Instant::now() + RENEW;
+                    if !matches!(self.lease.ensure().await, Ok(Some(_))) {
+                        return true;
+                    }
+                }
+            }
+        }
     }
 
     /// One round: requested keys, then pages until the present. `false` while another process reads.
     async fn round(&mut self) -> Result<bool, Stop> {
-        let Some(mut fence) = self.fence().await? else { return Ok(false) };
+        // Who cannot read leaves it to others.
         if let Some(error) = self.shared.connection(self.index).map_err(Stop::Remote)?.blocked() {
             return Err(Stop::Remote(error));
         }
+        if !self.is_its_turn().await? {
+            return Ok(false);
+        }
+        let Some(mut fence) = self.fence().await? else { return Ok(false) };
         self.read_requested(&mut fence).await?;
         for slice in self.shared.slices(self.index) {
             self.read_pages(&slice, &mut fence).await?;
@@ -207,6 +238,23 @@ impl Source {
             self.shared.participants.iter().for_each(|facts| facts.wake_lane.notify_one());
         }
         Ok(true)
+    }
+
+    /// Whether this process is to read, as far as processes share readers; gives the reader back to one that reads less.
+    async fn is_its_turn(&mut self) -> Result<bool, Stop> {
+        match self.shared.turn_of_reader(self.index) {
+            Reader::Read => {
+                self.seat.rise().await;
+                return Ok(true);
+            }
+            Reader::Give => {
+                tracing::debug!(integration = %self.shared.realm, participant = self.name(), "reader is given back for another process");
+                self.lease.release().await;
+            }
+            Reader::Seat => self.seat.sit().await?,
+            Reader::Wait => self.seat.rise().await,
+        }
+        Ok(false)
     }
 
     async fn fence(&mut self) -> Result<Option<Fence>, Stop> {
@@ -907,7 +955,7 @@ impl Source {
             return Ok(());
         }
         tracing::warn!(integration = %shared.realm, detail = %stop.message, "guard holds the integration");
-        *lock(&shared.guard) = Some(stop);
+        shared.hold(stop).await?;
         Err(Stop::Guarded)
     }
 }

@@ -100,11 +100,11 @@ impl Bench {
             };
             self.store.absorb(&absorb).await.unwrap();
             let (realm, target, fence) = (REALM.to_owned(), "erp".to_owned(), self.lane.clone());
-            let claim = Claim { realm: realm.clone(), target: target.clone(), fence: fence.clone(), max: batch, creates: true, now };
+            let claim = Claim { realm: realm.clone(), target: target.clone(), fence: fence.clone().into(), max: batch, creates: true, now };
             let claimed = self.store.claim(&claim).await.unwrap();
             assert_eq!(claimed.len(), chunk.len());
             let sent = claimed.iter().map(|key| (key.known.record.id, serde_json::Value::Null)).collect();
-            let intend = Intend { realm: realm.clone(), target: target.clone(), fence: fence.clone(), sent, now };
+            let intend = Intend { realm: realm.clone(), target: target.clone(), fence: fence.clone().into(), sent, now };
             self.store.intend(&intend).await.unwrap();
             let results = claimed.iter().map(|key| Settlement {
                 id: key.known.record.id,
@@ -116,7 +116,7 @@ impl Bench {
                     incomplete: None,
                 },
             });
-            self.store.settle(&Settle { realm, target, fence, results: results.collect(), now }).await.unwrap();
+            self.store.settle(&Settle { realm, target, fence: fence.into(), results: results.collect(), now }).await.unwrap();
         }
     }
 }
@@ -134,8 +134,8 @@ async fn main() {
     };
     let now = Timestamp(1_790_000_000_000);
     let lease = async |key: &str| {
-        let request = LeaseRequest { key: key.into(), holder: "bench".into(), ttl: Duration::from_secs(3600), now };
-        store.lease(&request).await.unwrap().unwrap()
+        let request = LeaseRequest { keys: vec![key.into()], holder: "bench".into(), ttl: Duration::from_secs(3600), now };
+        store.lease(&request).await.unwrap().remove(0).unwrap()
     };
     let (reader, lane) = (lease("reader/bench/customers/crm").await, lease("lane/bench/customers/erp").await);
     let bench = Bench { store, reader, lane };

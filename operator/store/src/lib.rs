@@ -10,11 +10,13 @@ pub mod archive;
 #[cfg(feature = "contract-tests")]
 pub mod contract_tests;
 pub mod crash;
+mod partitions;
 pub mod postgres;
 mod rows;
 pub mod sqlite;
 mod types;
 
+pub use partitions::LaneFence;
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 pub use types::*;
@@ -30,12 +32,19 @@ use std::collections::BTreeMap;
 pub trait Store: Send + Sync + 'static {
     // ---- leases -----------------------------------------------------------------------------------------------------------------
 
-    /// Takes or renews the lease `key` for `holder` until `now + ttl`. Free or expired leases are granted with a new epoch, an own
-    /// unexpired one is prolonged with its epoch; another's unexpired one answers `None`.
-    async fn lease(&self, request: &LeaseRequest) -> Result<Option<Fence>, StoreError>;
+    /// Takes or renews each of the leases `keys` for `holder` until `now + ttl`; answers positionally. Free or expired leases are granted with a
+    /// new epoch, an own unexpired one is prolonged with its epoch; another's unexpired one answers `None`.
+    async fn lease(&self, request: &LeaseRequest) -> Result<Vec<Option<Fence>>, StoreError>;
 
     /// Gives a lease back, so that the next holder need not wait. The epoch still rises.
     async fn release(&self, fence: &Fence) -> Result<(), StoreError>;
+
+    /// The leases that are held and have not run out, in the order of their keys.
+    async fn leases(&self, now: Timestamp) -> Result<Vec<Fence>, StoreError>;
+
+    /// In how many partitions processes drain the lanes of this store, each under a lease of its own: one where a single process is the rule. It
+    /// never changes while a store is in use, for a record's place is always in one of them ([`LaneFence`]).
+    fn partitions(&self) -> u32;
 
     // ---- commands ---------------------------------------------------------------------------------------------------------------
 
@@ -64,8 +73,9 @@ pub trait Store: Send + Sync + 'static {
     /// also an external id that stands for a record by now. Nothing is committed then.
     async fn merge(&self, merge: &Merge) -> Result<(), StoreError>;
 
-    /// Claims up to `max` due keys of one target's lane, oldest first, marks them in flight under the fence's epoch (until they are settled,
-    /// or claimed again under a newer epoch) and returns them with everything needed to write them.
+    /// Claims up to `max` due keys of one target's lane, or of those of its partitions that are held, oldest first, marks them in flight under the
+    /// epoch of their partition (until they are settled, or claimed again under a newer epoch) and returns them with everything needed to write
+    /// them.
     async fn claim(&self, claim: &Claim) -> Result<Vec<Claimed>, StoreError>;
 
     /// Commits, right before the requests go out, what claimed keys are about to be sent: the *intent*. A later epoch, or the same one
@@ -207,9 +217,9 @@ pub trait Store: Send + Sync + 'static {
     /// Whether a record is being created in a target at this moment, or perhaps was: what is read there and known to nobody may be that one.
     async fn creating(&self, realm: &str, target: &str) -> Result<bool, StoreError>;
 
-    /// When the next lane entry of a target falls due that is not due `now`: one that was put off (`Retry`). Claim until a claim comes back
-    /// empty, then wait for this time or for a new entry.
-    async fn next_due(&self, realm: &str, target: &str, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+    /// When the next entry of a target's lane, or of those of its partitions that are held, falls due that is not due `now`: one that was put off
+    /// (`Retry`). Claim until a claim comes back empty, then wait for this time or for a new entry.
+    async fn next_due(&self, realm: &str, target: &str, fence: &LaneFence, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
     /// Tells everything that is known of a realm, or of all and the writes of API callers, but who holds which lease: rows of one moment, in an
     /// order that is the same for every implementation. [`archive::export`] writes them as text.

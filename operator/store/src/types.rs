@@ -1,5 +1,6 @@
 //! The values that commands and queries carry. They hold decisions; this module takes none.
 
+use crate::LaneFence;
 use fairlead_model::hash::ValueHash;
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, Timestamp, document};
@@ -37,11 +38,11 @@ pub enum StoreError {
     Other(String),
 }
 
-/// A request for a lease.
+/// A request for leases, each on its own.
 #[derive(Debug, Clone)]
 pub struct LeaseRequest {
-    /// What: `reader/<realm>/<participant>` or `lane/<realm>/<target>`.
-    pub key: String,
+    /// What: `reader/<realm>/<participant>`, `lane/<realm>/<target>` or, in partitions, `lane/<realm>/<target>/<number>`.
+    pub keys: Vec<String>,
     /// Who: unique per process and start.
     pub holder: String,
     /// For how long.
@@ -425,15 +426,15 @@ pub struct Reindex {
     pub state: IndexState,
 }
 
-/// A claim on a lane.
+/// A claim on a lane, as far as it is held.
 #[derive(Debug, Clone)]
 pub struct Claim {
     /// The realm.
     pub realm: String,
     /// The target.
     pub target: String,
-    /// The lane's lease.
-    pub fence: Fence,
+    /// The lane's leases.
+    pub fence: LaneFence,
     /// How many keys at most.
     pub max: usize,
     /// Whether keys that the target does not hold yet may be claimed (no, until every reader's first backfill is matched). Keys whose
@@ -477,8 +478,8 @@ pub struct Intend {
     pub realm: String,
     /// The target.
     pub target: String,
-    /// The lane's lease.
-    pub fence: Fence,
+    /// The lane's leases.
+    pub fence: LaneFence,
     /// Per record: a description of what is sent, opaque to the store.
     pub sent: Vec<(RecordId, Value)>,
     /// The present moment.
@@ -492,8 +493,8 @@ pub struct Settle {
     pub realm: String,
     /// The target.
     pub target: String,
-    /// The lane's lease.
-    pub fence: Fence,
+    /// The lane's leases.
+    pub fence: LaneFence,
     /// One result per key.
     pub results: Vec<Settlement>,
     /// The present moment.

@@ -5,7 +5,7 @@
 use fairlead_store::contract_tests::server::{PASSWORD, ROLE, Server};
 use fairlead_store::contract_tests::world::{CRM, ERP, REALM, World, at, delivered, id, inserted, key, lease, record, updated};
 use fairlead_store::contract_tests::{all, archive, books};
-use fairlead_store::{Absorb, AbsorbRecord, Claim, PostgresStore, RecordChange, SqliteStore, Store, StoreError};
+use fairlead_store::{Absorb, AbsorbRecord, Claim, LaneFence, PostgresStore, RecordChange, SqliteStore, Store, StoreError};
 use proptest::prelude::*;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -149,7 +149,7 @@ async fn whoever_sees_a_sequence_sees_every_commit_up_to_it(stores: [&Arc<dyn St
     }
 }
 
-/// Workers come, die with keys in flight, and take over from each other, over three lanes.
+/// Workers come, die with keys in flight, and take over from each other, over the partitions of three lanes.
 async fn no_key_is_claimed_twice(stores: [Arc<dyn Store>; 4]) {
     const KEYS: u64 = 30;
     let realms = ["lanes/0", "lanes/1", "lanes/2"];
@@ -177,9 +177,10 @@ async fn no_key_is_claimed_twice(stores: [Arc<dyn Store>; 4]) {
                         return;
                     }
                 }
-                let Some(fence) = lease(&*store, &format!("lane/{realm}/erp"), &format!("worker-{number}-{round}"), now).await else {
-                    continue;
-                };
+                let partition = u32::try_from(round).unwrap() % store.partitions();
+                let key = format!("lane/{realm}/erp/{partition}");
+                let Some(lease) = lease(&*store, &key, &format!("worker-{number}-{round}"), now).await else { continue };
+                let fence = LaneFence::new(store.partitions(), BTreeMap::from([(partition, lease.clone())]));
                 let claim = Claim { realm: realm.into(), target: ERP.into(), fence: fence.clone(), max: 7, creates: true, now };
                 let claimed = match store.claim(&claim).await {
                     Ok(claimed) => claimed,
@@ -188,8 +189,8 @@ async fn no_key_is_claimed_twice(stores: [Arc<dyn Store>; 4]) {
                 };
                 for key in &claimed {
                     let place = (realm.to_owned(), key.known.record.id.to_string());
-                    let before = held.lock().unwrap().insert(place, fence.epoch);
-                    assert!(before.is_none_or(|epoch| epoch < fence.epoch), "claimed under {before:?} and {}", fence.epoch);
+                    let before = held.lock().unwrap().insert(place, lease.epoch);
+                    assert!(before.is_none_or(|epoch| epoch < lease.epoch), "claimed under {before:?} and {}", lease.epoch);
                 }
                 if round % 5 == 0 {
                     // It dies with keys in flight; whoever comes next, comes when the lease has run out, or is the same one by another name.
@@ -216,7 +217,7 @@ async fn no_key_is_claimed_twice(stores: [Arc<dyn Store>; 4]) {
                     Ok(()) | Err(StoreError::Fenced { .. }) => {}
                     Err(error) => panic!("{error}"),
                 }
-                store.release(&fence).await.unwrap();
+                store.release(&lease).await.unwrap();
             }
         })
     });
@@ -368,13 +369,13 @@ async fn a_cut_connection_loses_and_doubles_nothing() {
     // A lease is asked for once more, and is the same.
     cutter.cut(Cut::AfterCommit);
     let request = fairlead_store::LeaseRequest {
-        key: world.lane.key.clone(),
+        keys: vec![world.lane.key.clone()],
         holder: "a".into(),
         ttl: std::time::Duration::from_secs(15),
         now: at(5),
     };
     unknown(world.store.lease(&request).await.unwrap_err());
-    assert_eq!(world.store.lease(&request).await.unwrap().unwrap().epoch, world.lane.epoch);
+    assert_eq!(world.store.lease(&request).await.unwrap().remove(0).unwrap().epoch, world.lane.epoch);
 
     // The server ends every session: nobody notices.
     server.sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'cut'");
@@ -636,4 +637,27 @@ async fn a_realm_moves_from_sqlite_to_the_server_and_back() {
     let refused = archive::import(&*target, &worse, true, at(200_000)).await.unwrap_err();
     assert!(refused.to_string().contains("their count or digest differs"), "{refused}");
     assert_eq!(target.snapshot(REALM, at(200_000)).await.unwrap(), before);
+}
+
+// ---- the schema before ------------------------------------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_in_flight_before_lanes_had_partitions_is_found_in_them() {
+    let server = Server::start();
+    let url = server.database("before");
+    let world = World::new(open(&url).await, "a").await;
+    world.absorb((1..=16).map(inserted).collect(), at(1)).await;
+    assert_eq!(world.claim(at(2)).await.len(), 16);
+    // As if the database had only ever seen schema 3, under which a lane was one lease.
+    server.sql("before", "DELETE FROM fairlead.migration WHERE number > 3");
+    let store = open(&url).await;
+    let mut found = 0;
+    for partition in 0..store.partitions() {
+        let lease = lease(&*store, &format!("lane/{REALM}/{ERP}/{partition}"), "b", at(30)).await.unwrap();
+        assert_eq!(lease.epoch, 1, "the same number as that of the lease before");
+        let fence = LaneFence::new(store.partitions(), BTreeMap::from([(partition, lease)]));
+        let claim = Claim { realm: REALM.into(), target: ERP.into(), fence, max: 100, creates: true, now: at(30) };
+        found += store.claim(&claim).await.unwrap().len();
+    }
+    assert_eq!(found, 16);
 }

@@ -19,6 +19,7 @@ use axum::extract::{Query, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use clap::{Parser, ValueEnum};
+use fairlead_model::Decimal;
 use fairlead_store::contract_tests::server::Server;
 use fairlead_tests::two_systems::Fairlead;
 use fairlead_tests::{Process, fairlead, free_port};
@@ -393,7 +394,8 @@ impl Sent {
         let (total, lines) = lines(number);
         let state = ["draft", "confirmed", "shipped"][number % 3];
         let quantities = self.lines.iter().map(|line| line.qty).eq(lines.iter().map(|(quantity, _)| *quantity as u64));
-        let amount = self.amount.as_f64().is_some_and(|amount| (amount * 100.0).round() as usize == total);
+        let decimal = |text: &str| text.parse::<Decimal>().ok();
+        let amount = decimal(self.amount.to_string().trim_matches('"')) == decimal(&cents(total));
         let skus = self.lines.iter().all(|line| line.sku.starts_with("SKU-"));
         self.state == state && self.country == "DE" && amount && quantities && skus
     }

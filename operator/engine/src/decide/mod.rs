@@ -12,6 +12,7 @@ pub mod merge;
 pub mod outbound;
 pub mod ownership;
 pub mod priority;
+pub mod share;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a world for tests")]

@@ -11,4 +11,5 @@ mod moving;
 mod newcomers;
 mod reading;
 mod reconciling;
+mod sharing;
 mod writing;

@@ -41,7 +41,7 @@ fn delivered(run: &Run, place: usize, since: Timestamp) -> u64 {
 #[test]
 fn a_target_that_is_away_takes_nothing_from_the_others_and_catches_up() {
     let outcome = play(7, false, |clock, trace| async move {
-        let run = Run::of(7, Arc::new(World::three_targets()), Dice::new(7, "fates"), (0, 0), 1, clock, trace);
+        let run = Run::of(7, Arc::new(World::three_targets()), Dice::new(7, "fates"), (0, 0), (1, 1), clock, trace);
         let (dice, mut number) = (Dice::new(7, "people"), 0);
         for thing in 0..THINGS {
             let now = run.clock.now().0;

@@ -26,13 +26,14 @@ pub(crate) const STORE: [&str; 5] =
     ["store full", "store read-only", "store fails before the commit", "store fails after the commit", "store slow"];
 
 /// What befalls a process or a system, besides the deaths of [`deaths`].
-pub(crate) const WORLD: [&str; 10] = [
+pub(crate) const WORLD: [&str; 11] = [
     "process dies within a request",
     "process dies before a commit",
     "process dies after a commit",
     "process paused past its leases",
     "process stopped and started",
     "two processes",
+    "lanes in partitions",
     "resync",
     "tokens expire",
     "system away",

@@ -444,9 +444,9 @@ impl Seen {
         self.process.came_back(result).await
     }
 
-    fn committed(&self, name: &str, fence: &Fence) {
+    fn committed(&self, found: impl FnOnce(&Watch) -> Option<Violation>) {
         let sim = &self.process.sim;
-        let found = sim.watch.lock().unwrap().committed(name, fence);
+        let found = found(&sim.watch.lock().unwrap());
         sim.broken(found);
     }
 }
@@ -455,20 +455,25 @@ impl Seen {
 macro_rules! through {
     (
         fenced { $($fenced:ident($batch:ident: [$($of:tt)*]) -> $done:ty;)* }
+        lanes { $($drains:ident($keys:ident: [$($lane:tt)*]) -> $drained:ty;)* }
         commands { $($command:ident($($given:ident: [$($kind:tt)*]),*) -> $gives:ty;)* }
         queries { $($query:ident($($asked:ident: [$($what:tt)*]),*) -> $tells:ty;)* }
     ) => {
         #[async_trait]
         impl Store for Seen {
-            async fn lease(&self, request: &LeaseRequest) -> Result<Option<Fence>, StoreError> {
+            async fn lease(&self, request: &LeaseRequest) -> Result<Vec<Option<Fence>>, StoreError> {
                 let granted = async {
                     let granted = self.store.lease(request).await;
-                    if let Ok(Some(fence)) = &granted {
+                    for fence in granted.iter().flatten().flatten() {
                         self.process.sim.watch.lock().unwrap().granted(fence);
                     }
                     granted
                 };
                 self.command("lease", granted).await
+            }
+
+            fn partitions(&self) -> u32 {
+                self.store.partitions()
             }
 
             async fn snapshots(&self, only: Option<&str>, now: Timestamp) -> Result<BTreeMap<String, Snapshot>, StoreError> {
@@ -483,11 +488,22 @@ macro_rules! through {
                 let commit = async {
                     let result = self.store.$fenced($batch).await;
                     if result.is_ok() {
-                        self.committed(stringify!($fenced), &$batch.fence);
+                        self.committed(|watch| watch.committed(stringify!($fenced), &$batch.fence));
                     }
                     result
                 };
                 self.command(stringify!($fenced), commit).await
+            })*
+
+            $(async fn $drains(&self, $keys: $($lane)*) -> Result<$drained, StoreError> {
+                let commit = async {
+                    let result = self.store.$drains($keys).await;
+                    if result.is_ok() {
+                        self.committed(|watch| watch.committed_in_lane(stringify!($drains), &$keys.fence));
+                    }
+                    result
+                };
+                self.command(stringify!($drains), commit).await
             })*
 
             $(async fn $command(&self, $($given: $($kind)*),*) -> Result<$gives, StoreError> {
@@ -505,6 +521,8 @@ through! {
     fenced {
         absorb(batch: [&Absorb]) -> Absorbed;
         merge(merge: [&Merge]) -> ();
+    }
+    lanes {
         claim(claim: [&Claim]) -> Vec<Claimed>;
         intend(intend: [&Intend]) -> ();
         settle(settle: [&Settle]) -> ();
@@ -544,7 +562,8 @@ through! {
         participant_ids(realm: [&str], participant: [&str], after: [Option<&ExternalId>], max: [usize]) -> Vec<ExternalId>;
         waits_for(realm: [&str], target: [&str], ids: [&[RecordId]]) -> Vec<Option<RecordId>>;
         creating(realm: [&str], target: [&str]) -> bool;
-        next_due(realm: [&str], target: [&str], now: [Timestamp]) -> Option<Timestamp>;
+        next_due(realm: [&str], target: [&str], fence: [&LaneFence], now: [Timestamp]) -> Option<Timestamp>;
+        leases(now: [Timestamp]) -> Vec<Fence>;
         export(only: [Option<&str>], now: [Timestamp], sink: [Box<dyn Sink>]) -> ();
         realms() -> Vec<String>;
     }

@@ -80,21 +80,26 @@ impl Run {
         let world = Arc::new(World::draw(&Dice::new(seed, "world"), clock.now().0));
         let dice = Dice::new(seed, "fates");
         let rates = (*dice.pick(&[0, 20, 50, 100, 200]), *dice.pick(&[0, 0, 5, 20]));
-        let two = dice.permille(300);
+        // Lanes are one process's, or several share them.
+        let partitions = *Dice::new(seed, "partitions").pick(&[1, 1, 1, 4]);
+        if partitions > 1 {
+            trace.reach("lanes in partitions");
+        }
+        let two = dice.permille(300) || partitions > 1;
         if two {
             trace.reach("two processes");
         }
-        trace.event(format!("seed {seed} rates {rates:?} {}", world.told()));
-        Self::of(seed, world, dice, rates, 1 + usize::from(two), clock, trace)
+        trace.event(format!("seed {seed} rates {rates:?} partitions {partitions} {}", world.told()));
+        Self::of(seed, world, dice, rates, (1 + usize::from(two), partitions), clock, trace)
     }
 
-    /// So many processes in this world; so many requests, and commands of the store, of a thousand meet a fault.
+    /// So many processes in this world, and partitions of its lanes; so many requests, and commands of the store, of a thousand meet a fault.
     pub(crate) fn of(
         seed: u64,
         world: Arc<World>,
         dice: Dice,
         rates: (u64, u64),
-        processes: usize,
+        (processes, partitions): (usize, u32),
         clock: Arc<VirtualClock>,
         trace: Arc<Trace>,
     ) -> Arc<Self> {
@@ -106,7 +111,7 @@ impl Run {
             world,
             trace,
             clock,
-            store: Arc::new(SqliteStore::open_in_memory().unwrap()),
+            store: Arc::new(SqliteStore::open_in_memory().unwrap().partitioned(partitions)),
             dice,
             people: Arc::new(Dice::new(seed, "people")),
             places: Mutex::new(places),
@@ -150,7 +155,7 @@ impl Run {
             transport: Some(Arc::new(Carrier(Arc::clone(&process)))),
             ..Outside::new(Arc::clone(&process) as _, endpoints)
         };
-        let config = Config { outside, metrics: Arc::default(), holder: name, witness: None, store };
+        let config = Config { outside, metrics: Arc::default(), holder: name, witness: None, works: true, store };
         let engine = Arc::new(Engine::start(config));
         self.places.lock().unwrap()[place].running = Some((Arc::clone(&process), Arc::clone(&engine)));
         // A process that dies while it begins never comes to the end of it.

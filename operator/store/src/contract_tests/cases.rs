@@ -5,18 +5,18 @@ use super::archive::{
     imported_letters_get_numbers_that_nobody_else_has, what_is_exported_is_imported_as_it_was,
 };
 use super::world::{
-    CRM, ERP, REALM, TTL, World, at, crm_id, deleted, delivered, erp_id, id, inserted, key, lease, letter, merge_into, record, retry,
-    state, updated,
+    CRM, ERP, REALM, TTL, World, at, crm_id, deleted, delivered, erp_id, id, inserted, key, lease, leases, letter, merge_into, record,
+    retry, state, updated,
 };
 use super::{Case, books};
 use crate::archive;
 use crate::{
-    Absorb, AbsorbRecord, BeginWrite, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Guarded, IndexKey,
-    IndexState, Keys, LaneEntry, Merge, NewDeadLetter, Origin, Outcome, Pending, RecordChange, Referring, Reindex, SetCheckpoint,
-    Settlement, SourceLedger, Stage, Standing, Store, StoreError, Survivor, Sweep, WriteBegun,
+    Absorb, AbsorbRecord, BeginWrite, Checkpoint, Claim, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Guarded, IndexKey,
+    IndexState, Intend, Keys, LaneEntry, LaneFence, Merge, NewDeadLetter, Origin, Outcome, Pending, RecordChange, Referring, Reindex,
+    SetCheckpoint, Settle, Settlement, SourceLedger, Stage, Standing, Store, StoreError, Survivor, Sweep, WriteBegun,
 };
 use fairlead_model::state::ParticipantState;
-use fairlead_model::{ErrorClass, RecordId};
+use fairlead_model::{ErrorClass, RecordId, Timestamp};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -33,6 +33,8 @@ cases![
     a_lease_is_prolonged_for_its_holder_and_refused_to_others,
     an_expired_lease_is_granted_under_a_higher_epoch_even_to_its_former_holder,
     a_released_lease_is_free_at_once_and_its_epoch_rises,
+    several_leases_are_taken_at_once_each_on_its_own,
+    leases_are_listed_while_they_are_held,
     a_holder_that_was_replaced_commits_nothing,
     a_lease_that_ran_out_and_nobody_took_still_commits,
     an_absorbed_record_is_known_with_all_its_parts,
@@ -52,6 +54,9 @@ cases![
     claims_come_oldest_first_and_once,
     a_claim_shows_the_record_as_it_is_now,
     keys_left_in_flight_come_back_under_a_newer_epoch,
+    holders_of_partitions_share_a_lane,
+    a_partition_that_moves_takes_its_keys_along,
+    a_merge_moves_an_entry_to_the_partition_of_the_survivor,
     an_intent_outlives_the_epoch_and_ends_with_a_known_outcome,
     an_intent_needs_a_claim,
     an_outcome_that_was_never_found_out_is_looked_up_by_the_next_entry,
@@ -131,6 +136,28 @@ async fn a_released_lease_is_free_at_once_and_its_epoch_rises(store: Arc<dyn Sto
     // A late release by the former holder takes nothing from the present one.
     store.release(&first).await.unwrap();
     assert_eq!(lease(&*store, "k", "a", at(2)).await, None);
+}
+
+async fn several_leases_are_taken_at_once_each_on_its_own(store: Arc<dyn Store>) {
+    lease(&*store, "b", "other", at(0)).await.unwrap();
+    let taken = leases(&*store, ["c", "b", "a"], "mine", at(1)).await;
+    let told: Vec<_> = taken.iter().map(|fence| fence.as_ref().map(|fence| (fence.key.as_str(), fence.epoch))).collect();
+    assert_eq!(told, [Some(("c", 1)), None, Some(("a", 1))]);
+    // One is renewed, one was let go, one has run out.
+    store.release(taken[0].as_ref().unwrap()).await.unwrap();
+    let again: Vec<_> =
+        leases(&*store, ["a", "b", "c"], "mine", at(15)).await.into_iter().map(|fence| fence.map(|fence| fence.epoch)).collect();
+    assert_eq!(again, [Some(1), Some(2), Some(2)]);
+}
+
+async fn leases_are_listed_while_they_are_held(store: Arc<dyn Store>) {
+    assert_eq!(store.leases(at(0)).await.unwrap(), []);
+    let first = lease(&*store, "reader/r/a", "one", at(0)).await.unwrap();
+    let second = lease(&*store, "lane/r/a/0", "two", at(5)).await.unwrap();
+    assert_eq!(store.leases(at(6)).await.unwrap(), [second.clone(), first.clone()]);
+    assert_eq!(store.leases(at(15)).await.unwrap(), std::slice::from_ref(&second), "the first has run out");
+    store.release(&second).await.unwrap();
+    assert_eq!(store.leases(at(6)).await.unwrap(), [first]);
 }
 
 async fn a_holder_that_was_replaced_commits_nothing(store: Arc<dyn Store>) {
@@ -485,6 +512,96 @@ async fn keys_left_in_flight_come_back_under_a_newer_epoch(store: Arc<dyn Store>
     assert_eq!((book.entered, book.pending), (3, 3));
 }
 
+/// Leases on partitions of the ERP's lane, which has four.
+async fn partitions(store: &dyn Store, wanted: &[u32], holder: &str, now: Timestamp) -> LaneFence {
+    let keys: Vec<String> = wanted.iter().map(|partition| format!("lane/{REALM}/{ERP}/{partition}")).collect();
+    let fences = leases(store, keys.iter().map(String::as_str), holder, now).await;
+    LaneFence::new(4, wanted.iter().copied().zip(fences).map(|(partition, fence)| (partition, fence.unwrap())).collect())
+}
+
+async fn claim_of(store: &dyn Store, fence: &LaneFence, now: Timestamp) -> Vec<RecordId> {
+    let claim = Claim { realm: REALM.to_owned(), target: ERP.to_owned(), fence: fence.clone(), max: 100, creates: true, now };
+    store.claim(&claim).await.unwrap().into_iter().map(|key| key.known.record.id).collect()
+}
+
+async fn intend_of(store: &dyn Store, fence: &LaneFence, ids: &[RecordId], now: Timestamp) -> Result<(), StoreError> {
+    let sent = ids.iter().map(|id| (*id, json!({}))).collect();
+    store.intend(&Intend { realm: REALM.to_owned(), target: ERP.to_owned(), fence: fence.clone(), sent, now }).await
+}
+
+async fn settle_of(store: &dyn Store, fence: &LaneFence, results: Vec<(RecordId, Outcome)>, now: Timestamp) -> Result<(), StoreError> {
+    let results = results.into_iter().map(|(id, outcome)| Settlement { id, version: 1, learnt: None, outcome }).collect();
+    store.settle(&Settle { realm: REALM.to_owned(), target: ERP.to_owned(), fence: fence.clone(), results, now }).await
+}
+
+async fn holders_of_partitions_share_a_lane(store: Arc<dyn Store>) {
+    let world = World::new(Arc::clone(&store), "reader").await;
+    world.absorb((1..=20).map(inserted).collect(), at(1)).await;
+    let (one, other) = (partitions(&*store, &[0, 1], "a", at(1)).await, partitions(&*store, &[2, 3], "b", at(1)).await);
+    assert_eq!(claim_of(&*store, &LaneFence::new(4, [].into()), at(2)).await, [], "who holds nothing claims nothing");
+    let (mine, theirs) = (claim_of(&*store, &one, at(2)).await, claim_of(&*store, &other, at(2)).await);
+    assert!(mine.len() > 5 && theirs.len() > 5, "{} and {}", mine.len(), theirs.len());
+    let all: std::collections::BTreeSet<_> = mine.iter().chain(&theirs).collect();
+    assert_eq!((all.len(), mine.len() + theirs.len()), (20, 20));
+    // What one has claimed the other can neither send nor settle.
+    assert_eq!(intend_of(&*store, &other, &[theirs[0], mine[0]], at(3)).await, Err(StoreError::Conflict(vec![mine[0]])));
+    settle_of(&*store, &other, vec![(mine[0], Outcome::Unchanged), (theirs[0], Outcome::Unchanged)], at(3)).await.unwrap();
+    let in_flight = async |id: RecordId| {
+        let known = store.known_by_id(REALM, &[id]).await.unwrap().remove(0).unwrap();
+        known.lanes.iter().map(|place| place.in_flight).collect::<Vec<_>>()
+    };
+    assert_eq!((in_flight(mine[0]).await, in_flight(theirs[0]).await), (vec![true], vec![]));
+    // Nor does it wake up for it.
+    settle_of(&*store, &one, vec![(mine[0], retry(at(50)))], at(4)).await.unwrap();
+    assert_eq!(store.next_due(REALM, ERP, &one, at(5)).await.unwrap(), Some(at(50)));
+    assert_eq!(store.next_due(REALM, ERP, &other, at(5)).await.unwrap(), None);
+}
+
+async fn a_partition_that_moves_takes_its_keys_along(store: Arc<dyn Store>) {
+    let world = World::new(Arc::clone(&store), "reader").await;
+    world.absorb((1..=20).map(inserted).collect(), at(1)).await;
+    let all = partitions(&*store, &[0, 1, 2, 3], "a", at(1)).await;
+    let claimed = claim_of(&*store, &all, at(2)).await;
+    assert_eq!(claimed.len(), 20);
+    intend_of(&*store, &all, &claimed, at(2)).await.unwrap();
+    // Paused past the leases; somebody takes half of them.
+    let heir = partitions(&*store, &[2, 3], "b", at(20)).await;
+    let arrived = |id: &RecordId| {
+        let n = (1..=20).find(|n| self::id(*n) == *id).unwrap();
+        (*id, delivered(n, 1))
+    };
+    let results = || claimed.iter().map(arrived).collect::<Vec<_>>();
+    let refused = settle_of(&*store, &all, results(), at(21)).await;
+    assert_eq!(refused, Err(StoreError::Fenced { key: format!("lane/{REALM}/{ERP}/2") }));
+    assert!(matches!(intend_of(&*store, &all, &claimed[..1], at(21)).await, Err(StoreError::Fenced { .. })));
+    // What is still its own it settles; the rest is looked up by the heir.
+    let left = LaneFence::new(4, all.fences().take(2).cloned().zip(0..).map(|(fence, partition)| (partition, fence)).collect());
+    settle_of(&*store, &left, results(), at(21)).await.unwrap();
+    let claim = Claim { realm: REALM.to_owned(), target: ERP.to_owned(), fence: heir.clone(), max: 100, creates: false, now: at(22) };
+    let rest = store.claim(&claim).await.unwrap();
+    assert!(rest.len() > 5 && rest.len() < 15 && rest.iter().all(|key| key.intent.is_some()), "{}", rest.len());
+    settle_of(&*store, &heir, rest.iter().map(|key| arrived(&key.known.record.id)).collect(), at(23)).await.unwrap();
+    let book = world.book(CRM).await;
+    assert_eq!((book.entered, book.delivered, book.pending), (20, 20, 0));
+}
+
+async fn a_merge_moves_an_entry_to_the_partition_of_the_survivor(store: Arc<dyn Store>) {
+    let world = World::new(Arc::clone(&store), "a").await;
+    world.absorb(vec![inserted(1), inserted(2)], at(1)).await;
+    world.claim(at(1)).await;
+    world.settle(1, 1, retry(at(3)), at(2)).await;
+    world.settle(2, 1, delivered(2, 1), at(2)).await;
+    world.store.merge(&merge_into(&world, (1, 1), (2, 1), at(3))).await.unwrap();
+    let mut found = Vec::new();
+    for partition in 0..4 {
+        let fence = partitions(&*store, &[partition], "a", at(4)).await;
+        found.push(claim_of(&*store, &fence, at(4)).await);
+        assert_eq!(claim_of(&*store, &fence, at(4)).await, []);
+    }
+    assert_eq!(found.concat(), [id(2)], "{found:?}");
+    assert_eq!(found.iter().filter(|keys| !keys.is_empty()).count(), 1);
+}
+
 async fn an_intent_outlives_the_epoch_and_ends_with_a_known_outcome(store: Arc<dyn Store>) {
     let mut world = World::new(store, "a").await;
     world.absorb(vec![inserted(1)], at(1)).await;
@@ -543,10 +660,10 @@ async fn an_outcome_that_was_never_found_out_is_looked_up_by_the_next_entry(stor
 async fn a_retry_waits_for_its_time_and_counts_attempts(store: Arc<dyn Store>) {
     let world = World::new(store, "a").await;
     world.absorb(vec![inserted(1)], at(1)).await;
-    assert_eq!(world.store.next_due(REALM, ERP, at(1)).await.unwrap(), None);
+    assert_eq!(world.store.next_due(REALM, ERP, &world.lane.clone().into(), at(1)).await.unwrap(), None);
     world.claim(at(2)).await;
     world.settle(1, 1, retry(at(10)), at(2)).await;
-    assert_eq!(world.store.next_due(REALM, ERP, at(2)).await.unwrap(), Some(at(10)));
+    assert_eq!(world.store.next_due(REALM, ERP, &world.lane.clone().into(), at(2)).await.unwrap(), Some(at(10)));
     assert!(world.claim(at(9)).await.is_empty());
     let claimed = world.claim(at(10)).await.remove(0);
     assert_eq!((claimed.attempts, claimed.since), (1, at(1)));

@@ -180,7 +180,7 @@ impl World {
 
     /// Claims up to `max` keys of the ERP's lane.
     pub async fn try_claim(&self, max: usize, creates: bool, now: Timestamp) -> Result<Vec<Claimed>, StoreError> {
-        let claim = Claim { realm: REALM.to_owned(), target: ERP.to_owned(), fence: self.lane.clone(), max, creates, now };
+        let claim = Claim { realm: REALM.to_owned(), target: ERP.to_owned(), fence: self.lane.clone().into(), max, creates, now };
         self.store.claim(&claim).await
     }
 
@@ -192,7 +192,7 @@ impl World {
     /// Says what is about to be sent for `keys`.
     pub async fn intend(&self, keys: &[RecordId], now: Timestamp) -> Result<(), StoreError> {
         let sent = keys.iter().map(|id| (*id, serde_json::json!({"to": id.to_string()}))).collect();
-        let intend = Intend { realm: REALM.to_owned(), target: ERP.to_owned(), fence: self.lane.clone(), sent, now };
+        let intend = Intend { realm: REALM.to_owned(), target: ERP.to_owned(), fence: self.lane.clone().into(), sent, now };
         self.store.intend(&intend).await
     }
 
@@ -204,7 +204,7 @@ impl World {
 
     /// Settles claimed keys, with what was learnt of them.
     pub async fn try_settle_all(&self, results: Vec<Settlement>, now: Timestamp) -> Result<(), StoreError> {
-        let settle = Settle { realm: REALM.to_owned(), target: ERP.to_owned(), fence: self.lane.clone(), results, now };
+        let settle = Settle { realm: REALM.to_owned(), target: ERP.to_owned(), fence: self.lane.clone().into(), results, now };
         self.store.settle(&settle).await
     }
 
@@ -246,7 +246,13 @@ impl World {
 
 /// Takes or renews a lease.
 pub async fn lease(store: &dyn Store, key: &str, holder: &str, now: Timestamp) -> Option<Fence> {
-    store.lease(&LeaseRequest { key: key.to_owned(), holder: holder.to_owned(), ttl: TTL, now }).await.unwrap()
+    leases(store, [key], holder, now).await.remove(0)
+}
+
+/// Takes or renews several leases at once.
+pub async fn leases(store: &dyn Store, keys: impl IntoIterator<Item = &str>, holder: &str, now: Timestamp) -> Vec<Option<Fence>> {
+    let keys = keys.into_iter().map(str::to_owned).collect();
+    store.lease(&LeaseRequest { keys, holder: holder.to_owned(), ttl: TTL, now }).await.unwrap()
 }
 
 /// The record `n` arrived in the ERP in a version.

@@ -15,7 +15,7 @@ use crate::rows::books::Books;
 use crate::rows::codec::{IdBytes, REPLAY, decode, encode, id_bytes, record_id, special_origin};
 use crate::rows::lane::{Entry, Lane, Phase, Sent, limit};
 use crate::rows::settle::{Ending, Item, Results};
-use crate::{Claim, Claimed, CloseReason, Enqueue, Intend, Intent, Keys, NewDeadLetter, Origin, StoreError};
+use crate::{Claim, Claimed, CloseReason, Enqueue, Intend, Intent, Keys, LaneFence, NewDeadLetter, Origin, StoreError};
 use async_trait::async_trait;
 use fairlead_model::{ErrorClass, RecordId, Timestamp};
 use std::collections::{HashMap, HashSet};
@@ -37,17 +37,17 @@ impl Job for Claim {
 
     async fn run(&self, session: &mut Session) -> Result<Done<Vec<Claimed>>, Failure> {
         let (realm, target) = (session.name(&self.realm)?, session.name(&self.target)?);
-        let (epoch, now, max) = (self.fence.epoch.cast_signed(), self.now.0, limit(self.max));
+        let (now, max) = (self.now.0, limit(self.max));
         let [_, fence, left, ready, create] = session
             .all([
                 lock_realm(realm),
-                leases::check(&self.fence),
-                lane::left(realm, target, epoch),
-                lane::due(realm, target, Phase::Ready, now, max),
-                lane::due(realm, target, Phase::Create, now, if self.creates { max } else { 0 }),
+                leases::check_lane(&self.fence),
+                lane::left(realm, target, &self.fence),
+                lane::due(realm, target, &self.fence, Phase::Ready, now, max),
+                lane::due(realm, target, &self.fence, Phase::Create, now, if self.creates { max } else { 0 }),
             ])
             .await?;
-        leases::held(&self.fence, &fence)?;
+        leases::held_lane(&self.fence, &fence)?;
         reach(Command::Claim, Step::Fenced);
         let mut books = Books::default();
         let mut left = left.iter().map(lane::of_row).collect::<Result<Vec<_>, _>>()?;
@@ -85,6 +85,7 @@ impl Job for Claim {
             };
             let intent = lane.intent.as_ref().map(open_intent).transpose()?;
             let attempts = lane.attempts;
+            let Some(epoch) = self.fence.epoch(lane.record) else { continue };
             let Some(entry) = lane.take(known.record.version.cast_signed(), epoch, now) else { continue };
             // The record was loaded before its place was marked; what the caller gets shows the mark.
             for place in known.lanes.iter_mut().filter(|place| place.target == self.target) {
@@ -112,7 +113,7 @@ fn open_intent(intent: &Sent) -> Result<Intent, StoreError> {
 
 const INTEND: &str = "UPDATE lane SET i_at = $3, i_version = lane.c_version, i_sent = n.sent
      FROM unnest($4::uuid[], $5::text[]) AS n(id, sent) JOIN record ON record.realm = $1 AND record.id = n.id
-     WHERE lane.record = record.row AND lane.target = $2 AND lane.c_epoch = $6 RETURNING n.id";
+     WHERE lane.record = record.row AND lane.target = $2 AND lane.c_epoch = ($6::int8[])[(record.row % $7)::int4 + 1] RETURNING n.id";
 
 #[async_trait]
 impl Job for Intend {
@@ -131,11 +132,11 @@ impl Job for Intend {
             sent.insert(id.0, encode(what)?);
         }
         let (ids, texts): (Vec<Uuid>, Vec<String>) = sent.into_iter().unzip();
-        let [_, fence] = session.all([lock_realm(realm), leases::check(&self.fence)]).await?;
-        leases::held(&self.fence, &fence)?;
+        let [_, fence] = session.all([lock_realm(realm), leases::check_lane(&self.fence)]).await?;
+        leases::held_lane(&self.fence, &fence)?;
         reach(Command::Intend, Step::Fenced);
         reach(Command::Intend, Step::Partly);
-        let rows = session.ask(ask!(INTEND, realm, target, self.now.0, ids, texts, self.fence.epoch.cast_signed())).await?;
+        let rows = session.ask(ask!(INTEND, realm, target, self.now.0, ids, texts, self.fence.epochs(), self.fence.count())).await?;
         let claimed = rows.iter().map(|row| get::<Uuid>(row, 0)).collect::<Result<HashSet<_>, _>>()?;
         let unclaimed: Vec<RecordId> = self.sent.iter().map(|(id, _)| *id).filter(|id| !claimed.contains(&id.0)).collect();
         if !unclaimed.is_empty() {
@@ -230,7 +231,7 @@ impl Results {
         let [_, fence, any, records, identities, lanes, owners, awaited] = session
             .all([
                 lock_realm(realm),
-                leases::check(&self.fence),
+                leases::check_lane(&self.fence),
                 ask!(ANY, realm, target),
                 records,
                 identities,
@@ -239,7 +240,7 @@ impl Results {
                 ask!(AWAITED, realm, target, awaited),
             ])
             .await?;
-        leases::held(&self.fence, &fence)?;
+        leases::held_lane(&self.fence, &fence)?;
         let mut image = Image::of(realm, [&records, &identities, &lanes])?;
         image.add_owners(target, &owners)?;
         let [any] = any.as_slice() else { return Err(StoreError::Other("the database did not answer".into()).into()) };
@@ -248,7 +249,7 @@ impl Results {
             awaited: awaited.iter().map(Awaited::of).collect::<Result<_, _>>()?,
             realm,
             target,
-            epoch: self.fence.epoch.cast_signed(),
+            fence: &self.fence,
             letters_open: get(any, 0)?,
             lanes_wait: get(any, 1)?,
             reads_wait: get(any, 2)?,
@@ -283,7 +284,7 @@ struct Settling<'c> {
     awaited: HashMap<IdBytes, Awaited>,
     realm: i64,
     target: i64,
-    epoch: i64,
+    fence: &'c LaneFence,
     letters_open: bool,
     lanes_wait: bool,
     reads_wait: bool,
@@ -307,7 +308,7 @@ impl<'c> Settling<'c> {
         };
         let Some(lane) = self.image.lane(row, target) else { return self.ignored(&id, "it is settled already") };
         let Some(flight) = lane.claimed else { return self.ignored(&id, "it is not claimed") };
-        if flight.epoch != self.epoch || item.version < flight.entry.version {
+        if self.fence.epoch(row) != Some(flight.epoch) || item.version < flight.entry.version {
             return self.ignored(&id, "it was claimed anew since");
         }
         let key = (realm, target, flight.entry.origin);

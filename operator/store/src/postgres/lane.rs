@@ -3,6 +3,7 @@
 use super::codec::{get, uuid_of};
 use super::error::Failure;
 use super::session::{Ask, ask};
+use crate::LaneFence;
 use crate::rows::codec::IdBytes;
 use crate::rows::lane::{Entry, InFlight, Lane, Phase, Sent};
 use tokio_postgres::Row;
@@ -23,22 +24,27 @@ const OF_RECORDS: &str =
 const DUE: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM lane l WHERE l.realm = $1 AND l.target = $2 AND l.phase = $3 AND l.due <= $4 ORDER BY l.due, l.record LIMIT $5"
+    " FROM lane l WHERE l.realm = $1 AND l.target = $2 AND l.phase = $3 AND l.due <= $4 AND ($6::int8 >> (l.record % $7)::int4) & 1 = 1
+     ORDER BY l.due, l.record LIMIT $5"
 );
 
-/// The places that an epoch before this one left in flight.
-const LEFT: &str = concat!("SELECT ", columns!(), " FROM lane l WHERE l.realm = $1 AND l.target = $2 AND l.phase = 3 AND l.c_epoch < $3");
+/// The places that an epoch before the one that holds them now left in flight.
+const LEFT: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM lane l WHERE l.realm = $1 AND l.target = $2 AND l.phase = 3 AND l.c_epoch < ($3::int8[])[(l.record % $4)::int4 + 1]"
+);
 
 pub(super) fn of_records(realm: i64, ids: Vec<Uuid>) -> Ask {
     ask!(OF_RECORDS, realm, ids)
 }
 
-pub(super) fn due(realm: i64, target: i64, phase: Phase, now: i64, max: i64) -> Ask {
-    ask!(DUE, realm, target, phase as i16, now, max)
+pub(super) fn due(realm: i64, target: i64, fence: &LaneFence, phase: Phase, now: i64, max: i64) -> Ask {
+    ask!(DUE, realm, target, phase as i16, now, max, fence.mask(), fence.count())
 }
 
-pub(super) fn left(realm: i64, target: i64, epoch: i64) -> Ask {
-    ask!(LEFT, realm, target, epoch)
+pub(super) fn left(realm: i64, target: i64, fence: &LaneFence) -> Ask {
+    ask!(LEFT, realm, target, fence.epochs(), fence.count())
 }
 
 pub(super) fn of_row(row: &Row) -> Result<Lane, Failure> {

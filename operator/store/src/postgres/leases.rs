@@ -5,17 +5,20 @@ use super::command::{Done, Job};
 use super::error::Failure;
 use super::session::{Ask, Session, ask};
 use crate::crash::{Command, Step, reach};
-use crate::{Fence, LeaseRequest, StoreError};
+use crate::{Fence, LaneFence, LeaseRequest, StoreError};
 use async_trait::async_trait;
 use fairlead_model::Timestamp;
+use std::collections::{HashMap, HashSet};
 use tokio_postgres::Row;
 
-/// One statement, so that two who ask at once cannot both be granted: the second waits for the row and judges it anew.
-const TAKE: &str = "INSERT INTO lease AS present (key, holder, epoch, until) VALUES ($1, $2, 1, $3)
+/// One statement, so that two who ask at once cannot both be granted: the second waits for the row and judges it anew. Rows are taken in the
+/// order of their keys, as by everybody who locks several.
+const TAKE: &str = "INSERT INTO lease AS present (key, holder, epoch, until)
+     SELECT wanted, $2::text, 1::int8, $3::int8 FROM (SELECT DISTINCT wanted COLLATE \"C\" AS wanted FROM unnest($1::text[]) AS wanted ORDER BY 1) AS n
      ON CONFLICT (key) DO UPDATE SET holder = excluded.holder, until = excluded.until,
        epoch = CASE WHEN present.holder = excluded.holder AND present.until > $4 THEN present.epoch ELSE present.epoch + 1 END
      WHERE present.holder IS NULL OR present.holder = excluded.holder OR present.until <= $4
-     RETURNING epoch";
+     RETURNING key, epoch";
 
 /// Ends the lease, if it still is this one. The row stays, so that the next epoch is higher.
 const RELEASE: &str = "UPDATE lease SET holder = NULL WHERE key = $1 AND holder = $2 AND epoch = $3";
@@ -24,6 +27,12 @@ const END: &str = "UPDATE lease SET holder = NULL, until = 0 WHERE key = $1";
 
 /// Nobody takes the lease until the transaction that asked is over.
 const CHECK: &str = "SELECT 1 FROM lease WHERE key = $1 AND holder = $2 AND epoch = $3 FOR SHARE";
+
+/// The same for several, in the order in which they are named.
+const CHECK_ALL: &str = "SELECT lease.key FROM unnest($1::text[], $2::text[], $3::int8[]) AS held(key, holder, epoch)
+     JOIN lease ON lease.key = held.key AND lease.holder = held.holder AND lease.epoch = held.epoch FOR SHARE OF lease";
+
+const HELD: &str = "SELECT key, holder, epoch, until FROM lease WHERE holder IS NOT NULL AND until > $1 ORDER BY key";
 
 /// Of every lease of a realm: `<what>/<realm>/<part>`.
 macro_rules! of_realm {
@@ -42,21 +51,24 @@ const RAISE: &str = "INSERT INTO lease AS present (key, holder, epoch, until) VA
 
 #[async_trait]
 impl Job for LeaseRequest {
-    type Answer = Option<Fence>;
+    type Answer = Vec<Option<Fence>>;
     const COMMAND: Command = Command::Lease;
 
     fn names(&self) -> Vec<&str> {
         Vec::new()
     }
 
-    async fn run(&self, session: &mut Session) -> Result<Done<Option<Fence>>, Failure> {
+    async fn run(&self, session: &mut Session) -> Result<Done<Vec<Option<Fence>>>, Failure> {
         let until = self.now.plus(self.ttl);
-        let rows = session.ask(ask!(TAKE, self.key.clone(), self.holder.clone(), until.0, self.now.0)).await?;
+        let rows = session.ask(ask!(TAKE, self.keys.clone(), self.holder.clone(), until.0, self.now.0)).await?;
         reach(Command::Lease, Step::Rows);
-        let Some(row) = rows.first() else { return Ok(Done::Nothing(None)) };
-        let epoch: i64 = get(row, 0)?;
-        let fence = Fence { key: self.key.clone(), holder: self.holder.clone(), epoch: epoch.cast_unsigned(), until };
-        Ok(Done::Commit(Some(fence), Vec::new()))
+        let granted = rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect::<Result<HashMap<String, i64>, Failure>>()?;
+        let fence = |key: &String| {
+            let epoch = granted.get(key)?.cast_unsigned();
+            Some(Fence { key: key.clone(), holder: self.holder.clone(), epoch, until })
+        };
+        let fences = self.keys.iter().map(fence).collect();
+        Ok(if granted.is_empty() { Done::Nothing(fences) } else { Done::Commit(fences, Vec::new()) })
     }
 }
 
@@ -109,6 +121,34 @@ pub(super) fn epochs(realm: &str) -> Ask {
 /// Frees a lease; its next epoch is higher than this one.
 pub(super) fn raise(key: &str, epoch: i64) -> Ask {
     ask!(RAISE, key.to_owned(), epoch)
+}
+
+/// Asks whether all leases under which a lane is drained are still their holder's; see [`held_lane`].
+pub(super) fn check_lane(fence: &LaneFence) -> Ask {
+    let mut fences: Vec<&Fence> = fence.fences().collect();
+    fences.sort_by(|a, b| a.key.cmp(&b.key));
+    let keys: Vec<String> = fences.iter().map(|fence| fence.key.clone()).collect();
+    let holders: Vec<String> = fences.iter().map(|fence| fence.holder.clone()).collect();
+    let epochs: Vec<i64> = fences.iter().map(|fence| fence.epoch.cast_signed()).collect();
+    ask!(CHECK_ALL, keys, holders, epochs)
+}
+
+/// Like [`held`], for a lane: one lease that is another's refuses all.
+pub(super) fn held_lane(fence: &LaneFence, rows: &[Row]) -> Result<(), Failure> {
+    let still = rows.iter().map(|row| get(row, 0)).collect::<Result<HashSet<String>, Failure>>()?;
+    match fence.fences().find(|fence| !still.contains(&fence.key)) {
+        Some(lost) => Err(StoreError::Fenced { key: lost.key.clone() }.into()),
+        None => Ok(()),
+    }
+}
+
+/// The leases that are held and have not run out.
+pub(super) async fn all_held(session: &Session, now: Timestamp) -> Result<Vec<Fence>, Failure> {
+    let rows = session.ask(ask!(HELD, now.0)).await?;
+    let fence = |row: &Row| {
+        Ok(Fence { key: get(row, 0)?, holder: get(row, 1)?, epoch: get::<i64>(row, 2)?.cast_unsigned(), until: Timestamp(get(row, 3)?) })
+    };
+    rows.iter().map(fence).collect()
 }
 
 /// Ends every lease of a realm, so that nobody who still runs can bring a forgotten realm back.

@@ -51,8 +51,8 @@ use crate::rows::reindex::Page;
 use crate::rows::settle::Results;
 use crate::{
     Absorb, Absorbed, BeginWrite, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue, Fence, GuardCounts,
-    Guarded, IndexKey, Intend, Known, LeaseRequest, Merge, Reindex, SetCheckpoint, Settle, Snapshot, Standing, Store, StoreError, Sweep,
-    WriteBegun,
+    Guarded, IndexKey, Intend, Known, LaneFence, LeaseRequest, Merge, Reindex, SetCheckpoint, Settle, Snapshot, Standing, Store,
+    StoreError, Sweep, WriteBegun,
 };
 use async_trait::async_trait;
 use command::{Job, run};
@@ -69,6 +69,10 @@ pub const CONNECTIONS: usize = 16;
 
 /// How long a command waits for a connection to come free, or to be made.
 const WAIT: Duration = Duration::from_secs(15);
+
+/// In how many partitions a lane is drained: so many processes can work on one target of one Integration. Each costs its holder a row of a command
+/// every few seconds. Another number needs a migration that ends every claim, as 0002 does.
+const PARTITIONS: u32 = 8;
 
 /// A [`Store`] in a PostgreSQL database.
 pub struct PostgresStore {
@@ -158,12 +162,20 @@ macro_rules! answer {
 
 #[async_trait]
 impl Store for PostgresStore {
-    async fn lease(&self, request: &LeaseRequest) -> Result<Option<Fence>, StoreError> {
+    async fn lease(&self, request: &LeaseRequest) -> Result<Vec<Option<Fence>>, StoreError> {
         self.write(request).await
     }
 
     async fn release(&self, fence: &Fence) -> Result<(), StoreError> {
         self.write(&leases::Release(fence)).await
+    }
+
+    async fn leases(&self, now: Timestamp) -> Result<Vec<Fence>, StoreError> {
+        answer!(self, session => leases::all_held(&session, now))
+    }
+
+    fn partitions(&self) -> u32 {
+        PARTITIONS
     }
 
     async fn absorb(&self, batch: &Absorb) -> Result<Absorbed, StoreError> {
@@ -321,8 +333,8 @@ impl Store for PostgresStore {
         answer!(self, session => query::creating(&session, realm, target))
     }
 
-    async fn next_due(&self, realm: &str, target: &str, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        answer!(self, session => query::next_due(&session, realm, target, now))
+    async fn next_due(&self, realm: &str, target: &str, fence: &LaneFence, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        answer!(self, session => query::next_due(&session, realm, target, fence, now))
     }
 
     async fn export(&self, only: Option<&str>, now: Timestamp, mut sink: Box<dyn Sink>) -> Result<(), StoreError> {

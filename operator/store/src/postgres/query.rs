@@ -8,8 +8,8 @@ use crate::rows::books::hour_of;
 use crate::rows::codec::{decode, decode_word, encode_word, special_origin, stage_code, stage_of};
 use crate::rows::lane::limit;
 use crate::{
-    Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Guarded, IndexKey, Known, LaneLedger, NewDeadLetter, Origin,
-    Pending, Snapshot, SourceLedger,
+    Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Guarded, IndexKey, Known, LaneFence, LaneLedger, NewDeadLetter,
+    Origin, Pending, Snapshot, SourceLedger,
 };
 use fairlead_model::{ExternalId, RecordId, Timestamp};
 use serde_json::Value;
@@ -303,16 +303,22 @@ const NEXT_DUE: &str = concat!(
     id_of!("$1"),
     " AND target = ",
     id_of!("$2"),
-    " AND phase = 0 AND due > $3 ORDER BY due LIMIT 1),
+    " AND phase = 0 AND due > $3 AND ($4::int8 >> (record % $5)::int4) & 1 = 1 ORDER BY due LIMIT 1),
        (SELECT due FROM lane WHERE realm = ",
     id_of!("$1"),
     " AND target = ",
     id_of!("$2"),
-    " AND phase = 1 AND due > $3 ORDER BY due LIMIT 1))"
+    " AND phase = 1 AND due > $3 AND ($4::int8 >> (record % $5)::int4) & 1 = 1 ORDER BY due LIMIT 1))"
 );
 
-pub(super) async fn next_due(session: &Session, realm: &str, target: &str, now: Timestamp) -> Result<Option<Timestamp>, Failure> {
-    let rows = session.ask(ask!(NEXT_DUE, realm.to_owned(), target.to_owned(), now.0)).await?;
+pub(super) async fn next_due(
+    session: &Session,
+    realm: &str,
+    target: &str,
+    fence: &LaneFence,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, Failure> {
+    let rows = session.ask(ask!(NEXT_DUE, realm.to_owned(), target.to_owned(), now.0, fence.mask(), fence.count())).await?;
     rows.first().map_or(Ok(None), |row| Ok(get::<Option<i64>>(row, 0)?.map(Timestamp)))
 }
 

@@ -1,14 +1,14 @@
 //! The command `settle` in the form of its rows, made in the caller's task.
 
 use super::codec::{IdBytes, encode_state, id_bytes};
-use crate::{Fence, NewDeadLetter, Outcome, Settle, StoreError};
+use crate::{LaneFence, NewDeadLetter, Outcome, Settle, StoreError};
 use fairlead_model::{RecordId, Timestamp};
 
 /// A [`Settle`] in the form of its rows.
 pub(crate) struct Results {
     pub(crate) realm: String,
     pub(crate) target: String,
-    pub(crate) fence: Fence,
+    pub(crate) fence: LaneFence,
     pub(crate) results: Vec<Item>,
     pub(crate) now: Timestamp,
 }

@@ -11,22 +11,22 @@ use crate::rows::books::Books;
 use crate::rows::codec::{IdBytes, decode, encode, id_bytes, record_id};
 use crate::rows::lane::{Entry, Lane, Phase, Sent};
 use crate::rows::settle::{Ending, Item, Results};
-use crate::{Claim, Claimed, Enqueue, Intend, Intent, Keys, StoreError};
+use crate::{Claim, Claimed, Enqueue, Intend, Intent, Keys, LaneFence, StoreError};
 use fairlead_model::{ErrorClass, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
 // ---- claim ------------------------------------------------------------------------------------------------------------------------------
 
 pub(super) fn claim(connection: &Connection, command: &Claim) -> Result<Vec<Claimed>, StoreError> {
-    leases::check(connection, &command.fence)?;
+    leases::check_lane(connection, &command.fence)?;
     reach(Command::Claim, Step::Fenced);
     let names = Names::new(connection);
     let realm = names.intern(&command.realm)?;
     let target = names.intern(&command.target)?;
-    let (epoch, now) = (command.fence.epoch.cast_signed(), command.now.0);
+    let now = command.now.0;
     let mut books = Books::default();
     let mut claimed = Vec::new();
-    for mut lane in Lane::left(connection, realm, target, epoch)? {
+    for mut lane in Lane::left(connection, (realm, target), &command.fence)? {
         if let Some(overtaken) = lane.take_over(now) {
             books.superseded((realm, target, overtaken));
         }
@@ -37,6 +37,7 @@ pub(super) fn claim(connection: &Connection, command: &Claim) -> Result<Vec<Clai
             return Err(StoreError::Unusable(format!("a lane entry of {} names no record", command.target)));
         };
         let intent = lane.intent.as_ref().map(open_intent).transpose()?;
+        let Some(epoch) = command.fence.epoch(lane.record) else { continue };
         let Some(entry) = lane.take(known.record.version.cast_signed(), epoch, now) else { continue };
         lane.store(connection, realm)?;
         // The record was loaded before its place was marked; what the caller gets shows the mark.
@@ -67,9 +68,9 @@ fn open_intent(intent: &Sent) -> Result<Intent, StoreError> {
 
 /// What may be claimed, oldest first.
 fn due(connection: &Connection, realm: i64, target: i64, command: &Claim) -> Result<Vec<Lane>, StoreError> {
-    let mut places = Lane::due(connection, realm, target, Phase::Ready, command.now.0, command.max)?;
+    let mut places = Lane::due(connection, (realm, target), &command.fence, Phase::Ready, command.now.0, command.max)?;
     if command.creates {
-        places.extend(Lane::due(connection, realm, target, Phase::Create, command.now.0, command.max)?);
+        places.extend(Lane::due(connection, (realm, target), &command.fence, Phase::Create, command.now.0, command.max)?);
         places.sort_by_key(|place| (place.due, place.record));
         places.truncate(command.max);
     }
@@ -79,19 +80,23 @@ fn due(connection: &Connection, realm: i64, target: i64, command: &Claim) -> Res
 // ---- intend -----------------------------------------------------------------------------------------------------------------------------
 
 pub(super) fn intend(connection: &Connection, command: &Intend) -> Result<(), StoreError> {
-    leases::check(connection, &command.fence)?;
+    leases::check_lane(connection, &command.fence)?;
     reach(Command::Intend, Step::Fenced);
     let names = Names::new(connection);
     let realm = names.intern(&command.realm)?;
     let target = names.intern(&command.target)?;
-    let mut statement = connection.prepare_cached(
-        "UPDATE lane SET i_at = ?4, i_version = c_version, i_sent = ?5
-         WHERE record = (SELECT row FROM record WHERE realm = ?1 AND id = ?2) AND target = ?3 AND c_epoch = ?6",
+    let mut find = connection.prepare_cached("SELECT row FROM record WHERE realm = ?1 AND id = ?2")?;
+    let mut mark = connection.prepare_cached(
+        "UPDATE lane SET i_at = ?3, i_version = c_version, i_sent = ?4 WHERE record = ?1 AND target = ?2 AND c_epoch = ?5",
     )?;
     let mut unclaimed = Vec::new();
     for (place, (id, sent)) in command.sent.iter().enumerate() {
-        let epoch = command.fence.epoch.cast_signed();
-        if statement.execute(params![realm, id_bytes(*id), target, command.now.0, encode(sent)?, epoch])? == 0 {
+        let row: Option<i64> = find.query_row(params![realm, id_bytes(*id)], |row| row.get(0)).optional()?;
+        let marked = match row.and_then(|row| Some((row, command.fence.epoch(row)?))) {
+            Some((row, epoch)) => mark.execute(params![row, target, command.now.0, encode(sent)?, epoch])?,
+            None => 0,
+        };
+        if marked == 0 {
             unclaimed.push(*id);
         }
         if place == 0 {
@@ -108,7 +113,7 @@ pub(super) fn intend(connection: &Connection, command: &Intend) -> Result<(), St
 // ---- settle -----------------------------------------------------------------------------------------------------------------------------
 
 pub(super) fn settle(command: &Results, connection: &Connection, sequence: i64) -> Result<(), StoreError> {
-    leases::check(connection, &command.fence)?;
+    leases::check_lane(connection, &command.fence)?;
     reach(Command::Settle, Step::Fenced);
     let names = Names::new(connection);
     let realm = names.intern(&command.realm)?;
@@ -118,7 +123,7 @@ pub(super) fn settle(command: &Results, connection: &Connection, sequence: i64) 
         names,
         realm,
         target,
-        epoch: command.fence.epoch.cast_signed(),
+        fence: &command.fence,
         sequence,
         letters_open: letters::any_written(connection, realm, target)?,
         lanes_wait: any_waiting(connection, realm, target)?,
@@ -148,7 +153,7 @@ struct Settling<'c> {
     names: Names<'c>,
     realm: i64,
     target: i64,
-    epoch: i64,
+    fence: &'c LaneFence,
     sequence: i64,
     letters_open: bool,
     lanes_wait: bool,
@@ -165,7 +170,7 @@ impl Settling<'_> {
         let Some(stored) = records::find(connection, realm, id)? else { return Ok(self.ignored(id, "the record is gone")) };
         let Some(mut lane) = Lane::load(connection, stored.row, target)? else { return Ok(self.ignored(id, "it is settled already")) };
         let Some(flight) = lane.claimed else { return Ok(self.ignored(id, "it is not claimed")) };
-        if flight.epoch != self.epoch || item.version < flight.entry.version {
+        if self.fence.epoch(stored.row) != Some(flight.epoch) || item.version < flight.entry.version {
             return Ok(self.ignored(id, "it was claimed anew since"));
         }
         let key = (realm, target, flight.entry.origin);

@@ -1,8 +1,8 @@
 //! Rows of lanes: how a place is loaded and stored, and what is changed for many places at once.
 
-use crate::StoreError;
 use crate::rows::codec::IdBytes;
 use crate::rows::lane::{Entry, InFlight, Lane, Phase, Sent, limit};
+use crate::{LaneFence, StoreError};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 /// The columns that [`Lane::from_row`] reads, in its order.
@@ -54,11 +54,11 @@ impl Lane {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Up to `max` places of a lane in one phase that are due by `now`, oldest first.
+    /// Up to `max` places of a lane, as far as it is held, in one phase that are due by `now`, oldest first.
     pub(super) fn due(
         connection: &Connection,
-        realm: i64,
-        target: i64,
+        (realm, target): (i64, i64),
+        fence: &LaneFence,
         phase: Phase,
         now: i64,
         max: usize,
@@ -66,21 +66,25 @@ impl Lane {
         let mut statement = connection.prepare_cached(concat!(
             "SELECT ",
             columns!(),
-            " FROM lane WHERE realm = ?1 AND target = ?2 AND phase = ?3 AND due <= ?4 ORDER BY due, record LIMIT ?5"
+            " FROM lane WHERE realm = ?1 AND target = ?2 AND phase = ?3 AND due <= ?4 AND (?6 >> (record % ?7)) & 1
+             ORDER BY due, record LIMIT ?5"
         ))?;
-        let rows = statement.query_map(params![realm, target, phase as i64, now, limit(max)], Self::from_row)?;
+        let (mask, count) = (fence.mask(), fence.count());
+        let rows = statement.query_map(params![realm, target, phase as i64, now, limit(max), mask, count], Self::from_row)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// The places that an epoch before `epoch` left in flight.
-    pub(super) fn left(connection: &Connection, realm: i64, target: i64, epoch: i64) -> Result<Vec<Self>, StoreError> {
+    /// The places that an epoch before the one that holds them now left in flight.
+    pub(super) fn left(connection: &Connection, (realm, target): (i64, i64), fence: &LaneFence) -> Result<Vec<Self>, StoreError> {
+        let newest = fence.epochs().into_iter().max().unwrap_or_default();
         let mut statement = connection.prepare_cached(concat!(
             "SELECT ",
             columns!(),
             " FROM lane WHERE realm = ?1 AND target = ?2 AND phase = 3 AND c_epoch < ?3"
         ))?;
-        let rows = statement.query_map(params![realm, target, epoch], Self::from_row)?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let rows = statement.query_map(params![realm, target, newest], Self::from_row)?;
+        let earlier = |lane: &Self| lane.claimed.is_some_and(|flight| fence.epoch(lane.record).is_some_and(|epoch| flight.epoch < epoch));
+        Ok(rows.filter(|lane| lane.as_ref().map_or(true, earlier)).collect::<Result<_, _>>()?)
     }
 
     /// Stores the place, or removes it when nothing is left in it.

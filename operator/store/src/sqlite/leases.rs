@@ -1,13 +1,17 @@
 //! Leases: who may commit for a reader or a lane, and under which epoch.
 
-use crate::{Fence, LeaseRequest, StoreError};
+use crate::{Fence, LaneFence, LeaseRequest, StoreError};
 use fairlead_model::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-pub(super) fn lease(connection: &Connection, request: &LeaseRequest) -> Result<Option<Fence>, StoreError> {
+pub(super) fn lease(connection: &Connection, request: &LeaseRequest) -> Result<Vec<Option<Fence>>, StoreError> {
+    request.keys.iter().map(|key| one(connection, request, key)).collect()
+}
+
+fn one(connection: &Connection, request: &LeaseRequest, key: &str) -> Result<Option<Fence>, StoreError> {
     let mut statement = connection.prepare_cached("SELECT holder, epoch, until FROM lease WHERE key = ?1")?;
     let present: Option<(Option<String>, i64, i64)> =
-        statement.query_row(params![request.key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+        statement.query_row(params![key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
     let epoch = match present {
         None => 1,
         Some((None, epoch, _)) => epoch + 1,
@@ -21,8 +25,8 @@ pub(super) fn lease(connection: &Connection, request: &LeaseRequest) -> Result<O
             "INSERT INTO lease (key, holder, epoch, until) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (key) DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch, until = excluded.until",
         )?
-        .execute(params![request.key, request.holder, epoch, until.0])?;
-    Ok(Some(Fence { key: request.key.clone(), holder: request.holder.clone(), epoch: epoch.cast_unsigned(), until }))
+        .execute(params![key, request.holder, epoch, until.0])?;
+    Ok(Some(Fence { key: key.to_owned(), holder: request.holder.clone(), epoch: epoch.cast_unsigned(), until }))
 }
 
 /// Ends the lease, if it still is this one. The row stays, so that the next epoch is higher.
@@ -76,6 +80,22 @@ pub(super) fn raise(connection: &Connection, key: &str, epoch: i64) -> Result<()
 pub(super) fn end(connection: &Connection, key: &str) -> Result<(), StoreError> {
     connection.prepare_cached("UPDATE lease SET holder = NULL, until = 0 WHERE key = ?1")?.execute(params![key])?;
     Ok(())
+}
+
+/// The same for all the leases under which a lane is drained.
+pub(super) fn check_lane(connection: &Connection, fence: &LaneFence) -> Result<(), StoreError> {
+    fence.fences().try_for_each(|fence| check(connection, fence))
+}
+
+/// The leases that are held and have not run out.
+pub(super) fn held(connection: &Connection, now: Timestamp) -> Result<Vec<Fence>, StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT key, holder, epoch, until FROM lease WHERE holder IS NOT NULL AND until > ?1 ORDER BY key")?;
+    let fence = |row: &rusqlite::Row<'_>| {
+        let epoch: i64 = row.get(2)?;
+        Ok(Fence { key: row.get(0)?, holder: row.get(1)?, epoch: epoch.cast_unsigned(), until: Timestamp(row.get(3)?) })
+    };
+    Ok(statement.query_map(params![now.0], fence)?.collect::<Result<_, _>>()?)
 }
 
 /// Ends every lease of a realm (`<what>/<realm>/<part>`), so that nobody who still runs can bring a forgotten realm back.

@@ -33,8 +33,8 @@ use crate::rows::reindex::Page;
 use crate::rows::settle::Results;
 use crate::{
     Absorb, Absorbed, BeginWrite, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue, Fence, GuardCounts,
-    Guarded, IndexKey, Intend, Known, LeaseRequest, Merge, Reindex, SetCheckpoint, Settle, Snapshot, Standing, Store, StoreError, Sweep,
-    WriteBegun,
+    Guarded, IndexKey, Intend, Known, LaneFence, LeaseRequest, Merge, Reindex, SetCheckpoint, Settle, Snapshot, Standing, Store,
+    StoreError, Sweep, WriteBegun,
 };
 use async_trait::async_trait;
 use error::name_disk;
@@ -53,6 +53,7 @@ const READERS: usize = 4;
 pub struct SqliteStore {
     path: Option<PathBuf>,
     mode: Mode,
+    partitions: u32,
 }
 
 enum Mode {
@@ -78,18 +79,25 @@ impl SqliteStore {
         let writer = Mutex::new(Some(Writer::start(connection, path.to_owned())?));
         let permits = Arc::new(Semaphore::new(READERS));
         let readers = Arc::new(Readers { path: path.to_owned(), idle: Mutex::default(), permits });
-        Ok(Self { path: Some(path.to_owned()), mode: Mode::Threaded { writer, readers } })
+        Ok(Self { path: Some(path.to_owned()), mode: Mode::Threaded { writer, readers }, partitions: 1 })
     }
 
     /// Like [`SqliteStore::open`], but without threads: every command and query runs on the caller's thread and blocks it.
     pub fn open_inline(path: &Path) -> Result<Self, StoreError> {
         let connection = schema::open_writer(Some(path)).map_err(|error| name_disk(error, Some(path)))?;
-        Ok(Self { path: Some(path.to_owned()), mode: Mode::Inline(Mutex::new(connection)) })
+        Ok(Self { path: Some(path.to_owned()), mode: Mode::Inline(Mutex::new(connection)), partitions: 1 })
     }
 
     /// A store that ends with the value; without threads.
     pub fn open_in_memory() -> Result<Self, StoreError> {
-        Ok(Self { path: None, mode: Mode::Inline(Mutex::new(schema::open_writer(None)?)) })
+        Ok(Self { path: None, mode: Mode::Inline(Mutex::new(schema::open_writer(None)?)), partitions: 1 })
+    }
+
+    /// The same store, whose lanes several processes drain in `partitions`. All that open one file name the same number.
+    #[must_use]
+    pub fn partitioned(mut self, partitions: u32) -> Self {
+        self.partitions = partitions.clamp(1, LaneFence::MOST);
+        self
     }
 
     /// The file, if there is one.
@@ -197,7 +205,7 @@ fn in_one_moment<T>(connection: &Connection, query: impl FnOnce(&Connection) -> 
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn lease(&self, request: &LeaseRequest) -> Result<Option<Fence>, StoreError> {
+    async fn lease(&self, request: &LeaseRequest) -> Result<Vec<Option<Fence>>, StoreError> {
         let request = request.clone();
         self.write(Command::Lease, move |connection, _| {
             let fence = leases::lease(connection, &request)?;
@@ -215,6 +223,14 @@ impl Store for SqliteStore {
             Ok(())
         })
         .await
+    }
+
+    async fn leases(&self, now: Timestamp) -> Result<Vec<Fence>, StoreError> {
+        self.read(move |connection| leases::held(connection, now)).await
+    }
+
+    fn partitions(&self) -> u32 {
+        self.partitions
     }
 
     async fn absorb(&self, batch: &Absorb) -> Result<Absorbed, StoreError> {
@@ -426,9 +442,9 @@ impl Store for SqliteStore {
         self.read(move |connection| query::creating(connection, &realm, &target)).await
     }
 
-    async fn next_due(&self, realm: &str, target: &str, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        let (realm, target) = (realm.to_owned(), target.to_owned());
-        self.read(move |connection| query::next_due(connection, &realm, &target, now)).await
+    async fn next_due(&self, realm: &str, target: &str, fence: &LaneFence, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let (realm, target, fence) = (realm.to_owned(), target.to_owned(), fence.clone());
+        self.read(move |connection| query::next_due(connection, &realm, &target, &fence, now)).await
     }
 
     async fn export(&self, only: Option<&str>, now: Timestamp, mut sink: Box<dyn Sink>) -> Result<(), StoreError> {

@@ -7,8 +7,8 @@ use crate::rows::books::hour_of;
 use crate::rows::codec::{IdBytes, decode, decode_word, encode_word, id_bytes, record_id, special_origin, stage_code, stage_of};
 use crate::rows::lane::limit;
 use crate::{
-    Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Guarded, IndexKey, Known, LaneLedger, NewDeadLetter, Origin,
-    Pending, Snapshot, SourceLedger, StoreError,
+    Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Guarded, IndexKey, Known, LaneFence, LaneLedger, NewDeadLetter,
+    Origin, Pending, Snapshot, SourceLedger, StoreError,
 };
 use fairlead_model::{ExternalId, RecordId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
@@ -262,14 +262,22 @@ pub(super) fn participant_ids(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-pub(super) fn next_due(connection: &Connection, realm: &str, target: &str, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+pub(super) fn next_due(
+    connection: &Connection,
+    realm: &str,
+    target: &str,
+    fence: &LaneFence,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, StoreError> {
     let names = Names::new(connection);
     let (Some(realm), Some(target)) = (names.find(realm)?, names.find(target)?) else { return Ok(None) };
-    let mut statement = connection
-        .prepare_cached("SELECT due FROM lane WHERE realm = ?1 AND target = ?2 AND phase = ?3 AND due > ?4 ORDER BY due LIMIT 1")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT due FROM lane WHERE realm = ?1 AND target = ?2 AND phase = ?3 AND due > ?4 AND (?5 >> (record % ?6)) & 1 ORDER BY due LIMIT 1",
+    )?;
     let mut next = None;
     for phase in [0, 1] {
-        let due: Option<i64> = statement.query_row(params![realm, target, phase, now.0], |row| row.get(0)).optional()?;
+        let due: Option<i64> =
+            statement.query_row(params![realm, target, phase, now.0, fence.mask(), fence.count()], |row| row.get(0)).optional()?;
         next = match (next, due) {
             (Some(next), Some(due)) => Some(std::cmp::min::<i64>(next, due)),
             (next, due) => next.or(due),
