@@ -331,6 +331,20 @@ impl TwoSystems {
         Ok(Fairlead { process: Process::start(name, command, self.folder.path())?, http: self.salesforce.http.clone(), address })
     }
 
+    /// Starts a `fairlead worker` of the planner that serves its units on this port of loopback, with the token in a file.
+    ///
+    /// # Errors
+    /// When it cannot be started. That it serves is not waited for.
+    pub fn worker(&self, name: &str, planner: u16, token: &Path) -> anyhow::Result<Fairlead> {
+        let mut command = fairlead()?;
+        let address = format!("127.0.0.1:{}", free_port()?);
+        command.args(["worker", "--planner", &format!("http://127.0.0.1:{planner}")]);
+        command.arg("--worker-token-file").arg(token).arg("--secrets").arg(self.manifests_folder());
+        self.with_state(&mut command);
+        command.args(["--listen", &address, "--allow-endpoints", "127.0.0.0/8"]);
+        Ok(Fairlead { process: Process::start(name, command, self.folder.path())?, http: self.salesforce.http.clone(), address })
+    }
+
     /// Runs `fairlead run --until settled` and returns the resources with their status.
     ///
     /// # Errors

@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::limit::GlobalConcurrencyLimitLayer;
 
@@ -54,13 +55,21 @@ pub struct Surface {
     registry: Registry,
     pub(crate) guard: Guard,
     rates: Mutex<Rates>,
+    reports: watch::Receiver<Arc<Reports>>,
 }
 
 impl Surface {
     /// What is served from these parts.
     #[must_use]
     pub fn new(resources: impl Resources, engine: Arc<Engine>, store: Arc<dyn Store>, registry: Registry, writing: Writing) -> Self {
-        Self { resources: Box::new(resources), engine, store, registry, guard: Guard::new(writing), rates: Mutex::default() }
+        let reports = engine.reports();
+        Self { resources: Box::new(resources), engine, store, registry, guard: Guard::new(writing), rates: Mutex::default(), reports }
+    }
+
+    /// The same, with the reports of whatever runs units in the engine's place.
+    #[must_use]
+    pub fn reporting(self, reports: watch::Receiver<Arc<Reports>>) -> Self {
+        Self { reports, ..self }
     }
 
     /// Serves until the listener fails.
@@ -84,7 +93,7 @@ impl Surface {
     }
 
     pub(crate) fn reports(&self) -> Arc<Reports> {
-        self.engine.reports().borrow().clone()
+        self.reports.borrow().clone()
     }
 
     pub(crate) fn masks(&self, realm: &str, participant: &str) -> Masks {

@@ -168,7 +168,7 @@ impl Demo {
         let loopback = ["127.0.0.0/8", "::1/128"].iter().filter_map(|net| net.parse().ok()).collect();
         let serve = GatewayArgs { gateway_listen: Some(LOOPBACK), ..GatewayArgs::default() };
         let policy = EndpointPolicy { allow: loopback };
-        let home = Home::new(vec![folder.clone()], Arc::clone(&store), policy, &serve, &mut Registry::default(), None).await?;
+        let home = Home::new(vec![folder.clone()], Arc::clone(&store), policy, &serve, None, &mut Registry::default(), None).await?;
         let mut stage = Stage::new(home, store);
 
         let first_load = Instant::now();

@@ -9,6 +9,7 @@ use fairlead_controller::Runtime;
 use fairlead_engine::Engine;
 use fairlead_engine::decide::direct::Refused;
 use fairlead_engine::serve::{Records, ServeError};
+use fairlead_fleet::Planner;
 use fairlead_gateway as gateway;
 use fairlead_gateway::issuer::DevelopmentIssuer;
 use fairlead_gateway::{Backend, BackendError, Begin, Call, CertificateFiles, Certificates, Gateway, ListQuery, Page, Server, Update};
@@ -133,23 +134,30 @@ async fn page_token_key(store: &dyn Store) -> anyhow::Result<[u8; 32]> {
     <[u8; 32]>::try_from(key).map_err(|_| anyhow::anyhow!("no key for page tokens could be made"))
 }
 
-/// The engine and, where there is one, the gateway: one runtime for the controller.
+/// The engine, or the workers that run units in its place, and the gateway, where there is one: one runtime for the controller.
 pub(crate) struct Runtimes {
     engine: Arc<Engine>,
+    planner: Option<Arc<Planner>>,
     gateway: Option<Gateway>,
     server: Mutex<Option<Server>>,
     reports: watch::Receiver<Arc<Reports>>,
 }
 
 impl Runtimes {
-    pub(crate) fn new(engine: Arc<Engine>, serving: Option<Serving>) -> Self {
+    pub(crate) fn new(engine: Arc<Engine>, planner: Option<Arc<Planner>>, serving: Option<Serving>) -> Self {
         let (gateway, server) = serving.map(|serving| (serving.gateway, serving.server)).unzip();
+        let running = planner.as_ref().map_or_else(|| engine.reports(), |planner| planner.reports());
         let reports = match &gateway {
-            None => engine.reports(),
-            Some(gateway) => joined(engine.reports(), gateway.reports()),
+            None => running,
+            Some(gateway) => joined(running, gateway.reports()),
         };
-        Self { engine, gateway, server: Mutex::new(server), reports }
+        Self { engine, planner, gateway, server: Mutex::new(server), reports }
     }
+}
+
+/// What an engine needs that answers from the store while workers run the units: no system is talked to, and nothing cleaned up here.
+fn answered(units: &Units) -> Units {
+    Units { integrations: units.integrations.clone(), ..Units::default() }
 }
 
 /// Both reports as one; the moment is the engine's, which speaks all the time.
@@ -181,7 +189,16 @@ impl Runtime for Runtimes {
                 gateway.apply(units.routes.clone()).await;
             }
         };
-        tokio::join!(self.engine.apply(units), serve);
+        let run = async {
+            match &self.planner {
+                None => self.engine.apply(units).await,
+                Some(planner) => {
+                    planner.publish(units);
+                    self.engine.apply(&answered(units)).await;
+                }
+            }
+        };
+        tokio::join!(run, serve);
     }
 
     fn reports(&self) -> watch::Receiver<Arc<Reports>> {

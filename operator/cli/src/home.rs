@@ -9,6 +9,7 @@ use fairlead_api::{API_VERSION, Kind};
 use fairlead_controller::Runtime as _;
 use fairlead_engine::way::Witness;
 use fairlead_engine::{Config as EngineConfig, Engine};
+use fairlead_fleet as fleet;
 use fairlead_model::report::{ParticipantState, Reports};
 use fairlead_model::unit::Units;
 use fairlead_model::{Clock, ObjectRef, SystemClock, Timestamp};
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// A running folder.
 pub(crate) struct Home {
@@ -41,7 +43,8 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// Starts an engine on `store`, and a gateway if one is asked for, for the manifests in `folder`. Metrics go to `registry`.
+    /// Starts an engine on `store`, and a gateway if one is asked for, for the manifests in `folder`. Where there is a planner, its workers run them.
+    /// Metrics go to `registry`.
     ///
     /// # Errors
     /// The gateway cannot start.
@@ -50,6 +53,7 @@ impl Home {
         store: Arc<dyn Store>,
         endpoints: EndpointPolicy,
         gateway: &GatewayArgs,
+        planner: Option<Arc<fleet::Planner>>,
         registry: &mut Registry,
         witness: Option<Arc<dyn Witness>>,
     ) -> anyhow::Result<Self> {
@@ -57,13 +61,13 @@ impl Home {
         let metrics = Arc::new(fairlead_engine::metrics::Metrics::default());
         metrics.register(registry);
         let config = EngineConfig::new(Arc::clone(&store), Arc::clone(&secrets) as _, endpoints.clone());
-        let engine = Arc::new(Engine::start(EngineConfig { metrics, witness, ..config }));
+        let engine = Arc::new(Engine::start(EngineConfig { metrics, witness, works: planner.is_none(), ..config }));
         let serving = gateway::start(gateway, &engine, &store, &endpoints, registry).await?;
         let config = Config { gateway: serving.as_ref().map(|serving| serving.url.clone()), ..Config::default() };
         Ok(Self {
             engine: Arc::clone(&engine),
             folder,
-            runtime: Runtimes::new(engine, serving),
+            runtime: Runtimes::new(engine, planner, serving),
             secrets,
             planner: Planner::default(),
             config,
@@ -159,6 +163,12 @@ impl Home {
     #[must_use]
     pub(crate) fn reports(&self) -> Arc<Reports> {
         self.runtime.reports().borrow().clone()
+    }
+
+    /// Its reports as they come.
+    #[must_use]
+    pub(crate) fn reporting(&self) -> watch::Receiver<Arc<Reports>> {
+        self.runtime.reports()
     }
 
     /// What is wrong with the manifests, for people.

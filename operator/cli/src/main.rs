@@ -24,6 +24,8 @@ mod status;
 mod stored;
 mod telemetry;
 mod test;
+mod worker;
+mod workers;
 
 /// Keeps business records in step between CRMs and ERPs, declared as Kubernetes resources.
 #[derive(Debug, Parser)]
@@ -47,6 +49,7 @@ struct Fairlead {
 enum Command {
     Operator(operator::Operator),
     Run(run::Run),
+    Worker(worker::Worker),
     Status(status::Status),
     Check(check::Check),
     Preview(preview::Preview),
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         let result = match fairlead.command {
             Command::Operator(command) => command.run(witness).await,
             Command::Run(command) => command.run(witness).await,
+            Command::Worker(command) => command.run(witness).await,
             Command::Status(command) => command.run().await,
             Command::Check(command) => command.run(),
             Command::Preview(command) => command.run().await,

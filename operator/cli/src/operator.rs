@@ -2,12 +2,15 @@
 
 use crate::gateway::{self, GatewayArgs, Runtimes};
 use crate::state::StateArgs;
+use crate::workers::{ClusterTokens, PlannerArgs};
 use crate::{run, signal};
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use async_trait::async_trait;
 use clap::Args;
 use fairlead_admin::{Resources, Surface, Token, Writing};
-use fairlead_controller::{ClusterSecrets, Directory, Health, LeaseSettings, Metrics, Operator as Controller, Settings};
+use fairlead_controller::{
+    ClusterSecrets, Directory, Health, LeaseSettings, Metrics, Operator as Controller, Runtime as _, Settings, WorkerTokens,
+};
 use fairlead_engine::way::Witness;
 use fairlead_engine::{Config as EngineConfig, Engine};
 use prometheus_client::registry::Registry;
@@ -44,6 +47,11 @@ pub(crate) struct Operator {
     console_write: Option<PathBuf>,
     #[command(flatten)]
     gateway: GatewayArgs,
+    #[command(flatten)]
+    planner: PlannerArgs,
+    /// The service accounts whose tokens workers show (NAMESPACE/NAME,...); the tokens are made for the audience fairlead-workers.
+    #[arg(long, env = "FAIRLEAD_WORKER_ACCOUNTS", value_delimiter = ',', requires = "workers_listen")]
+    worker_accounts: Vec<String>,
 }
 
 impl Operator {
@@ -61,11 +69,15 @@ impl Operator {
         let metrics = Arc::new(Metrics::default());
         metrics.register(&mut registry);
         let secrets = Arc::new(ClusterSecrets::new(client.clone()));
-        let config = EngineConfig { metrics: engine_metrics, witness, ..EngineConfig::new(Arc::clone(&store), secrets, endpoints.clone()) };
+        let works = self.planner.works();
+        let config =
+            EngineConfig { metrics: engine_metrics, witness, works, ..EngineConfig::new(Arc::clone(&store), secrets, endpoints.clone()) };
         // The engine's name for its own leases is unique per start; the Kubernetes lease uses the same one.
         let name = self.name.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_else(|| "fairlead".to_owned());
         let lease = LeaseSettings { namespace: self.lease_namespace, identity: format!("{name}_{}", config.holder) };
         let engine = Arc::new(Engine::start(config));
+        let judge = |accounts| ClusterTokens(WorkerTokens::new(client.clone(), fairlead_fleet::AUDIENCE, accounts));
+        let planner = self.planner.start(&store, || accounts(&self.worker_accounts).map(judge)).await?;
         let serving = gateway::start(&self.gateway, &engine, &store, &endpoints, &mut registry).await?;
         let settings = Settings {
             namespaces: self.namespaces.into_iter().filter(|namespace| !namespace.is_empty()).collect(),
@@ -81,10 +93,11 @@ impl Operator {
             .with_context(|| format!("cannot listen on {}; choose another address with --listen", self.listen))?;
         let address = listener.local_addr()?;
         let health = Arc::new(Health::default());
-        let runtime = Arc::new(Runtimes::new(Arc::clone(&engine), serving));
+        let runtime = Arc::new(Runtimes::new(Arc::clone(&engine), planner, serving));
+        let reporting = runtime.reports();
         let controller = Controller::new(client, settings, runtime, metrics, Arc::clone(&health));
         let known = Known { directory: controller.directory(), health };
-        let surface = Surface::new(known, engine, store, registry, writing);
+        let surface = Surface::new(known, engine, store, registry, writing).reporting(reporting);
         tracing::info!(%address, "serving the console, /status, /healthz, /readyz and /metrics");
         let serving = tokio::spawn(surface.serve(listener));
 
@@ -99,6 +112,17 @@ impl Operator {
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The accounts of workers as the API server names them.
+fn accounts(named: &[String]) -> anyhow::Result<Vec<String>> {
+    let accounts = named.iter().filter(|text| !text.is_empty()).map(|text| match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => Ok(format!("system:serviceaccount:{namespace}:{name}")),
+        _ => bail!("--worker-accounts: {text:?} is no service account; write one as fairlead-system/fairlead-worker"),
+    });
+    let accounts = accounts.collect::<anyhow::Result<Vec<_>>>()?;
+    anyhow::ensure!(!accounts.is_empty(), "--workers-listen needs --worker-accounts: whose tokens let a worker in");
+    Ok(accounts)
 }
 
 fn console_token(file: &Path) -> anyhow::Result<Writing> {

@@ -4,11 +4,13 @@ use crate::gateway::{self, GatewayArgs};
 use crate::home::Home;
 use crate::signal;
 use crate::state::StateArgs;
+use crate::workers::PlannerArgs;
 use anyhow::{Context as _, bail};
 use async_trait::async_trait;
 use clap::{Args, ValueEnum};
 use fairlead_admin::{Resources, Surface, Writing};
 use fairlead_engine::way::Witness;
+use fairlead_fleet::SharedToken;
 use fairlead_systems::EndpointPolicy;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
@@ -44,6 +46,11 @@ pub(crate) struct Run {
     output: Output,
     #[command(flatten)]
     gateway: GatewayArgs,
+    #[command(flatten)]
+    planner: PlannerArgs,
+    /// A file with the token of at least 16 characters that workers must show.
+    #[arg(long, env = "FAIRLEAD_WORKER_TOKEN_FILE", value_name = "FILE", requires = "workers_listen")]
+    worker_token_file: Option<PathBuf>,
     /// Give tokens to anybody who asks on this loopback address, for calling what --gateway-listen serves. For development only.
     #[arg(long, requires = "gateway_listen")]
     dev_tokens: Option<SocketAddr>,
@@ -78,7 +85,13 @@ impl Run {
             None => None,
         };
         let mut registry = Registry::default();
-        let mut home = Home::new(self.folder.clone(), Arc::clone(&store), endpoints, &self.gateway, &mut registry, witness).await?;
+        let token = || {
+            let file = self.worker_token_file.as_deref().context("--workers-listen needs --worker-token-file")?;
+            SharedToken::read(file).map_err(|why| anyhow::anyhow!("--worker-token-file: {why}"))
+        };
+        let planner = self.planner.start(&store, token).await?;
+        let mut home =
+            Home::new(self.folder.clone(), Arc::clone(&store), endpoints, &self.gateway, planner, &mut registry, witness).await?;
         home.tick().await.context("read the folder of manifests")?;
         let shown = Arc::new(RwLock::new(Arc::new(home.listing())));
         let listener = tokio::net::TcpListener::bind(self.listen)
@@ -86,7 +99,7 @@ impl Run {
             .with_context(|| format!("cannot listen on {}; choose another address with --listen", self.listen))?;
         let address = listener.local_addr()?;
         tracing::info!(%address, console = %format_args!("http://{address}/console/"), "serving status, metrics and the console");
-        let surface = Surface::new(Shown(Arc::clone(&shown)), home.engine(), store, registry, Writing::Local);
+        let surface = Surface::new(Shown(Arc::clone(&shown)), home.engine(), store, registry, Writing::Local).reporting(home.reporting());
         tokio::spawn(async move {
             if let Err(error) = surface.serve(listener).await {
                 tracing::error!(%error, "the admin address is no longer served");

@@ -28,6 +28,7 @@ mod operator;
 mod runtime;
 mod secrets;
 mod watches;
+mod workers;
 mod writer;
 
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub use metrics::Metrics;
 pub use operator::{Operator, Settings};
 pub use runtime::Runtime;
 pub use secrets::ClusterSecrets;
+pub use workers::WorkerTokens;
 
 /// The field manager under which status is applied, and the name under which events are reported.
 pub const FIELD_MANAGER: &str = "fairlead-controller";
