@@ -29,6 +29,13 @@ fn combinations(namespace: &str) -> Vec<(&'static str, Value)> {
                 "networkPolicy": {"enabled": false}, "resources": {"limits": null, "requests": null},
             }),
         ),
+        (
+            "workers on a database",
+            json!({
+                "mode": "distributed", "database": {"secretName": "fairlead-database"}, "namespaces": [namespace],
+                "workers": {"replicas": 3, "plainHttp": true}, "allowEndpoints": ["10.0.0.0/8"],
+            }),
+        ),
         ("a database in place of the volume", json!({"database": {"secretName": "fairlead-database", "secretKey": "uri"}})),
         (
             "every switch",
@@ -142,17 +149,18 @@ async fn kubeconform_and_the_api_server_accept_every_rendering_and_admission_fin
         let answer = apply(&plane, &objects, &["--dry-run=server"]).await?;
         ensure!(answer.code == Some(0), "{about}: {answer}");
 
-        // The Deployment is only warned about; a pod made from it is refused. Its account must exist for that.
-        let template = &deployment(&objects)?["spec"]["template"];
-        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount",
-            "metadata": {"name": template["spec"]["serviceAccountName"], "namespace": namespace}});
-        let answer = apply(&plane, &[account], &[]).await?;
-        ensure!(answer.code == Some(0), "{about}: {answer}");
-        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"], "spec": template["spec"]});
-        pod["metadata"]["name"] = json!("judged");
-        pod["metadata"]["namespace"] = json!(namespace);
-        let answer = apply(&plane, &[pod], &["--dry-run=server"]).await?;
-        ensure!(answer.code == Some(0) && !answer.stderr.contains("Warning"), "{about}: {answer}");
+        // A Deployment is only warned about; a pod made from it is refused. Its account must exist for that.
+        for template in of_kind(&objects, "Deployment").map(|deployment| &deployment["spec"]["template"]) {
+            let account = json!({"apiVersion": "v1", "kind": "ServiceAccount",
+                "metadata": {"name": template["spec"]["serviceAccountName"], "namespace": namespace}});
+            let answer = apply(&plane, &[account], &[]).await?;
+            ensure!(answer.code == Some(0), "{about}: {answer}");
+            let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"], "spec": template["spec"]});
+            pod["metadata"]["name"] = json!("judged");
+            pod["metadata"]["namespace"] = json!(namespace);
+            let answer = apply(&plane, &[pod], &["--dry-run=server"]).await?;
+            ensure!(answer.code == Some(0) && !answer.stderr.contains("Warning"), "{about}: {answer}");
+        }
     }
     Ok(())
 }
@@ -375,13 +383,21 @@ async fn the_crds_are_those_of_the_repository_and_are_kept_unless_told_otherwise
 }
 
 #[tokio::test]
-async fn the_operator_knows_every_flag_and_variable_that_the_chart_gives_it() -> anyhow::Result<()> {
-    let output = fairlead()?.args(["operator", "--help"]).output().await?;
-    let help = String::from_utf8(output.stdout)?;
+async fn operator_and_workers_know_every_flag_and_variable_that_the_chart_gives_them() -> anyhow::Result<()> {
+    let mut helps = BTreeMap::new();
+    for command in ["operator", "worker"] {
+        let output = fairlead()?.args([command, "--help"]).output().await?;
+        helps.insert(command, String::from_utf8(output.stdout)?);
+    }
+    let mut containers = Vec::new();
     for (about, values) in combinations("sales") {
         let objects = render("fairlead-system", &values).await?;
-        let container = &deployment(&objects)?["spec"]["template"]["spec"]["containers"][0];
-        assert_eq!(container["args"][0], "operator", "{about}");
+        let of = |deployment: &Value| (about, deployment["spec"]["template"]["spec"]["containers"][0].clone());
+        assert_eq!(of(deployment(&objects)?).1["args"][0], "operator", "{about}");
+        containers.extend(of_kind(&objects, "Deployment").map(of));
+    }
+    for (about, container) in containers {
+        let help = &helps[container["args"][0].as_str().unwrap_or_default()];
         for argument in list(&container["args"]).skip(1).filter_map(Value::as_str) {
             let flag = argument.split('=').next().unwrap_or_default();
             assert!(help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n")), "{about}: {flag} is unknown:\n{help}");
@@ -422,7 +438,7 @@ async fn a_mistyped_value_is_refused() -> anyhow::Result<()> {
         json!({"namespace": ["sales"]}),
         json!({"persistence": {"enable": true}}),
         json!({"database": {"url": "postgres://u:p@h/d"}}),
-        json!({"mode": "distributed"}),
+        json!({"mode": "clustered"}),
         json!({"allowEndpoints": ["10.0.0.0"]}),
         json!({"image": {"digest": "latest"}}),
     ];
@@ -546,5 +562,64 @@ async fn the_manifest_for_those_without_helm_is_what_the_chart_renders() -> anyh
     let text = std::fs::read_to_string(repository().join(path))?;
     let (head, found) = text.split_once("---\n").context("a head comment")?;
     assert!(found == rendered.trim_start_matches("---\n"), "{path} must be this:\n{head}{rendered}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn workers_are_known_by_a_token_for_the_operator_alone_and_only_they_read_secrets() -> anyhow::Result<()> {
+    let values = json!({
+        "mode": "distributed", "database": {"secretName": "db"}, "namespaces": ["sales"], "workers": {"replicas": 3, "plainHttp": true},
+    });
+    let objects = render("fairlead-system", &values).await?;
+    let [operator, worker] =
+        ["fairlead", "fairlead-worker"].map(|wanted| of_kind(&objects, "Deployment").find(|each| name(each) == wanted));
+    let (operator, worker) = (operator.context("the operator")?, worker.context("the workers")?);
+    assert_eq!((&operator["spec"]["replicas"], &worker["spec"]["replicas"]), (&json!(1), &json!(3)));
+    let arguments = |deployment: &Value| -> Vec<String> {
+        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+        list(&container["args"]).filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    assert!(arguments(operator).contains(&"--worker-accounts=fairlead-system/fairlead-worker".to_owned()));
+    assert!(arguments(worker).contains(&"--planner=http://fairlead-planner.fairlead-system.svc:8082".to_owned()));
+    // The token is for the operator alone, where the worker looks for it.
+    let pod = &worker["spec"]["template"]["spec"];
+    assert_eq!(pod["serviceAccountName"], "fairlead-worker");
+    let volume = list(&pod["volumes"]).find(|each| each["name"] == "planner-access").context("the token's volume")?;
+    assert_eq!(volume["projected"]["sources"][0]["serviceAccountToken"]["audience"], "fairlead-workers");
+    let mount = list(&pod["containers"][0]["volumeMounts"]).find(|each| each["name"] == "planner-access").context("its mount")?;
+    let token = format!("--worker-token-file={}/token", mount["mountPath"].as_str().unwrap_or_default());
+    assert!(arguments(worker).contains(&token), "{token}");
+    // Nothing that selects the operator's pod finds a worker.
+    let labels = &worker["spec"]["template"]["metadata"]["labels"];
+    let selecting =
+        |object: &&Value| ["Service", "Deployment", "NetworkPolicy"].contains(&kind(object)) && !name(object).ends_with("-worker");
+    for object in objects.iter().filter(selecting) {
+        let spec = &object["spec"];
+        let selector = [&spec["selector"]["matchLabels"], &spec["podSelector"]["matchLabels"], &spec["selector"]];
+        let selector = selector.into_iter().find_map(Value::as_object).context("a selector")?;
+        assert!(selector.iter().any(|(key, value)| labels[key] != *value), "{object}");
+    }
+    for binding in of_kind(&objects, "RoleBinding").filter(|binding| name(binding).ends_with("-secrets")) {
+        assert_eq!(binding["subjects"], json!([{"kind": "ServiceAccount", "name": "fairlead-worker", "namespace": "fairlead-system"}]));
+    }
+    let reviews =
+        of_kind(&objects, "ClusterRole").find(|role| name(role).ends_with("-workers")).context("the right to ask whose a token is")?;
+    assert_eq!(reviews["rules"], json!([{"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}]));
+
+    for (values, said) in [
+        (json!({"mode": "distributed", "workers": {"plainHttp": true}}), "needs database.secretName"),
+        (json!({"mode": "distributed", "database": {"secretName": "db"}}), "in the clear"),
+        (
+            json!({"mode": "distributed", "database": {"secretName": "db"}, "workers": {"plannerUrl": "http://mesh.example"}}),
+            "in the clear",
+        ),
+    ] {
+        let refused = template("fairlead-system", &values, &[]).await.expect_err("it is refused");
+        assert!(refused.to_string().contains(said), "{values}: {refused}");
+    }
+    let encrypted = json!({"mode": "distributed", "database": {"secretName": "db"}, "workers": {"plannerUrl": "https://mesh.example"}});
+    let objects = render("fairlead-system", &encrypted).await?;
+    let worker = of_kind(&objects, "Deployment").find(|each| name(each) == "fairlead-worker").context("the workers")?;
+    assert!(!arguments(worker).contains(&"--plain-http".to_owned()));
     Ok(())
 }

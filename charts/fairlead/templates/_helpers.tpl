@@ -65,6 +65,40 @@ argocd.argoproj.io/sync-options: Prune=false,Delete=false
 {{- end }}
 {{- end }}
 
+{{- define "fairlead.distributed" -}}
+{{- if eq .Values.mode "distributed" }}yes{{ end }}
+{{- end }}
+
+{{/* Workers have a name of their own, so that nothing that selects the operator's pod finds them. */}}
+{{- define "fairlead.workerSelectorLabels" -}}
+app.kubernetes.io/name: {{ printf "%s-worker" (include "fairlead.name" .) }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "fairlead.workerName" -}}
+{{- printf "%s-worker" (include "fairlead.fullname" .) }}
+{{- end }}
+
+{{- define "fairlead.plannerUrl" -}}
+{{- if .Values.workers.plannerUrl }}
+{{- .Values.workers.plannerUrl }}
+{{- else }}
+{{- printf "http://%s-planner.%s.svc:8082" (include "fairlead.fullname" .) .Release.Namespace }}
+{{- end }}
+{{- end }}
+
+{{/* Who reads Secrets: whoever talks to business systems. */}}
+{{- define "fairlead.secretSubjects" -}}
+{{- if include "fairlead.distributed" . -}}
+subjects:
+- kind: ServiceAccount
+  name: {{ include "fairlead.workerName" . }}
+  namespace: {{ .Release.Namespace }}
+{{- else -}}
+{{ include "fairlead.subjects" . }}
+{{- end }}
+{{- end }}
+
 {{- define "fairlead.image" -}}
 {{- if .Values.image.digest }}
 {{- printf "%s@%s" .Values.image.repository .Values.image.digest }}
