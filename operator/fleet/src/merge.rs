@@ -45,6 +45,7 @@ fn connector(of: &[&ConnectorReport], current: impl Fn(&ConnectorReport) -> bool
         probe: of.iter().filter_map(|report| report.probe.clone()).reduce(worse_probe),
         circuit: of.iter().map(|report| report.circuit).max_by_key(|circuit| circuit_rank(*circuit)).unwrap_or_default(),
         quota: of.iter().map(|report| report.quota).max_by_key(|quota| quota_rank(*quota)).unwrap_or_default(),
+        spent: of.iter().filter_map(|report| report.spent).max_by_key(|spent| spent.until),
         throttled_until: of.iter().filter_map(|report| report.throttled_until).max(),
         last_error: of.iter().filter_map(|report| report.last_error.clone()).max_by_key(|failure| failure.at),
     })
@@ -270,6 +271,7 @@ mod tests {
             probe,
             circuit,
             quota,
+            spent: None,
             throttled_until: None,
             last_error: None,
         };

@@ -87,7 +87,7 @@ impl Default for Offers {
 impl Offers {
     fn definition(self) -> Definition {
         let auth = if self.tokens {
-            "{method: ClientCredentials, token: {url: '{{endpoint}}/token'}}"
+            "{method: ClientCredentials, client: Form, token: {url: '{{endpoint}}/token'}}"
         } else {
             "{method: ApiKey, header: X-Api-Key, secretKey: apiKey}"
         };

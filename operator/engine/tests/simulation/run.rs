@@ -81,7 +81,7 @@ impl Run {
         let dice = Dice::new(seed, "fates");
         let rates = (*dice.pick(&[0, 20, 50, 100, 200]), *dice.pick(&[0, 0, 5, 20]));
         // Lanes are one process's, or several share them.
-        let partitions = *Dice::new(seed, "partitions").pick(&[1, 1, 1, 4]);
+        let partitions = *Dice::new(seed, "lanes").pick(&[1, 1, 1, 4]);
         if partitions > 1 {
             trace.reach("lanes in partitions");
         }
