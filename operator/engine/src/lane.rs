@@ -370,7 +370,15 @@ impl Lane {
 
         // Requests go out only while the lease holds; it is kept while they are under way.
         self.lease.renew().await?;
-        let sent = writes.iter().map(|(claimed, planned)| (claimed.known.record.id, outbound::Sent::of(planned).write())).collect();
+        let sent = |(claimed, planned): &(Claimed, Planned)| {
+            let (id, sent) = (claimed.known.record.id, outbound::Sent::of(planned));
+            let sent = match results.learnt.get(&id) {
+                Some((_, learnt)) => sent.over(learnt),
+                None => sent,
+            };
+            (id, sent.write())
+        };
+        let sent = writes.iter().map(sent).collect();
         let intend =
             Intend { realm: shared.realm.clone(), target: target.unit.name.clone(), fence: fence.clone(), sent, now: shared.now() };
         shared.around.store.intend(&intend).await?;

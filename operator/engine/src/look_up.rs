@@ -350,7 +350,7 @@ fn compare(target: &Participant, claimed: &Claimed, shown: &NativeRecord) -> Fou
         return Found::Clear(Box::new(learnt));
     };
     match outbound::looked_up(&identity.state, &fields, &sent) {
-        LookedUp::NoEffect if !created => {}
+        LookedUp::NoEffect if !created => sent.no_effect(&fields, &mut identity.state),
         // A record found by the canonical id was made by our creation; what differs since is an edit, and a read will tell.
         LookedUp::Edited if !created => return Found::Edited(shown.id.clone()),
         _ => sent.took_effect(&mut identity.state),

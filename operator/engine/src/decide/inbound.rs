@@ -143,12 +143,14 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
             continue;
         }
         seen_change = true;
-        // At first sight an empty value replaces nothing and a value fills what is empty, whoever owns the field.
+        // At first sight an empty value replaces nothing and a value fills what is empty, whoever owns the field; but what somebody has
+        // emptied (only then has an empty value a provenance) stays so.
+        let foreign = ownership::is_foreign(&program.unit.ownership, unit, &source.unit.role);
         let verdict = match sight {
             Sight::First if shown == ValueHash::ABSENT => Verdict::Foreign,
-            Sight::First if current == ValueHash::ABSENT => Verdict::Accept,
+            Sight::First if current == ValueHash::ABSENT && !(foreign && provenance.contains_key(&unit.to_string())) => Verdict::Accept,
             // Until its owner has the record, the creator's value stands.
-            Sight::First if ownership::is_foreign(&program.unit.ownership, unit, &source.unit.role) => Verdict::Foreign,
+            Sight::First if foreign => Verdict::Foreign,
             _ => ownership::judge(&program.unit, &source.unit, unit, known, read.modified),
         };
         match verdict {

@@ -247,6 +247,15 @@ fn at_first_sight_an_owners_empty_value_replaces_nothing_and_is_filled() {
 }
 
 #[test]
+fn what_its_owner_has_emptied_is_not_filled_by_who_is_seen_later() {
+    let mut world = World::new();
+    world.read("crm", json!({"Name": "Acme", "Credit": "9"}));
+    world.read("crm", json!({"Name": null, "Credit": "9"}));
+    world.read("erp", json!({"Name": "Acme Ltd", "Credit": "9"}));
+    assert_eq!(world.canonical(), json!({"credit": "9"}));
+}
+
+#[test]
 fn at_first_sight_the_owners_value_wins_whichever_was_read_first() {
     for order in [["crm", "erp"], ["erp", "crm"]] {
         let mut world = World::new();

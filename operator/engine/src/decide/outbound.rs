@@ -471,6 +471,9 @@ pub enum LookedUp {
 pub struct Sent {
     rows: Vec<(u64, u64, ValueHash)>,
     units: BTreeMap<String, ValueHash>,
+    /// What the target held before by a look-up whose teaching is not settled yet: the stored state says otherwise.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    held: BTreeMap<String, ValueHash>,
     #[serde(default)]
     removal: bool,
 }
@@ -487,8 +490,18 @@ impl Sent {
                 .filter_map(|row| row.told(&planned.item.operation))
                 .map(|(unit, hash)| (unit.to_string(), *hash))
                 .collect(),
+            held: BTreeMap::new(),
             removal: matches!(planned.item.operation, WriteOperation::Archive | WriteOperation::Delete),
         }
+    }
+
+    /// The same, over what a look-up has just taught of the target: whoever looks after this one's death must not take what we wrote earlier
+    /// for somebody's edit.
+    #[must_use]
+    pub fn over(mut self, learnt: &ParticipantState) -> Self {
+        let held = |unit: &String| Some((unit.clone(), learnt.fields.get(unit)?.seen?));
+        self.held = self.units.keys().filter_map(held).collect();
+        self
     }
 
     /// For the store.
@@ -519,6 +532,16 @@ impl Sent {
         }
     }
 
+    /// The state of a target that shows these values, and in which this did not take effect.
+    pub fn no_effect(&self, shown: &[(FieldPath, Value)], state: &mut ParticipantState) {
+        for (unit, value) in shown {
+            let shown = ValueHash::of(Some(value));
+            if self.held.get(&unit.to_string()) == Some(&shown) {
+                difference::wrote(state.fields.entry(unit.to_string()).or_default(), shown, None);
+            }
+        }
+    }
+
     /// The state of a target in which this took effect.
     pub fn took_effect(&self, state: &mut ParticipantState) {
         for (native, digest, value) in &self.rows {
@@ -539,14 +562,18 @@ pub fn looked_up(state: &ParticipantState, shown: &[(FieldPath, Value)], sent: &
     // A value that was there before proves nothing, and neither does a field that cannot be read.
     let (mut took_effect, mut evidence) = (true, false);
     for (unit, value) in shown {
-        let Some(sent) = sent.units.get(&unit.to_string()) else { continue };
+        let name = unit.to_string();
+        let Some(wanted) = sent.units.get(&name) else { continue };
         let shown = ValueHash::of(Some(value));
-        let before = state.fields.get(&unit.to_string());
-        if shown == *sent {
+        let before = state.fields.get(&name);
+        if shown == *wanted {
             evidence |= before.is_none_or(|field| field.seen != Some(shown));
             continue;
         }
         took_effect = false;
+        if sent.held.get(&name) == Some(&shown) {
+            continue;
+        }
         if before.is_some_and(|field| field.seen != Some(shown) && field.sent != Some(shown) && field.rendered != Some(shown)) {
             return LookedUp::Edited;
         }

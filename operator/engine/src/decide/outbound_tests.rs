@@ -374,6 +374,28 @@ fn looking_up_tells_what_became_of_a_write() {
 }
 
 #[test]
+fn what_a_look_up_taught_is_known_to_the_next_one_too() {
+    let mut world = in_both();
+    let stored = world.claimed().known.identity("erp").unwrap().state.clone();
+    // A write takes effect and nobody hears of it; a look-up does, and writes what has come since; and dies.
+    world.read("crm", json!({"Name": "Acme Corp", "Credit": "5"}));
+    let mut learnt = stored.clone();
+    Sent::of(&written(world.step("erp"))).took_effect(&mut learnt);
+    world.read("crm", json!({"Name": "Acme Inc", "Credit": "5"}));
+    let sent = Sent::read(&Sent::of(&written(world.step("erp"))).over(&learnt).write());
+    let shown = |name: &str| {
+        let shown = document(json!({"Name": name, "Credit": "5"}));
+        world.participant("erp").table.to_canonical(&shown).unwrap().fields
+    };
+    assert_eq!(looked_up(&stored, &shown("Acme Corp"), &sent), LookedUp::NoEffect, "our own earlier write, and nobody's edit");
+    assert_eq!(looked_up(&stored, &shown("Acme Inc"), &sent), LookedUp::TookEffect);
+    assert_eq!(looked_up(&stored, &shown("Somebody else's"), &sent), LookedUp::Edited);
+    let mut state = stored.clone();
+    sent.no_effect(&shown("Acme Corp"), &mut state);
+    assert_eq!(state.fields["name"], learnt.fields["name"]);
+}
+
+#[test]
 fn what_cannot_be_read_back_is_written_again_rather_than_taken_for_done() {
     let mut unit = unit();
     let rows = json!([{"canonical": "credit", "native": "Credit"}, {"native": "Label", "fromCanonical": ".record.name"}]);
