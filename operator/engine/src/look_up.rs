@@ -199,7 +199,11 @@ impl LookUp<'_> {
                 Err(error) => return Ok(Err(error)),
             };
             let keyed = place == 0 && by_key.is_some();
-            let hits = if keyed { hits } else { self.free(hits, criteria).await? };
+            let free = if keyed { Some(hits) } else { self.free(claimed, hits, criteria).await? };
+            let Some(hits) = free else {
+                // A reader has found it since the key was claimed.
+                return Ok(Ok(Found::Settled(Outcome::Retry { at: self.shared.now(), attempt: false, unknown: false })));
+            };
             match hits.as_slice() {
                 [] => {}
                 [one] if keyed => return Ok(Ok(compare(self.target, claimed, one))),
@@ -223,15 +227,24 @@ impl LookUp<'_> {
         }
     }
 
-    /// The hits that hold just these values (vendors compare without regard to case) and stand for no other record.
-    async fn free(&self, hits: Vec<NativeRecord>, criteria: &[(FieldPath, Value)]) -> Result<Vec<NativeRecord>, StoreError> {
+    /// The hits that hold just these values (vendors compare without regard to case) and stand for no other record; `None` if one of them
+    /// stands for this very record by now.
+    async fn free(
+        &self,
+        claimed: &Claimed,
+        hits: Vec<NativeRecord>,
+        criteria: &[(FieldPath, Value)],
+    ) -> Result<Option<Vec<NativeRecord>>, StoreError> {
         let equal = |hit: &NativeRecord| {
             !hit.deleted && criteria.iter().all(|(field, value)| document::present(&hit.body, field).is_some_and(|held| same(held, value)))
         };
         let hits: Vec<NativeRecord> = hits.into_iter().filter(equal).collect();
         let ids: Vec<ExternalId> = hits.iter().map(|hit| hit.id.clone()).collect();
         let taken = self.shared.around.store.record_ids(&self.shared.realm, self.name(), &ids).await?;
-        Ok(hits.into_iter().zip(taken).filter(|(_, record)| record.is_none()).map(|(hit, _)| hit).collect())
+        if taken.contains(&Some(claimed.known.record.id)) {
+            return Ok(None);
+        }
+        Ok(Some(hits.into_iter().zip(taken).filter(|(_, record)| record.is_none()).map(|(hit, _)| hit).collect()))
     }
 
     fn unsearchable(&self, claimed: &Claimed) -> Found {

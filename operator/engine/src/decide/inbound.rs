@@ -191,10 +191,11 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     let changed = changed || known.is_none() || revived;
 
     if is_stale(source, known, &before, read, context) {
-        if seen_change {
+        // What is seen first while a write is in flight may be what that write makes; who it is, its settlement tells.
+        if seen_change || held.is_none() {
             return Decision::Stale;
         }
-        if held.is_some() && !changed {
+        if !changed {
             // Older than our last write, and no news: what it shows of rows without a canonical field was overwritten since.
             return Decision::Unchanged;
         }
