@@ -438,7 +438,7 @@ fn held(server: &Server, kind: &str) -> anyhow::Result<BTreeMap<i32, u64>> {
         SHARED,
         &format!(
             "SELECT split_part(holder, '-', 1) || ' ' || count(*) FROM fairlead.lease
-             WHERE key LIKE '{kind}/%' AND holder IS NOT NULL AND until > {now} GROUP BY 1, holder ORDER BY 1"
+             WHERE key LIKE '{kind}/%' AND holder IS NOT NULL AND until > {now} GROUP BY holder ORDER BY holder"
         ),
     );
     told.lines()

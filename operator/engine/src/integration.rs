@@ -242,6 +242,7 @@ async fn prepare(shared: &Shared) -> Result<(), StoreError> {
         retry_dead_letters(shared).await?;
     }
     if before.as_ref() != Some(&revision) {
+        shared.let_go().await?;
         store.put_note(&shared.realm, "unit", &revision).await?;
     }
     note_complete(shared).await?;

@@ -46,6 +46,8 @@ pub(crate) struct Lane {
     refused_until: Timestamp,
     /// Records whose write came to its end here without telling what it did: it is not under way any more, and may be looked up at once.
     ended: HashSet<RecordId>,
+    /// The leases under which these ended, with their epochs.
+    epochs: Vec<(String, u64)>,
     way: Way,
 }
 
@@ -54,7 +56,7 @@ impl Lane {
     pub(crate) fn new(shared: Arc<Shared>, index: usize) -> Self {
         let lease = shared.lane_lease(index);
         let way = shared.way(index);
-        Self { shared, index, lease, refused_until: Timestamp::default(), ended: HashSet::new(), way }
+        Self { shared, index, lease, refused_until: Timestamp::default(), ended: HashSet::new(), epochs: Vec::new(), way }
     }
 
     fn target(&self) -> &Participant {
@@ -128,6 +130,12 @@ impl Lane {
             return Ok(0);
         }
         let Some(fence) = self.lease.ensure().await? else { return Ok(0) };
+        let epochs: Vec<(String, u64)> = fence.fences().map(|fence| (fence.key.clone(), fence.epoch)).collect();
+        if epochs != self.epochs {
+            // Others may have sent writes meanwhile, of whose end nothing is known here.
+            self.ended.clear();
+            self.epochs = epochs;
+        }
         let target = &shared.program.participants[self.index];
         let batch_max = connection.entity(&target.unit.entity).map_or(BATCH, |entity| entity.batch_max().max(1));
         let claim = Claim {

@@ -337,6 +337,14 @@ impl Shared {
         Ok(())
     }
 
+    /// Forgets what the guard held under another unit: that unit's text may come back, and means something new then.
+    pub(crate) async fn let_go(&self) -> Result<(), StoreError> {
+        if self.around.neighbours.share() && self.around.store.note(&self.realm, HELD).await?.is_some_and(|held| !held.is_null()) {
+            self.around.store.put_note(&self.realm, HELD, &serde_json::Value::Null).await?;
+        }
+        Ok(())
+    }
+
     /// Finds out whether the guard of another process holds the Integration.
     pub(crate) async fn note_held(&self) -> Result<(), StoreError> {
         if !self.around.neighbours.share() || self.guarded() {

@@ -272,11 +272,12 @@ impl Source {
 
     async fn renew(&mut self, fence: &mut Fence) -> Result<(), Stop> {
         match self.fence().await? {
-            Some(renewed) => {
+            // Where the lease was ended in between (a checkpoint was set by hand, say), what is in hand goes on from nowhere.
+            Some(renewed) if renewed.epoch == fence.epoch => {
                 *fence = renewed;
                 Ok(())
             }
-            None => Err(Stop::Store(StoreError::Fenced { key: fence.key.clone() })),
+            _ => Err(Stop::Store(StoreError::Fenced { key: fence.key.clone() })),
         }
     }
 

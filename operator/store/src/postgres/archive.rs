@@ -92,7 +92,7 @@ async fn tell(
 
 fn cell(row: &tokio_postgres::Row, place: usize, column: &Column) -> Result<Cell, Failure> {
     let cell = match column.kind {
-        Kind::Name | Kind::Origin | Kind::Stage | Kind::Int => get::<Option<i64>>(row, place)?.map(Cell::Int),
+        Kind::Name | Kind::Origin | Kind::Stage | Kind::Int | Kind::Claim => get::<Option<i64>>(row, place)?.map(Cell::Int),
         Kind::Flag => get::<Option<bool>>(row, place)?.map(Cell::Flag),
         Kind::Record | Kind::Id => get::<Option<Uuid>>(row, place)?.map(|id| Cell::Id(*id.as_bytes())),
         Kind::External => get::<Option<String>>(row, place)?.map(|id| Cell::Text(read_id(id))),
@@ -296,7 +296,7 @@ fn written(column: &Column, cell: Cell) -> Value {
 /// The type of a column where it is told as JSON.
 const fn type_of(kind: Kind) -> &'static str {
     match kind {
-        Kind::Name | Kind::Int | Kind::Origin | Kind::Stage => "int8",
+        Kind::Name | Kind::Int | Kind::Claim | Kind::Origin | Kind::Stage => "int8",
         Kind::Record | Kind::Id => "uuid",
         Kind::Flag => "bool",
         Kind::Keys => "bytea, hashes int8[]",

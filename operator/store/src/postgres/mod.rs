@@ -71,7 +71,7 @@ pub const CONNECTIONS: usize = 16;
 const WAIT: Duration = Duration::from_secs(15);
 
 /// In how many partitions a lane is drained: so many processes can work on one target of one Integration. Each costs its holder a row of a command
-/// every few seconds. Another number needs a migration that ends every claim, as 0002 does.
+/// every few seconds. Another number needs a migration that ends every claim, as 0004 does.
 const PARTITIONS: u32 = 8;
 
 /// A [`Store`] in a PostgreSQL database.

@@ -64,6 +64,8 @@ pub(crate) enum Kind {
     Text,
     /// A whole number.
     Int,
+    /// The epoch of a claim. Leases stay behind, and are not the same in every database: in the text it is 0, before all epochs.
+    Claim,
     /// True or false.
     Flag,
     /// An origin's code: the origin.
@@ -171,7 +173,7 @@ const LANE: Table = Table {
         may("c_origin", "claimedOrigin", Kind::Origin),
         may("c_since", "claimedSince", Kind::Int),
         may("c_version", "claimedVersion", Kind::Int),
-        may("c_epoch", "claimedEpoch", Kind::Int),
+        may("c_epoch", "claimedEpoch", Kind::Claim),
         may("c_at", "claimedAt", Kind::Int),
         may("i_at", "intentAt", Kind::Int),
         may("i_version", "intentVersion", Kind::Int),
@@ -360,7 +362,7 @@ impl Table {
             .map(|column| match column.kind {
                 Kind::Record => format!("(SELECT other.id FROM record AS other WHERE other.row = {name}.{})", column.name),
                 // Small numbers of one database are as wide as all numbers of the other.
-                Kind::Int | Kind::Stage => format!("CAST({name}.{} AS bigint)", column.name),
+                Kind::Int | Kind::Claim | Kind::Stage => format!("CAST({name}.{} AS bigint)", column.name),
                 _ => format!("{name}.{}", column.name),
             })
             .collect();
@@ -390,7 +392,7 @@ impl Kind {
     pub(crate) fn check(self, value: &Value) -> Result<(), &'static str> {
         let (good, wanted) = match self {
             Self::Name | Self::External | Self::Text => (value.is_string(), "a text"),
-            Self::Int => (value.is_i64(), "a whole number"),
+            Self::Int | Self::Claim => (value.is_i64(), "a whole number"),
             Self::Flag => (value.is_boolean(), "true or false"),
             Self::Record | Self::Id => (value.as_str().and_then(RecordId::parse).is_some(), "a record's id"),
             Self::Origin => (Origin::deserialize(value).is_ok(), "an origin"),
@@ -414,6 +416,7 @@ impl Kind {
             }
             (Self::Stage, Cell::Int(code)) => Value::String(encode_word(&stage_of(code)?)?),
             (Self::Int, Cell::Int(number)) => Value::from(number),
+            (Self::Claim, Cell::Int(_)) => Value::from(0),
             (Self::Flag, Cell::Int(number)) => Value::Bool(number != 0),
             (Self::Flag, Cell::Flag(flag)) => Value::Bool(flag),
             (Self::Record | Self::Id, Cell::Id(bytes)) => Value::String(record_id(bytes).to_string()),
@@ -435,6 +438,7 @@ impl Kind {
             },
             Self::Stage => Stage::deserialize(value).map_or(Cell::Null, |stage| Cell::Int(stage_code(stage))),
             Self::Int => value.as_i64().map_or(Cell::Null, Cell::Int),
+            Self::Claim => value.as_i64().map_or(Cell::Null, |_| Cell::Int(0)),
             Self::Flag => value.as_bool().map_or(Cell::Null, Cell::Flag),
             Self::Record | Self::Id => RecordId::parse(text()).map_or(Cell::Null, |id| Cell::Id(super::codec::id_bytes(id))),
             Self::External | Self::Text => Cell::Text(text().to_owned()),

@@ -229,7 +229,8 @@ impl Budget {
     pub(crate) fn noted(&mut self, all: Usage, ours: Usage) {
         if all.day == self.used.day && ours.day == self.used.day {
             self.unnoted = self.unnoted.saturating_sub(ours.requests);
-            self.used.requests = all.requests.saturating_add(self.unnoted);
+            // A note of before, brought back with an old state, takes nothing back.
+            self.used.requests = self.used.requests.max(all.requests.saturating_add(self.unnoted));
         }
     }
 }

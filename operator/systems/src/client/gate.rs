@@ -214,7 +214,8 @@ impl Gate {
                 state.circuit = Circuit::Closed;
                 // Several requests that were under way together are refused together: that is one refusal, not several.
                 let waiting = state.wait_until.filter(|until| *until > now);
-                let wait = wait.map(|wait| wait.min(MAX_WAIT)).unwrap_or_else(|| match waiting {
+                // "At once" is no wait: a clock that is off would have us ask without end.
+                let wait = wait.filter(|wait| !wait.is_zero()).map(|wait| wait.min(MAX_WAIT)).unwrap_or_else(|| match waiting {
                     Some(until) => until.since(now),
                     None => {
                         state.wait = if state.wait.is_zero() {
