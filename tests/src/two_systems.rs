@@ -365,17 +365,25 @@ impl TwoSystems {
         self.folder.path()
     }
 
+    /// Runs a `fairlead` command on the state and returns what it prints.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn ask(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = fairlead()?;
+        command.args(arguments);
+        self.with_state(&mut command);
+        let output = command.output().await.context("run it")?;
+        ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Runs `fairlead dead-letters` on the state and returns what it prints.
     ///
     /// # Errors
     /// When it fails.
     pub async fn dead_letters(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let mut command = fairlead()?;
-        command.arg("dead-letters").args(arguments);
-        self.with_state(&mut command);
-        let output = command.output().await.context("run it")?;
-        ensure!(output.status.success(), "dead-letters {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        self.ask(&[&["dead-letters"], arguments].concat()).await
     }
 
     /// The open dead letters, or all of them.
@@ -602,6 +610,11 @@ impl Manifests {
         let mut documents = self.files.iter_mut().flat_map(|(_, documents)| documents);
         let found = documents.find(|document| document["kind"] == kind && document["metadata"]["name"] == name);
         found.ok_or_else(|| anyhow!("the quickstart has no {kind} {name}"))
+    }
+
+    /// Adds a document in a file of its own.
+    pub fn add(&mut self, file: &str, document: Value) {
+        self.files.push((file.to_owned(), vec![document]));
     }
 
     /// The Integration.

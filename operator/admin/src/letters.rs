@@ -7,7 +7,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use fairlead_engine::letters;
 use fairlead_engine::masks::Form;
-use fairlead_model::{Clock, ErrorClass, FieldPath, SystemClock, Timestamp};
+use fairlead_model::{Clock, ErrorClass, FieldPath, SystemClock, Timestamp, realm};
 use fairlead_store::{DeadLetter, DeadLetterFilter, Stage};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -57,7 +57,7 @@ pub(crate) async fn list(
         max: max + 1,
         ..DeadLetterFilter::default()
     };
-    let mut found = surface.store.dead_letters(&wanted).await?;
+    let mut found = letters::list(surface.store.as_ref(), &wanted).await?;
     let more = found.len() > max;
     found.truncate(max);
     Ok(Json(json!({"items": found.iter().map(summary).collect::<Vec<_>>(), "more": more})))
@@ -114,9 +114,9 @@ fn summary(dead: &DeadLetter) -> Value {
     let letter = &dead.letter;
     json!({
         "id": dead.id,
-        "integration": dead.realm,
+        "integration": realm::integration(&dead.realm, &letter.participant),
         "at": dead.at.to_rfc3339(),
-        "participant": letter.participant,
+        "participant": realm::called(&letter.participant),
         "stage": letter.stage,
         "externalId": letter.external_id,
         "record": letter.record,

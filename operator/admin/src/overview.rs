@@ -337,14 +337,18 @@ fn integration(standing: Standing, report: Option<&IntegrationReport>, books: Op
         view.pending = books.pending.values().map(|pending| pending.keys).sum();
         view.dead_letters = books.dead_letters.values().sum();
         view.records = books.live;
-        view.conflicts = books.conflicts;
+        view.conflicts = books.conflicts();
         view.balanced = books.balanced();
+        // Golden records know a participant by its full name; within its Integration people do not.
+        let own = format!("{}/{}/", view.standing.namespace, view.standing.name);
+        let called = |name: &str| name.strip_prefix(&own).unwrap_or(name).to_owned();
         view.lanes = books.lanes.iter().map(LaneView::from).collect();
+        view.lanes.iter_mut().for_each(|lane| (lane.target, lane.origin) = (called(&lane.target), called(&lane.origin)));
         view.sources = books
             .sources
             .iter()
             .map(|(participant, source)| SourceView {
-                participant: participant.clone(),
+                participant: called(participant),
                 read: source.read,
                 changed: source.changed,
                 unchanged: source.unchanged,

@@ -16,7 +16,7 @@ use fairlead_engine::Engine;
 use fairlead_engine::masks::Masks;
 use fairlead_model::report::Reports;
 use fairlead_model::unit::ObjectKey;
-use fairlead_model::{Clock, SystemClock};
+use fairlead_model::{Clock, SystemClock, realm};
 use fairlead_store::{Snapshot, Store, StoreError};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -98,14 +98,24 @@ impl Surface {
 
     pub(crate) fn masks(&self, realm: &str, participant: &str) -> Masks {
         // What does not run shows nothing.
-        self.engine.masks(&ObjectKey(realm.to_owned()), participant).unwrap_or_default()
+        self.engine.masks(realm, participant).unwrap_or_default()
     }
 
     /// The ledgers of what runs, with their rates.
     async fn books(&self) -> Result<(BTreeMap<ObjectKey, Snapshot>, BTreeMap<ObjectKey, crate::Rate>), StoreError> {
         let mut counted = self.store.snapshots(None, SystemClock.now()).await?;
         let running = self.reports();
-        let books = running.integrations.keys().map(|key| (key.clone(), counted.remove(&key.0).unwrap_or_default())).collect();
+        let books = running.integrations.keys().map(|key| {
+            let realm = self.engine.realm(key).unwrap_or_else(|| key.0.clone());
+            let book = if realm::is_contract(&realm) {
+                // Several feed it.
+                counted.get(&realm).map(|all| all.of(|participant| realm::integration(&realm, participant) == *key))
+            } else {
+                counted.remove(&realm)
+            };
+            (key.clone(), book.unwrap_or_default())
+        });
+        let books = books.collect();
         let rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner).observe(&books, Instant::now());
         Ok((books, rates))
     }

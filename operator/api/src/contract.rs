@@ -14,6 +14,7 @@ use crate::common::{
     MAX_QUALIFIED, MAX_SUBDOMAIN, MAX_TEXT, ObjectReference, SUBDOMAIN, conditions_schema,
 };
 use crate::duration::Duration;
+use crate::integration::{OnAmbiguous, OwnershipRule, Tie, match_schema};
 use crate::rules;
 
 /// The most Integrations that a contract's status names.
@@ -98,6 +99,9 @@ pub struct ApiContractSpec {
         extend("x-kubernetes-list-type" = "atomic")
     )]
     pub key: Vec<String>,
+    /// Whose record it is, and whose value wins. When left out, each Integration keeps its own records and says so itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub master: Option<Master>,
     /// Which other namespaces may build on this contract.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_namespaces: Option<AllowedNamespaces>,
@@ -133,6 +137,42 @@ pub struct Extension {
     /// The JSON Schema (2020-12) of ext.NAMESPACE: an object with properties. It may refer to the $defs of spec.schema.
     #[schemars(schema_with = "free_schema")]
     pub schema: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Whose record it is, and whose value wins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::MASTER)))]
+pub struct Master {
+    /// Integration (when left out): each Integration keeps its own records. Contract: all Integrations on this contract feed one golden
+    /// record, and what stands here holds for all of them. Cannot change within one object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<MasterScope>,
+    /// How records of different systems are recognised as the same: rules tried in order, each a list of canonical fields that must all be equal.
+    #[serde(rename = "match", default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "match_schema")]
+    pub match_rules: Vec<Vec<String>>,
+    /// What happens to a record that matches several: DeadLetter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_ambiguous: Option<OnAmbiguous>,
+    /// Whose value wins, field by field; the first rule that names a field counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub ownership: Vec<OwnershipRule>,
+    /// Which of several participants of one role owns a field: Home (when left out; where the record was born, else the first by name of
+    /// those that hold it) or Latest (the one that changed it last).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tie: Option<Tie>,
+}
+
+/// Whose record it is: Integration or Contract.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MasterScope {
+    /// Each Integration keeps its own records.
+    #[default]
+    Integration,
+    /// All Integrations on the contract feed one golden record.
+    Contract,
 }
 
 /// Who answers for a contract, and in which domain it lies.
@@ -219,12 +259,14 @@ pub struct ReadFrom {
     pub store: StoreSource,
 }
 
-/// The canonical records of one Integration.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Canonical records: the golden ones of the contract, or those of one Integration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StoreSource {
-    /// The Integration whose records are served. It must build on this contract.
-    pub integration: ObjectReference,
+    /// The Integration whose records are served. It must build on this contract. Left out where master.scope is Contract: there the records
+    /// are the contract's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub integration: Option<ObjectReference>,
 }
 
 /// Where create and update go to.
@@ -377,9 +419,26 @@ pub enum Phase {
 }
 
 impl ApiContractSpec {
+    /// Whether all Integrations on this contract feed one golden record.
+    pub fn is_master(&self) -> bool {
+        self.master.as_ref().is_some_and(Master::is_golden)
+    }
+
     /// The major part of the version, or nothing where the version has none.
     pub fn major(&self) -> Option<&str> {
         self.version.split('.').next().filter(|part| !part.is_empty())
+    }
+}
+
+impl Master {
+    /// Whether all Integrations on the contract feed one golden record.
+    pub fn is_golden(&self) -> bool {
+        self.scope == Some(MasterScope::Contract)
+    }
+
+    /// Which of several participants of one role owns a field.
+    pub fn tie(&self) -> Tie {
+        self.tie.unwrap_or_default()
     }
 }
 

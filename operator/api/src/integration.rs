@@ -115,7 +115,8 @@ pub struct SyncSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub resync: Option<String>,
-    /// How records of different systems are recognised as the same: rules tried in order, each a list of canonical fields that must all be equal.
+    /// How records of different systems are recognised as the same: rules tried in order, each a list of canonical fields that must all be
+    /// equal. This, onAmbiguous, ownership and tie stand in the contract where its master.scope is Contract, and not here.
     #[serde(rename = "match", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "match_schema")]
     pub match_rules: Vec<Vec<String>>,
@@ -126,12 +127,13 @@ pub struct SyncSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub ownership: Vec<OwnershipRule>,
-    /// Which of several participants of one role owns a field: Home (when left out; where the record was born) or Latest.
+    /// Which of several participants of one role owns a field: Home (when left out; where the record was born, else the first by name of
+    /// those that hold it) or Latest (the one that changed it last).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tie: Option<Tie>,
 }
 
-fn match_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+pub(crate) fn match_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "array",
         "maxItems": 8,
@@ -158,7 +160,7 @@ pub struct Participant {
     /// The participant's name, unique within the Integration. Its state is kept under this name.
     #[schemars(length(min = 1, max = MAX_LABEL), regex(pattern = LABEL))]
     pub name: String,
-    /// The part it plays in ownership rules, such as crm or erp.
+    /// The part it plays in ownership rules, such as crm or erp. Several participants may play one.
     #[schemars(length(min = 1, max = MAX_LABEL), regex(pattern = LABEL))]
     pub role: String,
     /// The Connector: a name in this namespace, or namespace/name where that Connector allows this namespace.
@@ -530,7 +532,7 @@ choice! {
 choice! {
     /// Which of several participants of one role owns a field: Home or Latest.
     Tie {
-        /// The one where the record was born.
+        /// The one where the record was born, else the first by name of those that hold it.
         Home,
         /// The one that changed it last.
         Latest,
@@ -780,6 +782,10 @@ pub struct ParticipantStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub dead_letters: Option<i64>,
+    /// Changes made in this participant, so far, to fields that another owns. Changes only together with something else in this status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub conflicts: Option<i64>,
 }
 
 /// What a participant is at: Pending, Backfill, Live, Paused or Failing.

@@ -46,8 +46,8 @@ pub use connector::{
     Auth, CaKind, CaRef, CircuitBreaker, Connector, ConnectorSpec, ConnectorStatus, Limits, Probe, Quota, SystemInfo, Tls,
 };
 pub use contract::{
-    ApiContract, ApiContractSpec, ApiContractStatus, Consumer, ContractOwner, Exposure, Extension, Idempotency, Issuer, Lifecycle,
-    Operation, OperationName, Phase, Rate, ReadFrom, Security, Served, StoreSource, TargetParticipant, WriteTo,
+    ApiContract, ApiContractSpec, ApiContractStatus, Consumer, ContractOwner, Exposure, Extension, Idempotency, Issuer, Lifecycle, Master,
+    MasterScope, Operation, OperationName, Phase, Rate, ReadFrom, Security, Served, StoreSource, TargetParticipant, WriteTo,
 };
 pub use crd::{crds, crds_yaml};
 pub use duration::Duration;

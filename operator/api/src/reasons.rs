@@ -250,8 +250,8 @@ reasons! {
         "Merge the two in that system, or tell them apart; then replay the dead letter.",
         "kubectl exec -n fairlead-system deployment/fairlead -- fairlead dead-letters list";
     ReferenceUnresolved User
-        "A record points to another one that is not known or was deleted; it waits, or is a dead letter.",
-        "By itself when the other record arrives; otherwise correct the reference at its source.",
+        "A record points to another one that is not known, was deleted, or did not come within 24 hours; it is a dead letter.",
+        "Correct the reference at its source, or see what holds the other record up (`fairlead trace`), and replay the dead letter when that is there.",
         "kubectl exec -n fairlead-system deployment/fairlead -- fairlead dead-letters list";
     OutcomeUnknown User
         "A create was sent, the answer never came, and the record cannot be found for certain; sending it again might make a second one.",

@@ -9,8 +9,8 @@
 use serde_json::{Value, json};
 
 use crate::connector::{CircuitBreaker, ConnectorSpec, Probe};
-use crate::contract::{ApiContractSpec, MAX_SCHEMA_BYTES, Operation, Rate, Security};
-use crate::integration::{DeadLetters, FieldRow, InitialLoad, IntegrationSpec, Participant, Poll, ReadSpec, Retry, SyncSpec, WriteSpec};
+use crate::contract::{ApiContractSpec, MAX_SCHEMA_BYTES, Master, Operation, Rate, Security};
+use crate::integration::{DeadLetters, FieldRow, IntegrationSpec, Participant, Poll, ReadSpec, Retry, SyncSpec, WriteSpec};
 use crate::manifest::Kind;
 use crate::schema;
 
@@ -182,7 +182,29 @@ pub const CONTRACT: &[Rule<ApiContractSpec>] = &[
         hint: "add operations, such as {name: get, from: {store: {integration: {name: customers}}}}, or remove these blocks",
         holds: |spec| !spec.operations.is_empty() || (spec.security.is_none() && spec.exposure.is_none() && spec.consumers.is_empty()),
     },
+    Rule {
+        at: ".operations",
+        cel: "!has(self.operations) || self.operations.all(o, !has(o.from) || has(o.from.store.integration) != (has(self.master) && has(self.master.scope) && self.master.scope == 'Contract'))",
+        message: "list and get read the contract's own records where master.scope is Contract, and those of an Integration otherwise",
+        hint: "write from: {store: {}} with that scope, and from: {store: {integration: {name: customers}}} without it",
+        holds: |spec| {
+            let mut sources = spec.operations.iter().filter_map(|operation| operation.from.as_ref());
+            sources.all(|from| from.store.integration.is_some() != spec.is_master())
+        },
+    },
 ];
+
+/// Rules on whose record it is.
+pub const MASTER: &[Rule<Master>] = &[Rule {
+    at: "",
+    cel: "(has(self.scope) && self.scope == 'Contract') || ((!has(self.match) || self.match.size() == 0) && !has(self.onAmbiguous) && (!has(self.ownership) || self.ownership.size() == 0) && !has(self.tie))",
+    message: "match, onAmbiguous, ownership and tie stand here only where all Integrations feed one record",
+    hint: "set scope: Contract, or write them in the spec.sync of each Integration",
+    holds: |master| {
+        master.is_golden()
+            || (master.match_rules.is_empty() && master.on_ambiguous.is_none() && master.ownership.is_empty() && master.tie.is_none())
+    },
+}];
 
 /// Rules on one operation.
 pub const OPERATION: &[Rule<Operation>] = &[
@@ -259,42 +281,23 @@ pub const CONTRACT_CHANGES: &[Change<ApiContractSpec>] = &[
         hint: "create another ApiContract for the other entity",
         holds: |old, new| old.entity == new.entity,
     },
+    Change {
+        at: ".master",
+        cel: "(has(self.master) && has(self.master.scope) && self.master.scope == 'Contract') == (has(oldSelf.master) && has(oldSelf.master.scope) && oldSelf.master.scope == 'Contract')",
+        message: "the scope cannot change within one object: golden records and each Integration's own are other records, with ids of their own",
+        hint: "create another ApiContract with the other scope, and let each Integration name that one; it is matched there anew",
+        holds: |old, new| old.is_master() == new.is_master(),
+    },
 ];
 
-/// Rules on a sync as a whole.
-pub const SYNC: &[Rule<SyncSpec>] = &[
-    Rule {
-        at: ".participants",
-        cel: "self.participants.size() >= 2",
-        message: "a sync needs at least two participants",
-        hint: "add the system that should be kept in step with this one",
-        holds: |sync| sync.participants.len() >= 2,
-    },
-    Rule {
-        at: ".participants",
-        cel: "self.participants.exists(p, has(p.read) && self.participants.exists(q, q.name != p.name && has(q.write)))",
-        message: "nothing can flow: no participant reads while another one writes",
-        hint: "give one participant a read block and another one a write block",
-        holds: |sync| {
-            let all = &sync.participants;
-            all.iter().any(|p| p.read.is_some() && all.iter().any(|q| q.name != p.name && q.write.is_some()))
-        },
-    },
-    Rule {
-        at: ".ownership",
-        cel: "!has(self.ownership) || self.ownership.all(o, self.participants.exists(p, p.role == o.role))",
-        message: "a rule names a role that no participant has",
-        hint: "use the role of one of the participants",
-        holds: |sync| sync.ownership.iter().all(|rule| sync.participants.iter().any(|p| p.role == rule.role)),
-    },
-    Rule {
-        at: ".initialLoad",
-        cel: "!has(self.initialLoad) || self.initialLoad != 'MatchOnly' || (has(self.match) && self.match.size() > 0)",
-        message: "MatchOnly without match rules would never bring two records together",
-        hint: "add match rules, such as match: [[taxId]]",
-        holds: |sync| sync.initial_load != Some(InitialLoad::MatchOnly) || !sync.match_rules.is_empty(),
-    },
-];
+/// Rules on a sync as a whole. How many participants it needs, and whether it can match, depends on its contract: that is the planner's.
+pub const SYNC: &[Rule<SyncSpec>] = &[Rule {
+    at: ".ownership",
+    cel: "!has(self.ownership) || self.ownership.all(o, self.participants.exists(p, p.role == o.role))",
+    message: "a rule names a role that no participant has",
+    hint: "use the role of one of the participants",
+    holds: |sync| sync.ownership.iter().all(|rule| sync.participants.iter().any(|p| p.role == rule.role)),
+}];
 
 /// Rules on one participant.
 pub const PARTICIPANT: &[Rule<Participant>] = &[
@@ -498,6 +501,9 @@ impl Validate for ApiContractSpec {
         judge(self, CONTRACT, "spec", &mut found);
         for (index, operation) in self.operations.iter().enumerate() {
             judge(operation, OPERATION, &format!("spec.operations[{index}]"), &mut found);
+        }
+        if let Some(master) = &self.master {
+            judge(master, MASTER, "spec.master", &mut found);
         }
         if let Some(security) = &self.security {
             judge(security, SECURITY, "spec.security", &mut found);

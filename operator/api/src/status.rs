@@ -115,7 +115,11 @@ impl Meaning for IntegrationStatus {
         let mut participants: Vec<ParticipantStatus> = self
             .participants
             .iter()
-            .map(|each| ParticipantStatus { dead_letters: each.dead_letters.map(crossing), ..each.clone() })
+            .map(|each| ParticipantStatus {
+                dead_letters: each.dead_letters.map(crossing),
+                conflicts: each.conflicts.map(crossing),
+                ..each.clone()
+            })
             .collect();
         participants.sort_by(|a, b| a.name.cmp(&b.name));
         Self {

@@ -50,18 +50,18 @@ impl Backfill {
         let one = self.participant.is_some() || self.target.is_some();
         anyhow::ensure!(one || which == Which::All, "say whose ids these are, with --participant or --target");
         let store = self.state.open_existing(".fairlead").await?;
-        let (realm, now) = (self.integration.as_str(), SystemClock.now());
+        let (integration, now) = (self.integration.as_str(), SystemClock.now());
         if let Some(target) = self.target {
-            let asked = backfill::compare_again(store.as_ref(), realm, &target, &which, self.dry_run, now).await?;
+            let asked = backfill::compare_again(store.as_ref(), integration, &target, &which, self.dry_run, now).await?;
             println!("{}", told(asked, self.dry_run, &format!("compared with {target} again")));
             return Ok(ExitCode::SUCCESS);
         }
         let participants = match self.participant {
             Some(participant) => vec![participant],
-            None => backfill::readers(store.as_ref(), realm).await?,
+            None => backfill::readers(store.as_ref(), integration).await?,
         };
         for participant in participants {
-            let asked = backfill::read_again(store.as_ref(), realm, &participant, &which, self.dry_run, now).await?;
+            let asked = backfill::read_again(store.as_ref(), integration, &participant, &which, self.dry_run, now).await?;
             println!("{}", told(asked, self.dry_run, &format!("read again from {participant}")));
         }
         Ok(ExitCode::SUCCESS)

@@ -6,7 +6,7 @@ use crate::state::StateArgs;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use fairlead_engine::letters;
-use fairlead_model::{Clock, ErrorClass, FieldPath, SystemClock, Timestamp};
+use fairlead_model::{Clock, ErrorClass, FieldPath, SystemClock, Timestamp, realm};
 use fairlead_store::{DeadLetter, DeadLetterFilter, Stage, Store};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -166,7 +166,7 @@ impl DeadLetters {
         match self.action {
             Action::List { which, closed } => {
                 let filter = DeadLetterFilter { closed, max: MAX, ..which.filter(now) };
-                let letters = store.dead_letters(&filter).await?;
+                let letters = letters::list(store.as_ref(), &filter).await?;
                 match self.output {
                     Output::Json => println!("{}", serde_json::to_string_pretty(&letters.iter().map(to_json).collect::<Vec<_>>())?),
                     Output::Table => {
@@ -179,8 +179,8 @@ impl DeadLetters {
                             println!(
                                 "{:<6} {:<28} {:<12} {:<10} {:<22} {:<20} {}",
                                 each.id,
-                                each.realm,
-                                letter.participant,
+                                realm::integration(&each.realm, &letter.participant),
+                                realm::called(&letter.participant),
                                 format!("{:?}", letter.stage),
                                 letter.reason,
                                 letter.external_id.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -262,9 +262,9 @@ fn to_json(dead: &DeadLetter) -> Value {
     let parse = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
     json!({
         "id": dead.id,
-        "integration": dead.realm,
+        "integration": realm::integration(&dead.realm, &letter.participant),
         "at": dead.at.to_rfc3339(),
-        "participant": letter.participant,
+        "participant": realm::called(&letter.participant),
         "stage": letter.stage,
         "externalId": letter.external_id,
         "record": letter.record,

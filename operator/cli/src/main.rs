@@ -24,6 +24,7 @@ mod status;
 mod stored;
 mod telemetry;
 mod test;
+mod trace;
 mod worker;
 mod workers;
 
@@ -59,6 +60,7 @@ enum Command {
     DeadLetters(dead_letters::DeadLetters),
     State(stored::Stored),
     Backfill(backfill::Backfill),
+    Trace(trace::Trace),
     Demo(demo::Demo),
 }
 
@@ -92,6 +94,7 @@ fn main() -> ExitCode {
             Command::DeadLetters(command) => command.run().await,
             Command::State(command) => command.run().await,
             Command::Backfill(command) => command.run().await,
+            Command::Trace(command) => command.run().await,
             Command::Demo(command) => command.run().await,
         };
         if let Some(traces) = traces {

@@ -7,9 +7,10 @@ use anyhow::Context as _;
 use clap::{ArgGroup, Args, Subcommand};
 use fairlead_engine::checkpoints::{self, Changed, Listed};
 use fairlead_engine::decide::cursor::Wanted;
-use fairlead_model::{Clock as _, SystemClock, Timestamp};
-use fairlead_store::Standing;
+use fairlead_engine::names;
+use fairlead_model::{Clock as _, SystemClock, Timestamp, realm};
 use fairlead_store::archive::{self, Options, Summary};
+use fairlead_store::{Standing, Store};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter};
@@ -30,7 +31,7 @@ pub(crate) struct Stored {
 enum Action {
     /// Write everything that is known to a file, as of one moment; the process that works on the state may go on. The file holds personal data.
     Export {
-        /// Only of this Integration, as namespace/name.
+        /// Only of this Integration, as namespace/name; golden records that several of them feed, as contract:namespace/name.
         #[arg(long)]
         integration: Option<String>,
         /// The file; made readable for its owner alone, and complete or not there. `-` is standard output.
@@ -93,8 +94,9 @@ impl Stored {
             Action::SetCheckpoint { integration, participant, slice, cursor, at, reset: _, skip, author } => {
                 let wanted = wanted(cursor, at)?;
                 let store = self.state.open_existing(".fairlead").await?;
-                let (realm, now) = (integration.as_str(), SystemClock.now());
-                let set = checkpoints::Set { realm, participant: &participant, slice: &slice, wanted: &wanted, skip, author: &author, now };
+                let (integration, now) = (integration.as_str(), SystemClock.now());
+                let set =
+                    checkpoints::Set { integration, participant: &participant, slice: &slice, wanted: &wanted, skip, author: &author, now };
                 tell_set(&set, &checkpoints::set(store.as_ref(), &set).await?);
             }
         }
@@ -110,6 +112,9 @@ fn is_standard(file: &Path) -> bool {
 async fn export(state: StateArgs, only: Option<&str>, file: &Path) -> anyhow::Result<()> {
     let store = state.open_existing(".fairlead").await?;
     let now = SystemClock.now();
+    if let Some(only) = only {
+        whole(store.as_ref(), only).await?;
+    }
     if is_standard(file) {
         let summary = archive::export(store.as_ref(), only, now, BufWriter::new(io::stdout())).await?;
         tracing::info!(rows = %told(&summary), "exported");
@@ -133,6 +138,21 @@ async fn export(state: StateArgs, only: Option<&str>, file: &Path) -> anyhow::Re
             let _ = std::fs::remove_file(&partial);
             Err(error)
         }
+    }
+}
+
+/// Sees to it that what is to be exported can be told alone.
+async fn whole(store: &dyn Store, only: &str) -> anyhow::Result<()> {
+    if store.realms().await?.iter().any(|realm| realm == only) {
+        return Ok(());
+    }
+    let shared = names::integration(store, only).await.ok().filter(names::Place::is_shared);
+    match shared {
+        Some(place) => anyhow::bail!(
+            "{only} feeds golden records together with others, and they are exported as a whole: say --integration {}",
+            place.realm
+        ),
+        None => Ok(()),
     }
 }
 
@@ -164,22 +184,15 @@ fn wanted(cursor: Option<String>, at: Option<String>) -> anyhow::Result<Wanted> 
 #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
 async fn list(state: StateArgs, integration: Option<String>, output: Output) -> anyhow::Result<()> {
     let store = state.open_existing(".fairlead").await?;
-    let realms = match integration {
-        Some(realm) => vec![realm],
-        None => store.realms().await?,
-    };
-    let mut found = Vec::new();
-    for realm in realms {
-        found.extend(checkpoints::list(store.as_ref(), &realm, SystemClock.now()).await?.into_iter().map(|listed| (realm.clone(), listed)));
-    }
+    let found = checkpoints::list(store.as_ref(), integration.as_deref(), SystemClock.now()).await?;
     match output {
         Output::Json => {
             let items: Vec<Value> = found
                 .iter()
-                .map(|(realm, Listed { standing: Standing { participant, checkpoint, at }, entity, read })| {
+                .map(|Listed { realm, standing: Standing { participant, checkpoint, at }, entity, read }| {
                     json!({
-                        "integration": realm,
-                        "participant": participant,
+                        "integration": realm::integration(realm, participant),
+                        "participant": realm::called(participant),
                         "entity": entity,
                         "slice": checkpoint.slice,
                         "cursor": checkpoint.cursor,
@@ -194,11 +207,21 @@ async fn list(state: StateArgs, integration: Option<String>, output: Output) -> 
         Output::Table => {
             let head =
                 ["INTEGRATION", "PARTICIPANT", "ENTITY", "SLICE", "BACKFILL", "READ", "COMMITTED", "CURSOR"].map(str::to_owned).to_vec();
-            let rows = found.into_iter().map(|(realm, Listed { standing: Standing { participant, checkpoint, at }, entity, read })| {
+            let rows = found.into_iter().map(|Listed { realm, standing: Standing { participant, checkpoint, at }, entity, read }| {
                 let backfill = if checkpoint.complete { "complete" } else { "under way" };
                 let at = at.map_or_else(|| "-".to_owned(), Timestamp::to_rfc3339);
                 let entity = entity.unwrap_or_else(|| "-".to_owned());
-                vec![realm, participant, entity, checkpoint.slice, backfill.to_owned(), read.to_string(), at, checkpoint.cursor.to_string()]
+                let (integration, participant) = (realm::integration(&realm, &participant).0, realm::called(&participant).to_owned());
+                vec![
+                    integration,
+                    participant,
+                    entity,
+                    checkpoint.slice,
+                    backfill.to_owned(),
+                    read.to_string(),
+                    at,
+                    checkpoint.cursor.to_string(),
+                ]
             });
             let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
             screen::columns(&rows, &[5]).iter().for_each(|line| println!("{}", screen::cut(line, usize::MAX)));
@@ -209,12 +232,12 @@ async fn list(state: StateArgs, integration: Option<String>, output: Output) -> 
 
 #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
 fn tell_set(set: &checkpoints::Set<'_>, changed: &Changed) {
-    let checkpoints::Set { realm, participant, slice, author, .. } = set;
-    println!("{participant} of {realm} is read from {} on; before, {slice} stood at {}", changed.after, changed.before);
+    let checkpoints::Set { integration, participant, slice, author, .. } = set;
+    println!("{participant} of {integration} is read from {} on; before, {slice} stood at {}", changed.after, changed.before);
     if let Some(skips) = &changed.skips {
         println!("this skips {skips}");
     }
-    tracing::info!(integration = %realm, participant, slice, author, before = %changed.before, after = %changed.after, "checkpoint was set");
+    tracing::info!(integration, participant, slice, author, before = %changed.before, after = %changed.after, "checkpoint was set");
 }
 
 /// A file that only its owner may read, whoever made it before.

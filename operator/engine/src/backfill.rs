@@ -72,30 +72,32 @@ pub struct Asked {
 ///
 /// # Errors
 /// [`NameError`].
-pub async fn readers(store: &dyn Store, realm: &str) -> Result<Vec<String>, NameError> {
-    names::integration(store, realm).await?;
-    let mut known: Vec<String> = store.checkpoints(realm).await?.into_iter().map(|standing| standing.participant).collect();
+pub async fn readers(store: &dyn Store, integration: &str) -> Result<Vec<String>, NameError> {
+    let place = names::integration(store, integration).await?;
+    let standing = store.checkpoints(&place.realm).await?;
+    let mut known: Vec<String> = standing.iter().filter_map(|each| place.called(&each.participant)).map(str::to_owned).collect();
     known.dedup();
     Ok(known)
 }
 
-/// Has records of a participant read again by key. `dry` only counts.
+/// Has records of an Integration's participant read again by key. `dry` only counts.
 ///
 /// # Errors
 /// [`BackfillError`]; pages before a failure of the store stay asked for.
 pub async fn read_again(
     store: &dyn Store,
-    realm: &str,
+    integration: &str,
     participant: &str,
     which: &Which,
     dry: bool,
     now: Timestamp,
 ) -> Result<Asked, BackfillError> {
-    names::participant(store, realm, participant).await?;
-    let known = readers(store, realm).await?;
-    if !known.iter().any(|name| name == participant) {
+    let member = names::participant(store, integration, participant).await?;
+    let known = readers(store, integration).await?;
+    if !known.iter().any(|name| name == member.called()) {
         return Err(BackfillError::NotRead { given: participant.to_owned(), known });
     }
+    let (realm, participant) = (member.place.realm.as_str(), member.name.as_str());
     let mut asked = Asked::default();
     let mut pages = Pages::new(realm, participant, which);
     while let Some((ids, records)) = pages.next(store).await? {
@@ -108,25 +110,27 @@ pub async fn read_again(
     Ok(asked)
 }
 
-/// Has records compared again with what a target is known to hold, and written where they differ; all of them, or those that it holds. `dry`
-/// only counts.
+/// Has records compared again with what a target of an Integration is known to hold, and written where they differ; all of them, or those that
+/// it holds. `dry` only counts.
 ///
 /// # Errors
 /// [`BackfillError`]; pages before a failure of the store stay asked for.
 pub async fn compare_again(
     store: &dyn Store,
-    realm: &str,
+    integration: &str,
     target: &str,
     which: &Which,
     dry: bool,
     now: Timestamp,
 ) -> Result<Asked, BackfillError> {
-    names::participant(store, realm, target).await?;
-    let mut known: Vec<String> = store.snapshot(realm, now).await?.lanes.into_iter().map(|lane| lane.target).collect();
+    let member = names::participant(store, integration, target).await?;
+    let lanes = store.snapshot(&member.place.realm, now).await?.lanes;
+    let mut known: Vec<String> = lanes.iter().filter_map(|lane| member.place.called(&lane.target)).map(str::to_owned).collect();
     known.dedup();
-    if !known.iter().any(|name| name == target) {
+    if !known.iter().any(|name| name == member.called()) {
         return Err(BackfillError::NotWritten { given: target.to_owned(), known });
     }
+    let (realm, target) = (member.place.realm.as_str(), member.name.as_str());
     let enqueue = async |ids: Vec<RecordId>| {
         if dry || ids.is_empty() {
             return Ok(());

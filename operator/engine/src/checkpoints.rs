@@ -2,7 +2,7 @@
 //! ends with the commit, so that nothing it has in hand is committed, and it begins anew from the checkpoint that was set.
 
 use crate::decide::cursor::{self, Wanted};
-use crate::names::{self, NameError};
+use crate::names::{self, NameError, Place};
 use crate::program;
 use crate::shared;
 use fairlead_model::Timestamp;
@@ -44,7 +44,7 @@ pub enum CheckpointError {
 #[derive(Debug, Clone)]
 pub struct Set<'a> {
     /// The Integration, as namespace/name.
-    pub realm: &'a str,
+    pub integration: &'a str,
     /// The participant.
     pub participant: &'a str,
     /// The slice.
@@ -73,6 +73,8 @@ pub struct Changed {
 /// A checkpoint as people look at it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listed {
+    /// Whose records are read.
+    pub realm: String,
     /// Where it stands.
     pub standing: Standing,
     /// The entity that is read, as far as the state tells.
@@ -81,19 +83,28 @@ pub struct Listed {
     pub read: u64,
 }
 
-/// The checkpoints of an Integration.
+/// The checkpoints of an Integration, or of all.
 ///
 /// # Errors
 /// [`NameError`].
-pub async fn list(store: &dyn Store, realm: &str, now: Timestamp) -> Result<Vec<Listed>, NameError> {
-    names::integration(store, realm).await?;
-    let sources = store.snapshot(realm, now).await?.sources;
+pub async fn list(store: &dyn Store, integration: Option<&str>, now: Timestamp) -> Result<Vec<Listed>, NameError> {
+    let places = match integration {
+        Some(given) => vec![names::integration(store, given).await?],
+        None => store.realms().await?.iter().map(|realm| Place::whole(realm)).collect(),
+    };
     let mut listed = Vec::new();
-    for standing in store.checkpoints(realm).await? {
-        let table = store.note(realm, &program::table_note(&standing.participant)).await?;
-        let entity = table.as_ref().and_then(|table| table.get("of")?.get(1)?.as_str()).map(str::to_owned);
-        let read = sources.get(&standing.participant).map_or(0, |source| source.read);
-        listed.push(Listed { standing, entity, read });
+    for place in places {
+        let realm = &place.realm;
+        let sources = store.snapshot(realm, now).await?.sources;
+        for standing in store.checkpoints(realm).await? {
+            if place.called(&standing.participant).is_none() {
+                continue;
+            }
+            let table = store.note(realm, &program::table_note(&standing.participant)).await?;
+            let entity = table.as_ref().and_then(|table| table.get("of")?.get(1)?.as_str()).map(str::to_owned);
+            let read = sources.get(&standing.participant).map_or(0, |source| source.read);
+            listed.push(Listed { realm: realm.clone(), standing, entity, read });
+        }
     }
     Ok(listed)
 }
@@ -103,8 +114,9 @@ pub async fn list(store: &dyn Store, realm: &str, now: Timestamp) -> Result<Vec<
 /// # Errors
 /// [`CheckpointError`]: nothing was changed then.
 pub async fn set(store: &dyn Store, set: &Set<'_>) -> Result<Changed, CheckpointError> {
-    let Set { realm, participant, slice, wanted, skip, author, now } = *set;
-    names::participant(store, realm, participant).await?;
+    let Set { integration, participant: given, slice, wanted, skip, author, now } = *set;
+    let member = names::participant(store, integration, given).await?;
+    let (realm, participant) = (member.place.realm.as_str(), member.name.as_str());
     let fresh = ValueHash::of_text(&format!("{realm}/{participant}/{slice}/{}", now.0)).0;
     for _ in 0..ATTEMPTS {
         let standing = store.checkpoints(realm).await?;
@@ -112,7 +124,7 @@ pub async fn set(store: &dyn Store, set: &Set<'_>) -> Result<Changed, Checkpoint
             standing.into_iter().filter(|standing| standing.participant == participant).map(|standing| standing.checkpoint).collect();
         let Some(before) = of.iter().find(|checkpoint| checkpoint.slice == slice).cloned() else {
             let known = of.into_iter().map(|checkpoint| checkpoint.slice).collect();
-            return Err(CheckpointError::None { participant: participant.to_owned(), slice: slice.to_owned(), known });
+            return Err(CheckpointError::None { participant: given.to_owned(), slice: slice.to_owned(), known });
         };
         let to = cursor::place(&before.cursor, wanted, fresh).map_err(CheckpointError::Cursor)?;
         if let Some(skips) = to.skips.clone().filter(|_| !skip) {

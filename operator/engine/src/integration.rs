@@ -15,9 +15,9 @@ use crate::source::Source;
 use fairlead_contract::Contract;
 use fairlead_model::report::{IntegrationReport, Lag, ParticipantReport, ParticipantState, Phase, Preview};
 use fairlead_model::unit::{InitialLoad, ObjectKey};
-use fairlead_model::{ErrorClass, ExternalId, RecordId, RemoteError};
+use fairlead_model::{ErrorClass, ExternalId, RecordId, RemoteError, realm};
 use fairlead_store::{
-    Absorb, Checkpoint, DeadLetterFilter, Enqueue, IndexState, Keys, Origin, Pending, Reindex, Snapshot, Stage, StoreError,
+    Absorb, Checkpoint, DeadLetterFilter, Enqueue, IndexState, Keys, NewDeadLetter, Origin, Pending, Reindex, Snapshot, Stage, StoreError,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -48,7 +48,9 @@ pub(crate) struct Running {
 impl Running {
     /// Starts the tasks of a compiled Integration.
     pub(crate) fn start(program: Program, around: Surroundings) -> Self {
-        let realm = program.unit.realm();
+        let (realm, integration) = (program.unit.realm(), ObjectKey::from(&program.unit.object));
+        let readers = program.unit.siblings().iter().filter(|sibling| sibling.reads);
+        let siblings = readers.map(|sibling| (sibling.name.clone(), AtomicBool::new(false))).collect();
         let participants = program.participants.iter().map(|_| ParticipantFacts::default()).collect();
         let digest = program.unit.digest.clone();
         let phase = if program.unit.paused { Phase::Paused } else { Phase::Backfill };
@@ -56,11 +58,14 @@ impl Running {
             program,
             around,
             realm,
+            integration,
+            siblings,
             cancel: CancellationToken::new(),
             prepared: AtomicBool::new(false),
             whole: AtomicBool::new(false),
             participants,
             live: AtomicU64::new(0),
+            count_again: Mutex::default(),
             guard: Mutex::default(),
             reconciliation: Mutex::default(),
             last_error: Mutex::default(),
@@ -126,8 +131,8 @@ impl Running {
     pub(crate) async fn stop(&self) {
         self.shared.cancel.cancel();
         self.tasks.wait().await;
-        let names = self.shared.program.participants.iter().map(|p| p.unit.name.clone());
-        self.shared.around.metrics.forget(&self.shared.realm, names);
+        let names = self.shared.program.participants.iter().map(|p| p.unit.called().to_owned());
+        self.shared.around.metrics.forget(&self.shared.integration.0, names);
     }
 }
 
@@ -160,7 +165,7 @@ async fn until_done(shared: &Shared, work: impl AsyncFn(&Shared) -> Result<(), S
         shared.store_result(&result);
         match result {
             Ok(()) => return !shared.cancel.is_cancelled(),
-            Err(error) => tracing::warn!(integration = %shared.realm, %error, "integration waits for the store"),
+            Err(error) => tracing::warn!(integration = %shared.integration, %error, "integration waits for the store"),
         }
         tokio::select! {
             biased;
@@ -172,10 +177,13 @@ async fn until_done(shared: &Shared, work: impl AsyncFn(&Shared) -> Result<(), S
 
 /// Gives the stored records the keys by which this unit finds them, where the unit before found them by others. Page by page, each with the
 /// note how far it is, so that a restart goes on there. Readers wait for it: a record that cannot be found would be made a second time.
+///
+/// Of several Integrations that feed one realm, each goes through the records itself: when it does, its unit before has written the last one
+/// by its own rules.
 async fn reindex(shared: &Shared) -> Result<(), StoreError> {
     let (store, program) = (&shared.around.store, &shared.program);
-    let digest = program.index_digest();
-    let before = store.note(&shared.realm, IndexState::NOTE).await?.and_then(|note| IndexState::deserialize(note).ok());
+    let (digest, note) = (program.index_digest(), shared.note(IndexState::NOTE));
+    let before = store.note(&shared.realm, &note).await?.and_then(|note| IndexState::deserialize(note).ok());
     let mut state = before.clone().filter(|state| state.digest == digest).unwrap_or_else(|| {
         let had = before.map(|state| state.fields).unwrap_or_default();
         IndexState {
@@ -193,11 +201,18 @@ async fn reindex(shared: &Shared) -> Result<(), StoreError> {
         };
         let live = page.iter().map(|known| &known.record).filter(|record| record.deleted_at.is_none());
         let records = live.map(|record| (record.id, record.version, program.index_keys(&record.document))).collect();
-        match store.reindex(&Reindex { realm: shared.realm.clone(), records, state: next.clone() }).await {
+        match store.reindex(&Reindex { realm: shared.realm.clone(), records, state: next.clone(), note: note.clone() }).await {
             Ok(()) => state = next,
             // Somebody who is about to stop still commits; the page is taken once more.
             Err(StoreError::Conflict(_)) => {}
             Err(error) => return Err(error),
+        }
+    }
+    if note != IndexState::NOTE && state.complete && !shared.cancel.is_cancelled() {
+        // For whoever looks for records without being one of those that write them.
+        let (known, state) = (store.note(&shared.realm, IndexState::NOTE).await?, json!(state));
+        if known.as_ref() != Some(&state) {
+            store.put_note(&shared.realm, IndexState::NOTE, &state).await?;
         }
     }
     Ok(())
@@ -209,23 +224,24 @@ async fn prepare(shared: &Shared) -> Result<(), StoreError> {
     let store = &shared.around.store;
     let unit = &shared.program.unit;
     forget_absent(shared).await?;
-    refresh_live(shared, &store.snapshot(&shared.realm, shared.now()).await?);
+    refresh_live(shared, &store.snapshot(&shared.realm, shared.now()).await?).await?;
     let ownership = json!(program::ownership_digest(&unit.ownership));
-    let owners_changed = changed(&store.note(&shared.realm, "ownership").await?, &ownership);
+    let (owners_note, unit_note) = (shared.note("ownership"), shared.note("unit"));
+    let owners_changed = changed(&store.note(&shared.realm, &owners_note).await?, &ownership);
     for participant in &shared.program.participants {
         let name = &participant.unit.name;
         let note = program::table_note(name);
         let table = json!({"read": participant.read_digest, "write": participant.write_digest, "of": origin(participant)});
         let before = store.note(&shared.realm, &note).await?;
         if participant.readable() && changed(&before.as_ref().and_then(|b| b.get("read").cloned()), &table["read"]) {
-            tracing::info!(integration = %shared.realm, participant = %name, "read rows changed: known records are read again by key");
+            tracing::info!(integration = %shared.integration, participant = %name, "read rows changed: known records are read again by key");
             read_all_again(shared, name).await?;
         }
         // A target that is new here has everything before it; on a first apply there is nothing yet.
         let write_changed = before.as_ref().and_then(|b| b.get("write")) != Some(&table["write"]);
         if participant.writable() && (write_changed || owners_changed) {
             if before.is_some() {
-                tracing::info!(integration = %shared.realm, target = %name, "write rows changed: known records are compared again");
+                tracing::info!(integration = %shared.integration, target = %name, "write rows changed: known records are compared again");
             }
             enqueue_all(shared, name, Origin::Remap).await?;
         }
@@ -233,17 +249,18 @@ async fn prepare(shared: &Shared) -> Result<(), StoreError> {
             store.put_note(&shared.realm, &note, &table).await?;
         }
     }
-    if store.note(&shared.realm, "ownership").await?.as_ref() != Some(&ownership) {
-        store.put_note(&shared.realm, "ownership", &ownership).await?;
+    if store.note(&shared.realm, &owners_note).await?.as_ref() != Some(&ownership) {
+        store.put_note(&shared.realm, &owners_note, &ownership).await?;
     }
-    let revision = json!(unit.digest);
-    let before = store.note(&shared.realm, "unit").await?;
+    // What others bring makes nothing good that was bad here.
+    let revision = json!(unit.own_digest());
+    let before = store.note(&shared.realm, &unit_note).await?;
     if changed(&before, &revision) {
         retry_dead_letters(shared).await?;
     }
     if before.as_ref() != Some(&revision) {
         shared.let_go().await?;
-        store.put_note(&shared.realm, "unit", &revision).await?;
+        store.put_note(&shared.realm, &unit_note, &revision).await?;
     }
     note_complete(shared).await?;
     shared.note_loaded().await?;
@@ -267,7 +284,9 @@ async fn find_moved(shared: &Shared) -> Result<(), StoreError> {
             let message = format!(
                 "the participant {} names another connector or entity than before, and what is known under its name is not of {} in {}; \
                  name the participant otherwise, so that it is read and matched anew",
-                unit.name, unit.entity, unit.connector
+                unit.called(),
+                unit.entity,
+                unit.connector
             );
             *lock(&facts.moved) = Some(RemoteError::new(ErrorClass::Configuration, "InvalidSpec", message));
         }
@@ -276,10 +295,12 @@ async fn find_moved(shared: &Shared) -> Result<(), StoreError> {
 }
 
 /// The tables of participants that are there no more are forgotten: who comes back has missed what happened meanwhile, and is compared again.
+/// Those of another Integration that feeds the same records are told from here, since it cannot tell itself.
 async fn forget_absent(shared: &Shared) -> Result<(), StoreError> {
     let store = &shared.around.store;
-    let now: BTreeSet<&str> = shared.program.participants.iter().map(|participant| participant.unit.name.as_str()).collect();
-    let note = store.note(&shared.realm, PARTICIPANTS).await?;
+    let name = shared.note(PARTICIPANTS);
+    let now: BTreeSet<&str> = shared.program.unit.roles().map(|(participant, _)| participant).collect();
+    let note = store.note(&shared.realm, &name).await?;
     let before: BTreeSet<String> = note.as_ref().and_then(|note| BTreeSet::deserialize(note).ok()).unwrap_or_default();
     for absent in before.iter().filter(|name| !now.contains(name.as_str())) {
         let table = program::table_note(absent);
@@ -291,7 +312,7 @@ async fn forget_absent(shared: &Shared) -> Result<(), StoreError> {
     // Those that were here once stay in the list: nothing else tells that they have records.
     let all: BTreeSet<&str> = before.iter().map(String::as_str).chain(now).collect();
     if note != Some(json!(all)) {
-        store.put_note(&shared.realm, PARTICIPANTS, &json!(all)).await?;
+        store.put_note(&shared.realm, &name, &json!(all)).await?;
     }
     Ok(())
 }
@@ -327,19 +348,23 @@ async fn note_complete(shared: &Shared) -> Result<(), StoreError> {
             }
         }
     }
+    for (reader, complete) in shared.siblings.iter().filter(|(_, complete)| !complete.load(Ordering::Acquire)) {
+        let checkpoint = shared.around.store.checkpoint(&shared.realm, reader, "main").await?;
+        complete.store(checkpoint.is_some_and(|checkpoint| checkpoint.complete), Ordering::Release);
+    }
     Ok(())
 }
 
 /// A new `resync` value reads everything again and re-checks every target.
 async fn resync(shared: &Shared) -> Result<(), StoreError> {
     let store = &shared.around.store;
-    let wanted = json!(shared.program.unit.resync);
-    let before = store.note(&shared.realm, "resync").await?;
+    let (wanted, note) = (json!(shared.program.unit.resync), shared.note("resync"));
+    let before = store.note(&shared.realm, &note).await?;
     if before.as_ref() == Some(&wanted) {
         return Ok(());
     }
     if before.is_some() && !wanted.is_null() {
-        tracing::info!(integration = %shared.realm, "resync: everything is read again and every target compared");
+        tracing::info!(integration = %shared.integration, "resync: everything is read again and every target compared");
         for (index, participant) in shared.program.participants.iter().enumerate() {
             let name = &participant.unit.name;
             if participant.readable() {
@@ -350,7 +375,7 @@ async fn resync(shared: &Shared) -> Result<(), StoreError> {
             }
         }
     }
-    store.put_note(&shared.realm, "resync", &wanted).await
+    store.put_note(&shared.realm, &note, &wanted).await
 }
 
 /// True when something was in force before and it was different; a first apply changes nothing.
@@ -459,8 +484,9 @@ struct Previewed {
 /// Writes the report from what the store holds.
 async fn observe(shared: &Shared, report: &Mutex<IntegrationReport>, counts: &Counts, seen: &mut Seen) -> Result<(), StoreError> {
     let none = Snapshot::default();
-    let snapshot = counts.of(&shared.realm).unwrap_or(&none);
-    refresh_live(shared, snapshot);
+    let snapshot = shared.own(counts.of(&shared.realm).unwrap_or(&none));
+    let snapshot = snapshot.as_ref();
+    refresh_live(shared, snapshot).await?;
     let before = seen.sequence.replace(counts.sequence);
     let moved = before != Some(counts.sequence);
     // A paused one reads nothing: the first look tells all there is.
@@ -497,12 +523,12 @@ async fn observe(shared: &Shared, report: &Mutex<IntegrationReport>, counts: &Co
     let lag = lag(shared, snapshot, phase);
     let broken = invariants::ledger(snapshot);
     for violation in &broken {
-        tracing::error!(integration = %shared.realm, detail = %violation.what, "the ledger does not add up");
+        tracing::error!(integration = %shared.integration, detail = %violation.what, "the ledger does not add up");
     }
     let balanced = broken.is_empty();
-    shared.around.metrics.standing(&shared.realm, &participants, lag, snapshot, balanced);
+    shared.around.metrics.standing(&shared.integration.0, &participants, lag, snapshot, balanced);
     if let Some(last) = &*lock(&shared.reconciliation) {
-        shared.around.metrics.reconciled(&shared.realm, last);
+        shared.around.metrics.reconciled(&shared.integration.0, last);
     }
 
     let mut report = lock(report);
@@ -518,8 +544,19 @@ async fn observe(shared: &Shared, report: &Mutex<IntegrationReport>, counts: &Co
     Ok(())
 }
 
-fn refresh_live(shared: &Shared, snapshot: &Snapshot) {
-    shared.live.store(snapshot.live, Ordering::Release);
+async fn refresh_live(shared: &Shared, snapshot: &Snapshot) -> Result<(), StoreError> {
+    if !realm::is_contract(&shared.realm) {
+        shared.live.store(snapshot.live, Ordering::Release);
+        return Ok(());
+    }
+    let began = Instant::now();
+    if lock(&shared.count_again).is_some_and(|due| began < due) {
+        return Ok(());
+    }
+    let own: Vec<String> = shared.program.participants.iter().map(|participant| participant.unit.name.clone()).collect();
+    shared.live.store(shared.around.store.held(&shared.realm, &own).await?, Ordering::Release);
+    *lock(&shared.count_again) = Some(Instant::now() + began.elapsed() * 100);
+    Ok(())
 }
 
 fn participant_report(shared: &Shared, index: usize, snapshot: &Snapshot) -> ParticipantReport {
@@ -539,10 +576,11 @@ fn participant_report(shared: &Shared, index: usize, snapshot: &Snapshot) -> Par
     };
     let last_read = lock(&facts.last_read).map(|(at, _)| at);
     ParticipantReport {
-        name: name.clone(),
+        name: participant.unit.called().to_owned(),
         state,
         dead_letters: snapshot.dead_letters.get(name).copied().unwrap_or(0),
         pending: snapshot.pending.get(name).map_or(0, |pending| pending.keys),
+        conflicts: snapshot.sources.get(name).map_or(0, |source| source.conflicts),
         last_read: last_read.filter(|_| !facts.unread.load(Ordering::Acquire)),
         paused_by,
     }
@@ -580,7 +618,9 @@ async fn count_preview(shared: &Shared, snapshot: &Snapshot) -> Result<Preview, 
     let mut preview = Preview { matched: snapshot.matched, ..Preview::default() };
     let filter = DeadLetterFilter { realm: Some(shared.realm.clone()), max: PREVIEW_LETTERS, ..DeadLetterFilter::default() };
     let letters = store.dead_letters(&filter).await?;
-    preview.ambiguous = letters.iter().filter(|letter| letter.letter.reason == "AmbiguousMatch").count() as u64;
+    let ambiguous =
+        |letter: &&NewDeadLetter| letter.reason == "AmbiguousMatch" && shared.program.participant(&letter.participant).is_some();
+    preview.ambiguous = letters.iter().map(|letter| &letter.letter).filter(ambiguous).count() as u64;
     let mut after: Option<RecordId> = None;
     loop {
         let page = store.records(&shared.realm, after, PAGE).await?;

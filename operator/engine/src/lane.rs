@@ -83,7 +83,7 @@ impl Lane {
                     match error {
                         StoreError::Fenced { key } => tracing::warn!(lease = %key, "lease was taken by another process; standing back"),
                         error => {
-                            tracing::debug!(integration = %self.shared.realm, target = %self.target().unit.name, %error, "lane waits for the store");
+                            tracing::debug!(integration = %self.shared.integration, target = %self.target().unit.name, %error, "lane waits for the store");
                         }
                     }
                     // Keys may be claimed and not settled; the next epoch takes them up again.
@@ -158,9 +158,9 @@ impl Lane {
         let count = results.len();
         for result in &results {
             if let Outcome::DeadLetter(letter) = &result.outcome {
-                tracing::warn!(integration = %shared.realm, target = %target.unit.name, record = %result.id, reason = %letter.reason, detail = %letter.message, "record became a dead letter");
+                tracing::warn!(integration = %shared.integration, target = %target.unit.name, record = %result.id, reason = %letter.reason, detail = %letter.message, "record became a dead letter");
             }
-            shared.around.metrics.settled(&shared.realm, &target.unit.name, &result.outcome);
+            shared.around.metrics.settled(&shared.integration.0, target.unit.called(), &result.outcome);
         }
         let settle = Settle { realm: claim.realm, target: claim.target, fence, results, now: shared.now() };
         let settle = match shared.around.store.settle(&settle).await {
@@ -194,10 +194,10 @@ impl Lane {
                 "DuplicateIdentity",
                 format!(
                     "it was written as {told}, which stands for another record, or it has another id there; merge the two in {}, then replay",
-                    settle.target
+                    target.unit.called()
                 ),
             );
-            let claimed = Claimed { known, origin: Origin::Repair, since: settle.now, attempts: 0, intent: None };
+            let claimed = Claimed { known, origin: Origin::Repair, since: settle.now, attempts: 0, waited: false, intent: None };
             result.outcome = outbound::dead_letter(target, &claimed, Stage::Delivery, &error, None);
         }
         Ok(settle)
@@ -227,7 +227,7 @@ impl Lane {
                 };
             }
             if next == Some(id) {
-                tracing::info!(integration = %self.shared.realm, target = %self.target().unit.name, record = %id, "records wait for each other; this one is made first and completed later");
+                tracing::info!(integration = %self.shared.integration, target = %self.target().unit.name, record = %id, "records wait for each other; this one is made first and completed later");
                 *step = again(claimed);
                 waits.insert(id, None);
             }
@@ -351,6 +351,10 @@ impl Lane {
         let mut writes: Vec<(Claimed, Planned)> = Vec::new();
         for (claimed, step) in steps {
             match step {
+                Step::Settle(Outcome::WaitFor { record }) if outbound::waited_too_long(&claimed, shared.now()) => {
+                    let error = outbound::not_there_in_time(target, record);
+                    results.settle(&claimed, outbound::dead_letter(target, &claimed, Stage::Outbound, &error, None));
+                }
                 Step::Write(planned) if planned.item.operation == WriteOperation::Reactivate && stays_archived => {
                     if let Some((learnt, outcome)) = outbound::stays_archived(target, &claimed) {
                         results.learnt.insert(claimed.known.record.id, learnt);

@@ -4,7 +4,8 @@
 //! takes it up.
 
 use crate::edits::{self, Edit};
-use fairlead_model::{Document, ExternalId, FieldPath, RecordId, Timestamp, document};
+use fairlead_model::unit::ObjectKey;
+use fairlead_model::{Document, ExternalId, FieldPath, RecordId, Timestamp, document, realm};
 use fairlead_store::{CloseDeadLetters, CloseReason, DeadLetter, DeadLetterFilter, Enqueue, Keys, Origin, Stage, Store, StoreError};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -35,6 +36,33 @@ pub enum LetterError {
     /// The store refuses.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// The letters that a filter names, newest first. Its realm is an Integration (`namespace/name`): those of golden records that it feeds are
+/// found as well, under the participant's name in the Integration.
+///
+/// # Errors
+/// The store's.
+pub async fn list(store: &dyn Store, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, StoreError> {
+    let mut letters = Vec::new();
+    for filter in in_all_realms(store, filter).await? {
+        letters.extend(store.dead_letters(&filter).await?);
+    }
+    letters.sort_by_key(|letter| std::cmp::Reverse(letter.id));
+    letters.truncate(filter.max);
+    Ok(letters)
+}
+
+/// A filter by an Integration, as one for each realm in which that has letters: its own, and those of golden records.
+async fn in_all_realms(store: &dyn Store, filter: &DeadLetterFilter) -> Result<Vec<DeadLetterFilter>, StoreError> {
+    let mut filters = vec![filter.clone()];
+    if let Some(integration) = filter.realm.as_ref().filter(|realm| !realm::is_contract(realm)) {
+        let participant = filter.participant.as_deref().unwrap_or_default();
+        let named = format!("{}{participant}", realm::prefix(&ObjectKey(integration.clone())));
+        let realms = store.realms().await?.into_iter().filter(|realm| realm::is_contract(realm));
+        filters.extend(realms.map(|realm| DeadLetterFilter { realm: Some(realm), participant: Some(named.clone()), ..filter.clone() }));
+    }
+    Ok(filters)
 }
 
 /// The letter `id`, closed ones too.
@@ -101,12 +129,12 @@ pub struct Bulk {
     pub left: u64,
 }
 
-/// How many open letters a filter names.
+/// How many open letters a filter names, as [`list`] reads it.
 ///
 /// # Errors
 /// The store's.
 pub async fn count(store: &dyn Store, filter: &DeadLetterFilter) -> Result<u64, StoreError> {
-    let mut pages = Pages::of(filter);
+    let mut pages = Pages::of(store, filter).await?;
     let mut count = 0;
     while let Some(page) = pages.next(store).await? {
         count += page.len() as u64;
@@ -114,12 +142,12 @@ pub async fn count(store: &dyn Store, filter: &DeadLetterFilter) -> Result<u64, 
     Ok(count)
 }
 
-/// Tries all open letters again that a filter names, page by page. Letters that open meanwhile are left alone.
+/// Tries all open letters again that a filter names, as [`list`] reads it, page by page. Letters that open meanwhile are left alone.
 ///
 /// # Errors
 /// The store's; pages before it stay done.
 pub async fn replay_all(store: &dyn Store, filter: &DeadLetterFilter, author: &str, now: Timestamp) -> Result<Bulk, StoreError> {
-    let mut pages = Pages::of(filter);
+    let mut pages = Pages::of(store, filter).await?;
     let mut bulk = Bulk::default();
     while let Some(page) = pages.next(store).await? {
         let done = replay_page(store, &page, author, now).await?;
@@ -129,12 +157,12 @@ pub async fn replay_all(store: &dyn Store, filter: &DeadLetterFilter, author: &s
     Ok(bulk)
 }
 
-/// Gives all open letters up that a filter names, page by page, like [`discard`].
+/// Gives all open letters up that a filter names, as [`list`] reads it, page by page, like [`discard`].
 ///
 /// # Errors
 /// The store's; pages before it stay done.
 pub async fn discard_all(store: &dyn Store, filter: &DeadLetterFilter, author: &str, now: Timestamp) -> Result<Bulk, StoreError> {
-    let mut pages = Pages::of(filter);
+    let mut pages = Pages::of(store, filter).await?;
     let mut bulk = Bulk::default();
     while let Some(page) = pages.next(store).await? {
         let ids: Vec<i64> = page.iter().map(|dead| dead.id).collect();
@@ -145,22 +173,26 @@ pub async fn discard_all(store: &dyn Store, filter: &DeadLetterFilter, author: &
     Ok(bulk)
 }
 
-/// Open letters, a page at a time, from the newest down.
-struct Pages(Option<DeadLetterFilter>);
+/// Open letters, a page at a time, in each realm from the newest down.
+struct Pages(Vec<DeadLetterFilter>);
 
 impl Pages {
-    fn of(filter: &DeadLetterFilter) -> Self {
-        Self(Some(DeadLetterFilter { closed: false, max: PAGE, ..filter.clone() }))
+    async fn of(store: &dyn Store, filter: &DeadLetterFilter) -> Result<Self, StoreError> {
+        Ok(Self(in_all_realms(store, &DeadLetterFilter { closed: false, max: PAGE, ..filter.clone() }).await?))
     }
 
     async fn next(&mut self, store: &dyn Store) -> Result<Option<Vec<DeadLetter>>, StoreError> {
-        let Some(filter) = &mut self.0 else { return Ok(None) };
-        let page = store.dead_letters(filter).await?;
-        filter.below = page.last().map(|last| last.id);
-        if page.len() < PAGE {
-            self.0 = None;
+        while let Some(filter) = self.0.last_mut() {
+            let page = store.dead_letters(filter).await?;
+            filter.below = page.last().map(|last| last.id);
+            if page.len() < PAGE {
+                self.0.pop();
+            }
+            if !page.is_empty() {
+                return Ok(Some(page));
+            }
         }
-        Ok((!page.is_empty()).then_some(page))
+        Ok(None)
     }
 }
 
@@ -250,4 +282,64 @@ async fn again(store: &dyn Store, letters: &[DeadLetter], now: Timestamp) -> Res
         store.enqueue(&Enqueue { realm, target, keys: Keys::Records(ids), origin: Origin::Replay, now }).await?;
     }
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fairlead_model::ErrorClass;
+    use fairlead_store::{Absorb, LeaseRequest, NewDeadLetter, SqliteStore};
+    use std::time::Duration;
+
+    const GOLDEN: &str = "contract:contracts/customer";
+
+    async fn open_one(store: &SqliteStore, realm: &str, participant: &str, id: &str) {
+        let (now, ttl) = (Timestamp(1_000), Duration::from_secs(1));
+        let request = LeaseRequest { keys: vec![format!("reader/{realm}/{participant}")], holder: "t".into(), ttl, now };
+        let fence = store.lease(&request).await.unwrap().pop().flatten().unwrap();
+        let letter = NewDeadLetter {
+            stage: Stage::Inbound,
+            participant: participant.into(),
+            external_id: Some(ExternalId(id.into())),
+            record: None,
+            original: "{}".into(),
+            payload: None,
+            class: ErrorClass::Data,
+            reason: "ValidationFailed".into(),
+            message: "name".into(),
+            detail: None,
+            field: None,
+            attempts: 1,
+            parent: None,
+        };
+        store.absorb(&Absorb { dead_letters: vec![letter], ..Absorb::empty(realm, participant, fence, now) }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_integrations_letters_are_found_and_tried_again_wherever_its_records_lie_and_no_others() {
+        let store = SqliteStore::open_in_memory().unwrap();
+        open_one(&store, "europe/customers", "crm", "own").await;
+        open_one(&store, GOLDEN, "europe/customers/crm", "golden").await;
+        open_one(&store, GOLDEN, "europe/customers/erp", "erp").await;
+        open_one(&store, GOLDEN, "north/customers/crm", "north").await;
+        let of = |participant: Option<&str>| DeadLetterFilter {
+            realm: Some("europe/customers".into()),
+            participant: participant.map(str::to_owned),
+            max: 10,
+            ..DeadLetterFilter::default()
+        };
+        let ids = async |filter: &DeadLetterFilter| -> Vec<String> {
+            let found = list(&store, filter).await.unwrap();
+            found.into_iter().map(|dead| dead.letter.external_id.unwrap().0).collect()
+        };
+        assert_eq!(ids(&of(None)).await, ["erp", "golden", "own"]);
+        assert_eq!(ids(&DeadLetterFilter { max: 1, ..of(Some("crm")) }).await, ["golden"]);
+        assert_eq!(count(&store, &of(Some("crm"))).await, Ok(2));
+        let bulk = replay_all(&store, &of(Some("crm")), "mia", Timestamp(2_000)).await.unwrap();
+        assert_eq!(bulk, Bulk { done: 2, left: 0 });
+        assert_eq!(store.pending_reads(GOLDEN, "europe/customers/crm", 9).await.unwrap(), [ExternalId("golden".into())]);
+        assert_eq!(discard_all(&store, &of(None), "mia", Timestamp(3_000)).await.unwrap().done, 1);
+        let left = DeadLetterFilter { max: 10, ..DeadLetterFilter::default() };
+        assert_eq!(ids(&left).await, ["north"]);
+    }
 }

@@ -14,6 +14,7 @@
 //! | `connector`, `usage` | live connectors, probed; how many requests each sent today |
 //! | [`invariants`] | what must hold at every moment; for reports, metrics and tests |
 //! | [`letters`], [`checkpoints`], [`backfill`] | what people do with what could not pass and with where reading stands, and have done again |
+//! | [`records`] | what is known of one record, for people |
 //! | [`serve`] | records for callers of the API: read from the store, written to a participant at once |
 //! | [`trial`] | what would become of one record, for `preview` and `test` |
 //!
@@ -34,6 +35,7 @@ pub mod masks;
 pub mod metrics;
 pub mod names;
 pub mod program;
+pub mod records;
 pub mod serve;
 pub mod system;
 pub mod trial;
@@ -55,9 +57,10 @@ mod usage;
 
 use connector::Connectors;
 use counts::Look;
+use fairlead_model::realm;
 use fairlead_model::report::{IntegrationReport, Phase, Reports};
 use fairlead_model::unit::{DeletionPolicy, IntegrationUnit, ObjectKey, Units};
-use fairlead_store::Store;
+use fairlead_store::{Store, StoreError};
 use fairlead_systems::{EndpointPolicy, Outside, SecretSource};
 use integration::Running;
 use metrics::Metrics;
@@ -186,10 +189,16 @@ impl Engine {
         self.reports.clone()
     }
 
-    /// Which fields of a participant's records may be shown outside the store; `None` while its Integration does not run.
+    /// Whose records a running Integration keeps.
     #[must_use]
-    pub fn masks(&self, integration: &ObjectKey, participant: &str) -> Option<masks::Masks> {
-        let running = shared::lock(&self.running).get(integration).cloned()?;
+    pub fn realm(&self, integration: &ObjectKey) -> Option<String> {
+        shared::lock(&self.running).get(integration).map(|running| running.unit().realm())
+    }
+
+    /// Which fields of the records of a realm's participant may be shown outside the store; `None` while its Integration does not run.
+    #[must_use]
+    pub fn masks(&self, realm: &str, participant: &str) -> Option<masks::Masks> {
+        let running = shared::lock(&self.running).get(&realm::integration(realm, participant)).cloned()?;
         running.masks(participant)
     }
 
@@ -217,14 +226,22 @@ impl Engine {
             shared::lock(contracts).insert(schema(unit), Arc::clone(&contract));
             Program::with_contract(Arc::clone(unit), contract)
         };
-        let wanted = units.integrations.iter().map(|(key, unit)| self.swap(running.get(key), key, unit, compile));
-        tokio::join!(futures::future::join_all(gone), futures::future::join_all(wanted));
+        let mut by_realm: BTreeMap<String, Vec<Swap>> = BTreeMap::new();
+        for (key, unit) in &units.integrations {
+            let swap = self.swap(running.get(key), key, unit, compile);
+            if let Some(swap) = swap {
+                by_realm.entry(unit.realm()).or_default().push(swap);
+            }
+        }
+        let swaps = by_realm.into_values().map(|swaps| self.take_over(swaps));
+        tokio::join!(futures::future::join_all(gone), futures::future::join_all(swaps));
+        let realms: BTreeSet<String> = units.integrations.values().map(|unit| unit.realm()).collect();
         for (key, policy) in &units.removed {
             if shared::lock(&self.forgotten).contains(key) {
                 continue;
             }
             if *policy == DeletionPolicy::Delete
-                && let Err(error) = self.around.store.forget(&key.0).await
+                && let Err(error) = self.forget(key, &realms).await
             {
                 tracing::warn!(integration = %key, %error, "state could not be removed yet");
                 continue;
@@ -233,17 +250,31 @@ impl Engine {
         }
     }
 
-    async fn swap(
+    /// Removes the state of an Integration. Golden records outlive it while another one holds or feeds them; `realms` are those that are fed.
+    async fn forget(&self, key: &ObjectKey, realms: &BTreeSet<String>) -> Result<(), StoreError> {
+        let store = &self.around.store;
+        store.forget(&key.0).await?;
+        for realm in store.realms().await?.into_iter().filter(|realm| realm::is_contract(realm)) {
+            let held = store.forget_participants(&realm, &realm::prefix(key)).await?;
+            if !held && !realms.contains(&realm) {
+                store.forget(&realm).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to be done about a unit: nothing if it runs already, or cannot.
+    fn swap(
         &self,
         before: Option<&Arc<Running>>,
         key: &ObjectKey,
         unit: &Arc<IntegrationUnit>,
         compile: impl FnOnce(&Arc<IntegrationUnit>) -> Result<Program, String>,
-    ) {
+    ) -> Option<Swap> {
         shared::lock(&self.forgotten).remove(key);
         if let Some(before) = before.filter(|before| before.unit().digest == unit.digest) {
             before.rejected(None);
-            return;
+            return None;
         }
         match compile(unit) {
             Err(why) => {
@@ -254,16 +285,23 @@ impl Engine {
                         shared::lock(&self.rejected).insert(key.clone(), (unit.digest.clone(), why));
                     }
                 }
+                None
             }
             Ok(program) => {
                 shared::lock(&self.rejected).remove(key);
-                if let Some(before) = before {
-                    before.stop().await;
-                }
-                tracing::info!(integration = %key, digest = %unit.digest, "running");
-                shared::lock(&self.running).insert(key.clone(), Arc::new(Running::start(program, self.around.clone())));
-                self.swapped.notify_one();
+                Some(Swap { key: key.clone(), before: before.cloned(), program })
             }
+        }
+    }
+
+    /// Takes units of one realm over. Those before all end first: what one of them writes by rules of before, the others would not find.
+    async fn take_over(&self, swaps: Vec<Swap>) {
+        let before = swaps.iter().filter_map(|swap| swap.before.as_ref());
+        futures::future::join_all(before.map(|before| before.stop())).await;
+        for Swap { key, program, .. } in swaps {
+            tracing::info!(integration = %key, digest = %program.unit.digest, "running");
+            shared::lock(&self.running).insert(key, Arc::new(Running::start(program, self.around.clone())));
+            self.swapped.notify_one();
         }
     }
 
@@ -274,6 +312,13 @@ impl Engine {
         self.around.connectors.apply(&BTreeMap::new()).await;
         self.cancel.cancel();
     }
+}
+
+/// A unit that takes the place of another, or of none.
+struct Swap {
+    key: ObjectKey,
+    before: Option<Arc<Running>>,
+    program: Program,
 }
 
 /// Nobody is told of anything any more.

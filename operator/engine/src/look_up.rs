@@ -258,7 +258,7 @@ impl LookUp<'_> {
     }
 
     fn several(&self, claimed: &Claimed, fields: &str) -> Outcome {
-        let name = self.name();
+        let name = self.target.unit.called();
         let error = if claimed.intent.is_some() {
             let message = format!(
                 "the creation was sent, no answer came, and several records in {name} fit it by {fields}; remove all but one, then replay"

@@ -79,6 +79,7 @@ fn number(count: u64) -> i64 {
 pub struct Metrics {
     read: Family<Records, Counter>,
     settled: Family<Records, Counter>,
+    conflicts: Family<OfParticipant, Counter>,
     pending: Family<OfParticipant, Gauge>,
     dead_letters: Family<OfParticipant, Gauge>,
     removed: Family<OfIntegration, Counter>,
@@ -103,6 +104,7 @@ impl Metrics {
         let r = registry;
         r.register(metric::RECORDS_READ.name, metric::RECORDS_READ.help, self.read.clone());
         r.register(metric::RECORDS_SETTLED.name, metric::RECORDS_SETTLED.help, self.settled.clone());
+        r.register(metric::CONFLICTS.name, metric::CONFLICTS.help, self.conflicts.clone());
         r.register(metric::LANE_PENDING.name, metric::LANE_PENDING.help, self.pending.clone());
         r.register(metric::DEAD_LETTERS.name, metric::DEAD_LETTERS.help, self.dead_letters.clone());
         r.register(metric::DEAD_LETTERS_REMOVED.name, metric::DEAD_LETTERS_REMOVED.help, self.removed.clone());
@@ -120,8 +122,10 @@ impl Metrics {
         r.register(metric::CONNECTOR_REQUESTS_WAITING.name, metric::CONNECTOR_REQUESTS_WAITING.help, self.requests_waiting.clone());
     }
 
-    /// A batch was absorbed.
-    pub(crate) fn read(&self, integration: &str, participant: &str, absorbed: u64, unchanged: u64, dead_lettered: u64) {
+    /// A batch was absorbed: so many records, so many of them unchanged, so many dead letters, so many conflicts.
+    pub(crate) fn read(&self, integration: &str, participant: &str, (absorbed, unchanged, dead_lettered, conflicts): (u64, u64, u64, u64)) {
+        let labels = OfParticipant { integration: integration.to_owned(), participant: participant.to_owned() };
+        self.conflicts.get_or_create(&labels).inc_by(conflicts);
         for (result, count) in [("absorbed", absorbed), ("unchanged", unchanged), ("dead_lettered", dead_lettered)] {
             let labels = Records { integration: integration.to_owned(), participant: participant.to_owned(), result };
             self.read.get_or_create(&labels).inc_by(count);

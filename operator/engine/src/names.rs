@@ -1,5 +1,7 @@
 //! Names that people give, compared with what the store knows.
 
+use fairlead_model::realm;
+use fairlead_model::unit::ObjectKey;
 use fairlead_store::{Store, StoreError};
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -35,29 +37,134 @@ pub(crate) fn listed(known: &[String]) -> String {
     if known.is_empty() { "there is none".to_owned() } else { format!("there is {}", known.join(", ")) }
 }
 
-/// Sees to it that the state holds something of an Integration.
+/// Where the records of an Integration lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The realm.
+    pub realm: String,
+    /// What the names of its participants begin with there; nothing where the realm is its own, or was named itself.
+    prefix: String,
+}
+
+impl Place {
+    /// A realm with all its participants.
+    pub(crate) fn whole(realm: &str) -> Self {
+        Self { realm: realm.to_owned(), prefix: String::new() }
+    }
+
+    /// Whether other Integrations feed the same records.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        !self.prefix.is_empty()
+    }
+
+    /// How people call a participant of the realm here; `None` for another Integration's.
+    pub(crate) fn called<'n>(&self, name: &'n str) -> Option<&'n str> {
+        name.strip_prefix(self.prefix.as_str())
+    }
+}
+
+/// A participant, as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Member {
+    /// Where it stands.
+    pub place: Place,
+    /// Its name in the realm.
+    pub name: String,
+}
+
+impl Member {
+    /// How people call it.
+    pub(crate) fn called(&self) -> &str {
+        self.place.called(&self.name).unwrap_or(&self.name)
+    }
+}
+
+/// Where the records of an Integration (`namespace/name`) lie: with the golden records that it feeds, or in its own realm. The name of a
+/// realm (`contract:namespace/name`) stands for all that feed it.
 ///
 /// # Errors
 /// [`NameError::Integration`], and the store's.
-pub async fn integration(store: &dyn Store, given: &str) -> Result<(), NameError> {
-    let known = store.realms().await?;
-    if known.iter().any(|realm| realm == given) { Ok(()) } else { Err(NameError::Integration { given: given.to_owned(), known }) }
+pub async fn integration(store: &dyn Store, given: &str) -> Result<Place, NameError> {
+    let realms = store.realms().await?;
+    let prefix = realm::prefix(&ObjectKey(given.to_owned()));
+    for realm in realms.iter().filter(|realm| realm::is_contract(realm)) {
+        if store.note(realm, &format!("{prefix}{PARTICIPANTS}")).await?.is_some() {
+            return Ok(Place { realm: realm.clone(), prefix });
+        }
+    }
+    if realms.iter().any(|realm| realm == given) {
+        return Ok(Place::whole(given));
+    }
+    let mut known = BTreeSet::new();
+    for realm in realms {
+        if realm::is_contract(&realm) {
+            let standing = store.checkpoints(&realm).await?;
+            known.extend(standing.into_iter().map(|standing| realm::integration(&realm, &standing.participant).0));
+        }
+        known.insert(realm);
+    }
+    Err(NameError::Integration { given: given.to_owned(), known: known.into_iter().collect() })
 }
 
-/// Sees to it that a participant is one of an Integration, or was.
+/// Finds a participant of an Integration, one that is or was; by the name that its Integration gives it, or in full.
 ///
 /// # Errors
 /// As [`integration`], and [`NameError::Participant`].
-pub async fn participant(store: &dyn Store, realm: &str, given: &str) -> Result<(), NameError> {
-    integration(store, realm).await?;
-    let note = store.note(realm, PARTICIPANTS).await?;
+pub(crate) async fn participant(store: &dyn Store, integration: &str, given: &str) -> Result<Member, NameError> {
+    let place = self::integration(store, integration).await?;
+    let name = if given.starts_with(&place.prefix) { given.to_owned() } else { format!("{}{given}", place.prefix) };
+    let noted = if realm::is_contract(&place.realm) {
+        format!("{}{PARTICIPANTS}", realm::prefix(&realm::integration(&place.realm, &name)))
+    } else {
+        PARTICIPANTS.to_owned()
+    };
+    let note = store.note(&place.realm, &noted).await?;
     let mut known: BTreeSet<String> = note.and_then(|note| BTreeSet::deserialize(note).ok()).unwrap_or_default();
-    known.extend(store.checkpoints(realm).await?.into_iter().map(|standing| standing.participant));
-    if known.contains(given) {
-        return Ok(());
+    known.extend(store.checkpoints(&place.realm).await?.into_iter().map(|standing| standing.participant));
+    if known.contains(&name) {
+        return Ok(Member { place, name });
     }
-    Err(NameError::Participant { integration: realm.to_owned(), given: given.to_owned(), known: known.into_iter().collect() })
+    let known = known.iter().filter_map(|name| place.called(name)).map(str::to_owned).collect();
+    Err(NameError::Participant { integration: integration.to_owned(), given: given.to_owned(), known })
 }
 
-/// The note that lists the participants that an Integration ever had.
+/// The note that lists the participants that an Integration ever had, and those of others that feed the same records; see
+/// `Shared::note`.
 pub(crate) const PARTICIPANTS: &str = "participants";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fairlead_store::SqliteStore;
+    use serde_json::json;
+
+    const GOLDEN: &str = "contract:contracts/customer";
+
+    #[tokio::test]
+    async fn an_integration_is_found_where_its_records_lie_and_its_participants_by_short_and_full_name() {
+        let store = SqliteStore::open_in_memory().unwrap();
+        store.put_note("sales/orders", PARTICIPANTS, &json!(["crm"])).await.unwrap();
+        let all = json!(["europe/customers/crm", "north/customers/crm"]);
+        for each in ["europe/customers", "north/customers"] {
+            store.put_note(GOLDEN, &format!("{each}/{PARTICIPANTS}"), &all).await.unwrap();
+        }
+        let place = integration(&store, "europe/customers").await.unwrap();
+        assert_eq!((place.realm.as_str(), place.is_shared()), (GOLDEN, true));
+        assert_eq!((place.called("europe/customers/crm"), place.called("north/customers/crm")), (Some("crm"), None));
+        assert_eq!(integration(&store, "sales/orders").await.unwrap(), Place::whole("sales/orders"));
+        assert_eq!(integration(&store, GOLDEN).await.unwrap(), Place::whole(GOLDEN));
+        for (of, given, name) in [
+            ("sales/orders", "crm", "crm"),
+            ("europe/customers", "crm", "europe/customers/crm"),
+            ("europe/customers", "europe/customers/crm", "europe/customers/crm"),
+            (GOLDEN, "north/customers/crm", "north/customers/crm"),
+        ] {
+            assert_eq!(participant(&store, of, given).await.unwrap().name, name, "{of} {given}");
+        }
+        let refused = participant(&store, "europe/customers", "erp").await.unwrap_err().to_string();
+        assert_eq!(refused, "europe/customers has no participant \"erp\"; there is crm");
+        let refused = integration(&store, "europe/custom").await.unwrap_err().to_string();
+        assert!(refused.ends_with("there is contract:contracts/customer, sales/orders"), "{refused}");
+    }
+}

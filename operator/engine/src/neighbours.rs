@@ -78,7 +78,8 @@ impl Neighbours {
         let read = below(&holders, &format!("reader/{realm}/")).collect();
         let mut waiting: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for (seat, holder) in below(&holders, &format!("seat/{realm}/reader/")) {
-            if let Some((reader, _)) = seat.split_once('/') {
+            // The name of a participant may have slashes, the number of a seat has none.
+            if let Some((reader, _)) = seat.rsplit_once('/') {
                 waiting.entry(reader).or_default().insert(holder);
             }
         }

@@ -154,7 +154,7 @@ impl Reconciler {
         if self.schedule.next_after(memory.done).is_none_or(|due| now < due) {
             return Ok(Duration::ZERO);
         }
-        tracing::info!(integration = %self.shared.realm, "reconciliation begins: everything is read and compared");
+        tracing::info!(integration = %self.shared.integration, "reconciliation begins: everything is read and compared");
         let found = match self.compare().await {
             Ok(found) => found,
             Err(Stop::Store(error)) => return Err(error),
@@ -164,14 +164,14 @@ impl Reconciler {
         let success = matches!(found.outcome, ReconciliationOutcome::InStep | ReconciliationOutcome::Repaired).then_some(found.at);
         let last_success = success.or_else(|| memory.last.as_ref().and_then(|last| last.last_success));
         let last = Reconciliation { last_success, ..found };
-        tracing::info!(integration = %self.shared.realm, outcome = ?last.outcome, compared = last.compared, drift = ?last.drift, repaired = last.repaired, trouble = last.trouble.as_deref().unwrap_or(""), "reconciliation ended");
+        tracing::info!(integration = %self.shared.integration, outcome = ?last.outcome, compared = last.compared, drift = ?last.drift, repaired = last.repaired, trouble = last.trouble.as_deref().unwrap_or(""), "reconciliation ended");
         self.remember(Memory { done: now, last: Some(last), ..memory }).await?;
         Ok(Duration::ZERO)
     }
 
     /// What is remembered; a schedule that is new here begins now.
     async fn recall(&mut self) -> Result<Memory, StoreError> {
-        let note = self.shared.around.store.note(&self.shared.realm, NOTE).await?;
+        let note = self.shared.around.store.note(&self.shared.realm, &self.shared.note(NOTE)).await?;
         let memory = note.and_then(|note| Memory::deserialize(note).ok()).unwrap_or_default();
         if memory.schedule.as_ref() == Some(&self.unit.schedule) {
             self.show(&memory);
@@ -184,7 +184,7 @@ impl Reconciler {
     }
 
     async fn remember(&mut self, memory: Memory) -> Result<(), StoreError> {
-        self.shared.around.store.put_note(&self.shared.realm, NOTE, &json!(memory)).await?;
+        self.shared.around.store.put_note(&self.shared.realm, &self.shared.note(NOTE), &json!(memory)).await?;
         self.show(&memory);
         self.memory = Some(memory);
         Ok(())
@@ -580,7 +580,7 @@ impl Reconciler {
         let found = match self.look_again(index, ids).await {
             Ok(found) => found,
             Err(Stop::Remote(error)) => {
-                tracing::warn!(integration = %shared.realm, reason = %error.reason, detail = %error.message, "what is gone could not be looked at once more, and nothing is deleted");
+                tracing::warn!(integration = %shared.integration, reason = %error.reason, detail = %error.message, "what is gone could not be looked at once more, and nothing is deleted");
                 return Ok(0);
             }
             Err(stop) => return Err(stop),
@@ -598,5 +598,5 @@ impl Reconciler {
 
 fn note_trouble(trouble: &mut Option<String>, participant: &Participant, error: &RemoteError) {
     tracing::warn!(participant = %participant.unit.name, reason = %error.reason, detail = %error.message, "reconciliation cannot read a participant");
-    trouble.get_or_insert_with(|| format!("{} could not be read: {}", participant.unit.name, error.message));
+    trouble.get_or_insert_with(|| format!("{} could not be read: {}", participant.unit.called(), error.message));
 }

@@ -1,7 +1,8 @@
-//! What is of no use any more goes, a little at a time: dead letters some time after they were closed, with the payloads that they hold.
+//! What is of no use any more goes, a little at a time: dead letters some time after they were closed, with the payloads that they hold, and values
+//! that did not count when they were kept long enough.
 
 use crate::shared::Shared;
-use fairlead_model::Timestamp;
+use fairlead_model::realm;
 use fairlead_store::{Store, StoreError, Sweep};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,23 +20,27 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             () = shared.cancel.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
-        let before = shared.now().before(shared.program.unit.keep_letters);
-        let removed = remove(shared.around.store.as_ref(), &shared.realm, before, || shared.cancel.is_cancelled()).await;
+        let now = shared.now();
+        let before = now.before(shared.program.unit.keep_letters);
+        // Others that feed the same records keep their letters as long as they say.
+        let own = realm::is_contract(&shared.realm).then(|| realm::prefix(&shared.integration));
+        let sweep = Sweep { realm: shared.realm.clone(), participants: own, closed_before: before, max: STEP, now };
+        let removed = remove(shared.around.store.as_ref(), &sweep, || shared.cancel.is_cancelled()).await;
         shared.store_result(&removed);
         if let Ok(removed @ 1..) = removed {
-            shared.around.metrics.removed(&shared.realm, removed);
-            tracing::info!(integration = %shared.realm, removed, "dead letters that were closed long ago were removed");
+            shared.around.metrics.removed(&shared.integration.0, removed);
+            tracing::info!(integration = %shared.integration, removed, "dead letters that were closed long ago were removed");
         }
     }
 }
 
-/// Removes the letters that were closed before a moment, step by step; returns how many.
-async fn remove(store: &dyn Store, realm: &str, before: Timestamp, stops: impl Fn() -> bool) -> Result<u64, StoreError> {
+/// Removes what may go, step by step; returns how many letters.
+async fn remove(store: &dyn Store, sweep: &Sweep, stops: impl Fn() -> bool) -> Result<u64, StoreError> {
     let mut removed = 0;
     loop {
-        let step = store.sweep(&Sweep { realm: realm.to_owned(), closed_before: before, max: STEP }).await?;
+        let step = store.sweep(sweep).await?;
         removed += step;
-        if step < STEP as u64 || stops() {
+        if step < sweep.max as u64 || stops() {
             return Ok(removed);
         }
     }
@@ -44,7 +49,7 @@ async fn remove(store: &dyn Store, realm: &str, before: Timestamp, stops: impl F
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fairlead_model::{ErrorClass, ExternalId};
+    use fairlead_model::{ErrorClass, ExternalId, Timestamp};
     use fairlead_store::{Absorb, CloseDeadLetters, CloseReason, DeadLetterFilter, LeaseRequest, NewDeadLetter, SqliteStore, Stage};
 
     #[tokio::test]
@@ -73,8 +78,10 @@ mod tests {
         let ids: Vec<i64> = (1..=i64::try_from(2 * STEP + 2).unwrap()).collect();
         let close = CloseDeadLetters { ids, reason: CloseReason::Discarded, author: "mia".into(), now };
         store.close_dead_letters(&close).await.unwrap();
-        assert_eq!(remove(&store, "a/b", now, || false).await, Ok(0), "not before its time");
-        assert_eq!(remove(&store, "a/b", Timestamp(now.0 + 1), || false).await, Ok(2 * STEP as u64 + 2));
+        let sweep = Sweep { realm: "a/b".into(), participants: None, closed_before: now, max: STEP, now };
+        assert_eq!(remove(&store, &sweep, || false).await, Ok(0), "not before its time");
+        let sweep = Sweep { closed_before: Timestamp(now.0 + 1), ..sweep };
+        assert_eq!(remove(&store, &sweep, || false).await, Ok(2 * STEP as u64 + 2));
         let all = DeadLetterFilter { closed: true, max: 5000, ..DeadLetterFilter::default() };
         let left = store.dead_letters(&all).await.unwrap();
         assert!(left.len() == 5 && left.iter().all(|letter| letter.closed.is_none()), "{left:?}");

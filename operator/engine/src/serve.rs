@@ -272,7 +272,7 @@ impl Records {
                 return Err(unavailable("this process answers from what is stored, and others write"));
             }
             if shared.takes_writes() {
-                let index = shared.program.participants.iter().position(|each| each.unit.name == participant && each.writable());
+                let index = shared.program.participants.iter().position(|each| each.unit.called() == participant && each.writable());
                 let Some(index) = index else { return Err(unavailable("the Integration does not write to this participant")) };
                 let connector = ObjectKey::from(&shared.program.participants[index].unit.connector);
                 let Some(place) = self.doors.enter(&connector) else { return Err(ServeError::Throttled(Some(SOON))) };
@@ -347,14 +347,14 @@ impl Write {
                     return Err(ServeError::Changed);
                 }
                 if known.identity(&source.unit.name).is_none() {
-                    return Err(not_yet(format!("the record is not in {} yet", source.unit.name), Vec::new()));
+                    return Err(not_yet(format!("the record is not in {} yet", source.unit.called()), Vec::new()));
                 }
                 direct::changes(&shared.program, &known.record.document, document)
             }
         };
         let foreign = direct::refused(&shared.program, source, &changes, known.as_ref(), shared.now());
         if !foreign.is_empty() {
-            return Err(refusal(format!("{} cannot take all of these fields", source.unit.name), foreign));
+            return Err(refusal(format!("{} cannot take all of these fields", source.unit.called()), foreign));
         }
         if changes.is_empty()
             && let Some(known) = known
@@ -369,6 +369,7 @@ impl Write {
             origin: Origin::Api,
             since: shared.now(),
             attempts: 0,
+            waited: false,
             intent: None,
         };
         let raced = known.as_ref().is_some_and(|known| known.lanes.iter().any(|lane| lane.target == source.unit.name));
@@ -386,7 +387,7 @@ impl Write {
                 committed.map_err(|error| match error {
                     ServeError::Conflict(_) => error,
                     error => {
-                        tracing::warn!(integration = %shared.realm, record = %self.id, %error, "a write took effect and is not absorbed yet");
+                        tracing::warn!(integration = %shared.integration, record = %self.id, %error, "a write took effect and is not absorbed yet");
                         ServeError::Unknown
                     }
                 })
@@ -414,7 +415,7 @@ impl Write {
             return Err(unavailable(why));
         }
         let away = |error: RemoteError| {
-            tracing::debug!(integration = %shared.realm, reason = %error.reason, "no write can go out");
+            tracing::debug!(integration = %shared.integration, reason = %error.reason, "no write can go out");
             unavailable("the business system cannot be used at the moment")
         };
         let connection = shared.connection(self.index).map_err(away)?;
@@ -434,7 +435,7 @@ impl Write {
     /// Asks for the record to be read again. What became of the write is known by now, and stands whether or not this can be noted.
     async fn read_again(&self, external_id: &ExternalId) {
         if let Err(error) = self.shared.read_again(self.index, external_id).await {
-            tracing::warn!(integration = %self.shared.realm, record = %self.id, %error, "a record that was written cannot be asked for again");
+            tracing::warn!(integration = %self.shared.integration, record = %self.id, %error, "a record that was written cannot be asked for again");
         }
     }
 
@@ -491,7 +492,7 @@ impl Write {
             Step::Settle(Outcome::DeadLetter(letter)) => {
                 let field = letter.field.as_deref().and_then(|field| field.parse().ok());
                 let fields = field.map(|field| Refused { field, message: "cannot be turned into what the system wants".into() });
-                Err(refusal(format!("the record cannot be written to {name}"), fields.into_iter().collect()))
+                Err(refusal(format!("the record cannot be written to {}", source.unit.called()), fields.into_iter().collect()))
             }
             Step::Settle(Outcome::WaitFor { .. }) => {
                 let missing = |field: &FieldPath| {
@@ -503,11 +504,11 @@ impl Write {
                 let rows = source.unit.rows.iter().filter(|row| row.reference.is_some()).filter_map(|row| row.canonical.clone());
                 let fields = rows
                     .filter(missing)
-                    .map(|field| Refused { field, message: format!("refers to a record that {name} does not hold yet") })
+                    .map(|field| Refused { field, message: format!("refers to a record that {} does not hold yet", source.unit.called()) })
                     .collect();
                 Err(not_yet("it refers to another record".to_owned(), fields))
             }
-            Step::Settle(_) => Err(refusal(format!("the Integration keeps this record out of {name}"), Vec::new())),
+            Step::Settle(_) => Err(refusal(format!("the Integration keeps this record out of {}", source.unit.called()), Vec::new())),
         }
     }
 
@@ -541,7 +542,7 @@ impl Write {
                 if matches!(error.class, ErrorClass::Auth | ErrorClass::Permission | ErrorClass::Configuration) {
                     shared.failed(self.index, None, Some(self.id), &error);
                 }
-                Err(told(&source.unit.name, &error, planned))
+                Err(told(source.unit.called(), &error, planned))
             }
         }
     }
@@ -577,6 +578,7 @@ impl Write {
                     let mut state = learnt.over(there.map(|identity| &identity.state));
                     state.settled = sequence;
                     let absorbed = direct::absorbed(&shared.program, source, known.as_ref(), record.clone(), external_id.clone(), state);
+                    batch.guard.book = shared.book();
                     batch.guard.changed.extend(held.then_some(self.id));
                     batch.records.push(absorbed);
                     record
@@ -594,7 +596,7 @@ impl Write {
                 Err(StoreError::Fenced { .. } | StoreError::Conflict(_)) => {
                     let named = store.record_ids(&shared.realm, name, std::slice::from_ref(external_id)).await?.pop().flatten();
                     if named.is_some_and(|named| named != self.id) {
-                        return Err(ServeError::Conflict(format!("{name} holds it as another record")));
+                        return Err(ServeError::Conflict(format!("{} holds it as another record", source.unit.called())));
                     }
                     tokio::time::sleep(LOOK).await;
                 }

@@ -12,9 +12,10 @@ use crate::way::{Way, Witness};
 use fairlead_model::hash::Digest;
 use fairlead_model::report::{GuardStop, Reconciliation, RecordFailure};
 use fairlead_model::unit::ObjectKey;
-use fairlead_model::{Clock, ExternalId, Random, RecordId, RemoteError, Timestamp};
-use fairlead_store::{Fence, Store, StoreError};
+use fairlead_model::{Clock, ExternalId, Random, RecordId, RemoteError, Timestamp, realm};
+use fairlead_store::{Fence, Snapshot, Store, StoreError};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,8 +72,12 @@ pub(crate) struct Shared {
     pub program: Program,
     /// Where it runs.
     pub around: Surroundings,
-    /// Its realm.
+    /// The realm of its records.
     pub realm: String,
+    /// Itself, for notes, reports and metrics. Others may feed the same realm.
+    pub integration: ObjectKey,
+    /// The readers of others that feed the same realm, and whether their first full read is complete.
+    pub siblings: Vec<(String, AtomicBool)>,
     /// Cancelled to stop.
     pub cancel: CancellationToken,
     /// Its records can be found as the unit says, and what is known of its loads is noted: before, a write past the lane is too early.
@@ -81,8 +86,10 @@ pub(crate) struct Shared {
     pub whole: AtomicBool,
     /// Per participant, in the unit's order.
     pub participants: Vec<ParticipantFacts>,
-    /// Live records, refreshed by the reporter.
+    /// Live records, refreshed by the reporter: the realm's, or where others feed it as well, those that it holds itself.
     pub live: AtomicU64,
+    /// When the latter are to be counted again: a long count is not made all the time.
+    pub count_again: Mutex<Option<Instant>>,
     /// Set while the guard holds the Integration.
     pub guard: Mutex<Option<GuardStop>>,
     /// What the last reconciliation found.
@@ -145,7 +152,8 @@ impl Shared {
 
     /// Tells the steps of a participant's records.
     pub(crate) fn way(&self, participant: usize) -> Way {
-        Way::new(self.around.witness.clone(), &self.realm, &self.program.participants[participant].unit.name)
+        let called = self.program.participants[participant].unit.called();
+        Way::new(self.around.witness.clone(), &self.realm, &self.integration.0, called)
     }
 
     /// The lease on reading a participant.
@@ -198,7 +206,7 @@ impl Shared {
 
     /// The lease on reconciling.
     pub(crate) fn reconcile_lease(&self) -> Lease {
-        self.lease_on(format!("reconcile/{}/", self.realm))
+        self.lease_on(format!("reconcile/{}/{}", self.realm, self.note("")))
     }
 
     fn lease(&self, what: &str, participant: usize) -> Lease {
@@ -207,6 +215,25 @@ impl Shared {
 
     fn lease_on(&self, key: String) -> Lease {
         Lease::new(Arc::clone(&self.around.store), Arc::clone(&self.around.clock), key, self.around.holder.clone())
+    }
+
+    /// The name under which the Integration notes something of its own; others that feed the same records note theirs.
+    pub(crate) fn note(&self, name: &str) -> String {
+        if realm::is_contract(&self.realm) { format!("{}{name}", realm::prefix(&self.integration)) } else { name.to_owned() }
+    }
+
+    /// The book in which the guard counts.
+    pub(crate) fn book(&self) -> Option<String> {
+        realm::is_contract(&self.realm).then(|| self.integration.0.clone())
+    }
+
+    /// What the store counts of this Integration alone.
+    pub(crate) fn own<'a>(&self, snapshot: &'a Snapshot) -> Cow<'a, Snapshot> {
+        if realm::is_contract(&self.realm) {
+            Cow::Owned(snapshot.of(|participant| self.program.participant(participant).is_some()))
+        } else {
+            Cow::Borrowed(snapshot)
+        }
     }
 
     /// Asks the reader of a participant to read a record again by key.
@@ -250,27 +277,30 @@ impl Shared {
             return Ok(true);
         }
         let store = &self.around.store;
-        let noted = store.note(&self.realm, LOADED).await?.is_some();
+        let loaded = self.note(LOADED);
+        let noted = store.note(&self.realm, &loaded).await?.is_some();
         if !noted && !self.loaded() {
             return Ok(false);
         }
         if !noted {
-            store.put_note(&self.realm, LOADED, &self.now().0.into()).await?;
+            store.put_note(&self.realm, &loaded, &self.now().0.into()).await?;
         }
         self.whole.store(true, Ordering::Release);
         Ok(true)
     }
 
-    /// Every reader's first full read is complete: creations may be sent.
+    /// Every reader's first full read is complete: creations may be sent. Those of others count the first time; who joins later waits alone, and
+    /// cannot stop anybody.
     pub(crate) fn loaded(&self) -> bool {
-        (0..self.participants.len()).all(|participant| self.is_read(participant))
+        let all_read = (0..self.participants.len()).all(|participant| self.is_read(participant));
+        all_read && (self.was_loaded() || self.siblings.iter().all(|(_, complete)| complete.load(Ordering::Acquire)))
     }
 
     /// Takes note of trouble with a record or call.
     pub(crate) fn failed(&self, participant: usize, external_id: Option<String>, record: Option<RecordId>, error: &RemoteError) {
         let failure = RecordFailure {
             at: self.now(),
-            participant: self.program.participants[participant].unit.name.clone(),
+            participant: self.program.participants[participant].unit.called().to_owned(),
             external_id,
             record,
             error: error.clone(),
@@ -295,7 +325,7 @@ impl Shared {
     pub(crate) async fn try_store(&self) {
         let due = lock(&self.store_error).as_ref().is_some_and(|(_, at)| self.now().since(*at) >= TRY_STORE);
         if due {
-            match self.around.store.put_note(&self.realm, "tried", &self.now().0.into()).await {
+            match self.around.store.put_note(&self.realm, &self.note("tried"), &self.now().0.into()).await {
                 Ok(()) => self.store_works(),
                 failed => self.store_result(&failed),
             }
@@ -310,7 +340,7 @@ impl Shared {
             Ok(_) | Err(StoreError::Fenced { .. } | StoreError::Conflict(_)) => {}
             Err(error) => {
                 if noted.is_none() {
-                    tracing::error!(integration = %self.realm, %error, "the store refuses; nothing is lost, it is tried again");
+                    tracing::error!(integration = %self.integration, %error, "the store refuses; nothing is lost, it is tried again");
                 }
                 *noted = Some((error.to_string(), self.now()));
             }
@@ -331,7 +361,7 @@ impl Shared {
     pub(crate) async fn hold(&self, stop: GuardStop) -> Result<(), StoreError> {
         if self.around.neighbours.share() {
             let held = Held { unit: self.program.unit.digest.clone(), stop: stop.clone() };
-            self.around.store.put_note(&self.realm, HELD, &serde_json::json!(held)).await?;
+            self.around.store.put_note(&self.realm, &self.note(HELD), &serde_json::json!(held)).await?;
         }
         *lock(&self.guard) = Some(stop);
         Ok(())
@@ -339,8 +369,9 @@ impl Shared {
 
     /// Forgets what the guard held under another unit: that unit's text may come back, and means something new then.
     pub(crate) async fn let_go(&self) -> Result<(), StoreError> {
-        if self.around.neighbours.share() && self.around.store.note(&self.realm, HELD).await?.is_some_and(|held| !held.is_null()) {
-            self.around.store.put_note(&self.realm, HELD, &serde_json::Value::Null).await?;
+        let name = self.note(HELD);
+        if self.around.neighbours.share() && self.around.store.note(&self.realm, &name).await?.is_some_and(|held| !held.is_null()) {
+            self.around.store.put_note(&self.realm, &name, &serde_json::Value::Null).await?;
         }
         Ok(())
     }
@@ -350,10 +381,10 @@ impl Shared {
         if !self.around.neighbours.share() || self.guarded() {
             return Ok(());
         }
-        let note = self.around.store.note(&self.realm, HELD).await?;
+        let note = self.around.store.note(&self.realm, &self.note(HELD)).await?;
         let held = note.and_then(|note| Held::deserialize(note).ok()).filter(|held| held.unit == self.program.unit.digest);
         if let Some(held) = held {
-            tracing::warn!(integration = %self.realm, detail = %held.stop.message, "guard of another process holds the integration");
+            tracing::warn!(integration = %self.integration, detail = %held.stop.message, "guard of another process holds the integration");
             *lock(&self.guard) = Some(held.stop);
         }
         Ok(())

@@ -168,7 +168,7 @@ impl Source {
                 }
                 Err(Stop::Remote(error)) => {
                     self.shared.failed(self.index, None, None, &error);
-                    tracing::debug!(integration = %self.shared.realm, participant = self.name(), reason = %error.reason, "read failed");
+                    tracing::debug!(integration = %self.shared.integration, participant = self.name(), reason = %error.reason, "read failed");
                     if matches!(error.class, ErrorClass::Auth | ErrorClass::Permission | ErrorClass::Configuration) {
                         *lock(&facts.paused) = Some(error.clone());
                     }
@@ -248,7 +248,7 @@ impl Source {
                 return Ok(true);
             }
             Reader::Give => {
-                tracing::debug!(integration = %self.shared.realm, participant = self.name(), "reader is given back for another process");
+                tracing::debug!(integration = %self.shared.integration, participant = self.name(), "reader is given back for another process");
                 self.lease.release().await;
             }
             Reader::Seat => self.seat.sit().await?,
@@ -333,7 +333,7 @@ impl Source {
             // What is not found by key is not deleted for that: it may be hidden from this account. Deletions are told by the vendor, in
             // the record itself or in a slice of their own.
             for (id, _) in read.iter().filter(|(_, record)| record.is_none()) {
-                tracing::info!(integration = %shared.realm, participant = self.name(), external_id = %id, "asked for by key and not found");
+                tracing::info!(integration = %shared.integration, participant = self.name(), external_id = %id, "asked for by key and not found");
             }
             // Somebody wants to know: what is still bad becomes a dead letter again, though it was told before.
             self.parked.retain(|id, _| !read.contains_key(id));
@@ -343,7 +343,7 @@ impl Source {
             }
             if let Some(error) = trouble {
                 // If it concerns all, the pages will tell; if not, they must not wait for this.
-                tracing::debug!(integration = %shared.realm, participant = self.name(), reason = %error.reason, "reading by key failed");
+                tracing::debug!(integration = %shared.integration, participant = self.name(), reason = %error.reason, "reading by key failed");
                 self.stale = true;
                 return Ok(());
             }
@@ -400,7 +400,7 @@ impl Source {
         let dead_letters = given_up
             .into_iter()
             .map(|(id, attempts, error)| {
-                tracing::warn!(integration = %self.shared.realm, participant = self.name(), external_id = %id, reason = %error.reason, detail = %error.message, "record cannot be read and became a dead letter");
+                tracing::warn!(integration = %self.shared.integration, participant = self.name(), external_id = %id, reason = %error.reason, detail = %error.message, "record cannot be read and became a dead letter");
                 NewDeadLetter {
                     stage: Stage::Inbound,
                     participant: self.name().to_owned(),
@@ -608,6 +608,7 @@ impl Source {
         let name = &participant.unit.name;
         let now = shared.now();
         let mut batch = Absorb { checkpoint, unchanged: repeated, ..Absorb::empty(&shared.realm, name, fence.clone(), now) };
+        batch.guard.book = shared.book();
         let mut parked = Vec::new();
 
         let mut times = SourceTimes { read: self.read, ..SourceTimes::default() };
@@ -652,7 +653,7 @@ impl Source {
                     batch.rereads.push((read.external_id, None));
                 }
                 Decision::Absorb(absorbed) => {
-                    batch.conflicts += absorbed.conflicts;
+                    batch.conflicts.extend(absorbed.conflicts);
                     batch.guard.changed.extend(absorbed.changes.then_some(absorbed.record.id));
                     batch.guard.deleted.extend(absorbed.deletes.then_some(absorbed.record.id));
                     targets.extend(absorbed.record.enqueue.iter().map(|(target, _)| target.clone()));
@@ -681,7 +682,7 @@ impl Source {
             // The first load changes everything, and must not weigh on the day after it.
             batch.guard.changed.clear();
         }
-        let counts = (batch.records.len() as u64, batch.unchanged, batch.dead_letters.len() as u64);
+        let counts = (batch.records.len() as u64, batch.unchanged, batch.dead_letters.len() as u64, batch.conflicts.len() as u64);
         edits::close(store.as_ref(), requested.edits, &through, now).await?;
         let result = store.absorb(&batch).await;
         shared.store_result(&result);
@@ -691,9 +692,9 @@ impl Source {
         self.way.absorbed(&batch.records, times);
         edits::forget(store.as_ref(), &shared.realm, name, &over).await?;
         self.parked.extend(parked);
-        shared.around.metrics.read(&shared.realm, name, counts.0, counts.1, counts.2);
+        shared.around.metrics.read(&shared.integration.0, participant.unit.called(), counts);
         for letter in &batch.dead_letters {
-            tracing::warn!(integration = %shared.realm, participant = %name, reason = %letter.reason, field = letter.field.as_deref().unwrap_or(""), detail = %letter.message, "record became a dead letter");
+            tracing::warn!(integration = %shared.integration, participant = %name, reason = %letter.reason, field = letter.field.as_deref().unwrap_or(""), detail = %letter.message, "record became a dead letter");
             let error = RemoteError::new(letter.class, letter.reason.clone(), letter.message.clone()).field(letter.field.clone());
             shared.failed(self.index, letter.external_id.as_ref().map(ToString::to_string), letter.record, &error);
         }
@@ -718,7 +719,7 @@ impl Source {
             None => None,
             Some(id) => store.known_by_id(&shared.realm, &[id]).await?.pop().flatten(),
         };
-        let guard = Guarded { deleted: vec![loser.record.id], ..Guarded::default() };
+        let guard = Guarded { deleted: vec![loser.record.id], book: shared.book(), ..Guarded::default() };
         self.guard(&guard, shared.now()).await?;
         let mut merge = Merge {
             realm: shared.realm.clone(),
@@ -763,7 +764,7 @@ impl Source {
         };
         self.stale = true;
         if committed {
-            tracing::info!(integration = %shared.realm, participant = name, loser = %ids[0], survivor = %master, "records were merged");
+            tracing::info!(integration = %shared.integration, participant = name, loser = %ids[0], survivor = %master, "records were merged");
             let lanes: Vec<String> = shared.program.participants.iter().map(|participant| participant.unit.name.clone()).collect();
             shared.wake_lanes(lanes.iter().map(String::as_str));
         }
@@ -780,7 +781,7 @@ impl Source {
     ) -> Result<Vec<Identified>, Stop> {
         let shared = &self.shared;
         let (store, program, participant) = (&shared.around.store, &shared.program, self.participant());
-        let name = &participant.unit.name;
+        let (name, called) = (&participant.unit.name, participant.unit.called());
         let mut identified = Vec::with_capacity(mapped.len());
         let mut unknown = Vec::new();
         for ((native, inbound), known) in mapped.into_iter().zip(known) {
@@ -790,7 +791,7 @@ impl Source {
                     let alias = known.identity(name).filter(|alias| alias.external_id == native.id);
                     if alias.is_some_and(|alias| merge::undone(alias, native.deleted, native.modified)) {
                         let message = format!(
-                            "it was merged into another record in {name} and is there again; merge it once more, or delete it and enter it anew"
+                            "it was merged into another record in {called} and is there again; merge it once more, or delete it and enter it anew"
                         );
                         park(name, &native, "DuplicateIdentity", &message, batch, &self.parked, parked);
                         continue;
@@ -869,7 +870,7 @@ impl Source {
             };
             // Itself: a lane made it and noted it since this batch was asked for by its ids.
             if let Some(other) = taken.filter(|other| *other != native.id) {
-                let message = format!("it is the same record as {other} by the match rules; merge the two in {name}, or tell them apart");
+                let message = format!("it is the same record as {other} by the match rules; merge the two in {called}, or tell them apart");
                 park(name, &native, "DuplicateIdentity", &message, batch, &self.parked, parked);
                 continue;
             }
@@ -931,13 +932,14 @@ impl Source {
 
     /// Holds the Integration when more changes or disappears than a person said could be right.
     async fn guard(&self, batch: &Guarded, now: Timestamp) -> Result<(), Stop> {
-        if *batch == Guarded::default() {
+        if batch.is_empty() {
             return Ok(());
         }
         let shared = &self.shared;
         let store = &shared.around.store;
         let day_ago = Timestamp(now.0 - 24 * 3600 * 1000);
-        let confirmed = store.note(&shared.realm, CONFIRMED).await?.unwrap_or(Value::Null);
+        let note_name = shared.note(CONFIRMED);
+        let confirmed = store.note(&shared.realm, &note_name).await?.unwrap_or(Value::Null);
         let number = |name: &str| confirmed.get(name).and_then(Value::as_u64).unwrap_or(0);
         let began = confirmed.get("at").and_then(Value::as_i64).unwrap_or(0);
         let counts = store.changes_since(&shared.realm, day_ago, batch).await?;
@@ -948,14 +950,14 @@ impl Source {
             began,
             first_load: self.first_load(),
         };
-        let Some(stop) = guard::judge(&shared.realm, &shared.program.unit.guard, window) else { return Ok(()) };
+        let Some(stop) = guard::judge(&shared.integration.0, &shared.program.unit.guard, window) else { return Ok(()) };
         if shared.program.unit.guard.confirm.as_deref() == Some(stop.token.as_str()) {
             let note = json!({"at": now.0, "changes": counts.changes, "deletes": counts.deletes});
-            store.put_note(&shared.realm, CONFIRMED, &note).await?;
-            tracing::info!(integration = %shared.realm, "guard overrun was confirmed");
+            store.put_note(&shared.realm, &note_name, &note).await?;
+            tracing::info!(integration = %shared.integration, "guard overrun was confirmed");
             return Ok(());
         }
-        tracing::warn!(integration = %shared.realm, detail = %stop.message, "guard holds the integration");
+        tracing::warn!(integration = %shared.integration, detail = %stop.message, "guard holds the integration");
         shared.hold(stop).await?;
         Err(Stop::Guarded)
     }

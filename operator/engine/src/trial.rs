@@ -6,7 +6,7 @@
 use crate::decide::inbound;
 use crate::decide::outbound::{self, Step};
 use crate::program::{Participant, Program};
-use fairlead_model::unit::{InitialLoad, IntegrationUnit};
+use fairlead_model::unit::{InitialLoad, IntegrationUnit, ParticipantUnit};
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
 use fairlead_store::{Claimed, Known, Origin, Outcome, Record, Stage};
 use std::collections::BTreeMap;
@@ -81,7 +81,10 @@ impl Trial {
     /// What cannot be compiled, for people.
     pub fn new(unit: &IntegrationUnit, others: Vec<Other>) -> Result<Self, String> {
         // What a first load may do is not a matter of one record: where nothing may be created, the payload is of interest nevertheless.
-        let unit = IntegrationUnit { initial_load: InitialLoad::MatchOrCreate, ..unit.clone() };
+        // Nobody else takes part, so each participant goes by the name that people know.
+        let named = |each: &Arc<ParticipantUnit>| Arc::new(ParticipantUnit { name: each.called().to_owned(), ..(**each).clone() });
+        let participants = unit.participants.iter().map(named).collect();
+        let unit = IntegrationUnit { initial_load: InitialLoad::MatchOrCreate, participants, master: None, ..unit.clone() };
         Ok(Self { program: Program::compile(Arc::new(unit))?, others })
     }
 
@@ -119,7 +122,8 @@ impl Trial {
             deleted_at: None,
         };
         let known = Known { record, identities: Vec::new(), lanes: Vec::new(), merged_into: None };
-        let claimed = Claimed { known, origin: Origin::Source(String::new()), since: Timestamp(0), attempts: 0, intent: None };
+        let claimed =
+            Claimed { known, origin: Origin::Source(String::new()), since: Timestamp(0), attempts: 0, waited: false, intent: None };
         let resolve = |id: RecordId| self.others.iter().find(|other| other.id == id)?.ids.get(&target.unit.name).cloned();
         let map = |document: &Document| target.table.to_native(document, &|_, id| resolve(id));
         match outbound::decide(&self.program, target, &claimed, &map) {

@@ -57,6 +57,8 @@ pub(crate) type Span = Option<(SystemTime, SystemTime)>;
 #[derive(Clone)]
 pub(crate) struct Way {
     witness: Option<Arc<dyn Witness>>,
+    /// Whose records they are: what names a trace, also where several Integrations take part in it.
+    realm: Arc<str>,
     integration: Arc<str>,
     participant: Arc<str>,
 }
@@ -79,8 +81,8 @@ pub(crate) struct TargetTimes {
 }
 
 impl Way {
-    pub(crate) fn new(witness: Option<Arc<dyn Witness>>, integration: &str, participant: &str) -> Self {
-        Self { witness, integration: integration.into(), participant: participant.into() }
+    pub(crate) fn new(witness: Option<Arc<dyn Witness>>, realm: &str, integration: &str, participant: &str) -> Self {
+        Self { witness, realm: realm.into(), integration: integration.into(), participant: participant.into() }
     }
 
     /// Now, if anybody wants to know.
@@ -138,7 +140,7 @@ struct Teller<'a> {
 
 impl<'a> Teller<'a> {
     fn of(way: &'a Way, witness: &'a Arc<dyn Witness>, record: RecordId, version: u64, batch: usize) -> Option<Self> {
-        let name = |part: &str| ValueHash::of_text(&format!("{}/{record}/{version}/{part}", way.integration)).0.to_be_bytes();
+        let name = |part: &str| ValueHash::of_text(&format!("{}/{record}/{version}/{part}", way.realm)).0.to_be_bytes();
         let mut trace = [0; 16];
         trace[..8].copy_from_slice(&name("trace"));
         trace[8..].copy_from_slice(&name("trace, second half"));

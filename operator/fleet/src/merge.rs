@@ -3,11 +3,11 @@
 //! What the store counts is the same in all of them. What only one can know (how a participant is read, why a lane rests) is told by whoever holds its
 //! lease. Of what each meets on its own (probes, circuits, errors) the worst counts, and the newest of its kind.
 
-use fairlead_model::Timestamp;
 use fairlead_model::report::{
     Circuit, ConnectorReport, Failure, IntegrationReport, Lag, ParticipantReport, ParticipantState, Phase, Quota, Reports,
 };
 use fairlead_model::unit::{ObjectKey, Units};
+use fairlead_model::{Timestamp, realm};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The report of all `workers` (by their names) of what should run; `holders` tells which worker holds which lease. Whoever reports is taken to be
@@ -27,7 +27,8 @@ pub fn merge(workers: &BTreeMap<String, Reports>, holders: &BTreeMap<String, Str
             workers.iter().filter_map(|(worker, reports)| Some((worker.as_str(), reports.integrations.get(key)?))).collect();
         let wanted = units.integrations.get(key).map(|unit| &unit.digest);
         let current = |report: &IntegrationReport| Some(&report.digest) == wanted;
-        merged.integrations.extend(integration(key, &of, holders, current).map(|report| (key.clone(), report)));
+        let leases = leases_of(key, units.integrations.get(key).map(|unit| unit.realm()));
+        merged.integrations.extend(integration(&leases, &of, holders, current).map(|report| (key.clone(), report)));
     }
     // Somebody who has not let go of it yet could bring it back.
     let mut forgotten = workers.values().map(|reports| reports.forgotten.iter().collect::<BTreeSet<_>>());
@@ -86,8 +87,16 @@ const fn phase_rank(phase: Phase) -> u8 {
     }
 }
 
+/// What stands in the leases of an Integration between their kind and the name that it gives a participant.
+fn leases_of(key: &ObjectKey, realm: Option<String>) -> String {
+    match realm.filter(|realm| realm::is_contract(realm)) {
+        Some(realm) => format!("{realm}/{}", realm::prefix(key)),
+        None => format!("{key}/"),
+    }
+}
+
 fn integration(
-    key: &ObjectKey,
+    leases: &str,
     of: &BTreeMap<&str, &IntegrationReport>,
     holders: &BTreeMap<String, String>,
     current: impl Fn(&IntegrationReport) -> bool,
@@ -99,7 +108,7 @@ fn integration(
         digest: told.digest.clone(),
         rejected: all().find_map(|report| report.rejected.clone()),
         phase: all().map(|report| report.phase).max_by_key(|phase| phase_rank(*phase)).unwrap_or(told.phase),
-        participants: names.filter_map(|name| participant(key, name, of, holders)).collect(),
+        participants: names.filter_map(|name| participant(leases, name, of, holders)).collect(),
         lag: all()
             .filter_map(|report| report.lag)
             .reduce(|one, other| Lag { age: one.age.max(other.age), pending: one.pending.max(other.pending) }),
@@ -114,14 +123,14 @@ fn integration(
 }
 
 fn participant(
-    key: &ObjectKey,
+    leases: &str,
     name: &str,
     of: &BTreeMap<&str, &IntegrationReport>,
     holders: &BTreeMap<String, String>,
 ) -> Option<ParticipantReport> {
     let said = |worker: &str| of.get(worker)?.participants.iter().find(|participant| participant.name == name);
-    let reader = holders.get(&format!("reader/{key}/{name}"));
-    let lane = format!("lane/{key}/{name}/");
+    let reader = holders.get(&format!("reader/{leases}{name}"));
+    let lane = format!("lane/{leases}{name}/");
     let writers = holders.range(lane.clone()..).take_while(|(lease, _)| lease.starts_with(&lane)).map(|(_, holder)| holder);
     // Where nobody reads, whoever knows why tells it.
     let trouble = || of.keys().copied().find(|worker| said(worker).is_some_and(|participant| participant.paused_by.is_some()));
@@ -129,6 +138,7 @@ fn participant(
         reader.map(String::as_str).filter(|worker| said(worker).is_some()).or_else(trouble).or_else(|| of.keys().next().copied())?;
     let mut told = said(teller)?.clone();
     told.dead_letters = of.keys().filter_map(|worker| said(worker)).map(|participant| participant.dead_letters).max().unwrap_or_default();
+    told.conflicts = of.keys().filter_map(|worker| said(worker)).map(|participant| participant.conflicts).max().unwrap_or_default();
     told.pending = of.keys().filter_map(|worker| said(worker)).map(|participant| participant.pending).max().unwrap_or_default();
     if told.paused_by.is_none() {
         let rests = writers.filter_map(|worker| said(worker)).find_map(|participant| participant.paused_by.clone());
@@ -164,6 +174,7 @@ mod tests {
             state: if paused.is_some() { ParticipantState::Paused } else { ParticipantState::Live },
             dead_letters: 1,
             pending: 2,
+            conflicts: 3,
             last_read: last_read.map(Timestamp),
             paused_by: paused.map(error),
         }
@@ -208,7 +219,7 @@ mod tests {
             let found = merged(&workers([("a", of(a)), ("b", of(b))]), &held).participants.remove(0);
             let words = (found.last_read.map(|at| at.0), found.paused_by.as_ref().map(|error| error.reason.as_str()));
             assert_eq!(words, told, "row {number}");
-            assert_eq!((found.dead_letters, found.pending), (1, 2), "what the store counts is counted once");
+            assert_eq!((found.dead_letters, found.pending, found.conflicts), (1, 2, 3), "what the store counts is counted once");
         }
     }
 
@@ -219,6 +230,19 @@ mod tests {
         let held = holders([("lane/@/erp/0", "a"), ("lane/@/erp/1", "b"), ("lane/@/erp2/0", "c"), ("reader/@/erp", "a")]);
         let found = merged(&workers, &held).participants.remove(0);
         assert_eq!((found.state, found.paused_by.unwrap().reason.as_str()), (ParticipantState::Paused, "Refused"));
+    }
+
+    #[test]
+    fn leases_on_golden_records_name_the_contract_and_the_integration() {
+        let leases = leases_of(&key(), Some("contract:contracts/customer".into()));
+        let of = [report("d", vec![participant("crm", Some(1), None)]), report("d", vec![participant("crm", Some(2), None)])];
+        let held = BTreeMap::from([
+            ("reader/contract:contracts/customer/north/customers/crm".to_owned(), "a".to_owned()),
+            ("reader/contract:contracts/customer/sales/customers/crm".to_owned(), "b".to_owned()),
+        ]);
+        let found = integration(&leases, &["a", "b"].into_iter().zip(&of).collect(), &held, |_| true).unwrap();
+        assert_eq!(found.participants[0].last_read, Some(Timestamp(2)));
+        assert_eq!(leases_of(&key(), Some("sales/customers".into())), "sales/customers/");
     }
 
     #[test]
@@ -259,7 +283,7 @@ mod tests {
         for (a, b, told) in [("new", "new", "new"), ("old", "new", "old"), ("new", "old", "old")] {
             let reports = workers([("a", report(a, Vec::new())), ("b", report(b, Vec::new()))]);
             let of = reports.values().zip(["a", "b"]).map(|(reports, name)| (name, &reports.integrations[&key()])).collect();
-            let found = integration(&key(), &of, &BTreeMap::new(), |report| report.digest.0 == wanted).unwrap();
+            let found = integration(&leases_of(&key(), None), &of, &BTreeMap::new(), |report| report.digest.0 == wanted).unwrap();
             assert_eq!(found.digest.0, told);
         }
     }

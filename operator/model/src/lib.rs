@@ -11,6 +11,7 @@ pub mod id;
 pub mod metric;
 pub mod path;
 pub mod random;
+pub mod realm;
 pub mod report;
 pub mod route;
 pub mod schedule;

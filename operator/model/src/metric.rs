@@ -61,6 +61,7 @@ metrics! {
     // The data plane.
     RECORDS_READ = Counter "fairlead_records_read" ["integration", "participant", "result"] "Records read, by what they were: absorbed, unchanged, dead_lettered";
     RECORDS_SETTLED = Counter "fairlead_records_settled" ["integration", "participant", "result"] "Lane entries settled, by outcome: delivered, unchanged, filtered, retried, waiting, dead_lettered";
+    CONFLICTS = Counter "fairlead_conflicts" ["integration", "participant"] "Changes made in a participant to fields that another owns, or deletions of records that are not its to delete";
     LANE_PENDING = Gauge "fairlead_lane_pending" ["integration", "participant"] "Keys waiting in a target's lane";
     DEAD_LETTERS = Gauge "fairlead_dead_letters" ["integration", "participant"] "Open dead letters";
     DEAD_LETTERS_REMOVED = Counter "fairlead_dead_letters_removed" ["integration"] "Closed dead letters that were removed when their time was over";

@@ -187,6 +187,9 @@ pub struct ParticipantReport {
     pub dead_letters: u64,
     /// Keys waiting in its lane.
     pub pending: u64,
+    /// Changes made there to fields that another owns, so far.
+    #[serde(default)]
+    pub conflicts: u64,
     /// The last complete reading since the runtime started.
     pub last_read: Option<Timestamp>,
     /// Why this participant is paused, if it is.

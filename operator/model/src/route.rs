@@ -6,6 +6,7 @@
 use crate::hash::Digest;
 use crate::id::ObjectRef;
 use crate::path::FieldPath;
+use crate::realm;
 use crate::schema::CanonicalSchema;
 use crate::time::Timestamp;
 use crate::unit::ObjectKey;
@@ -135,7 +136,7 @@ pub struct OperationUnit {
 pub enum Backend {
     /// The canonical store.
     Store {
-        /// Whose records: the Integration `namespace/name`.
+        /// Whose records: the Integration `namespace/name`, or the contract's golden ones (see [`crate::realm`]).
         realm: ObjectKey,
     },
     /// A participant of an Integration: the first target whose `when` is true.
@@ -222,10 +223,10 @@ impl RouteUnit {
         self
     }
 
-    /// The Integrations that its operations speak of, some perhaps more than once.
+    /// The Integrations that its operations speak of, some perhaps more than once. Golden records are the contract's own.
     pub fn integrations(&self) -> impl Iterator<Item = &ObjectKey> {
         self.operations.values().flat_map(|operation| match &operation.backend {
-            Backend::Store { realm } => std::slice::from_ref(realm).iter().collect::<Vec<_>>(),
+            Backend::Store { realm } => Some(realm).filter(|realm| !realm::is_contract(&realm.0)).into_iter().collect::<Vec<_>>(),
             Backend::Participants { targets } => targets.iter().map(|target| &target.integration).collect(),
         })
     }

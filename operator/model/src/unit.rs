@@ -7,6 +7,7 @@
 use crate::hash::Digest;
 use crate::id::ObjectRef;
 use crate::path::FieldPath;
+use crate::realm;
 use crate::route::RouteUnit;
 use crate::schedule::ScheduleText;
 use crate::schema::{CanonicalSchema, NativeSchema};
@@ -127,7 +128,7 @@ pub struct CircuitBreaker {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IntegrationUnit {
-    /// The Integration resource; its text `namespace/name` is the realm of its records.
+    /// The Integration resource.
     pub object: ObjectRef,
     /// Its generation.
     pub generation: i64,
@@ -169,6 +170,31 @@ pub struct IntegrationUnit {
     pub paused: bool,
     /// What happens to the state when the resource goes.
     pub deletion_policy: DeletionPolicy,
+    /// Its records are golden records, which other Integrations of the contract feed as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub master: Option<MasterUnit>,
+}
+
+/// What an Integration knows of the others that feed the same golden records: all that a decision about one of them needs, and no more.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MasterUnit {
+    /// The participants of the other Integrations that run, by name.
+    pub siblings: Vec<Sibling>,
+}
+
+/// A participant of another Integration that feeds the same golden records.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sibling {
+    /// Its name in the realm.
+    pub name: String,
+    /// Its role.
+    pub role: String,
+    /// It is read, and not paused.
+    pub reads: bool,
+    /// It is written.
+    pub writes: bool,
 }
 
 /// The contract as the data plane needs it. Its version is not part of it: a new version of the same schema changes nothing here.
@@ -187,7 +213,7 @@ pub struct ContractUnit {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ParticipantUnit {
-    /// Its name within the Integration.
+    /// Its name in the realm: as in the Integration's spec, or in full where records are golden records (see [`crate::realm`]).
     pub name: String,
     /// Its role (`crm`, `erp`).
     pub role: String,
@@ -517,15 +543,47 @@ impl IntegrationUnit {
         self
     }
 
+    /// The digest over what is its own: not over what it knows of others that feed the same records.
+    #[must_use]
+    pub fn own_digest(&self) -> Digest {
+        if self.siblings().is_empty() {
+            return self.digest.clone();
+        }
+        Self { master: Some(MasterUnit::default()), ..self.clone() }.sealed().digest
+    }
+
     /// The realm: whose records these are.
     #[must_use]
     pub fn realm(&self) -> String {
-        self.object.to_string()
+        match &self.master {
+            None => self.object.to_string(),
+            Some(_) => realm::of_contract(&self.contract.object),
+        }
+    }
+
+    /// The participants of other Integrations that feed the same records.
+    #[must_use]
+    pub fn siblings(&self) -> &[Sibling] {
+        self.master.as_ref().map_or(&[], |master| &master.siblings)
+    }
+
+    /// The names of all participants of this realm with their roles.
+    pub fn roles(&self) -> impl Iterator<Item = (&str, &str)> {
+        let own = self.participants.iter().map(|each| (each.name.as_str(), each.role.as_str()));
+        own.chain(self.siblings().iter().map(|each| (each.name.as_str(), each.role.as_str())))
     }
 
     /// The participant called `name`.
     #[must_use]
     pub fn participant(&self, name: &str) -> Option<&ParticipantUnit> {
         self.participants.iter().map(|p| &**p).find(|p| p.name == name)
+    }
+}
+
+impl ParticipantUnit {
+    /// How people call it within its Integration.
+    #[must_use]
+    pub fn called(&self) -> &str {
+        realm::called(&self.name)
     }
 }

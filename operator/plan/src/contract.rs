@@ -1,6 +1,7 @@
 //! Planning of one ApiContract: its schema compiles, its key exists.
 
 use crate::finding::Finding;
+use crate::integration::{MasterRules, Rules};
 use crate::nearest;
 use crate::planned::{Memo, Verdict};
 use fairlead_api::{ApiContract, Extension, Kind, Reason, Validate};
@@ -24,6 +25,8 @@ pub(crate) struct PlannedContract<'a> {
     units: BTreeMap<String, Schema>,
     /// With the fields of all units: what is served.
     pub(crate) served: Schema,
+    /// The rules of the golden records, if all its Integrations feed one.
+    pub(crate) master: Option<MasterRules>,
 }
 
 /// A schema, and what came of compiling it.
@@ -85,8 +88,20 @@ pub(crate) fn plan<'a>(object: &ObjectRef, resource: &'a ApiContract, memo: &Mem
             }
         }
     }
+    let master = spec.master.as_ref().filter(|master| master.is_golden()).map(|master| {
+        // Fields of one unit alone are filled by nobody else, so the rules of all speak of the others. Of a broken schema nothing is known.
+        let Some(contract) = core.contract() else { return MasterRules::default() };
+        let rules = Rules {
+            place: "spec.master",
+            matching: &master.match_rules,
+            ownership: &master.ownership,
+            fields: contract.fields(),
+            participants: &[],
+        };
+        rules.judge(master.tie(), &mut findings)
+    });
     let verdict = Verdict::of(Kind::ApiContract, object.clone(), resource.metadata.generation.unwrap_or_default(), findings);
-    PlannedContract { resource, verdict, core, units, served }
+    PlannedContract { resource, verdict, core, units, served, master }
 }
 
 fn told(finding: &SchemaFinding, place: &str, pointer: &str) -> Finding {

@@ -21,10 +21,11 @@ use fairlead_model::hash::Digest;
 use fairlead_model::schedule::{Schedule, ScheduleError, ScheduleText};
 use fairlead_model::schema::{CanonicalSchema, FieldType, NativeSchema};
 use fairlead_model::unit::{
-    ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, LookupRow, LookupTable, OnDelete, OnError, OnForeignEdit, OnLeave,
-    OnMerge, OwnershipRule, ParticipantUnit, ReadUnit, ReconcileUnit, Reference, Retry, RowOrigin, RowUnit, Tie, ValuePair, WriteUnit,
+    ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, LookupRow, LookupTable, MasterUnit, OnDelete, OnError,
+    OnForeignEdit, OnLeave, OnMerge, OwnershipRule, ParticipantUnit, ReadUnit, ReconcileUnit, Reference, Retry, RowOrigin, RowUnit,
+    Sibling, Tie, ValuePair, WriteUnit,
 };
-use fairlead_model::{FieldPath, ObjectRef};
+use fairlead_model::{FieldPath, ObjectRef, realm};
 use fairlead_systems::{Definition, Entity};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,8 @@ pub(crate) struct PlannedIntegration {
     /// What it names.
     pub(crate) names: Vec<Target>,
     pub(crate) orders: Orders,
+    /// The realm of golden records that it feeds, and its participants there; of these, `reads` counts only while it runs.
+    pub(crate) feeds: Option<(String, Vec<Sibling>)>,
 }
 
 /// An Integration's plan and everything it was made from. While all of that is the same, so is the plan. Kept only where everything it
@@ -60,6 +63,7 @@ struct ContractInput {
     permitted: bool,
     facts: (String, String, Phase),
     indexed: Vec<FieldPath>,
+    master: Option<MasterRules>,
     verdict: Verdict,
 }
 
@@ -74,8 +78,8 @@ struct ConnectorInput {
 impl PartialEq for ContractInput {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.compiled, &other.compiled)
-            && (self.permitted, &self.facts, &self.indexed, &self.verdict)
-                == (other.permitted, &other.facts, &other.indexed, &other.verdict)
+            && (self.permitted, &self.facts, &self.indexed, &self.master, &self.verdict)
+                == (other.permitted, &other.facts, &other.indexed, &other.master, &other.verdict)
     }
 }
 
@@ -138,6 +142,7 @@ fn inputs(
         permitted: permit(spec.allowed_namespaces.as_ref(), &contract.verdict.object),
         facts: (spec.entity.clone(), spec.version.clone(), spec.lifecycle.phase),
         indexed: indexed(object, contract),
+        master: contract.master.clone(),
         verdict: contract.verdict.clone(),
     };
     let connectors = resource.spec.sync.participants.iter().map(|participant| {
@@ -197,12 +202,31 @@ fn compile(
     }
     same_entity_twice(spec, object, &mut findings);
 
-    let (matching, ownership) = match context.contract {
-        Some((_, contract)) => {
-            let rules = Rules { spec, fields: contract.fields(), participants: &participants };
-            (rules.matching(&mut findings), rules.ownership(&mut findings))
+    let sync = &spec.sync;
+    let golden = contracts.get(&contract_ref).and_then(|planned| planned.master.as_ref());
+    let permitted = contracts.get(&contract_ref).is_some_and(|planned| {
+        AllowedNamespaces::permit(planned.resource.spec.allowed_namespaces.as_ref(), &contract_ref.namespace, &object.namespace)
+    });
+    if contracts.contains_key(&contract_ref) {
+        flow(sync, golden, &mut findings);
+    }
+    let rules = match (golden, context.contract) {
+        (Some(master), _) => {
+            contradictions(sync, &contract_ref, &mut findings);
+            recognised(master, &participants, &mut findings);
+            master.clone()
         }
-        None => (Vec::new(), Vec::new()),
+        (None, Some((_, contract))) => {
+            let rules = Rules {
+                place: "spec.sync",
+                matching: &sync.match_rules,
+                ownership: &sync.ownership,
+                fields: contract.fields(),
+                participants: &participants,
+            };
+            rules.judge(sync.tie(), &mut findings)
+        }
+        (None, None) => MasterRules::default(),
     };
 
     let reconcile = reconcile(spec, &mut findings);
@@ -215,7 +239,20 @@ fn compile(
         },
     };
     let generation = resource.metadata.generation.unwrap_or_default();
-    let participants: Option<Vec<_>> = participants.into_iter().map(|participant| participant.map(Arc::new)).collect();
+    let feeds = golden.filter(|_| permitted).map(|_| {
+        let sibling = |participant: &Participant| Sibling {
+            name: realm::full_name(object, &participant.name),
+            role: participant.role.clone(),
+            reads: participant.read.is_some(),
+            writes: participant.write.is_some(),
+        };
+        (realm::of_contract(&contract_ref), sync.participants.iter().map(sibling).collect())
+    });
+    let named = |participant: ParticipantUnit| {
+        let name = if golden.is_some() { realm::full_name(object, &participant.name) } else { participant.name };
+        Arc::new(ParticipantUnit { name, ..participant })
+    };
+    let participants: Option<Vec<_>> = participants.into_iter().map(|participant| participant.map(named)).collect();
     let unit = context.contract.zip(participants).map(|((planned, contract), participants)| {
         let retry = spec.retry();
         let unit = IntegrationUnit {
@@ -235,13 +272,10 @@ fn compile(
                 api::InitialLoad::MatchOnly => InitialLoad::MatchOnly,
                 api::InitialLoad::MatchOrCreate => InitialLoad::MatchOrCreate,
             },
-            matching,
+            matching: rules.matching,
             indexed: indexed(object, planned),
-            ownership,
-            tie: match spec.sync.tie() {
-                api::Tie::Home => Tie::Home,
-                api::Tie::Latest => Tie::Latest,
-            },
+            ownership: rules.ownership,
+            tie: rules.tie,
             guard: Guard {
                 max_delete_percent: Some(spec.sync.max_delete_percent()),
                 max_change_percent: Some(spec.sync.max_change_percent()),
@@ -253,12 +287,89 @@ fn compile(
             keep_letters: spec.keep_letters(),
             paused: orders.paused,
             deletion_policy: orders.deletion_policy,
+            master: golden.map(|_| MasterUnit::default()),
         };
         Arc::new(unit.sealed())
     });
     let mut verdict = Verdict::of(Kind::Integration, object.clone(), generation, findings);
     verdict.participants = facts;
-    PlannedIntegration { verdict, unit, names, orders }
+    PlannedIntegration { verdict, unit, names, orders, feeds }
+}
+
+/// Whether anything can flow, and meet. What feeds a golden record need not have its counterpart in the same Integration.
+fn flow(sync: &api::SyncSpec, golden: Option<&MasterRules>, findings: &mut Vec<Finding>) {
+    let all = &sync.participants;
+    let mut refuse = |at: &str, message: &str, hint: &str| {
+        findings.push(Finding::error(Reason::InvalidSpec, format!("spec.sync.{at}"), message, hint));
+    };
+    if golden.is_none() && all.len() < 2 {
+        refuse(
+            "participants",
+            "a sync needs at least two participants",
+            "add the system that should be kept in step with this one; one alone can feed a contract whose master.scope is Contract",
+        );
+    } else if golden.is_none() && !all.iter().any(|p| p.read.is_some() && all.iter().any(|q| q.name != p.name && q.write.is_some())) {
+        refuse(
+            "participants",
+            "nothing can flow: no participant reads while another one writes",
+            "give one participant a read block and another one a write block",
+        );
+    }
+    let unmatched = golden.map_or(sync.match_rules.is_empty(), |master| master.matching.is_empty());
+    if sync.initial_load == Some(api::InitialLoad::MatchOnly) && unmatched {
+        let hint =
+            if golden.is_some() { "the contract needs spec.master.match for that" } else { "add match rules, such as match: [[taxId]]" };
+        refuse("initialLoad", "MatchOnly without match rules would never bring two records together", hint);
+    }
+}
+
+/// What the contract says for all its Integrations, none of them says for itself.
+fn contradictions(sync: &api::SyncSpec, contract: &ObjectRef, findings: &mut Vec<Finding>) {
+    let said = [
+        ("match", !sync.match_rules.is_empty()),
+        ("onAmbiguous", sync.on_ambiguous.is_some()),
+        ("ownership", !sync.ownership.is_empty()),
+        ("tie", sync.tie.is_some()),
+    ];
+    for (field, _) in said.into_iter().filter(|(_, said)| *said) {
+        findings.push(Finding::error(
+            Reason::InvalidSpec,
+            format!("spec.sync.{field}"),
+            format!("ApiContract {contract} says this for all its Integrations, since they feed one golden record"),
+            format!("remove it here; what is to hold stands in the contract's spec.master.{field}"),
+        ));
+    }
+}
+
+/// The contract's match rules as far as they concern these participants.
+fn recognised(master: &MasterRules, participants: &[Option<ParticipantUnit>], findings: &mut Vec<Finding>) {
+    let fields: BTreeSet<&FieldPath> = master.matching.iter().flatten().collect();
+    for (number, participant) in participants.iter().enumerate() {
+        let Some(participant) = participant.as_ref().filter(|participant| participant.read.is_some()) else { continue };
+        let place = format!("spec.sync.participants[{number}].fields");
+        for field in &fields {
+            match participant.rows.iter().find(|row| row.canonical.as_ref() == Some(*field)) {
+                None => findings.push(
+                    Finding::error(
+                        Reason::ContractMismatch,
+                        &place,
+                        format!("no row fills `{field}`, so none of its records is found by the contract's match rule for it"),
+                        "add a row for it, if the system holds it",
+                    )
+                    .with_severity(Severity::Warning),
+                ),
+                Some(row) if row.reference.is_some() => findings.push(Finding::error(
+                    Reason::ContractMismatch,
+                    &place,
+                    format!(
+                        "`{field}` is a reference here, which is known only after records are recognised, and the contract matches by it"
+                    ),
+                    "fill it with a value of the record itself, or have the contract match by another field",
+                )),
+                Some(_) => {}
+            }
+        }
+    }
 }
 
 /// When it is reconciled. What is a schedule, only its parser can say.
@@ -285,9 +396,10 @@ fn indexed(object: &ObjectRef, contract: &PlannedContract<'_>) -> Vec<FieldPath>
         let field = compiled.and_then(|compiled| compiled.fields().get(path));
         path.list_root().is_none() && field.is_some_and(|field| !matches!(field.kind, FieldType::List | FieldType::Object | FieldType::Any))
     };
-    let reads = |operation: &&api::Operation| {
-        let reference = operation.from.as_ref().map(|from| &from.store.integration);
-        reference.is_some_and(|reference| reference.name == object.name && reference.namespace_or(own) == object.namespace)
+    let reads = |operation: &&api::Operation| match operation.from.as_ref().map(|from| &from.store.integration) {
+        Some(Some(reference)) => reference.name == object.name && reference.namespace_or(own) == object.namespace,
+        Some(None) => contract.master.is_some(),
+        None => false,
     };
     let operations = contract.resource.spec.operations.iter().filter(reads);
     let mut fields: Vec<FieldPath> = operations.flat_map(|operation| &operation.filters).filter_map(|field| field.parse().ok()).collect();
@@ -827,14 +939,35 @@ fn typed_constants(rows: Vec<RowUnit>, native: &NativeSchema) -> Vec<RowUnit> {
         .collect()
 }
 
-/// The rules that speak of canonical fields.
-struct Rules<'a> {
-    spec: &'a api::IntegrationSpec,
-    fields: &'a CanonicalSchema,
-    participants: &'a [Option<ParticipantUnit>],
+/// Who a record is, and whose value wins: an Integration's own rules, or those of a contract for all its Integrations.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct MasterRules {
+    pub(crate) matching: Vec<Vec<FieldPath>>,
+    pub(crate) ownership: Vec<OwnershipRule>,
+    pub(crate) tie: Tie,
+}
+
+/// The rules that speak of canonical fields, as they are written.
+pub(crate) struct Rules<'a> {
+    /// Where they stand.
+    pub(crate) place: &'static str,
+    pub(crate) matching: &'a [Vec<String>],
+    pub(crate) ownership: &'a [api::OwnershipRule],
+    pub(crate) fields: &'a CanonicalSchema,
+    /// The participants that they speak of, as far as those are known.
+    pub(crate) participants: &'a [Option<ParticipantUnit>],
 }
 
 impl Rules<'_> {
+    /// The rules, with what is wrong with them.
+    pub(crate) fn judge(&self, tie: api::Tie, findings: &mut Vec<Finding>) -> MasterRules {
+        let tie = match tie {
+            api::Tie::Home => Tie::Home,
+            api::Tie::Latest => Tie::Latest,
+        };
+        MasterRules { matching: self.matching(findings), ownership: self.ownership(findings), tie }
+    }
+
     fn unknown_field(&self, place: String, path: &str) -> Finding {
         let names: Vec<String> = self.fields.keys().map(ToString::to_string).collect();
         Finding::error(
@@ -847,10 +980,10 @@ impl Rules<'_> {
 
     fn matching(&self, findings: &mut Vec<Finding>) -> Vec<Vec<FieldPath>> {
         let mut rules = Vec::new();
-        for (number, rule) in self.spec.sync.match_rules.iter().enumerate() {
+        for (number, rule) in self.matching.iter().enumerate() {
             let mut paths = Vec::new();
             for (step, text) in rule.iter().enumerate() {
-                let place = format!("spec.sync.match[{number}][{step}]");
+                let place = format!("{}.match[{number}][{step}]", self.place);
                 let path = text.parse::<FieldPath>().ok().filter(|path| self.fields.contains_key(path));
                 let Some(path) = path else {
                     findings.push(self.unknown_field(place, text));
@@ -913,10 +1046,10 @@ impl Rules<'_> {
     fn ownership(&self, findings: &mut Vec<Finding>) -> Vec<OwnershipRule> {
         let mut rules = Vec::new();
         let mut named: Vec<String> = Vec::new();
-        for (number, rule) in self.spec.sync.ownership.iter().enumerate() {
+        for (number, rule) in self.ownership.iter().enumerate() {
             let mut fields = Vec::new();
             for (step, text) in rule.fields.iter().enumerate() {
-                let place = format!("spec.sync.ownership[{number}].fields[{step}]");
+                let place = format!("{}.ownership[{number}].fields[{step}]", self.place);
                 if named.contains(text) || named.iter().any(|name| name == "*") {
                     findings.push(
                         Finding::error(

@@ -78,7 +78,7 @@ fn lineage(unit: &IntegrationUnit) -> Lineage {
 
 fn passage(participant: &ParticipantUnit, direction: Direction, trace: &Trace, owns: bool) -> Passage {
     Passage {
-        participant: participant.name.clone(),
+        participant: participant.called().to_owned(),
         connector: participant.connector.clone(),
         entity: participant.entity.clone(),
         direction,

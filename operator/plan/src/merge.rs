@@ -12,7 +12,7 @@ use crate::planned::{Planned, Verdict};
 use fairlead_api::Reason;
 use fairlead_model::ObjectRef;
 use fairlead_model::route::RouteUnit;
-use fairlead_model::unit::{DeletionPolicy, IntegrationUnit, Units};
+use fairlead_model::unit::{DeletionPolicy, IntegrationUnit, MasterUnit, Sibling, Units};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -29,6 +29,24 @@ pub(crate) struct Standing {
     pub(crate) served: BTreeMap<ObjectRef, Option<Vec<String>>>,
     /// The contracts that have no operations.
     pub(crate) silent: BTreeSet<ObjectRef>,
+    /// By realm of golden records: the Integrations that feed it, with their participants.
+    pub(crate) feeds: BTreeMap<String, BTreeMap<ObjectRef, Vec<Sibling>>>,
+}
+
+impl Standing {
+    /// A unit of golden records that knows the participants of all others that feed them; the same one, if it does.
+    pub(crate) fn acquaint(&self, unit: &Arc<IntegrationUnit>) -> Arc<IntegrationUnit> {
+        // A contract that cannot be read at the moment says nothing of who feeds it, and everybody goes on as before.
+        let (Some(master), Some(all)) = (&unit.master, self.feeds.get(&unit.realm())) else { return Arc::clone(unit) };
+        let others = all.iter().filter(|(object, _)| **object != unit.object);
+        let mut siblings: Vec<Sibling> = others.flat_map(|(_, siblings)| siblings.iter().cloned()).collect();
+        siblings.sort();
+        if master.siblings == siblings {
+            return Arc::clone(unit);
+        }
+        let unit = IntegrationUnit { master: Some(MasterUnit { siblings }), ..(**unit).clone() };
+        Arc::new(unit.sealed())
+    }
 }
 
 /// What an Integration's spec orders that needs nothing else to be right.
@@ -58,7 +76,7 @@ pub fn merge_last_good(previous: &Units, planned: &Planned) -> Units {
         }
         match standing.integrations.get(&unit.object) {
             Some(orders) if has_ground(unit, planned) => {
-                units.integrations.insert(key.clone(), obeying(unit, orders.as_ref()));
+                units.integrations.insert(key.clone(), standing.acquaint(&obeying(unit, orders.as_ref())));
             }
             Some(_) => {}
             None => {

@@ -16,7 +16,7 @@ use crate::world::{Index, World};
 use crate::{connector, contract, route};
 use fairlead_api::{FieldTable, Integration, Kind, Reason};
 use fairlead_model::hash::Digest;
-use fairlead_model::unit::{ConnectorUnit, LookupTable, ObjectKey, Units};
+use fairlead_model::unit::{ConnectorUnit, IntegrationUnit, LookupTable, ObjectKey, Units};
 use fairlead_model::{ObjectRef, Timestamp};
 use fairlead_systems::{Catalog, Definition};
 use serde_json::Value;
@@ -169,6 +169,21 @@ pub(crate) struct Memo {
     pub(crate) integrations: BTreeMap<ObjectRef, Remembered>,
     pub(crate) field_tables: BTreeMap<String, Read<FieldTable>>,
     pub(crate) lookups: BTreeMap<String, Read<Arc<LookupTable>>>,
+    /// Units of golden records as they were planned, and as they are with their siblings.
+    acquainted: BTreeMap<ObjectRef, (Arc<IntegrationUnit>, Arc<IntegrationUnit>)>,
+}
+
+impl Memo {
+    /// A unit with the participants of the others that feed the same records, sealed anew only where something is new.
+    fn acquainted(&self, unit: Arc<IntegrationUnit>, standing: &Standing, fresh: &mut Self) -> Arc<IntegrationUnit> {
+        if unit.master.is_none() {
+            return unit;
+        }
+        let known = self.acquainted.get(&unit.object).filter(|(planned, _)| Arc::ptr_eq(planned, &unit));
+        let with = standing.acquaint(known.map_or(&unit, |(_, with)| with));
+        fresh.acquainted.insert(unit.object.clone(), (unit, Arc::clone(&with)));
+        with
+    }
 }
 
 impl Planner {
@@ -206,21 +221,34 @@ impl Planner {
             connectors.insert(object.clone(), result);
         }
 
-        let mut claims = Claims::default();
+        let (mut claims, mut feeding) = (Claims::default(), BTreeMap::new());
         for (object, resource) in &by_age(&index) {
             let mut result = integration::plan(object, resource, &index, &contracts, &connectors, &mut self.memo, &mut fresh);
             double_check(&index, &mut result.verdict);
             for target in &result.names {
                 planned.references.add(Target::new(RefKind::Integration, object.clone()), target.clone());
             }
-            claims.check(resource, &connectors, &mut result.verdict);
+            claims.check(resource, &connectors, result.feeds.as_ref().map(|(realm, _)| realm.as_str()), &mut result.verdict);
+            if let Some((realm, mut siblings)) = result.feeds {
+                let runs = result.verdict.is_good() && !result.orders.paused;
+                siblings.iter_mut().for_each(|sibling| sibling.reads &= runs);
+                planned.standing.feeds.entry(realm).or_default().insert(object.clone(), siblings);
+            }
             if let Some(unit) = result.unit.take_if(|_| result.verdict.is_good()) {
-                result.verdict.digest = Some(unit.digest.clone());
-                planned.units.integrations.insert(ObjectKey::from(object), unit);
+                feeding.insert(object.clone(), unit);
             }
             planned.standing.integrations.insert(object.clone(), Some(result.orders));
             planned.standing.served.insert(object.clone(), Some(allowed(resource.spec.allowed_namespaces.as_ref())));
             planned.integrations.insert(object.clone(), result.verdict);
+        }
+
+        // Only now is it known who feeds the same records.
+        for (object, unit) in feeding {
+            let unit = self.memo.acquainted(unit, &planned.standing, &mut fresh);
+            if let Some(verdict) = planned.integrations.get_mut(&object) {
+                verdict.digest = Some(unit.digest.clone());
+            }
+            planned.units.integrations.insert(ObjectKey::from(&object), unit);
         }
 
         let mut paths = route::Paths::default();
@@ -301,24 +329,49 @@ fn by_age<'a>(index: &Index<'a>) -> Vec<(ObjectRef, &'a Integration)> {
     all
 }
 
-/// Which Integration holds its ids in which field. Two that wrote theirs into one field would take each other's records away.
+/// Which Integration holds its ids in which field. Two that wrote theirs into one field would take each other's records away. And which one
+/// feeds golden records from which entity: two would be two names for one thing.
 #[derive(Debug, Default)]
 struct Claims {
     held: BTreeMap<(ObjectRef, String, String), ObjectRef>,
+    /// Which Integration feeds which golden records from which entity.
+    fed: BTreeMap<(String, ObjectRef, String), ObjectRef>,
 }
 
 impl Claims {
     /// Claims the correlation fields of an Integration (a broken one too: its last good unit may run), or says who holds them.
     /// What it may not use, it cannot claim.
-    fn check(&mut self, resource: &Integration, connectors: &BTreeMap<ObjectRef, PlannedConnector<'_>>, verdict: &mut Verdict) {
+    fn check(
+        &mut self,
+        resource: &Integration,
+        connectors: &BTreeMap<ObjectRef, PlannedConnector<'_>>,
+        golden: Option<&str>,
+        verdict: &mut Verdict,
+    ) {
         for (number, participant) in resource.spec.sync.participants.iter().enumerate() {
-            let Some(key) = participant.write.as_ref().and_then(|write| write.key.as_ref()) else { continue };
             let (namespace, name) = participant.connector_key(&verdict.object.namespace);
             let connector = ObjectRef::new(namespace, name);
             let consent = connectors.get(&connector).and_then(|planned| planned.resource.spec.allowed_namespaces.as_ref());
             if !fairlead_api::AllowedNamespaces::permit(consent, namespace, &verdict.object.namespace) {
                 continue;
             }
+            if let Some(realm) = golden {
+                let source = (realm.to_owned(), connector.clone(), participant.entity.clone());
+                let first = self.fed.entry(source).or_insert_with(|| verdict.object.clone());
+                if *first != verdict.object {
+                    verdict.findings.push(Finding::error(
+                        Reason::Conflict,
+                        format!("spec.sync.participants[{number}].entity"),
+                        format!(
+                            "the older Integration {first} feeds the golden records from {} through Connector {namespace}/{name} already",
+                            participant.entity
+                        ),
+                        "name another entity or connector, or leave that system to the other Integration",
+                    ));
+                    continue;
+                }
+            }
+            let Some(key) = participant.write.as_ref().and_then(|write| write.key.as_ref()) else { continue };
             let field = (connector, participant.entity.clone(), key.native.clone());
             let holder = self.held.entry(field).or_insert_with(|| verdict.object.clone());
             if *holder != verdict.object {

@@ -20,7 +20,7 @@ use fairlead_model::route::{
 };
 use fairlead_model::schema::{CanonicalSchema, FieldType};
 use fairlead_model::unit::ObjectKey;
-use fairlead_model::{FieldPath, ObjectRef};
+use fairlead_model::{FieldPath, ObjectRef, realm};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -214,7 +214,10 @@ impl<'a> Judge<'a> {
     fn operation(&mut self, operation: &Operation, number: usize) -> Option<(OperationKind, OperationUnit)> {
         let place = format!("spec.operations[{number}]");
         let backend = match (&operation.from, &operation.to) {
-            (Some(from), None) => self.store(&from.store.integration, &format!("{place}.from.store.integration")),
+            (Some(from), None) => match &from.store.integration {
+                Some(integration) => self.store(integration, &format!("{place}.from.store.integration")),
+                None => Some(Backend::Store { realm: ObjectKey(realm::of_contract(self.object)) }),
+            },
             (None, Some(to)) => self.participants(operation, to, &format!("{place}.to.participants")),
             // Told by the rules.
             _ => None,

@@ -7,7 +7,7 @@
 
 use fairlead_mapping::{Lookups, Table, TableSource};
 use fairlead_model::Timestamp;
-use fairlead_plan::{Config, World, plan, plan_text};
+use fairlead_plan::{Config, Severity, World, plan, plan_text};
 use fairlead_systems::Catalog;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -100,6 +100,25 @@ fn the_gateway_example_is_the_quickstarts_contract_with_operations_and_plans_wit
     let findings: Vec<String> = planned.verdicts().flat_map(|verdict| &verdict.findings).map(ToString::to_string).collect();
     assert_eq!(findings, Vec::<String>::new());
     assert_eq!(planned.units.routes.values().map(|route| route.path()).collect::<Vec<_>>(), ["/sales/customer/v1"]);
+}
+
+#[test]
+fn the_three_units_of_the_golden_record_example_plan_without_a_finding() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/golden-record");
+    let files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let all: Vec<Value> = files.iter().flat_map(|file| documents(&std::fs::read_to_string(file).unwrap())).collect();
+    let planned = plan(&World::of_manifests(&all, true), Catalog::builtin(), &Config::default(), Timestamp(0));
+    // One system lacks a field that others hold, which is no fault.
+    let errors: Vec<String> = planned
+        .verdicts()
+        .flat_map(|verdict| &verdict.findings)
+        .filter(|f| f.severity == Severity::Error)
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(errors, Vec::<String>::new());
+    let units: Vec<_> =
+        planned.units.integrations.values().map(|unit| (unit.realm(), unit.participants.len(), unit.siblings().len())).collect();
+    assert_eq!(units, vec![("contract:contracts/customer-v1".to_owned(), 1, 2); 3]);
 }
 
 #[test]

@@ -345,3 +345,82 @@ fn the_rows_of_a_participant_come_from_its_own_table_first_then_from_the_later_s
         ]
     );
 }
+
+/// The world of golden records with edits; each finds a document by kind and namespace.
+fn golden(edits: &[Edit]) -> Planned {
+    planned(&golden_world(edits))
+}
+
+fn golden_world(edits: &[Edit]) -> World {
+    let mut documents = fairlead_api::manifest::from_yaml(include_str!("golden/master.yaml")).unwrap();
+    let known: Vec<_> = documents.iter().map(|d| (d["kind"].clone(), d["metadata"]["name"].clone())).collect();
+    documents.extend(base().into_iter().filter(|d| !known.contains(&(d["kind"].clone(), d["metadata"]["name"].clone()))));
+    // The base's own connector of that name stands in another namespace.
+    documents.extend(base().into_iter().filter(|d| d["metadata"]["name"] == "netsuite"));
+    for (kind, namespace, edit) in edits {
+        edit(documents.iter_mut().find(|d| d["kind"] == *kind && d["metadata"]["namespace"] == *namespace).unwrap());
+    }
+    documents.retain(|document| !document.is_null());
+    World::of_manifests(&documents, true)
+}
+
+#[test]
+fn a_unit_of_golden_records_changes_with_what_it_knows_of_the_others_and_with_nothing_else() {
+    let europe = ObjectRef::new("europe", "customers");
+    let digests = |planned: &Planned| [&customers(), &europe].map(|object| planned.integrations[object].digest.clone().unwrap());
+    let good = golden(&[]);
+    assert!(good.is_good(), "{:#?}", good.verdicts().flat_map(|v| &v.findings).collect::<Vec<_>>());
+    let [america, _] = digests(&good);
+    let inner = golden(&[("Integration", "europe", |d| d["spec"]["sync"]["participants"][0]["fields"][0]["canonical"] = json!("taxId2"))]);
+    assert!(inner.integrations[&europe].digest.is_none(), "it does not plan");
+    assert_eq!(inner.integrations[&customers()].digest.as_ref(), Some(&america), "and harms nobody");
+    let inner = golden(&[("Integration", "europe", |d| d["spec"]["sync"]["participants"][0]["read"]["poll"]["every"] = json!("5m"))]);
+    assert_eq!(digests(&inner)[0], america, "how it reads is its own matter");
+    for edit in [
+        (|d: &mut Value| d["spec"]["state"] = json!("Running")) as fn(&mut Value),
+        |d| d["spec"]["sync"]["participants"][0]["role"] = json!("billing"),
+        |d| d["spec"]["sync"]["participants"][0]["name"] = json!("books"),
+        |d| drop(d["spec"]["sync"]["participants"][0].as_object_mut().unwrap().remove("write")),
+        GONE,
+    ] {
+        assert_ne!(golden(&[("Integration", "europe", edit)]).integrations[&customers()].digest.as_ref(), Some(&america));
+    }
+}
+
+#[test]
+fn a_last_good_unit_of_golden_records_knows_who_else_feeds_them_now() {
+    let last = merge_last_good(&Units::default(), &golden(&[]));
+    let breaks: fn(&mut Value) = |d| d["spec"]["sync"]["participants"][0]["fields"][0]["native"] = json!("Nmae");
+    let broken = merge_last_good(&last, &golden(&[("Integration", "north-america", breaks)]));
+    assert_eq!(broken.integrations[&key(&customers())], last.integrations[&key(&customers())]);
+    let alone = merge_last_good(&last, &golden(&[("Integration", "north-america", breaks), ("Integration", "europe", GONE)]));
+    assert!(alone.integrations[&key(&customers())].siblings().is_empty());
+    let siblings = broken.integrations[&key(&ObjectRef::new("europe", "customers"))].siblings().to_vec();
+    let told: Vec<_> = siblings.iter().map(|each| (each.name.as_str(), each.role.as_str(), each.reads, each.writes)).collect();
+    let expected = [("north-america/customers/crm", "crm", false, true), ("north-america/customers/erp", "erp", false, true)];
+    assert_eq!(told, expected, "nobody waits for a unit that is broken");
+    let mut unread = golden_world(&[]);
+    let contract = ObjectRef::new("contracts", "customer-v1");
+    unread.contracts.retain(|c| c.metadata.name.as_deref() != Some("customer-v1"));
+    unread.undecodable.push(Undecodable::new(Kind::ApiContract, contract, 1, "missing field `spec`"));
+    assert_eq!(
+        merge_last_good(&last, &planned(&unread)).integrations,
+        last.integrations,
+        "of a contract that cannot be read nothing is new"
+    );
+}
+
+#[test]
+fn a_planner_that_remembers_golden_records_says_what_a_fresh_one_says() {
+    let mut documents = fairlead_api::manifest::from_yaml(include_str!("golden/master.yaml")).unwrap();
+    documents.extend(base().into_iter().filter(|d| ["ConfigMap", "Connector"].iter().any(|kind| d["kind"] == *kind)));
+    let mut planner = Planner::default();
+    for paused in ["Paused", "Paused", "Running"] {
+        documents
+            .iter_mut()
+            .filter(|d| d["metadata"]["namespace"] == "europe" && d["kind"] == "Integration")
+            .for_each(|d| d["spec"]["state"] = json!(paused));
+        let world = World::of_manifests(&documents, true);
+        assert_eq!(planner.plan(&world, Catalog::builtin(), &Config::default(), Timestamp(0)), planned(&world));
+    }
+}

@@ -94,7 +94,7 @@ impl Bench {
                 checkpoint: None,
                 unchanged: 0,
                 guard: Guarded::default(),
-                conflicts: 0,
+                conflicts: Vec::new(),
                 direct: 0,
                 now,
             };

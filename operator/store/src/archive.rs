@@ -23,7 +23,7 @@ use std::io::{BufRead, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The newest format of the text. It rises with whatever an older Fairlead would not understand.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The longest line. Documents are bounded far below it.
 const MAX_LINE: u64 = 256 * 1024 * 1024;
@@ -227,8 +227,8 @@ impl Row {
         Value::Object(Document::from_iter([(self.word().to_owned(), fields)])).to_string()
     }
 
-    /// Reads a line; says what is wrong with it.
-    fn parse(line: &str) -> Result<Self, String> {
+    /// Reads a line of what belongs to `realm`; says what is wrong with it.
+    fn parse(line: &str, realm: &str) -> Result<Self, String> {
         let row: Document = serde_json::from_str(line).map_err(|error| format!("it is no JSON object: {error}"))?;
         let mut parts = row.into_iter();
         let (Some((word, Value::Object(fields))), None) = (parts.next(), parts.next()) else {
@@ -245,7 +245,7 @@ impl Row {
             }
             _ => {
                 let table = Table::of(&word).ok_or_else(|| format!("{word:?} is no row that is known here"))?;
-                Ok(Self::Cells(Cells { table, cells: table::cells_of(table, fields)? }))
+                Ok(Self::Cells(Cells { table, cells: table::cells_of(table, realm, fields)? }))
             }
         }
     }
@@ -437,8 +437,9 @@ impl<R: BufRead> Reader<R> {
             lock(&self.summary).clone_from(&end);
             return Ok(None);
         }
+        let realm = self.begun.checked_sub(1).and_then(|place| self.head.realms.get(place)).map_or("", String::as_str);
         let mut row =
-            Row::parse(&line).map_err(|what| wrong(&format!("{what}; export anew, or import with the Fairlead that wrote it")))?;
+            Row::parse(&line, realm).map_err(|what| wrong(&format!("{what}; export anew, or import with the Fairlead that wrote it")))?;
         match &mut row {
             Row::Realm { name, .. } => {
                 if self.head.realms.get(self.begun) != Some(&*name) {
@@ -551,10 +552,25 @@ mod tests {
         assert!(refused.starts_with("line 2: it belongs to no realm"), "{refused}");
     }
 
+    /// As the format before had them: guards had one book per realm, and conflicts were counted by the realm.
+    #[tokio::test]
+    async fn an_export_of_format_1_is_read() {
+        let source = r#"{"sourceBook":{"changed":2,"deadLettered":0,"participant":"crm","read":3,"unchanged":1}}"#;
+        let realm = r#"{"realmBook":{"conflicts":4,"live":0,"matched":0}}"#;
+        let guard = r#"{"guardBook":{"changes":5,"deletes":6,"hour":9}}"#;
+        let store = crate::SqliteStore::open_in_memory().unwrap();
+        let options = Options { replace: false, behind: false, now: Timestamp(0) };
+        import(&store, std::io::Cursor::new(text(&[REALM, source, realm, guard])), options).await.unwrap();
+        let snapshot = store.snapshot("a/b", Timestamp(0)).await.unwrap();
+        assert_eq!((snapshot.sources["crm"].read, snapshot.conflicts()), (3, 0));
+        let counts = store.changes_since("a/b", Timestamp(0), &crate::Guarded::default()).await.unwrap();
+        assert_eq!((counts.changes, counts.deletes), (5, 6));
+    }
+
     #[test]
     fn other_texts_and_newer_formats_are_refused() {
-        let newer = read(&text(&[REALM]).replace("\"format\":1", "\"format\":2")).unwrap_err();
-        assert!(newer.contains("the export has format 2, and this Fairlead reads formats up to 1"), "{newer}");
+        let newer = read(&text(&[REALM]).replace("\"format\":1", "\"format\":3")).unwrap_err();
+        assert!(newer.contains("the export has format 3, and this Fairlead reads formats up to 2"), "{newer}");
         for other in ["", "{}\n", "PK\u{3}\u{4}\n", "{\"fairlead\":\"status\"}\n"] {
             assert!(read(other).unwrap_err().contains("this is no export") || other.is_empty(), "{other:?}");
         }
@@ -563,7 +579,7 @@ mod tests {
     #[test]
     fn letters_and_what_speaks_of_them_get_new_numbers_together() {
         let shifted = |line: &str| {
-            let Ok(Row::Cells(mut cells)) = Row::parse(line) else { panic!("{line}") };
+            let Ok(Row::Cells(mut cells)) = Row::parse(line, "a/b") else { panic!("{line}") };
             cells.renumber(100);
             Row::Cells(cells).to_line()
         };

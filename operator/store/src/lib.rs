@@ -100,8 +100,8 @@ pub trait Store: Send + Sync + 'static {
     /// Closes open dead letters without delivering them.
     async fn close_dead_letters(&self, close: &CloseDeadLetters) -> Result<u64, StoreError>;
 
-    /// Removes dead letters that were closed long ago, the oldest first, with what was corrected of them, and the notes of corrections that are over.
-    /// Returns how many letters went; as many as were allowed says that there may be more. Books and open letters stay as they are.
+    /// Removes dead letters that were closed long ago, the oldest first, with what was corrected of them, the notes of corrections that are over,
+    /// and conflicts that were kept long enough. Returns how many letters went; as many as were allowed says that there may be more. Books and open letters stay as they are.
     async fn sweep(&self, sweep: &Sweep) -> Result<u64, StoreError>;
 
     /// Gives a page of stored records other index keys (match rules were edited, another field is to be found by) and notes how far that is,
@@ -120,6 +120,10 @@ pub trait Store: Send + Sync + 'static {
     /// Removes everything of a realm, and ends its leases (those with `/<realm>/` in their key), so that nobody who still runs brings it
     /// back. Epochs stay.
     async fn forget(&self, realm: &str) -> Result<(), StoreError>;
+
+    /// Removes what is known of those participants of a realm whose names begin with `prefix` (which ends with a slash), their notes among it,
+    /// and ends their leases. The records stay, and so does what others hold of them; whether anybody does is the answer.
+    async fn forget_participants(&self, realm: &str, prefix: &str) -> Result<bool, StoreError>;
 
     /// Takes over rows that an export told, in ONE transaction: all realms of its head, or nothing. They must be empty, or are replaced; letters
     /// whose numbers another realm has by now get new ones; the sequence and the epochs of leases are no lower afterwards than they were here
@@ -189,7 +193,8 @@ pub trait Store: Send + Sync + 'static {
         Ok(self.snapshots(Some(realm), now).await?.remove(realm).unwrap_or_default())
     }
 
-    /// How many records were changed and how many deleted since `since` (to the hour), those of `with` among them, for the guard.
+    /// How many records were changed and how many deleted since `since` (to the hour) by the book of `with`, those of `with` among them, for
+    /// the guard.
     async fn changes_since(&self, realm: &str, since: Timestamp, with: &Guarded) -> Result<GuardCounts, StoreError>;
 
     /// Dead letters by filter, newest first.
@@ -210,6 +215,13 @@ pub trait Store: Send + Sync + 'static {
         after: Option<&ExternalId>,
         max: usize,
     ) -> Result<Vec<ExternalId>, StoreError>;
+
+    /// Conflicts on owned fields of a record that are kept, newest first: at most [`CONFLICTS_PER_RECORD`], none older than
+    /// [`CONFLICTS_FOR`]. They hold values of the record.
+    async fn conflicts(&self, realm: &str, record: RecordId, now: Timestamp) -> Result<Vec<PastConflict>, StoreError>;
+
+    /// How many records any of these participants holds, those that were deleted among them.
+    async fn held(&self, realm: &str, participants: &[String]) -> Result<u64, StoreError>;
 
     /// For which record each of these waits in a target's lane, positionally.
     async fn waits_for(&self, realm: &str, target: &str, ids: &[RecordId]) -> Result<Vec<Option<RecordId>>, StoreError>;

@@ -183,7 +183,8 @@ impl IndexKey {
     }
 }
 
-/// By what a realm's records can be found, and how far a change of that has come; kept as the note [`IndexState::NOTE`].
+/// By what a realm's records can be found, and how far a change of that has come; kept as the note [`IndexState::NOTE`]. Of several that write
+/// one realm each keeps a note of its own besides, for how far it has come itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexState {
     /// Over the match rules and fields that are wanted.
@@ -226,8 +227,8 @@ pub struct Absorb {
     pub unchanged: u64,
     /// What counts towards the guard.
     pub guard: Guarded,
-    /// Conflicts on owned fields (foreign edits) seen in this batch.
-    pub conflicts: u64,
+    /// Conflicts on owned fields (foreign edits) seen in this batch; counted, and kept for a while.
+    pub conflicts: Vec<Conflict>,
     /// Writes of API callers that this participant has acknowledged, past its lane: they enter its book under `Api` and are delivered at once.
     pub direct: u64,
     /// The present moment.
@@ -250,7 +251,7 @@ impl Absorb {
             checkpoint: None,
             unchanged: 0,
             guard: Guarded::default(),
-            conflicts: 0,
+            conflicts: Vec::new(),
             direct: 0,
             now,
         }
@@ -272,6 +273,43 @@ pub struct AbsorbRecord {
     pub enqueue: Vec<(String, Origin)>,
     /// Whether this counts as `changed` (true) or `unchanged` (false) in the source's ledger.
     pub counts_as_changed: bool,
+}
+
+/// A change that a participant made and that did not win, because the field is another's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conflict {
+    /// The record.
+    pub record: RecordId,
+    /// The canonical field; none where the participant has deleted the record and it was not its to delete.
+    pub field: Option<FieldPath>,
+    /// What the participant showed; none is no value.
+    pub shown: Option<Value>,
+    /// What the canonical record held, and holds on.
+    pub kept: Option<Value>,
+}
+
+impl Conflict {
+    /// A participant has deleted its copy of a record that lives on.
+    #[must_use]
+    pub fn of_existence(record: RecordId) -> Self {
+        Self { record, field: None, shown: None, kept: None }
+    }
+}
+
+/// So many conflicts are kept of each record: the newest.
+pub const CONFLICTS_PER_RECORD: usize = 20;
+/// For so long conflicts are kept.
+pub const CONFLICTS_FOR: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// A conflict of the past.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PastConflict {
+    /// What it was about.
+    pub conflict: Conflict,
+    /// Whose change it was.
+    pub participant: String,
+    /// When it was absorbed.
+    pub at: Timestamp,
 }
 
 /// What happens to the canonical record.
@@ -422,8 +460,10 @@ pub struct Reindex {
     pub realm: String,
     /// Records with the version that the keys were taken of, and all their keys.
     pub records: Vec<(RecordId, u64, Vec<IndexKey>)>,
-    /// How far this is.
+    /// How far this is, and under which name that is noted.
     pub state: IndexState,
+    /// See [`IndexState::NOTE`].
+    pub note: String,
 }
 
 /// A claim on a lane, as far as it is held.
@@ -455,10 +495,15 @@ pub struct Claimed {
     pub since: Timestamp,
     /// Attempts so far.
     pub attempts: u32,
+    /// It waited for another record until its time was up ([`WAITS_FOR`]).
+    pub waited: bool,
     /// An intent was committed for this key and never settled (an earlier epoch died, or a Retry said `unknown`): look it up first. `None`
     /// when nothing was sent.
     pub intent: Option<Intent>,
 }
+
+/// A key that waits for another record is claimed again after so long, even where that record has not come.
+pub const WAITS_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// A write that was begun and not settled.
 #[derive(Debug, Clone, PartialEq)]
@@ -543,7 +588,7 @@ pub enum Outcome {
         /// claim sees it. `false` says that no write is outstanding.
         unknown: bool,
     },
-    /// Another record must come to this target first. Nothing was sent; an earlier intent that is still open stays so.
+    /// Another record must come to this target first, or [`WAITS_FOR`] must pass. Nothing was sent; an earlier intent that is still open stays so.
     WaitFor {
         /// That record.
         record: RecordId,
@@ -673,7 +718,7 @@ pub struct DeadLetterFilter {
     pub realm: Option<String>,
     /// These numbers; empty is all.
     pub ids: Vec<i64>,
-    /// Of this participant.
+    /// Of this participant; a name that ends with a slash stands for all that begin with it.
     pub participant: Option<String>,
     /// Of this stage.
     pub stage: Option<Stage>,
@@ -706,24 +751,42 @@ pub struct CloseDeadLetters {
     pub now: Timestamp,
 }
 
-/// What is of no use any more.
+/// What is of no use any more: closed dead letters, and conflicts that are older than [`CONFLICTS_FOR`].
 #[derive(Debug, Clone)]
 pub struct Sweep {
     /// The realm.
     pub realm: String,
+    /// Only letters of participants whose names begin with this.
+    pub participants: Option<String>,
     /// Dead letters that were closed before this moment.
     pub closed_before: Timestamp,
     /// At most so many of them.
     pub max: usize,
+    /// The present moment.
+    pub now: Timestamp,
 }
 
 /// Records that count towards the guard.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Guarded {
+    /// In whose book, where several guard one realm; else it is the realm's. A record counts in one book at a time: that of its last change.
+    pub book: Option<String>,
     /// Records whose values are replaced.
     pub changed: Vec<RecordId>,
     /// Records that are deleted.
     pub deleted: Vec<RecordId>,
+}
+
+impl Guarded {
+    /// Nothing counts.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.deleted.is_empty()
+    }
+
+    pub(crate) fn book<'a>(&'a self, realm: &'a str) -> &'a str {
+        self.book.as_deref().unwrap_or(realm)
+    }
 }
 
 /// Counts for the guard; a record counts once, however often it changes.
@@ -752,8 +815,6 @@ pub struct Snapshot {
     pub matched: u64,
     /// The time of the last `Delivered`.
     pub last_delivered: Option<Timestamp>,
-    /// Conflicts on owned fields so far.
-    pub conflicts: u64,
 }
 
 /// What waits in one target's lane.
@@ -810,6 +871,8 @@ pub struct SourceLedger {
     pub unchanged: u64,
     /// Of these, dead letters.
     pub dead_lettered: u64,
+    /// Conflicts on owned fields so far. Not part of the sum: one record may hold several.
+    pub conflicts: u64,
 }
 
 impl SourceLedger {
@@ -821,6 +884,27 @@ impl SourceLedger {
 }
 
 impl Snapshot {
+    /// The same of some participants alone. What is counted of the realm as a whole stays.
+    #[must_use]
+    pub fn of(&self, own: impl Fn(&str) -> bool) -> Self {
+        fn some<T: Clone>(all: &BTreeMap<String, T>, own: impl Fn(&str) -> bool) -> BTreeMap<String, T> {
+            all.iter().filter(|(name, _)| own(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+        }
+        Self {
+            lanes: self.lanes.iter().filter(|lane| own(&lane.target)).cloned().collect(),
+            sources: some(&self.sources, &own),
+            pending: some(&self.pending, &own),
+            dead_letters: some(&self.dead_letters, &own),
+            ..*self
+        }
+    }
+
+    /// Conflicts on owned fields so far.
+    #[must_use]
+    pub fn conflicts(&self) -> u64 {
+        self.sources.values().map(|source| source.conflicts).sum()
+    }
+
     /// Whether every book adds up.
     #[must_use]
     pub fn balanced(&self) -> bool {

@@ -10,7 +10,7 @@ use fairlead_model::hash::LineDigest;
 use fairlead_store::contract_tests::archive;
 use fairlead_store::contract_tests::server::Server;
 use fairlead_store::contract_tests::world::{
-    CRM, ERP, REALM, World, at, crm_id, deleted, delivered, id, inserted, key, lease, letter, merge_into, retry, updated,
+    CRM, ERP, REALM, World, at, contested, crm_id, deleted, delivered, id, inserted, key, lease, letter, merge_into, retry, updated,
 };
 use fairlead_store::crash::{VARIABLE, points};
 use fairlead_store::{
@@ -72,8 +72,8 @@ impl Actor {
                     reread_done: vec![crm_id(4)],
                     checkpoint: Some(Checkpoint { slice: "main".into(), cursor: json!({"n": n}), complete: false }),
                     unchanged: 3,
-                    guard: Guarded { changed: vec![id(1)], deleted: vec![id(2)] },
-                    conflicts: 1,
+                    guard: Guarded { changed: vec![id(1)], deleted: vec![id(2)], ..Guarded::default() },
+                    conflicts: vec![contested(1, "credit")],
                     ..self.world().batch(now)
                 };
                 self.store.absorb(&batch).await.unwrap();
@@ -119,7 +119,7 @@ impl Actor {
             25 => {
                 let records = vec![(id(2), 3, vec![key(5)]), (id(4), 2, vec![key(5), key(6)])];
                 let state = IndexState { digest: 1, fields: Vec::new(), complete: true, after: None };
-                self.store.reindex(&Reindex { realm: REALM.into(), records, state }).await.unwrap();
+                self.store.reindex(&Reindex { realm: REALM.into(), records, state, note: IndexState::NOTE.into() }).await.unwrap();
             }
             26 => assert_eq!(self.store.begin_write(&begin("once", now)).await, Ok(WriteBegun::Fresh)),
             27 => self.store.finish_write("once", "done").await.unwrap(),
@@ -137,7 +137,10 @@ impl Actor {
                 };
                 self.store.set_checkpoint(&set).await.unwrap();
             }
-            32 => assert_eq!(self.store.sweep(&Sweep { realm: REALM.into(), closed_before: at(20), max: 1 }).await, Ok(1)),
+            32 => {
+                let sweep = Sweep { realm: REALM.into(), participants: None, closed_before: at(20), max: 1, now };
+                assert_eq!(self.store.sweep(&sweep).await, Ok(1));
+            }
             30 => drop(archive::import(&*self.store, &copy(), false, now).await.unwrap()),
             _ => unreachable!("the script has {COMMANDS} commands"),
         }

@@ -649,7 +649,13 @@ async fn what_was_in_flight_before_lanes_had_partitions_is_found_in_them() {
     world.absorb((1..=16).map(inserted).collect(), at(1)).await;
     assert_eq!(world.claim(at(2)).await.len(), 16);
     // As if the database had only ever seen schema 3, under which a lane was one lease.
-    server.sql("before", "DELETE FROM fairlead.migration WHERE number > 3");
+    server.sql(
+        "before",
+        "SET search_path TO fairlead; DELETE FROM migration WHERE number > 3; DROP TABLE past_conflict;
+         ALTER TABLE source_book DROP COLUMN conflicts; ALTER TABLE realm_book ADD COLUMN conflicts bigint NOT NULL DEFAULT 0;
+         ALTER TABLE record DROP COLUMN changed_book, DROP COLUMN deleted_book;
+         ALTER TABLE guard_book DROP COLUMN book; ALTER TABLE guard_book ADD PRIMARY KEY (realm, hour)",
+    );
     let store = open(&url).await;
     let mut found = 0;
     for partition in 0..store.partitions() {

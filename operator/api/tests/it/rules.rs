@@ -68,6 +68,19 @@ proptest! {
 }
 
 #[test]
+fn a_contract_stays_with_its_scope() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let any = strategies::contract().new_tree(&mut runner).unwrap().current();
+    let of = |scope: Option<MasterScope>| ApiContractSpec { master: Some(Master { scope, ..Master::default() }), ..any.clone() };
+    let (golden, own, none) =
+        (of(Some(MasterScope::Contract)), of(Some(MasterScope::Integration)), ApiContractSpec { master: None, ..any.clone() });
+    assert!(own.changes(&none).is_empty() && none.changes(&of(None)).is_empty() && golden.changes(&golden).is_empty());
+    for (old, new) in [(&none, &golden), (&golden, &own)] {
+        assert!(new.changes(old)[0].to_string().starts_with("spec.master: the scope cannot change within one object"));
+    }
+}
+
+#[test]
 fn a_contract_may_raise_its_minor_version_but_not_its_major_one() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let old = strategies::contract().new_tree(&mut runner).unwrap().current();

@@ -18,12 +18,13 @@ fn status() -> IntegrationStatus {
         lag: Some(LagStatus { bucket: LagBucket::Under1m, pending: false }),
         last_sync_time: Some(at(0)),
         participants: vec![
-            ParticipantStatus { name: "crm".into(), state: ParticipantState::Live, circuit: None, dead_letters: None },
+            ParticipantStatus { name: "crm".into(), state: ParticipantState::Live, circuit: None, dead_letters: None, conflicts: None },
             ParticipantStatus {
                 name: "erp".into(),
                 state: ParticipantState::Live,
                 circuit: Some(CircuitState::Closed),
                 dead_letters: Some(5),
+                conflicts: Some(2),
             },
         ],
         dead_letters: Some(5),

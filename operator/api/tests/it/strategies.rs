@@ -115,11 +115,21 @@ pub(crate) fn contract() -> impl Strategy<Value = ApiContractSpec> {
             vec(consumer(), 0..2),
             of(exposure()),
             vec(word(&["europe", "north-america"]), 0..2),
+            of(master()),
         ),
     )
         .prop_map(
-            |(entity, version, owner, phase, schema, key, (allowed_namespaces, operations, security, consumers, exposure, units))| {
+            |(
+                entity,
+                version,
+                owner,
+                phase,
+                schema,
+                key,
+                (allowed_namespaces, operations, security, consumers, exposure, units, master),
+            )| {
                 ApiContractSpec {
+                    master,
                     extensions: units.into_iter().map(|namespace| Extension { namespace, schema: serde_json::Map::new() }).collect(),
                     operations,
                     security,
@@ -137,6 +147,19 @@ pub(crate) fn contract() -> impl Strategy<Value = ApiContractSpec> {
         )
 }
 
+fn master() -> impl Strategy<Value = Master> {
+    let seldom = |strategy| prop::option::weighted(0.2, strategy);
+    let ownership = vec(word(&["crm", "erp"]).prop_map(|role| OwnershipRule { fields: vec!["name".into()], role }), 0..2);
+    (
+        of(prop_oneof![Just(MasterScope::Integration), Just(MasterScope::Contract)]),
+        prop_oneof![2 => Just(Vec::new()), 1 => Just(vec![vec!["taxId".to_owned()]])],
+        seldom(Just(OnAmbiguous::DeadLetter)),
+        prop_oneof![2 => Just(Vec::new()), 1 => ownership],
+        prop::option::weighted(0.2, prop_oneof![Just(Tie::Home), Just(Tie::Latest)]),
+    )
+        .prop_map(|(scope, match_rules, on_ambiguous, ownership, tie)| Master { scope, match_rules, on_ambiguous, ownership, tie })
+}
+
 fn operation() -> impl Strategy<Value = Operation> {
     let name = prop_oneof![Just(OperationName::List), Just(OperationName::Get), Just(OperationName::Create), Just(OperationName::Update)];
     let reference = || (word(&["customers"]), of(word(&["europe"]))).prop_map(|(name, namespace)| ObjectReference { name, namespace });
@@ -145,7 +168,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     (
         name,
         vec(word(&["customers.read", "customers.write"]), 0..2),
-        of(reference().prop_map(|integration| ReadFrom { store: StoreSource { integration } })),
+        of(of(reference()).prop_map(|integration| ReadFrom { store: StoreSource { integration } })),
         of(vec(target, 1..3).prop_map(|participants| WriteTo { participants })),
         prop_oneof![2 => Just(Vec::new()), 1 => vec(word(&["taxId"]), 1..2)],
         of(duration()),

@@ -69,7 +69,7 @@ pub fn refused(
         .iter()
         .filter_map(|(field, _)| {
             let message = if !held.contains(field) {
-                format!("is not written to {}", source.unit.name)
+                format!("is not written to {}", source.unit.called())
             } else if ownership::judge(&program.unit, &source.unit, field, known, Some(now)) == Verdict::Foreign {
                 let owner = ownership::owner(&program.unit.ownership, field).unwrap_or("another system");
                 format!("belongs to {owner} and would be put back")

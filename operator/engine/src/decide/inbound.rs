@@ -11,8 +11,8 @@ use fairlead_mapping::{Inbound, RowError};
 use fairlead_model::hash::ValueHash;
 use fairlead_model::state::{ParticipantState, RowState, Standing};
 use fairlead_model::unit::OnForeignEdit;
-use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
-use fairlead_store::{AbsorbRecord, Known, NewDeadLetter, Origin, Provenance, Record, RecordChange, Stage};
+use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document, realm};
+use fairlead_store::{AbsorbRecord, Conflict, Known, NewDeadLetter, Origin, Provenance, Record, RecordChange, Stage};
 use fairlead_systems::reason;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -103,7 +103,7 @@ pub struct Absorbed {
     /// For the store.
     pub record: AbsorbRecord,
     /// Foreign edits in it.
-    pub conflicts: u64,
+    pub conflicts: Vec<Conflict>,
     /// It replaces values of the canonical record (for the guard; what a system adds when it is seen first is no replacement).
     pub changes: bool,
     /// It deletes it.
@@ -124,7 +124,7 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     state.deleted = false;
     let mut canonical = known.map(|known| known.record.document.clone()).unwrap_or_default();
     let mut provenance = known.map(|known| known.record.provenance.clone()).unwrap_or_default();
-    let (mut changed, mut seen_change, mut replaced, mut conflicts) = (false, false, false, 0);
+    let (mut changed, mut seen_change, mut replaced, mut conflicts) = (false, false, false, Vec::new());
 
     for (unit, value) in &read.fields {
         let shown = ValueHash::of(Some(value));
@@ -169,7 +169,12 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
             }
             Verdict::Foreign => {
                 if sight == Sight::Changed {
-                    conflicts += 1;
+                    conflicts.push(Conflict {
+                        record: known.map_or(context.new_id, |known| known.record.id),
+                        field: Some(unit.clone()),
+                        shown: Some(value.clone()).filter(|value| !value.is_null()),
+                        kept: document::present(&canonical, unit).cloned(),
+                    });
                 }
                 field.disputed = Some(shown);
                 if keeps_foreign_edits(source) && (sight == Sight::Changed || shown != ValueHash::ABSENT) {
@@ -224,14 +229,13 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     } else {
         lanes(program, source, &record, &state, known, changed, seen_change, held.is_some())
     };
-    let gone_from = |target: &&Participant| {
-        let held = known.and_then(|known| known.identity(&target.unit.name));
-        target.unit.name != source.unit.name
-            && target.writable()
-            && held.is_some_and(|identity| identity.state.deleted)
-            && target.table.accepts(&record.document) != Ok(false)
-    };
-    let lost = program.participants.iter().filter(|_| revived).filter(gone_from).map(|target| target.unit.name.clone()).collect();
+    let own = program
+        .participants
+        .iter()
+        .filter(|target| target.unit.name != source.unit.name && target.writable() && target.table.accepts(&record.document) != Ok(false));
+    let targets = own.map(|target| target.unit.name.as_str()).chain(elsewhere(program));
+    let deleted_there = |target: &&str| known.and_then(|known| known.identity(target)).is_some_and(|identity| identity.state.deleted);
+    let lost = targets.filter(|_| revived).filter(deleted_there).map(str::to_owned).collect();
     let id = record.id;
     let change = if known.is_none() {
         RecordChange::Insert { keys: program.index_keys(&record.document), record }
@@ -279,7 +283,7 @@ fn decide_deleted(
     state.vendor_version.clone_from(&read.version);
     let absorb = |change, enqueue, deletes| {
         Decision::Absorb(Box::new(Absorbed {
-            conflicts: u64::from(!ours && !at_home),
+            conflicts: (!ours && !at_home).then(|| Conflict::of_existence(known.record.id)).into_iter().collect(),
             changes: false,
             deletes,
             lost: Vec::new(),
@@ -297,12 +301,11 @@ fn decide_deleted(
         return absorb(RecordChange::Keep { version: known.record.version }, Vec::new(), false);
     }
     let record = Record { version: known.record.version + 1, deleted_at: Some(context.now), ..known.record.clone() };
-    let enqueue = program
-        .participants
-        .iter()
-        .filter(|p| p.writable() && p.unit.name != source.unit.name)
-        .filter(|p| known.identity(&p.unit.name).is_some_and(|identity| !identity.state.deleted) || in_lane(known, &p.unit.name))
-        .map(|p| (p.unit.name.clone(), Origin::Source(source.unit.name.clone())))
+    let own = program.participants.iter().filter(|p| p.writable() && p.unit.name != source.unit.name).map(|p| p.unit.name.as_str());
+    let enqueue = own
+        .chain(elsewhere(program))
+        .filter(|target| ownership::holds(known, target) || in_lane(known, target))
+        .map(|target| (target.to_owned(), Origin::Source(source.unit.name.clone())))
         .collect();
     absorb(RecordChange::Update { record, keys: Vec::new() }, enqueue, true)
 }
@@ -371,7 +374,16 @@ pub(crate) fn lanes(
             lanes.push((target.unit.name.clone(), Origin::Source(name.clone())));
         }
     }
+    if changed {
+        let still_there = |target: &&str| known.and_then(|known| known.identity(target)).is_none_or(|identity| !identity.state.deleted);
+        lanes.extend(elsewhere(program).filter(still_there).map(|target| (target.to_owned(), Origin::Source(name.clone()))));
+    }
     lanes
+}
+
+/// The targets of other Integrations. Whether a record belongs there, and what of it differs, is found out in their lanes.
+pub(crate) fn elsewhere(program: &Program) -> impl Iterator<Item = &str> {
+    program.unit.siblings().iter().filter(|sibling| sibling.writes).map(|sibling| sibling.name.as_str())
 }
 
 /// Whether the target's `when` says otherwise of a record than when it was last in its lane, where that has consequences: what was archived,
@@ -392,7 +404,8 @@ fn moves(target: &Participant, canonical: &Document, state: &ParticipantState) -
 pub fn lost(source: &Participant, target: &str, known: &Known) -> NewDeadLetter {
     let message = format!(
         "it lives again in {source} and was deleted or put away in {target}; bring it back there, or enter it anew in {source}, then discard this",
-        source = source.unit.name
+        source = source.unit.called(),
+        target = realm::called(target)
     );
     NewDeadLetter {
         stage: Stage::Delivery,

@@ -1,7 +1,7 @@
 //! The rules of reading, told as stories of two systems (see [`crate::decide::sample`]).
 
 use super::*;
-use crate::decide::sample::{ID, Seen, World, erp, unit};
+use crate::decide::sample::{ID, Seen, World, erp, golden, unit};
 use fairlead_model::unit::{OnDelete, ParticipantUnit, Tie};
 use serde_json::json;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ fn a_new_record_is_seeded_with_all_of_its_creators_fields_and_enters_the_other_l
     assert_eq!(world.canonical(), json!({"name": "Acme", "credit": "5"}));
     assert_eq!(seen.lanes(), ["crm:erp"]);
     let absorbed = seen.absorbed();
-    assert!(absorbed.record.counts_as_changed && !absorbed.changes && absorbed.conflicts == 0);
+    assert!(absorbed.record.counts_as_changed && !absorbed.changes && absorbed.conflicts.is_empty());
     let known = world.known();
     assert_eq!((known.record.id, known.record.version, known.record.home.as_str()), (ID, 1, "erp"));
 }
@@ -55,9 +55,53 @@ fn a_foreign_edit_is_counted_and_put_back() {
     let mut world = World::new();
     both(&mut world, json!({"Name": "Acme"}));
     let seen = world.read("erp", json!({"Name": "Acne"}));
-    assert_eq!((seen.lanes(), seen.absorbed().conflicts), (vec!["erp:Restore".to_owned()], 1));
+    assert_eq!((seen.lanes(), seen.absorbed().conflicts.len()), (vec!["erp:Restore".to_owned()], 1));
     assert_eq!(world.canonical(), json!({"name": "Acme"}));
     assert_eq!(world.write("erp"), Some(json!({"Name": "Acme"})));
+}
+
+#[test]
+fn a_conflict_is_kept_with_what_was_shown_and_what_won() {
+    let mut world = World::new();
+    both(&mut world, json!({"Name": "Acme", "Credit": "5"}));
+    let told = |seen: &Seen| -> Vec<_> {
+        let told = |conflict: &Conflict| (conflict.field.as_ref().map(ToString::to_string), conflict.shown.clone(), conflict.kept.clone());
+        seen.absorbed().conflicts.iter().map(told).collect()
+    };
+    let name = |shown: Option<&str>| vec![(Some("name".to_owned()), shown.map(|shown| json!(shown)), Some(json!("Acme")))];
+    assert_eq!(told(&world.read("erp", json!({"Name": "Acne", "Credit": "5"}))), name(Some("Acne")));
+    world.write("erp");
+    assert_eq!(told(&world.read("erp", json!({"Credit": "5"}))), name(None), "cleared");
+    world.write("erp");
+    assert_eq!(told(&world.read_deleted("erp")), [(None, None, None)], "not its to delete");
+}
+
+#[test]
+fn a_change_enters_the_lanes_of_other_integrations_whatever_they_make_of_it() {
+    let mut world = World::of(golden());
+    let seen = world.read("crm", json!({"Name": "Acme"}));
+    assert_eq!(seen.lanes(), ["erp:crm", "eu/customers/erp:crm"], "what is only read there is not written");
+    world.write("erp");
+    assert!(world.read("erp", json!({"Name": "Acme"})).lanes().is_empty(), "an echo goes nowhere");
+    assert_eq!(world.read("erp", json!({"Name": "Acne"})).lanes(), ["erp:Restore"], "nor does a foreign edit");
+    world.learn("eu/customers/erp", ExternalId("e1".into()), ParticipantState { deleted: true, ..ParticipantState::default() });
+    assert_eq!(world.read("crm", json!({"Name": "Acme Corp"})).lanes(), ["erp:crm"], "what was deleted there is not written");
+    world.learn("eu/customers/erp", ExternalId("e1".into()), ParticipantState::default());
+    world.known().lanes.clear();
+    assert_eq!(world.read_deleted("crm").lanes(), ["erp:crm", "eu/customers/erp:crm"]);
+}
+
+#[test]
+fn a_record_that_lives_again_is_told_where_another_integration_has_deleted_it() {
+    let mut world = World::of(golden());
+    world.read("crm", json!({"Name": "Acme"}));
+    world.read_deleted("crm");
+    world.learn("eu/customers/erp", ExternalId("e1".into()), ParticipantState { deleted: true, ..ParticipantState::default() });
+    let seen = world.read("crm", json!({"Name": "Acme"}));
+    assert_eq!(seen.absorbed().lost, ["eu/customers/erp"]);
+    let letter = lost(world.participant("crm"), "eu/customers/erp", world.known.as_ref().unwrap());
+    assert_eq!(letter.participant, "eu/customers/erp");
+    assert!(letter.message.starts_with("it lives again in crm and was deleted or put away in erp"), "{}", letter.message);
 }
 
 #[test]
@@ -67,7 +111,7 @@ fn with_keep_a_foreign_edit_stays_until_the_owner_has_another_value() {
     let mut world = World::of(unit);
     both(&mut world, json!({"Name": "Acme"}));
     let seen = world.read("erp", json!({"Name": "Acne"}));
-    assert_eq!((seen.lanes(), seen.absorbed().conflicts), (vec![], 1));
+    assert_eq!((seen.lanes(), seen.absorbed().conflicts.len()), (vec![], 1));
     assert_eq!(world.write("erp"), None);
     assert!(world.read("erp", json!({"Name": "Acne"})).lanes().is_empty());
     assert_eq!(world.read("crm", json!({"Name": "Acme Corp"})).lanes(), ["erp:crm"]);
@@ -107,7 +151,7 @@ fn a_deletion_at_home_is_taken_and_elsewhere_only_counted() {
     let mut world = World::new();
     both(&mut world, json!({"Name": "Acme"}));
     let elsewhere = world.read_deleted("erp");
-    assert!(elsewhere.lanes().is_empty() && !elsewhere.absorbed().deletes && elsewhere.absorbed().conflicts == 1);
+    assert!(elsewhere.lanes().is_empty() && !elsewhere.absorbed().deletes && elsewhere.absorbed().conflicts.len() == 1);
     assert_eq!(world.known().record.deleted_at, None);
 
     let mut world = World::new();
@@ -242,7 +286,7 @@ fn at_first_sight_an_owners_empty_value_replaces_nothing_and_is_filled() {
     world.read("erp", json!({"Name": "Acme", "Credit": "5"}));
     let seen = world.read("crm", json!({"Name": null, "Credit": "9"}));
     assert_eq!(world.canonical(), json!({"name": "Acme", "credit": "5"}));
-    assert_eq!((seen.lanes(), seen.absorbed().conflicts), (vec!["crm:erp".to_owned()], 0));
+    assert_eq!((seen.lanes(), seen.absorbed().conflicts.len()), (vec!["crm:erp".to_owned()], 0));
     assert_eq!(world.write("crm"), Some(json!({"Name": "Acme", "Credit": "5"})));
 }
 

@@ -2,7 +2,8 @@
 //!
 //! The caller has looked both up, and what refers to them; this module decides, and neither reads nor writes.
 
-use crate::decide::inbound::in_step;
+use crate::decide::direct;
+use crate::decide::inbound::{elsewhere, in_step};
 use crate::decide::ownership;
 use crate::program::{Participant, Program};
 use fairlead_model::unit::OnMerge;
@@ -15,7 +16,7 @@ use std::collections::BTreeSet;
 #[must_use]
 pub fn fold(program: &Program, source: &Participant, loser: &Known, survivor: &Known, modified: Option<Timestamp>) -> Survivor {
     let mut canonical = survivor.record.document.clone();
-    for unit in units(program) {
+    for unit in units(program, &loser.record.document) {
         let own = document::present(&canonical, &unit).cloned();
         if let Some(brought) = brought(program, &unit, loser, survivor, own.is_some()) {
             document::set(&mut canonical, &unit, brought);
@@ -39,16 +40,22 @@ pub fn fold(program: &Program, source: &Participant, loser: &Known, survivor: &K
             let held = survivor.identity(name).or_else(|| loser.identity(name));
             if lives { belongs(target, &record.document, held) } else { held.is_some_and(|identity| !identity.state.deleted) }
         })
-        .map(|target| (target.unit.name.clone(), origin()))
+        .map(|target| target.unit.name.as_str())
+        .chain(elsewhere(program).filter(|target| {
+            let held = survivor.identity(target).or_else(|| loser.identity(target));
+            held.map_or(lives, |identity| !identity.state.deleted)
+        }))
+        .map(|target| (target.to_owned(), origin()))
         .collect();
+    // What another Integration does with a second external id is found out in its lane.
+    let doubled = |target: &&str| survivor.identity(target).is_some() && ownership::holds(loser, target);
     let put_away = writable()
         .filter(|target| target.unit.name != source.unit.name)
         .filter(|target| target.unit.write.as_ref().is_some_and(|write| write.on_merge == OnMerge::Archive))
-        .filter(|target| {
-            let name = &target.unit.name;
-            survivor.identity(name).is_some() && loser.identity(name).is_some_and(|identity| !identity.state.deleted)
-        })
-        .map(|target| (target.unit.name.clone(), origin()))
+        .map(|target| target.unit.name.as_str())
+        .chain(elsewhere(program))
+        .filter(doubled)
+        .map(|target| (target.to_owned(), origin()))
         .collect();
     let gone = loser.identity(&source.unit.name).map(|identity| {
         let mut state = identity.state.clone();
@@ -83,7 +90,9 @@ pub fn referring(
                 Some(identity) => !identity.state.deleted,
                 None => target.table.accepts(&document).unwrap_or(true),
             })
-            .map(|target| (target.unit.name.clone(), Origin::Source(source.unit.name.clone())))
+            .map(|target| target.unit.name.as_str())
+            .chain(elsewhere(program).filter(|target| lives && known.identity(target).is_none_or(|identity| !identity.state.deleted)))
+            .map(|target| (target.to_owned(), Origin::Source(source.unit.name.clone())))
             .collect();
         let change = if changed {
             let keys = if lives { program.index_keys(&document) } else { Vec::new() };
@@ -112,10 +121,7 @@ pub fn undone(alias: &Identity, deleted: bool, modified: Option<Timestamp>) -> b
 /// and the survivor has none. A field without an owner is as the vendor left it.
 fn brought(program: &Program, unit: &FieldPath, loser: &Known, survivor: &Known, has_own: bool) -> Option<Value> {
     let role = ownership::owner(&program.unit.ownership, unit)?;
-    let holds = |known: &Known| {
-        let owners = program.participants.iter().filter(|participant| participant.unit.role == role);
-        owners.filter_map(|owner| known.identity(&owner.unit.name)).any(|identity| !identity.state.deleted)
-    };
+    let holds = |known: &Known| program.unit.roles().any(|(name, of)| of == role && ownership::holds(known, name));
     let takes = !holds(survivor) && (holds(loser) || !has_own);
     document::present(&loser.record.document, unit).filter(|_| takes).cloned()
 }
@@ -128,10 +134,13 @@ fn belongs(target: &Participant, canonical: &Document, held: Option<&Identity>) 
     }
 }
 
-/// Every canonical unit that some participant reads or writes.
-fn units(program: &Program) -> BTreeSet<FieldPath> {
+/// Every canonical unit that some participant reads or writes, be it another Integration's: then the contract's word is all there is, and
+/// the fields of another business unit are one.
+fn units(program: &Program, document: &Document) -> BTreeSet<FieldPath> {
     let tables = program.participants.iter().map(|participant| &participant.table);
-    tables.flat_map(|table| table.readable_units().iter().chain(table.writable_units())).cloned().collect()
+    let own = tables.flat_map(|table| table.readable_units().iter().chain(table.writable_units())).cloned();
+    let others = if program.unit.siblings().is_empty() { Vec::new() } else { direct::changes(program, document, &Document::new()) };
+    own.chain(others.into_iter().map(|(unit, _)| unit)).collect()
 }
 
 fn references(program: &Program) -> BTreeSet<FieldPath> {

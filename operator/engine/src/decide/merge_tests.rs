@@ -1,7 +1,7 @@
 use super::*;
 use crate::decide::outbound::Step;
-use crate::decide::sample::{World, document, erp, unit};
-use fairlead_model::unit::OnDelete;
+use crate::decide::sample::{World, document, erp, golden, unit};
+use fairlead_model::unit::{OnDelete, OwnershipRule};
 use fairlead_store::Outcome;
 use fairlead_systems::WriteOperation;
 use serde_json::json;
@@ -63,6 +63,31 @@ fn a_second_external_id_is_put_away_only_where_that_is_declared() {
     let mut keeps = World::new();
     keeps.known = world.known;
     assert!(matches!(keeps.step("erp"), Step::Settle(Outcome::Filtered { reason }) if reason == "Keep"));
+}
+
+#[test]
+fn a_merge_concerns_the_systems_of_other_integrations_as_well() {
+    const EU: &str = "eu/customers/erp";
+    let world = World::of(golden());
+    let mut loser = held(1, &[("crm", json!({"Name": "Acme Ltd"})), ("erp", json!({"Name": "Acme Ltd", "Credit": "70"}))]);
+    // Filled by the others alone.
+    loser.record.document.insert("ext".into(), json!({"europe": {"vatGroup": "DE1"}}));
+    let mut owned = golden();
+    owned.ownership.push(OwnershipRule { fields: vec!["*".into()], role: "erp".into() });
+    let survivor = held(2, &[("crm", json!({"Name": "Acme"}))]);
+    let (record, enqueue, put_away) = folded(&World::of(owned), &loser, &survivor);
+    assert_eq!(record.document["ext"], json!({"europe": {"vatGroup": "DE1"}}));
+    assert_eq!(enqueue, ["crm", "erp", EU]);
+    assert!(put_away.is_empty());
+    let there = |known: &Known| {
+        let identity = Identity { participant: EU.into(), external_id: ExternalId(known.record.id.to_string()), state: Default::default() };
+        Known { identities: known.identities.iter().cloned().chain([identity]).collect(), ..known.clone() }
+    };
+    let (loser, survivor) = (there(&loser), there(&survivor));
+    assert_eq!(folded(&world, &loser, &survivor).2, [EU], "what becomes of the second one is found out in its lane");
+    let ids = (RecordId(Uuid::from_u128(8)), RecordId(Uuid::from_u128(9)));
+    let (found, _) = referring(&world.program, world.participant("crm"), &[survivor], ids);
+    assert!(found[0].enqueue.iter().any(|(target, _)| target == EU));
 }
 
 #[test]

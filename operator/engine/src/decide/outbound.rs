@@ -12,7 +12,7 @@ use fairlead_model::hash::ValueHash;
 use fairlead_model::state::{ParticipantState, RowState, Standing};
 use fairlead_model::unit::{InitialLoad, OnDelete, OnMerge};
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
-use fairlead_store::{Claimed, Identity, Intent, Known, NewDeadLetter, Outcome, Stage};
+use fairlead_store::{Claimed, Identity, Intent, Known, NewDeadLetter, Outcome, Stage, WAITS_FOR};
 use fairlead_systems::{NativeRecord, WriteItem, WriteOperation, Written, reason};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -207,7 +207,7 @@ pub fn stays_archived(target: &Participant, claimed: &Claimed) -> Option<((Exter
     let state = ParticipantState { standing: target.archives_leavers.then_some(Standing::Inside), ..held.state.clone() };
     let message = format!(
         "it was archived in {name} and lives again, and the definition does not say how it becomes active there; make it active by hand in {name}, then replay",
-        name = target.unit.name
+        name = target.unit.called()
     );
     let error = RemoteError::new(ErrorClass::Data, reason::DEFINITION_INVALID, message);
     Some(((held.external_id.clone(), state), dead_letter(target, claimed, Stage::Delivery, &error, None)))
@@ -598,6 +598,22 @@ pub fn never_there(program: &Program, target: &Participant, record: RecordId, kn
     };
     let message = format!("it refers to record {record}, {why}; point it at another record in its source, or let that one in");
     Some(RemoteError::new(ErrorClass::Data, "ReferenceUnresolved", message))
+}
+
+/// Whether a key has waited for another record as long as it may.
+#[must_use]
+pub fn waited_too_long(claimed: &Claimed, now: Timestamp) -> bool {
+    claimed.waited && now.since(claimed.since) >= WAITS_FOR
+}
+
+/// What becomes of a key that has waited so long for `record`.
+#[must_use]
+pub fn not_there_in_time(target: &Participant, record: RecordId) -> RemoteError {
+    let (hours, name) = (WAITS_FOR.as_secs() / 3600, target.unit.called());
+    let message = format!(
+        "it has waited {hours} hours for record {record}, which is not in {name} yet; see what holds that one up there, then replay"
+    );
+    RemoteError::new(ErrorClass::Data, "ReferenceUnresolved", message)
 }
 
 /// The references a document makes in this target: which records must be there before it can be written.

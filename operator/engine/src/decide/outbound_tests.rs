@@ -200,6 +200,24 @@ fn a_record_waits_for_the_one_that_it_refers_to() {
 }
 
 #[test]
+fn nobody_waits_for_another_record_for_longer_than_a_day() {
+    let mut world = World::new();
+    world.read("crm", json!({"Name": "Acme"}));
+    let key = |waited: bool, since: i64| Claimed { waited, since: Timestamp(since), ..world.claimed() };
+    let (day, now) = (i64::try_from(WAITS_FOR.as_millis()).unwrap(), Timestamp(1_000_000_000));
+    for (story, key, expected) in [
+        ("its time is up", key(true, now.0 - day), true),
+        ("it waits since a while, but not for another record", key(false, now.0 - 2 * day), false),
+        ("it began to wait before this was counted", key(true, now.0 - day + 1), false),
+    ] {
+        assert_eq!(waited_too_long(&key, now), expected, "{story}");
+    }
+    let error = not_there_in_time(world.participant("erp"), ID);
+    assert_eq!((error.class, error.reason.as_str()), (ErrorClass::Data, "ReferenceUnresolved"));
+    assert!(error.message.contains("24 hours") && error.message.contains("not in erp yet"), "{}", error.message);
+}
+
+#[test]
 fn nobody_waits_for_a_record_that_never_comes() {
     let reason = |world: &World, known: Option<&Known>| {
         never_there(&world.program, world.participant("erp"), ID, known).map_or("may come".to_owned(), |error| error.reason)

@@ -1,8 +1,9 @@
 //! Ownership: whose value of a field wins.
 //!
 //! The first rule that names a field (or `*`) gives its owning role. The owner's changes are taken; anybody else's are taken only while no
-//! participant of the owning role has the record (a record is seeded with all of its creator's fields until their owner has it). A field
-//! that no rule names belongs to whoever changed it last by the vendors' own stamps.
+//! participant of the owning role has the record (a record is seeded with all of its creator's fields until their owner has it). Of several
+//! participants of the owning role, `tie` says whose counts. A field that no rule names belongs to whoever changed it last by the vendors'
+//! own stamps. Participants of other Integrations that feed the same golden records count like one's own.
 
 use fairlead_model::unit::{IntegrationUnit, OwnershipRule, ParticipantUnit, Tie};
 use fairlead_model::{FieldPath, Timestamp};
@@ -27,24 +28,34 @@ pub fn judge(
     modified: Option<Timestamp>,
 ) -> Verdict {
     let Some(known) = known else { return Verdict::Accept };
-    let Some(role) = owner(&unit.ownership, field) else { return latest(known, field, modified) };
-    if role == source.role {
-        let tied = unit.participants.iter().filter(|p| p.role == role).count() > 1;
-        return match (tied, unit.tie) {
-            (false, _) => Verdict::Accept,
-            (true, Tie::Latest) => latest(known, field, modified),
-            (true, Tie::Home) => {
-                let home_ties = unit.participant(&known.record.home).is_some_and(|home| home.role == role);
-                if !home_ties || known.record.home == source.name { Verdict::Accept } else { Verdict::Foreign }
-            }
-        };
+    let Some(role) = owner(&unit.ownership, field) else { return latest(known, source, field, modified) };
+    if role != source.role {
+        let owner_has_it = of_role(unit, role).any(|name| holds(known, name));
+        return if owner_has_it { Verdict::Foreign } else { Verdict::Accept };
     }
-    let owner_has_it = unit
-        .participants
-        .iter()
-        .filter(|p| p.role == role)
-        .any(|p| known.identity(&p.name).is_some_and(|identity| !identity.state.deleted));
-    if owner_has_it { Verdict::Foreign } else { Verdict::Accept }
+    let tied = of_role(unit, role).count() > 1;
+    match unit.tie {
+        _ if !tied => Verdict::Accept,
+        Tie::Latest => latest(known, source, field, modified),
+        Tie::Home if speaker(unit, role, known).is_none_or(|name| name == source.name) => Verdict::Accept,
+        Tie::Home => Verdict::Foreign,
+    }
+}
+
+/// Which of several participants of a role has the word: the one where the record was born; where it was born elsewhere, the first by name
+/// of those that hold it.
+fn speaker<'a>(unit: &'a IntegrationUnit, role: &str, known: &Known) -> Option<&'a str> {
+    let home = of_role(unit, role).find(|name| *name == known.record.home);
+    home.or_else(|| of_role(unit, role).filter(|name| holds(known, name)).min())
+}
+
+fn of_role<'a>(unit: &'a IntegrationUnit, role: &str) -> impl Iterator<Item = &'a str> {
+    unit.roles().filter(move |(_, of)| *of == role).map(|(name, _)| name)
+}
+
+/// Whether a participant has the record, and has not deleted it.
+pub(crate) fn holds(known: &Known, participant: &str) -> bool {
+    known.identity(participant).is_some_and(|identity| !identity.state.deleted)
 }
 
 /// The role that owns `field`, if a rule names it.
@@ -63,10 +74,16 @@ fn names(named: &str, field: &FieldPath) -> bool {
     named == "*" || named.parse::<FieldPath>().is_ok_and(|named| field.starts_with(&named))
 }
 
-/// The newer vendor stamp wins; without stamps the newcomer does, because it is what somebody did last as far as anyone can tell.
-fn latest(known: &Known, field: &FieldPath, modified: Option<Timestamp>) -> Verdict {
+/// The newer vendor stamp wins, of two equal ones that of the first participant by name; without stamps the newcomer does, because it is what
+/// somebody did last as far as anyone can tell.
+fn latest(known: &Known, source: &ParticipantUnit, field: &FieldPath, modified: Option<Timestamp>) -> Verdict {
     match (known.record.provenance.get(&field.to_string()), modified) {
         (Some(last), Some(modified)) if modified < last.at => Verdict::Foreign,
+        (Some(last), Some(modified)) if modified == last.at && last.participant < source.name => Verdict::Foreign,
         _ => Verdict::Accept,
     }
 }
+
+#[cfg(test)]
+#[path = "ownership_tests.rs"]
+mod tests;

@@ -7,8 +7,8 @@ use crate::program::{Participant, Program};
 use fairlead_contract::Contract;
 use fairlead_model::hash::Digest;
 use fairlead_model::unit::{
-    ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, OnDelete, OnForeignEdit, OnLeave, OnMerge, OwnershipRule,
-    ParticipantUnit, ReadUnit, Retry, Tie, WriteUnit,
+    ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, MasterUnit, OnDelete, OnForeignEdit, OnLeave, OnMerge,
+    OwnershipRule, ParticipantUnit, ReadUnit, Retry, Sibling, Tie, WriteUnit,
 };
 use fairlead_model::{Document, ExternalId, ObjectRef, RecordId, Timestamp};
 use fairlead_store::{Claimed, Identity, Known, LaneEntry, Origin, Outcome, RecordChange};
@@ -90,7 +90,14 @@ pub(crate) fn unit() -> IntegrationUnit {
         keep_letters: Duration::from_secs(720 * 3600),
         paused: false,
         deletion_policy: DeletionPolicy::Retain,
+        master: None,
     }
+}
+
+/// The same, and another Integration feeds its records as well: with a CRM that is only read, and an ERP that is only written.
+pub(crate) fn golden() -> IntegrationUnit {
+    let sibling = |role: &str, reads: bool| Sibling { name: format!("eu/customers/{role}"), role: role.into(), reads, writes: !reads };
+    IntegrationUnit { master: Some(MasterUnit { siblings: vec![sibling("crm", true), sibling("erp", false)] }), ..unit() }
 }
 
 /// What came of reading.
@@ -222,7 +229,7 @@ impl World {
         }
     }
 
-    fn learn(&mut self, who: &str, external_id: ExternalId, state: fairlead_model::state::ParticipantState) {
+    pub(crate) fn learn(&mut self, who: &str, external_id: ExternalId, state: fairlead_model::state::ParticipantState) {
         let known = self.known();
         known.identities.retain(|identity| identity.participant != who);
         known.identities.push(Identity { participant: who.into(), external_id, state });
@@ -235,6 +242,7 @@ impl World {
             origin: Origin::Source("crm".into()),
             since: Timestamp(self.clock),
             attempts: 0,
+            waited: false,
             intent: None,
         }
     }

@@ -6,6 +6,7 @@ mod vendor;
 mod world;
 
 mod corrections;
+mod golden;
 mod limits;
 mod moving;
 mod newcomers;

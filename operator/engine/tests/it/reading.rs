@@ -111,7 +111,7 @@ async fn a_checkpoint_that_is_set_back_is_taken_up_at_once_and_delivers_nothing_
     crm.slip("c2", json!({"phone": "slipped"}));
     let set = async |wanted: &Wanted, skip: bool| {
         let now = fairlead_model::Clock::now(&fairlead_model::SystemClock);
-        let set = checkpoints::Set { realm: REALM, participant: "crm", slice: "main", wanted, skip, author: "mia", now };
+        let set = checkpoints::Set { integration: REALM, participant: "crm", slice: "main", wanted, skip, author: "mia", now };
         checkpoints::set(world.store.as_ref(), &set).await
     };
     let whole = || crm.asked("GET /things").iter().filter(|line| !line.contains("since=2026-01-01T00%3A00%3A0")).count();
@@ -121,7 +121,7 @@ async fn a_checkpoint_that_is_set_back_is_taken_up_at_once_and_delivers_nothing_
     until("what had slipped by", async || erp.value(&two, "phone") == "slipped").await;
     assert!(whole() > before, "it was not read from there");
     assert_eq!(erp.asked("PATCH").len(), writes + 1, "something was written that did not change");
-    let listed = checkpoints::list(world.store.as_ref(), REALM, Timestamp(0)).await.unwrap();
+    let listed = checkpoints::list(world.store.as_ref(), Some(REALM), Timestamp(0)).await.unwrap();
     let of: Vec<_> = listed.iter().map(|each| (each.standing.participant.as_str(), each.entity.as_deref(), each.read > 4)).collect();
     assert_eq!(of, [("crm", Some("things"), true), ("erp", Some("things"), true)]);
     let note = world.store.note(REALM, "checkpoint/crm/main").await.unwrap().unwrap();
@@ -139,8 +139,15 @@ async fn a_checkpoint_that_is_set_back_is_taken_up_at_once_and_delivers_nothing_
     let three = erp.id_of("Thing 3").unwrap();
     until("what was skipped", async || erp.value(&three, "phone") == "unseen").await;
     let now = fairlead_model::Clock::now(&fairlead_model::SystemClock);
-    let other =
-        checkpoints::Set { realm: REALM, participant: "crn", slice: "main", wanted: &Wanted::Beginning, skip: false, author: "mia", now };
+    let other = checkpoints::Set {
+        integration: REALM,
+        participant: "crn",
+        slice: "main",
+        wanted: &Wanted::Beginning,
+        skip: false,
+        author: "mia",
+        now,
+    };
     let refused = checkpoints::set(world.store.as_ref(), &other).await.unwrap_err().to_string();
     assert_eq!(refused, "test/things has no participant \"crn\"; there is crm, erp");
     engine.stop().await;

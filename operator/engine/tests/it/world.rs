@@ -243,6 +243,7 @@ impl World {
             keep_letters: Duration::from_secs(720 * 3600),
             paused: false,
             deletion_policy: DeletionPolicy::Retain,
+            master: None,
         };
         let connectors =
             self.sides.iter().map(|side| (ObjectKey(format!("test/{}", side.name)), Arc::new(side.connector(&self.limits)))).collect();

@@ -30,9 +30,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds that found a defect once, each with what it was.
-const REGRESSIONS: [(u64, &str); 2] = [
+const REGRESSIONS: [(u64, &str); 4] = [
     (44, "what its owner has emptied was filled by a participant seen later"),
     (52, "a creation of unknown outcome was found by its reader while it was looked up, and sent again"),
+    (69, "what its owner has emptied was filled by a participant seen later"),
+    (178, "what a look-up had taught was lost with its process, and our own write taken for an edit"),
 ];
 
 fn number(variable: &str) -> Option<u64> {

@@ -2,7 +2,7 @@
 
 use crate::chance::Dice;
 use crate::run::{Run, play};
-use crate::world::{REALM, World};
+use crate::world::World;
 use fairlead_model::{Clock, Timestamp};
 use fairlead_simulators::history::Origin;
 use fairlead_store::DeadLetterFilter;
@@ -76,7 +76,7 @@ fn a_target_that_is_away_takes_nothing_from_the_others_and_catches_up() {
         a_minute_of_edits(&run, &dice, &mut number).await;
         // Every system holds what people entered, each once; nothing waits, and it is quiet.
         run.settle().await;
-        let filter = DeadLetterFilter { realm: Some(REALM.into()), closed: true, max: 10, ..DeadLetterFilter::default() };
+        let filter = DeadLetterFilter { realm: Some(run.world.realm()), closed: true, max: 10, ..DeadLetterFilter::default() };
         for letter in run.store.dead_letters(&filter).await.unwrap() {
             run.trace.fail(format!("an outage made a dead letter: {}", letter.letter.message));
         }

@@ -26,7 +26,7 @@ pub(crate) const STORE: [&str; 5] =
     ["store full", "store read-only", "store fails before the commit", "store fails after the commit", "store slow"];
 
 /// What befalls a process or a system, besides the deaths of [`deaths`].
-pub(crate) const WORLD: [&str; 11] = [
+pub(crate) const WORLD: [&str; 12] = [
     "process dies within a request",
     "process dies before a commit",
     "process dies after a commit",
@@ -34,6 +34,7 @@ pub(crate) const WORLD: [&str; 11] = [
     "process stopped and started",
     "two processes",
     "lanes in partitions",
+    "golden records",
     "resync",
     "tokens expire",
     "system away",

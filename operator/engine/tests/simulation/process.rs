@@ -537,6 +537,7 @@ through! {
         set_checkpoint(set: [&SetCheckpoint]) -> ();
         put_note(realm: [&str], name: [&str], value: [&serde_json::Value]) -> ();
         forget(realm: [&str]) -> ();
+        forget_participants(realm: [&str], prefix: [&str]) -> bool;
         import(import: [Import], rows: [Rows]) -> ();
         begin_write(begin: [&BeginWrite]) -> WriteBegun;
         finish_write(scope: [&str], answer: [&str]) -> ();
@@ -555,6 +556,8 @@ through! {
         checkpoints(realm: [&str]) -> Vec<Standing>;
         pending_reads(realm: [&str], participant: [&str], max: [usize]) -> Vec<ExternalId>;
         note(realm: [&str], name: [&str]) -> Option<serde_json::Value>;
+        conflicts(realm: [&str], record: [RecordId], now: [Timestamp]) -> Vec<PastConflict>;
+        held(realm: [&str], participants: [&[String]]) -> u64;
         changes_since(realm: [&str], since: [Timestamp], with: [&Guarded]) -> GuardCounts;
         dead_letters(filter: [&DeadLetterFilter]) -> Vec<DeadLetter>;
         dead_lettered(realm: [&str], participant: [&str], ids: [&[ExternalId]]) -> Vec<bool>;

@@ -3,11 +3,9 @@
 use crate::chance::{Dice, Trace, VirtualClock};
 use crate::people::People;
 use crate::process::{Carrier, Fate, Process, Seen, Sim};
-use crate::world::{REALM, World};
+use crate::world::World;
 use fairlead_engine::{Config, Engine, crash, invariants, letters};
 use fairlead_model::Clock;
-use fairlead_model::report::IntegrationReport;
-use fairlead_model::unit::ObjectKey;
 use fairlead_simulators::history::{self, Report, Told};
 use fairlead_store::{DeadLetterFilter, SqliteStore, Stage, Store};
 use fairlead_systems::{EndpointPolicy, Outside};
@@ -77,7 +75,7 @@ pub(crate) struct Run {
 
 impl Run {
     fn new(seed: u64, clock: Arc<VirtualClock>, trace: Arc<Trace>) -> Arc<Self> {
-        let world = Arc::new(World::draw(&Dice::new(seed, "world"), clock.now().0));
+        let world = Arc::new(World::draw(&Dice::new(seed, "world"), &Dice::new(seed, "masters"), clock.now().0));
         let dice = Dice::new(seed, "fates");
         let rates = (*dice.pick(&[0, 20, 50, 100, 200]), *dice.pick(&[0, 0, 5, 20]));
         // Lanes are one process's, or several share them.
@@ -88,6 +86,9 @@ impl Run {
         let two = dice.permille(300) || partitions > 1;
         if two {
             trace.reach("two processes");
+        }
+        if world.is_golden() {
+            trace.reach("golden records");
         }
         trace.event(format!("seed {seed} rates {rates:?} partitions {partitions} {}", world.told()));
         Self::of(seed, world, dice, rates, (1 + usize::from(two), partitions), clock, trace)
@@ -171,7 +172,7 @@ impl Run {
         let again = Duration::from_millis(self.dice.of(500..=20_000));
         let mut reports = engine.reports();
         loop {
-            let guarded = report(&engine).is_some_and(|report| report.guard.is_some());
+            let guarded = engine.reports().borrow().integrations.values().any(|report| report.guard.is_some());
             process.guarded.store(guarded, Ordering::SeqCst);
             if process.is_dead() {
                 break;
@@ -302,21 +303,21 @@ impl Run {
             }
             (writes, quiet_since) = (now, Instant::now());
         }
-        let records = self.store.records(REALM, None, 10_000).await.unwrap();
+        let records = self.store.records(&self.world.realm(), None, 10_000).await.unwrap();
         invariants::identities(&records).into_iter().for_each(|violation| self.trace.fail(violation.to_string()));
     }
 
     /// What is not yet as it is to be.
     async fn unsettled(&self) -> Vec<String> {
         let mut found = Vec::new();
-        let snapshot = self.store.snapshot(REALM, self.clock.now()).await.unwrap();
+        let snapshot = self.store.snapshot(&self.world.realm(), self.clock.now()).await.unwrap();
         for violation in invariants::ledger(&snapshot) {
             self.trace.fail(violation.to_string());
         }
-        for side in self.world.sides.iter() {
-            let name = side.style.name;
-            let pending = snapshot.pending.get(name).map_or(0, |pending| pending.keys);
-            let waiting = self.waiting(name).await;
+        for place in 0..self.world.sides.len() {
+            let name = self.world.participant(place);
+            let pending = snapshot.pending.get(&name).map_or(0, |pending| pending.keys);
+            let waiting = self.waiting(&name).await;
             if pending > waiting {
                 found.push(format!("{pending} keys in the lane of {name}, {waiting} of them wait for ever"));
             }
@@ -331,7 +332,7 @@ impl Run {
         if !found.is_empty() {
             for letter in self
                 .store
-                .dead_letters(&DeadLetterFilter { realm: Some(REALM.into()), max: 50, ..DeadLetterFilter::default() })
+                .dead_letters(&DeadLetterFilter { realm: Some(self.world.realm()), max: 50, ..DeadLetterFilter::default() })
                 .await
                 .unwrap()
             {
@@ -345,8 +346,9 @@ impl Run {
 
     /// Keys of a lane whose records wait for one that is never made there, since it is a dead letter itself.
     async fn waiting(&self, target: &str) -> u64 {
-        let ids: Vec<_> = self.store.records(REALM, None, 10_000).await.unwrap().into_iter().map(|known| known.record.id).collect();
-        let waits = self.store.waits_for(REALM, target, &ids).await.unwrap();
+        let realm = self.world.realm();
+        let ids: Vec<_> = self.store.records(&realm, None, 10_000).await.unwrap().into_iter().map(|known| known.record.id).collect();
+        let waits = self.store.waits_for(&realm, target, &ids).await.unwrap();
         waits.into_iter().flatten().count() as u64
     }
 
@@ -362,7 +364,7 @@ impl Run {
 
     /// A person tries dead letters again.
     async fn replay(&self) {
-        let filter = DeadLetterFilter { realm: Some(REALM.into()), max: 1000, ..DeadLetterFilter::default() };
+        let filter = DeadLetterFilter { realm: Some(self.world.realm()), max: 1000, ..DeadLetterFilter::default() };
         for letter in self.store.dead_letters(&filter).await.unwrap() {
             if matches!(letter.letter.stage, Stage::Outbound | Stage::Delivery) || letter.letter.external_id.is_some() {
                 self.trace.event(format!("replay of {} {}: {}", letter.letter.participant, letter.letter.reason, letter.letter.message));
@@ -370,8 +372,4 @@ impl Run {
             }
         }
     }
-}
-
-fn report(engine: &Engine) -> Option<IntegrationReport> {
-    engine.reports().borrow().integrations.get(&ObjectKey(REALM.into())).cloned()
 }

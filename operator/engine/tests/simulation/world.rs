@@ -3,20 +3,18 @@
 use crate::chance::Dice;
 use crate::system::{FIELDS, Reads, Style, System, Writes};
 use fairlead_contract::Contract;
-use fairlead_model::ObjectRef;
 use fairlead_model::hash::Digest;
 use fairlead_model::unit::{
-    CircuitBreaker, ConnectorUnit, ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, Limits, ObjectKey, OnDelete,
-    OnForeignEdit, OnLeave, OnMerge, OwnershipRule, ParticipantUnit, ReadUnit, Retry, Tie, Units, WriteUnit,
+    CircuitBreaker, ConnectorUnit, ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, Limits, MasterUnit, ObjectKey,
+    OnDelete, OnForeignEdit, OnLeave, OnMerge, OwnershipRule, ParticipantUnit, ReadUnit, Retry, Sibling, Tie, Units, WriteUnit,
 };
+use fairlead_model::{ObjectRef, realm};
 use fairlead_simulators::history::{Agreement, Form, Naming, Part, Shared};
 use serde_json::{Map, Value, from_value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// The realm of every world.
-pub(crate) const REALM: &str = "sim/things";
 /// The systems' names, in their order.
 const NAMES: [&str; 4] = ["crm", "erp", "mdm", "web"];
 /// The canonical names of [`FIELDS`].
@@ -47,6 +45,8 @@ pub(crate) struct World {
     pub(crate) systems: Vec<Mutex<System>>,
     /// Per field of [`FIELDS`], the place of its owner.
     pub(crate) owners: Vec<usize>,
+    /// The systems take part in two Integrations that feed one golden record: the second one begins at this place.
+    split: Option<usize>,
     guard: Guard,
     schema: Arc<Value>,
     before: Vec<Vec<fairlead_simulators::core::value::Value>>,
@@ -55,7 +55,7 @@ pub(crate) struct World {
 
 impl World {
     /// The world of these dice, at `now`.
-    pub(crate) fn draw(dice: &Dice, now: i64) -> Self {
+    pub(crate) fn draw(dice: &Dice, masters: &Dice, now: i64) -> Self {
         let count = usize::try_from(*dice.pick(&[2, 2, 2, 3, 3, 4])).unwrap();
         let mut sides: Vec<Side> = NAMES[..count].iter().map(|name| side(dice, name)).collect();
         // Somebody is read, and somebody else is written.
@@ -73,7 +73,8 @@ impl World {
             initial: Duration::from_millis(500),
             max: Duration::from_secs(dice.of(5..=20)),
         };
-        Self::of(sides, owners, guard, retry).fill(dice, now)
+        let split = masters.permille(350).then(|| usize::try_from(masters.of(1..=count as u64 - 1)).unwrap());
+        Self { split, ..Self::of(sides, owners, guard, retry) }.fill(dice, now)
     }
 
     /// One system that is read and owns everything, and three that are written.
@@ -114,7 +115,7 @@ impl World {
 
     fn of(sides: Vec<Side>, owners: Vec<usize>, guard: Guard, retry: Retry) -> Self {
         let systems = sides.iter().map(|side| Mutex::new(System::new(side.style.clone()))).collect();
-        Self { sides, owners, systems, guard, retry, schema: Arc::new(schema()), before: Vec::new() }
+        Self { sides, owners, systems, split: None, guard, retry, schema: Arc::new(schema()), before: Vec::new() }
     }
 
     /// What the systems hold at first: some of it the same things, with values that differ.
@@ -186,17 +187,50 @@ impl World {
         Agreement { naming: naming.collect(), fields: fields.collect(), identity: vec!["code"] }
     }
 
-    /// What runs. `resync` is what a person last wrote into the resource.
+    /// Whether several Integrations feed one golden record.
+    pub(crate) fn is_golden(&self) -> bool {
+        self.split.is_some()
+    }
+
+    /// The realm of the records.
+    pub(crate) fn realm(&self) -> String {
+        if self.is_golden() { realm::of_contract(&ObjectRef::new("sim", "thing")) } else { "sim/things".to_owned() }
+    }
+
+    /// The Integrations, each with the places of its participants.
+    fn integrations(&self) -> Vec<(ObjectRef, std::ops::Range<usize>)> {
+        let split = self.split.unwrap_or(self.sides.len());
+        let all = [("things", 0..split), ("others", split..self.sides.len())];
+        all.into_iter().filter(|(_, places)| !places.is_empty()).map(|(name, places)| (ObjectRef::new("sim", name), places)).collect()
+    }
+
+    /// How the participant at a place is called in the realm.
+    pub(crate) fn participant(&self, place: usize) -> String {
+        let name = self.sides[place].style.name;
+        let integration = self.integrations().into_iter().find(|(_, places)| places.contains(&place)).unwrap().0;
+        if self.is_golden() { realm::full_name(&integration, name) } else { name.to_owned() }
+    }
+
+    /// What runs. `resync` is what a person last wrote into the resources.
     pub(crate) fn units(&self, resync: Option<&str>) -> Units {
         let fields = Contract::compile(&self.schema).unwrap().fields().clone();
         let rule = |field: &str, owner: usize| OwnershipRule { fields: vec![field.into()], role: self.sides[owner].style.name.into() };
-        let unit = IntegrationUnit {
-            object: ObjectRef::new("sim", "things"),
+        let sibling = |place: usize| Sibling {
+            name: self.participant(place),
+            role: self.sides[place].style.name.into(),
+            reads: self.sides[place].read,
+            writes: self.sides[place].write,
+        };
+        let unit = |(object, places): (ObjectRef, std::ops::Range<usize>)| IntegrationUnit {
+            object,
             generation: 1,
             digest: Digest::default(),
             entity: "thing".into(),
-            contract: ContractUnit { object: ObjectRef::new("sim", "thing"), schema: Arc::clone(&self.schema), fields },
-            participants: self.sides.iter().map(|side| Arc::new(side.participant())).collect(),
+            contract: ContractUnit { object: ObjectRef::new("sim", "thing"), schema: Arc::clone(&self.schema), fields: fields.clone() },
+            master: self
+                .is_golden()
+                .then(|| MasterUnit { siblings: (0..self.sides.len()).filter(|place| !places.contains(place)).map(sibling).collect() }),
+            participants: places.map(|place| Arc::new(self.sides[place].participant(self.participant(place)))).collect(),
             initial_load: InitialLoad::MatchOrCreate,
             matching: vec![vec!["code".parse().unwrap()]],
             indexed: Vec::new(),
@@ -218,7 +252,7 @@ impl World {
             .map(|(place, side)| (ObjectKey(format!("sim/{}", side.style.name)), Arc::new(side.connector(place))));
         Units {
             connectors: connectors.collect(),
-            integrations: BTreeMap::from([(ObjectKey(REALM.into()), Arc::new(unit.sealed()))]),
+            integrations: self.integrations().into_iter().map(|each| (ObjectKey::from(&each.0), Arc::new(unit(each).sealed()))).collect(),
             ..Units::default()
         }
     }
@@ -231,7 +265,7 @@ impl World {
         });
         let owners: Vec<_> =
             FIELDS.iter().zip(&self.owners).map(|(field, owner)| format!("{field}:{}", self.sides[*owner].style.name)).collect();
-        format!("owners {} {:?}{}", owners.join(" "), self.retry, sides.collect::<String>())
+        format!("split {:?} owners {} {:?}{}", self.split, owners.join(" "), self.retry, sides.collect::<String>())
     }
 }
 
@@ -304,7 +338,7 @@ impl Side {
         }
     }
 
-    fn participant(&self) -> ParticipantUnit {
+    fn participant(&self, name: String) -> ParticipantUnit {
         let rows: Vec<Value> = CANONICAL
             .iter()
             .zip(FIELDS)
@@ -314,7 +348,7 @@ impl Side {
             })
             .collect();
         ParticipantUnit {
-            name: self.style.name.into(),
+            name,
             role: self.style.name.into(),
             connector: ObjectRef::new("sim", self.style.name),
             entity: "Thing".into(),

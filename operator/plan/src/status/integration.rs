@@ -421,6 +421,10 @@ impl View<'_> {
                         Some(report) => Some(count(report.dead_letters)),
                         None => before(name).and_then(|each| each.dead_letters),
                     },
+                    conflicts: match report {
+                        Some(report) => Some(count(report.conflicts)).filter(|conflicts| *conflicts > 0),
+                        None => before(name).and_then(|each| each.conflicts),
+                    },
                 }
             })
             .collect()

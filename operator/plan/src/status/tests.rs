@@ -72,6 +72,7 @@ fn integration_report() -> IntegrationReport {
         state: Reported::Live,
         dead_letters: 0,
         pending: 0,
+        conflicts: 0,
         last_read: None,
         paused_by: None,
     };
@@ -570,9 +571,11 @@ fn numbers_ride_along_and_never_travel_alone() {
     };
     let mut report = integration_report();
     report.participants[0].dead_letters = 3;
+    report.participants[0].conflicts = 2;
     let three = with(&report, &integration(|_| {}), 101);
     assert_eq!(three.dead_letters, Some(3), "leaving zero is told");
     report.participants[0].dead_letters = 4;
+    report.participants[0].conflicts = 5;
     report.last_delivered = Some(at(200));
     report.lag = Some(Lag { age: Duration::from_secs(6), pending: 900 });
     assert_eq!(with(&report, &three, 201), three, "more of the same is not");
@@ -584,7 +587,7 @@ fn numbers_ride_along_and_never_travel_alone() {
         error: RemoteError::new(Class::Data, "ValidationFailed", "bad\u{7} phone"),
     });
     let told = with(&report, &three, 211);
-    assert_eq!(told.dead_letters, Some(4), "but rides along with an error");
+    assert_eq!((told.dead_letters, told.participants[0].conflicts), (Some(4), Some(5)), "but rides along with an error");
     assert_eq!(told.last_error.unwrap().message, "bad  phone");
     assert_eq!(told.last_sync_time, three.last_sync_time, "the last sync time moves in steps of ten minutes");
     report.last_delivered = Some(at(95 + 600));
@@ -722,6 +725,7 @@ fn any_participant(name: &'static str) -> impl Strategy<Value = ParticipantRepor
         state,
         dead_letters,
         pending,
+        conflicts: dead_letters * 2,
         last_read: None,
         paused_by,
     })

@@ -5,15 +5,16 @@ use super::archive::{
     imported_letters_get_numbers_that_nobody_else_has, what_is_exported_is_imported_as_it_was,
 };
 use super::world::{
-    CRM, ERP, REALM, TTL, World, at, crm_id, deleted, delivered, erp_id, id, inserted, key, lease, leases, letter, merge_into, record,
-    retry, state, updated,
+    CRM, ERP, REALM, TTL, World, at, contested, crm_id, deleted, delivered, erp_id, id, inserted, key, lease, leases, letter, merge_into,
+    record, retry, state, updated,
 };
 use super::{Case, books};
 use crate::archive;
 use crate::{
-    Absorb, AbsorbRecord, BeginWrite, Checkpoint, Claim, CloseDeadLetters, CloseReason, DeadLetterFilter, GuardCounts, Guarded, IndexKey,
-    IndexState, Intend, Keys, LaneEntry, LaneFence, Merge, NewDeadLetter, Origin, Outcome, Pending, RecordChange, Referring, Reindex,
-    SetCheckpoint, Settle, Settlement, SourceLedger, Stage, Standing, Store, StoreError, Survivor, Sweep, WriteBegun,
+    Absorb, AbsorbRecord, BeginWrite, CONFLICTS_FOR, CONFLICTS_PER_RECORD, Checkpoint, Claim, CloseDeadLetters, CloseReason, Conflict,
+    DeadLetterFilter, GuardCounts, Guarded, IndexKey, IndexState, Intend, Keys, LaneEntry, LaneFence, Merge, NewDeadLetter, Origin,
+    Outcome, PastConflict, Pending, RecordChange, Referring, Reindex, SetCheckpoint, Settle, Settlement, SourceLedger, Stage, Standing,
+    Store, StoreError, Survivor, Sweep, WAITS_FOR, WriteBegun,
 };
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{ErrorClass, RecordId, Timestamp};
@@ -67,6 +68,7 @@ cases![
     a_result_that_was_settled_before_is_ignored,
     an_external_id_of_another_record_refuses_the_settlement,
     a_key_waits_for_another_record_until_the_target_holds_it,
+    what_waits_is_claimed_when_its_time_is_up,
     what_waits_for_a_record_that_will_never_come_is_due_again,
     what_waits_is_no_open_write,
     without_creates_only_held_deleted_or_unsure_keys_are_claimed,
@@ -94,6 +96,9 @@ cases![
     reads_by_key_wait_for_what_they_need,
     the_source_book_counts_every_record_read,
     the_guard_counts_each_record_once_in_its_window,
+    the_guard_counts_each_record_in_the_book_of_its_last_change,
+    conflicts_are_kept_by_record_the_newest_and_for_a_while,
+    the_conflicts_of_a_merged_record_are_its_survivors,
     notes_are_kept_by_name,
     a_write_past_the_lane_is_entered_and_delivered_at_once,
     a_write_with_a_key_is_done_once_and_its_answer_kept,
@@ -101,6 +106,7 @@ cases![
     a_key_is_remembered_as_long_as_was_said,
     the_snapshot_counts_what_lives_and_what_waits,
     a_forgotten_realm_is_gone_and_its_holders_are_fenced,
+    forgotten_participants_leave_the_records_and_what_others_hold,
     pages_follow_one_another,
     realms_do_not_see_each_other,
     the_books_balance_whatever_happens,
@@ -235,7 +241,7 @@ async fn a_record_that_changed_meanwhile_is_a_conflict_and_nothing_of_the_batch_
             checkpoint: Some(Checkpoint { slice: "main".into(), cursor: json!(1), complete: true }),
             unchanged: 5,
             guard: guarded([1], [1]),
-            conflicts: 1,
+            conflicts: vec![contested(1, "credit")],
             ..world.batch(at(2))
         };
         assert_eq!(world.store.absorb(&batch).await.unwrap_err(), StoreError::Conflict(vec![wrong_id]));
@@ -246,6 +252,7 @@ async fn a_record_that_changed_meanwhile_is_a_conflict_and_nothing_of_the_batch_
     assert_eq!(world.store.checkpoint(REALM, CRM, "main").await.unwrap(), None);
     assert!(world.store.pending_reads(REALM, CRM, 10).await.unwrap().is_empty());
     assert_eq!(world.store.changes_since(REALM, at(0), &Guarded::default()).await.unwrap(), GuardCounts::default());
+    assert!(world.store.conflicts(REALM, id(1), at(9)).await.unwrap().is_empty());
 }
 
 async fn an_external_id_stands_for_one_record_and_a_record_has_one_per_participant(store: Arc<dyn Store>) {
@@ -399,7 +406,7 @@ async fn stored_records_get_other_keys_unless_they_changed_meanwhile(store: Arc<
     let state = |after| IndexState { digest: 7, fields: vec!["country".parse().unwrap()], complete: false, after: Some(id(after)) };
     let reindex = async |records: Vec<(u64, u64)>, after: u64| {
         let records = records.into_iter().map(|(n, version)| (id(n), version, vec![country("DE"), key(100 + n)])).collect();
-        world.store.reindex(&Reindex { realm: REALM.into(), records, state: state(after) }).await
+        world.store.reindex(&Reindex { realm: REALM.into(), records, state: state(after), note: IndexState::NOTE.into() }).await
     };
     let found = async |key: IndexKey| world.store.find(REALM, key, None, 9).await.unwrap().len();
     world.absorb(vec![updated(2, 2)], at(2)).await;
@@ -788,6 +795,27 @@ async fn a_key_waits_for_another_record_until_the_target_holds_it(store: Arc<dyn
     assert!(world.claim(at(7)).await.is_empty());
     world.absorb(vec![updated(3, 2)], at(8)).await;
     assert_eq!(world.claim(at(8)).await.remove(0).known.record.id, id(3));
+}
+
+async fn what_waits_is_claimed_when_its_time_is_up(store: Arc<dyn Store>) {
+    let day = i64::try_from(WAITS_FOR.as_secs()).unwrap();
+    let world = World::new(store, "a").await;
+    world.absorb(vec![inserted(1), inserted(2), inserted(3)], at(1)).await;
+    assert!(world.claim(at(2)).await.iter().all(|key| !key.waited));
+    world.settle(1, 1, Outcome::WaitFor { record: id(9) }, at(3)).await;
+    world.settle(2, 1, Outcome::WaitFor { record: id(9) }, at(4)).await;
+    assert!(world.claim(at(day)).await.is_empty());
+    assert!(world.try_claim(9, false, at(day + 3)).await.unwrap().is_empty(), "nothing may be made yet");
+    let claimed = world.claim(at(day + 3)).await;
+    assert_eq!(claimed.iter().map(|key| (key.known.record.id, key.waited, key.since)).collect::<Vec<_>>(), [(id(1), true, at(1))]);
+    // It may wait once more; what has come is not waited for.
+    world.settle(1, 1, Outcome::WaitFor { record: id(9) }, at(day + 3)).await;
+    assert!(world.claim(at(day + 3)).await.is_empty());
+    world.settle(3, 1, delivered(3, 1), at(day + 3)).await;
+    world.claim(at(day + 4)).await;
+    world.settle(2, 1, Outcome::WaitFor { record: id(3) }, at(day + 4)).await;
+    let claimed = world.claim(at(day + 4)).await;
+    assert_eq!(claimed.iter().map(|key| (key.known.record.id, key.waited)).collect::<Vec<_>>(), [(id(2), false)]);
 }
 
 async fn what_waits_for_a_record_that_will_never_come_is_due_again(store: Arc<dyn Store>) {
@@ -1264,6 +1292,12 @@ async fn dead_letters_are_found_by_filter(store: Arc<dyn Store>) {
     filter.below = first.last().map(|last| last.id);
     let second = world.store.dead_letters(&filter).await.unwrap();
     assert_eq!((first.len(), second.len(), second[0].id), (3, 1, all[2].id));
+
+    let named = NewDeadLetter { participant: "europe/customers/crm".into(), ..letter(7, Stage::Inbound) };
+    world.store.absorb(&Absorb { dead_letters: vec![named], ..world.batch(at(9)) }).await.unwrap();
+    for (participant, expected) in [("cr", 0), ("europe/customers/", 1), ("europe/", 1), ("europe", 0), ("north/", 0)] {
+        assert_eq!(find(DeadLetterFilter { participant: Some(participant.into()), ..open_letters() }).await, expected, "{participant}");
+    }
 }
 
 async fn what_was_closed_long_ago_is_removed_step_by_step_and_what_is_open_never(store: Arc<dyn Store>) {
@@ -1275,7 +1309,13 @@ async fn what_was_closed_long_ago_is_removed_step_by_step_and_what_is_open_never
         let close = CloseDeadLetters { ids: ids.to_vec(), reason: CloseReason::Discarded, author: "kim".into(), now: at(now) };
         world.store.close_dead_letters(&close).await.unwrap();
     };
+    let named = NewDeadLetter { participant: "europe/customers/crm".into(), ..letter(7, Stage::Inbound) };
+    world.store.absorb(&Absorb { dead_letters: vec![named], ..world.batch(at(1)) }).await.unwrap();
+    let ids = [ids, world.store.dead_letters(&open_letters()).await.unwrap().iter().take(1).map(|letter| letter.id).collect()].concat();
+    close(&ids[6..], 10).await;
+    let europe = Sweep { realm: REALM.into(), participants: Some("europe/".into()), closed_before: at(20), max: 9, now: at(30) };
     close(&ids[1..4], 10).await;
+    assert_eq!(world.store.sweep(&europe).await, Ok(1), "what others closed at the same time stays");
     close(&ids[4..5], 20).await;
     let notes = [
         (format!("{}{}", archive::CORRECTED, ids[1]), json!({"letter": ids[1]})),
@@ -1288,7 +1328,9 @@ async fn what_was_closed_long_ago_is_removed_step_by_step_and_what_is_open_never
         world.store.put_note(REALM, name, value).await.unwrap();
     }
     let before = world.snapshot(at(30)).await;
-    let sweep = async |max| world.store.sweep(&Sweep { realm: REALM.into(), closed_before: at(20), max }).await.unwrap();
+    let sweep = async |max| {
+        world.store.sweep(&Sweep { realm: REALM.into(), participants: None, closed_before: at(20), max, now: at(30) }).await.unwrap()
+    };
     assert_eq!((sweep(2).await, sweep(2).await, sweep(2).await), (2, 1, 0));
     let all = world.store.dead_letters(&DeadLetterFilter { closed: true, ..open_letters() }).await.unwrap();
     assert_eq!(all.iter().rev().map(|letter| letter.id).collect::<Vec<_>>(), [ids[0], ids[4], ids[5]]);
@@ -1298,7 +1340,10 @@ async fn what_was_closed_long_ago_is_removed_step_by_step_and_what_is_open_never
     }
     assert_eq!(there, [false, true, false, true, true]);
     assert_eq!(world.snapshot(at(30)).await, before);
-    assert_eq!(world.store.sweep(&Sweep { realm: "no/where".into(), closed_before: at(90), max: 9 }).await, Ok(0));
+    assert_eq!(
+        world.store.sweep(&Sweep { realm: "no/where".into(), participants: None, closed_before: at(90), max: 9, now: at(90) }).await,
+        Ok(0)
+    );
 }
 
 // ---- the rest ---------------------------------------------------------------------------------------------------------------------------
@@ -1350,18 +1395,18 @@ async fn the_source_book_counts_every_record_read(store: Arc<dyn Store>) {
         records: vec![inserted(1), inserted(2), kept],
         dead_letters: vec![letter(3, Stage::Inbound), letter(4, Stage::Identity)],
         unchanged: 4,
-        conflicts: 2,
+        conflicts: vec![contested(1, "credit"), Conflict::of_existence(id(2))],
         ..world.batch(at(1))
     };
     world.store.absorb(&batch).await.unwrap();
     let snapshot = world.snapshot(at(2)).await;
-    assert_eq!(snapshot.sources[CRM], SourceLedger { read: 9, changed: 2, unchanged: 5, dead_lettered: 2 });
-    assert_eq!(snapshot.conflicts, 2);
+    assert_eq!(snapshot.sources[CRM], SourceLedger { read: 9, changed: 2, unchanged: 5, dead_lettered: 2, conflicts: 2 });
+    assert_eq!(snapshot.conflicts(), 2);
 }
 
 /// The records whose change and whose deletion count.
 fn guarded(changed: impl IntoIterator<Item = u64>, deleted: impl IntoIterator<Item = u64>) -> Guarded {
-    Guarded { changed: changed.into_iter().map(id).collect(), deleted: deleted.into_iter().map(id).collect() }
+    Guarded { changed: changed.into_iter().map(id).collect(), deleted: deleted.into_iter().map(id).collect(), book: None }
 }
 
 async fn the_guard_counts_each_record_once_in_its_window(store: Arc<dyn Store>) {
@@ -1380,6 +1425,136 @@ async fn the_guard_counts_each_record_once_in_its_window(store: Arc<dyn Store>) 
     assert_eq!(since(2, Guarded::default()).await, (2, 1));
     assert_eq!(since(3, Guarded::default()).await, (0, 0));
     assert_eq!(since(1, guarded([1, 2, 3, 5], [9, 8])).await, (5, 2), "those that count already count once");
+}
+
+async fn the_guard_counts_each_record_in_the_book_of_its_last_change(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb((1..=9).map(inserted).collect(), at(0)).await;
+    let of = |book: &str, guard: Guarded| Guarded { book: Some(book.to_owned()), ..guard };
+    let since = async |hour: i64, with: Guarded| {
+        let counts = world.store.changes_since(REALM, at(hour * 3600), &with).await.unwrap();
+        (counts.changes, counts.deletes)
+    };
+    let guards = [
+        (0, of("eu", guarded([1, 2, 3], [9]))),
+        (0, of("us", guarded([3, 4], [9]))),
+        (0, guarded([5], [])),
+        (1, of("eu", guarded([4], []))),
+    ];
+    for (hour, guard) in guards {
+        world.store.absorb(&Absorb { guard, ..world.batch(at(hour * 3600)) }).await.unwrap();
+    }
+    assert_eq!(since(0, of("eu", Guarded::default())).await, (3, 0), "1, 2, and 4 in the next hour");
+    assert_eq!(since(1, of("eu", Guarded::default())).await, (1, 0));
+    assert_eq!(since(0, of("us", Guarded::default())).await, (1, 1), "3 was changed there last, and 4 here");
+    assert_eq!(since(0, Guarded::default()).await, (1, 0), "the realm's own book");
+    assert_eq!(since(0, of("us", guarded([1, 3], [8]))).await, (2, 2), "what counts elsewhere counts here as well");
+    assert_eq!(since(0, of("new", guarded([1], []))).await, (1, 0));
+}
+
+async fn conflicts_are_kept_by_record_the_newest_and_for_a_while(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb(vec![inserted(1), inserted(2)], at(0)).await;
+    let note = async |conflicts: Vec<Conflict>, seconds: i64| {
+        world.store.absorb(&Absorb { conflicts, ..world.batch(at(seconds)) }).await.unwrap();
+    };
+    note(vec![contested(1, "credit"), contested(2, "credit"), Conflict::of_existence(id(1))], 1).await;
+    let kept = world.store.conflicts(REALM, id(1), at(2)).await.unwrap();
+    let past = |conflict| PastConflict { conflict, participant: CRM.to_owned(), at: at(1) };
+    assert_eq!(kept, [past(Conflict::of_existence(id(1))), past(contested(1, "credit"))], "the newest first");
+    assert!(world.store.conflicts(REALM, id(3), at(2)).await.unwrap().is_empty());
+    assert!(world.store.conflicts("nowhere", id(1), at(2)).await.unwrap().is_empty());
+
+    let most = i64::try_from(CONFLICTS_PER_RECORD).unwrap();
+    for second in 2..=most + 1 {
+        note(vec![contested(1, "name")], second).await;
+    }
+    let kept = world.store.conflicts(REALM, id(1), at(100)).await.unwrap();
+    assert_eq!((kept.len(), kept[0].at, kept[19].at), (CONFLICTS_PER_RECORD, at(most + 1), at(2)));
+    assert_eq!(world.store.conflicts(REALM, id(2), at(100)).await.unwrap().len(), 1, "each record has its own");
+
+    // What is too old is not told, and gone with the next one of the realm or the next sweep.
+    let later = i64::try_from(CONFLICTS_FOR.as_secs()).unwrap() + 2;
+    assert!(world.store.conflicts(REALM, id(2), at(later)).await.unwrap().is_empty());
+    note(vec![contested(1, "name")], later).await;
+    assert!(world.store.conflicts(REALM, id(2), at(100)).await.unwrap().is_empty());
+    assert_eq!(world.snapshot(at(later)).await.conflicts(), 3 + u64::try_from(most).unwrap() + 1);
+    let sweep = Sweep { realm: REALM.into(), participants: None, closed_before: at(0), max: 1, now: at(2 * later) };
+    assert_eq!(world.store.sweep(&sweep).await, Ok(0), "only letters are counted");
+    assert!(world.store.conflicts(REALM, id(1), at(later)).await.unwrap().is_empty());
+}
+
+async fn the_conflicts_of_a_merged_record_are_its_survivors(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb(vec![inserted(1), inserted(2)], at(0)).await;
+    let conflicts = vec![contested(1, "credit"), contested(2, "name")];
+    world.store.absorb(&Absorb { conflicts, ..world.batch(at(1)) }).await.unwrap();
+    world.store.merge(&merge_into(&world, (1, 1), (2, 1), at(2))).await.unwrap();
+    let kept = world.store.conflicts(REALM, id(2), at(3)).await.unwrap();
+    let fields: Vec<_> = kept.iter().filter_map(|past| past.conflict.field.as_ref()).map(ToString::to_string).collect();
+    assert_eq!(fields, ["name", "credit"]);
+}
+
+async fn forgotten_participants_leave_the_records_and_what_others_hold(store: Arc<dyn Store>) {
+    const EU: &str = "europe/customers/crm";
+    let world = World::new(store, "a").await;
+    world.in_step([1, 2], at(1)).await;
+    let reader = lease(&*world.store, &format!("reader/{REALM}/{EU}"), "a", at(1)).await.unwrap();
+    let seen = |n: u64| AbsorbRecord {
+        change: RecordChange::Keep { version: 1 },
+        external_id: erp_id(n),
+        enqueue: vec![(ERP.to_owned(), Origin::Source(EU.to_owned())), (EU.to_owned(), Origin::Restore)],
+        ..inserted(n)
+    };
+    let batch = Absorb {
+        participant: EU.to_owned(),
+        fence: reader.clone(),
+        records: vec![seen(1)],
+        dead_letters: vec![NewDeadLetter { participant: EU.to_owned(), ..letter(3, Stage::Inbound) }],
+        rereads: vec![(crm_id(4), None)],
+        checkpoint: Some(Checkpoint { slice: "main".into(), cursor: json!(1), complete: true }),
+        guard: Guarded { book: Some("europe/customers".into()), ..guarded([1], []) },
+        conflicts: vec![contested(1, "credit")],
+        ..world.batch(at(2))
+    };
+    world.store.absorb(&batch).await.unwrap();
+    assert_eq!(world.store.held(REALM, &[EU.to_owned()]).await, Ok(1));
+    world.absorb(vec![updated(2, 2)], at(2)).await;
+    for name in ["europe/customers/unit", "table/europe/customers/crm", "table/crm", "europe/customers-b/unit"] {
+        world.store.put_note(REALM, name, &json!(1)).await.unwrap();
+    }
+
+    assert!(world.store.forget_participants(REALM, "europe/customers/").await.unwrap(), "others hold records");
+    let held = async |participants: &[&str]| {
+        let participants: Vec<String> = participants.iter().map(|name| (*name).to_owned()).collect();
+        world.store.held(REALM, &participants).await.unwrap()
+    };
+    assert_eq!((held(&[CRM]).await, held(&[CRM, ERP]).await, held(&[EU]).await, held(&["nobody"]).await), (2, 2, 0, 0));
+    let known = world.known(1).await.unwrap();
+    let holders: Vec<_> = known.identities.iter().map(|identity| identity.participant.as_str()).collect();
+    assert_eq!((holders.len(), known.record.version), (2, 1), "{holders:?}");
+    let snapshot = world.snapshot(at(3)).await;
+    assert_eq!((snapshot.live, snapshot.matched), (2, 2));
+    assert!(!snapshot.sources.contains_key(EU) && !snapshot.pending.contains_key(EU) && !snapshot.dead_letters.contains_key(EU));
+    assert_eq!(world.book(EU).await.entered, 1, "what others were told by them stays in the others' books");
+    assert!(world.store.checkpoint(REALM, EU, "main").await.unwrap().is_none());
+    assert!(world.store.pending_reads(REALM, EU, 10).await.unwrap().is_empty());
+    assert!(world.store.conflicts(REALM, id(1), at(3)).await.unwrap().is_empty());
+    let guard = Guarded { book: Some("europe/customers".into()), ..Guarded::default() };
+    assert_eq!(world.store.changes_since(REALM, at(0), &guard).await.unwrap(), GuardCounts::default());
+    let mut left = Vec::new();
+    for name in ["europe/customers/unit", "table/europe/customers/crm", "table/crm", "europe/customers-b/unit"] {
+        left.extend(world.store.note(REALM, name).await.unwrap().map(|_| name));
+    }
+    assert_eq!(left, ["table/crm", "europe/customers-b/unit"]);
+    // Who still reads there is fenced; the others go on.
+    let again = Absorb::empty(REALM, EU, reader, at(3));
+    assert!(matches!(world.store.absorb(&again).await, Err(StoreError::Fenced { .. })));
+    assert_eq!(world.claim(at(4)).await.len(), 2);
+
+    assert!(world.store.forget_participants(REALM, "erp").await.unwrap());
+    assert!(!world.store.forget_participants(REALM, "crm").await.unwrap(), "nobody is left");
+    assert!(!world.store.forget_participants("nowhere", "crm").await.unwrap());
 }
 
 async fn notes_are_kept_by_name(store: Arc<dyn Store>) {

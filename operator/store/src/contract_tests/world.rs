@@ -1,7 +1,7 @@
 //! A small scenario for tests of stores: one realm, a CRM that is read and an ERP that is written, and short ways to say what happens.
 
 use crate::{
-    Absorb, AbsorbRecord, Absorbed, Claim, Claimed, Enqueue, Fence, Guarded, IndexKey, Intend, Keys, Known, LeaseRequest, Merge,
+    Absorb, AbsorbRecord, Absorbed, Claim, Claimed, Conflict, Enqueue, Fence, Guarded, IndexKey, Intend, Keys, Known, LeaseRequest, Merge,
     NewDeadLetter, Origin, Outcome, Provenance, Record, RecordChange, Settle, Settlement, Snapshot, Stage, Store, StoreError, Survivor,
 };
 use fairlead_model::state::{FieldState, ParticipantState};
@@ -151,6 +151,17 @@ pub fn letter(n: u64, stage: Stage) -> NewDeadLetter {
         field: Some("name".to_owned()),
         attempts: 1,
         parent: None,
+    }
+}
+
+/// The CRM showed another value of a field of record `n` than its owner's.
+#[must_use]
+pub fn contested(n: u64, field: &str) -> Conflict {
+    Conflict {
+        record: id(n),
+        field: Some(field.parse().unwrap()),
+        shown: Some(serde_json::json!("5\u{0}")),
+        kept: Some(serde_json::json!("7.50")),
     }
 }
 

@@ -7,7 +7,7 @@ use super::error::Failure;
 use super::image::{Image, Naming};
 use super::letters::{self, Opened};
 use super::session::{Session, ask, lock_realm};
-use super::{checkpoints, leases, reads, records};
+use super::{checkpoints, conflicts, leases, reads, records};
 use crate::crash::{Command, Step, reach};
 use crate::rows::absorb::{Batch, Change, Item};
 use crate::rows::books::Books;
@@ -39,7 +39,7 @@ impl Job for Batch {
     const COMMAND: Command = Command::Absorb;
 
     fn names(&self) -> Vec<&str> {
-        let mut names = BTreeSet::from([self.realm.as_str(), self.participant.as_str()]);
+        let mut names = BTreeSet::from([self.realm.as_str(), self.participant.as_str(), self.guard.book(&self.realm)]);
         names.extend(self.dead_letters.iter().map(|letter| letter.participant.as_str()));
         for item in &self.records {
             if let Change::Insert(body) | Change::Update(body) = &item.change {
@@ -57,20 +57,21 @@ impl Job for Batch {
         let (realm, participant) = (session.name(&self.realm)?, session.name(&self.participant)?);
         let mut work = self.load(session, (realm, participant)).await?;
         reach(Command::Absorb, Step::Fenced);
-        let mut conflicts = Vec::new();
+        let mut refused = Vec::new();
         for item in &self.records {
             if !work.item(item)? {
-                conflicts.push(item.id);
+                refused.push(item.id);
             }
         }
-        if !conflicts.is_empty() {
-            return Err(StoreError::Conflict(conflicts).into());
+        if !refused.is_empty() {
+            return Err(StoreError::Conflict(refused).into());
         }
         let Work { image, mut books, letters_open, named, .. } = work;
 
         let mut rows = image.writes(session, self.now.0)?;
         rows.extend(image.identity_writes());
-        rows.extend(write_guard(realm, &self.guard, self.now));
+        rows.extend(write_guard((realm, session.name(self.guard.book(&self.realm))?), &self.guard, self.now));
+        rows.extend(conflicts::add(realm, participant, &self.conflicts, self.now));
         reach(Command::Absorb, Step::Partly);
         session.run(rows).await?;
         reach(Command::Absorb, Step::Rows);
@@ -91,7 +92,6 @@ impl Job for Batch {
         }
         reach(Command::Absorb, Step::Reads);
 
-        books.conflicts = self.conflicts;
         for _ in 0..self.direct {
             let book = (realm, participant, code_of(session, &Origin::Api)?);
             books.entered(book);

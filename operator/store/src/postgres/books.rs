@@ -16,33 +16,36 @@ const FILTERED: &str = "INSERT INTO filtered_book AS book (realm, target, origin
      SELECT * FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::text[], $5::int8[])
      ON CONFLICT (realm, target, origin, reason) DO UPDATE SET count = book.count + excluded.count";
 
-const REALM: &str = "INSERT INTO realm_book AS book (realm, live, matched, conflicts, last_delivered) VALUES ($1, $2, $3, $4, $5)
+const REALM: &str = "INSERT INTO realm_book AS book (realm, live, matched, last_delivered) VALUES ($1, $2, $3, $4)
      ON CONFLICT (realm) DO UPDATE SET live = book.live + excluded.live, matched = book.matched + excluded.matched,
-       conflicts = book.conflicts + excluded.conflicts, last_delivered = greatest(book.last_delivered, excluded.last_delivered)";
+       last_delivered = greatest(book.last_delivered, excluded.last_delivered)";
 
-const SOURCE: &str = "INSERT INTO source_book AS book (realm, participant, read, changed, unchanged, dead_lettered)
-     VALUES ($1, $2, $3, $4, $5, $6)
+const SOURCE: &str = "INSERT INTO source_book AS book (realm, participant, read, changed, unchanged, dead_lettered, conflicts)
+     VALUES ($1, $2, $3, $4, $5, $6, $7)
      ON CONFLICT (realm, participant) DO UPDATE SET read = book.read + excluded.read, changed = book.changed + excluded.changed,
-       unchanged = book.unchanged + excluded.unchanged, dead_lettered = book.dead_lettered + excluded.dead_lettered";
+       unchanged = book.unchanged + excluded.unchanged, dead_lettered = book.dead_lettered + excluded.dead_lettered,
+       conflicts = book.conflicts + excluded.conflicts";
 
-/// Moves records to the present hour, and their count with them.
-const CHANGED: &str = "WITH old AS (SELECT row, changed_hour AS hour FROM record
-         WHERE realm = $1 AND id = ANY($2::uuid[]) AND changed_hour IS DISTINCT FROM $3::int8),
-       moved AS (UPDATE record SET changed_hour = $3::int8 FROM old WHERE record.row = old.row),
+/// Moves records to the present hour and this book, and their count with them.
+const CHANGED: &str = "WITH old AS (SELECT row, changed_hour AS hour, coalesce(changed_book, realm) AS place FROM record
+         WHERE realm = $1 AND id = ANY($2::uuid[]) AND (changed_hour IS DISTINCT FROM $3::int8 OR coalesce(changed_book, realm) <> $4::int8)),
+       moved AS (UPDATE record SET changed_hour = $3::int8, changed_book = $4::int8 FROM old WHERE record.row = old.row),
        less AS (UPDATE guard_book AS book SET changes = book.changes - left_hour.count
-         FROM (SELECT hour, count(*) AS count FROM old WHERE hour IS NOT NULL GROUP BY hour) AS left_hour
-         WHERE book.realm = $1 AND book.hour = left_hour.hour)
-     INSERT INTO guard_book AS book (realm, hour, changes, deletes) SELECT $1::int8, $3::int8, count(*), 0 FROM old HAVING count(*) > 0
-     ON CONFLICT (realm, hour) DO UPDATE SET changes = book.changes + excluded.changes";
+         FROM (SELECT place, hour, count(*) AS count FROM old WHERE hour IS NOT NULL GROUP BY place, hour) AS left_hour
+         WHERE book.realm = $1 AND book.book = left_hour.place AND book.hour = left_hour.hour)
+     INSERT INTO guard_book AS book (realm, book, hour, changes, deletes)
+     SELECT $1::int8, $4::int8, $3::int8, count(*), 0 FROM old HAVING count(*) > 0
+     ON CONFLICT (realm, book, hour) DO UPDATE SET changes = book.changes + excluded.changes";
 
-const DELETED: &str = "WITH old AS (SELECT row, deleted_hour AS hour FROM record
-         WHERE realm = $1 AND id = ANY($2::uuid[]) AND deleted_hour IS DISTINCT FROM $3::int8),
-       moved AS (UPDATE record SET deleted_hour = $3::int8 FROM old WHERE record.row = old.row),
+const DELETED: &str = "WITH old AS (SELECT row, deleted_hour AS hour, coalesce(deleted_book, realm) AS place FROM record
+         WHERE realm = $1 AND id = ANY($2::uuid[]) AND (deleted_hour IS DISTINCT FROM $3::int8 OR coalesce(deleted_book, realm) <> $4::int8)),
+       moved AS (UPDATE record SET deleted_hour = $3::int8, deleted_book = $4::int8 FROM old WHERE record.row = old.row),
        less AS (UPDATE guard_book AS book SET deletes = book.deletes - left_hour.count
-         FROM (SELECT hour, count(*) AS count FROM old WHERE hour IS NOT NULL GROUP BY hour) AS left_hour
-         WHERE book.realm = $1 AND book.hour = left_hour.hour)
-     INSERT INTO guard_book AS book (realm, hour, changes, deletes) SELECT $1::int8, $3::int8, 0, count(*) FROM old HAVING count(*) > 0
-     ON CONFLICT (realm, hour) DO UPDATE SET deletes = book.deletes + excluded.deletes";
+         FROM (SELECT place, hour, count(*) AS count FROM old WHERE hour IS NOT NULL GROUP BY place, hour) AS left_hour
+         WHERE book.realm = $1 AND book.book = left_hour.place AND book.hour = left_hour.hour)
+     INSERT INTO guard_book AS book (realm, book, hour, changes, deletes)
+     SELECT $1::int8, $4::int8, $3::int8, 0, count(*) FROM old HAVING count(*) > 0
+     ON CONFLICT (realm, book, hour) DO UPDATE SET deletes = book.deletes + excluded.deletes";
 
 const FORGET_HOURS: &str = "DELETE FROM guard_book WHERE realm = $1 AND hour < $2";
 
@@ -76,15 +79,15 @@ pub(super) fn write(books: Books, realm: i64) -> Vec<Ask> {
             filtered.iter().map(|(_, count)| *count).collect::<Vec<_>>(),
         ));
     }
-    if books.live != 0 || books.matched != 0 || books.conflicts != 0 || books.delivered_at.is_some() {
-        asks.push(ask!(REALM, realm, books.live, books.matched, books.conflicts, books.delivered_at));
+    if books.live != 0 || books.matched != 0 || books.delivered_at.is_some() {
+        asks.push(ask!(REALM, realm, books.live, books.matched, books.delivered_at));
     }
     asks
 }
 
 pub(super) fn write_source(realm: i64, participant: i64, delta: &SourceDelta) -> Option<Ask> {
     let read = delta.changed + delta.unchanged + delta.dead_lettered;
-    (read > 0).then(|| {
+    (read + delta.conflicts > 0).then(|| {
         ask!(
             SOURCE,
             realm,
@@ -92,18 +95,19 @@ pub(super) fn write_source(realm: i64, participant: i64, delta: &SourceDelta) ->
             read.cast_signed(),
             delta.changed.cast_signed(),
             delta.unchanged.cast_signed(),
-            delta.dead_lettered.cast_signed()
+            delta.dead_lettered.cast_signed(),
+            delta.conflicts.cast_signed()
         )
     })
 }
 
-/// Counts records for the guard. Each stands in the hour of its last change only, so that every window counts it once.
-pub(super) fn write_guard(realm: i64, guarded: &Guarded, now: Timestamp) -> Vec<Ask> {
+/// Counts records for the guard. Each stands in the hour and the book of its last change only, so that every window counts it once.
+pub(super) fn write_guard((realm, book): (i64, i64), guarded: &Guarded, now: Timestamp) -> Vec<Ask> {
     let hour = hour_of(now);
     let mut asks = Vec::new();
     for (sql, ids) in [(CHANGED, &guarded.changed), (DELETED, &guarded.deleted)] {
         if !ids.is_empty() {
-            asks.push(ask!(sql, realm, uuids(ids), hour));
+            asks.push(ask!(sql, realm, uuids(ids), hour, book));
         }
     }
     if !asks.is_empty() {

@@ -38,13 +38,16 @@ impl Job for Claim {
     async fn run(&self, session: &mut Session) -> Result<Done<Vec<Claimed>>, Failure> {
         let (realm, target) = (session.name(&self.realm)?, session.name(&self.target)?);
         let (now, max) = (self.now.0, limit(self.max));
-        let [_, fence, left, ready, create] = session
+        let creates = if self.creates { max } else { 0 };
+        let [_, fence, left, ready, create, waited] = session
             .all([
                 lock_realm(realm),
                 leases::check_lane(&self.fence),
                 lane::left(realm, target, &self.fence),
                 lane::due(realm, target, &self.fence, Phase::Ready, now, max),
-                lane::due(realm, target, &self.fence, Phase::Create, now, if self.creates { max } else { 0 }),
+                lane::due(realm, target, &self.fence, Phase::Create, now, creates),
+                // Their time is up.
+                lane::due(realm, target, &self.fence, Phase::Waits, now, creates),
             ])
             .await?;
         leases::held_lane(&self.fence, &fence)?;
@@ -60,7 +63,7 @@ impl Job for Claim {
         let may = |lane: &Lane| lane.due <= now && (lane.phase() == Phase::Ready || (self.creates && lane.phase() == Phase::Create));
         let (mut due, untouched): (Vec<_>, Vec<_>) = left.into_iter().partition(may);
         let again: HashSet<i64> = due.iter().map(|lane| lane.record).collect();
-        due.extend(ready.iter().chain(&create).map(lane::of_row).collect::<Result<Vec<_>, _>>()?);
+        due.extend(ready.iter().chain(&create).chain(&waited).map(lane::of_row).collect::<Result<Vec<_>, _>>()?);
         due.sort_by_key(|lane| (lane.due, lane.record));
         let mut changed = untouched;
         let surplus = due.split_off(self.max.min(due.len()));
@@ -84,7 +87,7 @@ impl Job for Claim {
                 return Err(StoreError::Unusable(format!("a lane entry of {} names no record", self.target)).into());
             };
             let intent = lane.intent.as_ref().map(open_intent).transpose()?;
-            let attempts = lane.attempts;
+            let (attempts, waited) = (lane.attempts, lane.waits_for.is_some());
             let Some(epoch) = self.fence.epoch(lane.record) else { continue };
             let Some(entry) = lane.take(known.record.version.cast_signed(), epoch, now) else { continue };
             // The record was loaded before its place was marked; what the caller gets shows the mark.
@@ -95,7 +98,7 @@ impl Job for Claim {
                 Some(origin) => origin,
                 None => Origin::Source(texts.get(&entry.origin).cloned().ok_or_else(records::unnamed)?),
             };
-            claimed.push(Claimed { known, origin, since: Timestamp(entry.since), attempts, intent });
+            claimed.push(Claimed { known, origin, since: Timestamp(entry.since), attempts, waited, intent });
         }
         reach(Command::Claim, Step::Partly);
         session.run(lane::store(realm, changed.iter().chain(&due).map(|lane| (lane, true)))).await?;
@@ -351,13 +354,7 @@ impl<'c> Settling<'c> {
             Ending::WaitFor(record) => {
                 self.lanes_wait = true;
                 let (decided, record) = self.is_decided(record);
-                let overtaken = self.with_lane(row, |lane| {
-                    let overtaken = lane.wait(record, now.0);
-                    if decided {
-                        lane.waits_for = None;
-                    }
-                    overtaken
-                });
+                let overtaken = self.with_lane(row, |lane| lane.wait((!decided).then_some(record), now.0));
                 self.superseded(overtaken.flatten());
             }
             Ending::DeadLetter(letter) => {
@@ -413,7 +410,7 @@ impl<'c> Settling<'c> {
         let held = self.image.is_held(row, target);
         let (decided, awaited) = self.is_decided(awaited);
         self.image.enter(&mut self.books, (row, target), (entry.origin, entry.version, false), (now.0, now.0), held);
-        self.with_lane(row, |lane| lane.waits_for = (!decided).then_some(awaited));
+        self.with_lane(row, |lane| lane.wait_for((!decided).then_some(awaited), now.0));
         self.lanes_wait = true;
     }
 

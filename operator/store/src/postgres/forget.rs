@@ -1,5 +1,7 @@
-//! The command `forget`: everything of a realm goes, except the epochs of its leases, which must never go back.
+//! The commands `forget` and `forget_participants`: everything of a realm, or of some of its participants, goes, except the epochs of their
+//! leases, which must never go back.
 
+use super::codec::get;
 use super::command::{Done, Job};
 use super::error::Failure;
 use super::leases;
@@ -7,7 +9,7 @@ use super::session::{Session, ask, lock_realm};
 use crate::crash::{Command, Step, reach};
 use async_trait::async_trait;
 
-const STATEMENTS: [&str; 13] = [
+const STATEMENTS: [&str; 14] = [
     "DELETE FROM identity WHERE realm = $1",
     "DELETE FROM index_key WHERE realm = $1",
     "DELETE FROM lane WHERE realm = $1",
@@ -20,6 +22,7 @@ const STATEMENTS: [&str; 13] = [
     "DELETE FROM source_book WHERE realm = $1",
     "DELETE FROM realm_book WHERE realm = $1",
     "DELETE FROM guard_book WHERE realm = $1",
+    "DELETE FROM past_conflict WHERE realm = $1",
     "DELETE FROM note WHERE realm = $1",
 ];
 
@@ -48,5 +51,63 @@ impl Job for Forget<'_> {
         rows(session, realm).await?;
         reach(Command::Forget, Step::Rows);
         Ok(Done::Commit((), Vec::new()))
+    }
+}
+
+/// What is known of the participants whose names begin with `$2`. They are few, and so are the names.
+macro_rules! of_participants {
+    ($table:literal, $column:literal) => {
+        concat!("DELETE FROM ", $table, " WHERE realm = $1 AND ", $column, " IN (SELECT id FROM name WHERE starts_with(text, $2::text))")
+    };
+}
+
+const OF_PARTICIPANTS: [&str; 12] = [
+    of_participants!("identity", "participant"),
+    of_participants!("lane", "target"),
+    of_participants!("checkpoint", "participant"),
+    of_participants!("reread", "participant"),
+    "DELETE FROM note WHERE realm = $1 AND name IN (SELECT 'edited/' || id::text FROM dead_letter WHERE realm = $1
+       AND participant IN (SELECT id FROM name WHERE starts_with(text, $2::text)))",
+    of_participants!("dead_letter", "participant"),
+    of_participants!("lane_book", "target"),
+    of_participants!("filtered_book", "target"),
+    of_participants!("source_book", "participant"),
+    of_participants!("past_conflict", "participant"),
+    "DELETE FROM guard_book WHERE realm = $1 AND book IN (SELECT id FROM name WHERE text || '/' = $2::text)",
+    "DELETE FROM note WHERE realm = $1
+       AND (starts_with(name, $2::text) OR starts_with(substr(name, strpos(name, '/') + 1), $2::text))",
+];
+
+const MATCHED: &str = "UPDATE realm_book SET matched = (SELECT count(*) FROM record WHERE record.realm = $1 AND deleted_at IS NULL
+       AND (SELECT count(*) FROM identity WHERE identity.record = record.row) > 1) WHERE realm = $1";
+
+const HELD: &str = "SELECT EXISTS (SELECT 1 FROM identity WHERE realm = $1)";
+
+/// The command `forget_participants`; whether others hold records.
+pub(super) struct ForgetParticipants<'r> {
+    pub(super) realm: &'r str,
+    pub(super) prefix: &'r str,
+}
+
+#[async_trait]
+impl Job for ForgetParticipants<'_> {
+    type Answer = bool;
+    const COMMAND: Command = Command::Forget;
+
+    fn names(&self) -> Vec<&str> {
+        vec![self.realm]
+    }
+
+    async fn run(&self, session: &mut Session) -> Result<Done<bool>, Failure> {
+        let realm = session.name(self.realm)?;
+        let leases = leases::end_all(&format!("{}/{}", self.realm, self.prefix.trim_end_matches('/')));
+        session.all([lock_realm(realm), leases]).await?;
+        reach(Command::Forget, Step::Partly);
+        let mut asks: Vec<_> = OF_PARTICIPANTS.into_iter().map(|sql| ask!(sql, realm, self.prefix.to_owned())).collect();
+        asks.push(ask!(MATCHED, realm));
+        session.run(asks).await?;
+        reach(Command::Forget, Step::Rows);
+        let held = session.ask(ask!(HELD, realm)).await?;
+        Ok(Done::Commit(held.first().map_or(Ok(false), |row| get(row, 0))?, Vec::new()))
     }
 }

@@ -212,7 +212,9 @@ impl Job for CloseDeadLetters {
 }
 
 const SWEEP: &str = "DELETE FROM dead_letter WHERE id IN
-       (SELECT id FROM dead_letter WHERE realm = $1 AND closed_at < $2 AND closed_at IS NOT NULL ORDER BY closed_at LIMIT $3) RETURNING id";
+       (SELECT id FROM dead_letter WHERE realm = $1 AND closed_at < $2 AND closed_at IS NOT NULL
+          AND ($4::text IS NULL OR participant IN (SELECT id FROM name WHERE starts_with(text, $4::text)))
+        ORDER BY closed_at LIMIT $3) RETURNING id";
 const SWEEP_NOTES: &str = "DELETE FROM note WHERE realm = $1 AND name = ANY($2::text[])";
 const SWEEP_CORRECTIONS: &str = "DELETE FROM note WHERE realm = $1 AND name >= $2 AND name < $3 AND value = 'null' RETURNING name";
 
@@ -228,14 +230,16 @@ impl Job for Sweep {
     async fn run(&self, session: &mut Session) -> Result<Done<u64>, Failure> {
         let realm = session.name(&self.realm)?;
         let (first, end) = corrections();
-        let sweep = ask!(SWEEP, realm, self.closed_before.0, limit(self.max));
-        let [_, gone, over] = session.all([lock_realm(realm), sweep, ask!(SWEEP_CORRECTIONS, realm, first, end)]).await?;
+        let sweep = ask!(SWEEP, realm, self.closed_before.0, limit(self.max), self.participants.clone());
+        let corrections = ask!(SWEEP_CORRECTIONS, realm, first, end);
+        let expire = super::conflicts::expire(realm, self.now);
+        let [_, gone, over, expired] = session.all([lock_realm(realm), sweep, corrections, expire]).await?;
         if !gone.is_empty() {
             let names = gone.iter().map(|row| Ok(format!("{CORRECTED}{}", get::<i64>(row, 0)?))).collect::<Result<Vec<_>, Failure>>()?;
             session.ask(ask!(SWEEP_NOTES, realm, names)).await?;
         }
         reach(Command::Sweep, Step::Rows);
         let done = gone.len() as u64;
-        Ok(if gone.is_empty() && over.is_empty() { Done::Nothing(done) } else { Done::Commit(done, Vec::new()) })
+        Ok(if gone.is_empty() && over.is_empty() && expired.is_empty() { Done::Nothing(done) } else { Done::Commit(done, Vec::new()) })
     }
 }

@@ -7,7 +7,7 @@ use super::command::{Done, Job};
 use super::error::Failure;
 use super::image::Image;
 use super::session::{Session, ask, lock_realm};
-use super::{lane, leases, letters, reads, records};
+use super::{conflicts, lane, leases, letters, reads, records};
 use crate::crash::{Command, Step, reach};
 use crate::rows::books::Books;
 use crate::rows::codec::{REPLAY, encode_state, id_bytes};
@@ -61,7 +61,7 @@ impl Job for Folding<'_> {
 
     fn names(&self) -> Vec<&str> {
         let Merge { realm, participant, survivor, referring, .. } = self.command;
-        let mut names = BTreeSet::from([realm.as_str(), participant.as_str()]);
+        let mut names = BTreeSet::from([realm.as_str(), participant.as_str(), self.command.guard.book(realm)]);
         names.extend(self.survivor.iter().chain(self.referring.iter().flatten()).map(|body| body.home.as_str()));
         let mut lanes: Vec<&(String, Origin)> = referring.iter().flat_map(|item| &item.enqueue).collect();
         if let Survivor::Record { enqueue, put_away, aliases, .. } = survivor {
@@ -91,7 +91,8 @@ impl Job for Folding<'_> {
                 Survivor::Record { .. } => self.merge_into_record(&mut merging).await?,
                 Survivor::ExternalId { .. } => self.under_another_id(&mut merging).await?,
             }
-            merging.session.run(write_guard(realm, &command.guard, command.now)).await?;
+            let book = session.name(command.guard.book(&command.realm))?;
+            merging.session.run(write_guard((realm, book), &command.guard, command.now)).await?;
         }
         reach(Command::Merge, Step::Rows);
         let again: Vec<(&str, Option<&str>)> = command.rereads.iter().map(|id| (id.as_str(), None)).collect();
@@ -217,7 +218,7 @@ impl Folding<'_> {
                 moved.push(participant);
             }
         }
-        let mut asks = vec![ask!(MOVE_IDENTITY, loser.row, survivor.row, moved)];
+        let mut asks = vec![ask!(MOVE_IDENTITY, loser.row, survivor.row, moved), conflicts::move_to(realm, command.loser, record.id)];
         for (participant, state) in aliases {
             let participant = merging.session.name(participant)?;
             asks.push(ask!(SET_STATE, loser.row, participant, state.settled.cast_signed(), encode_state(state)?));

@@ -25,6 +25,7 @@ mod books;
 mod checkpoints;
 mod codec;
 mod command;
+mod conflicts;
 mod drain;
 mod error;
 mod forget;
@@ -50,9 +51,9 @@ use crate::rows::codec::encode;
 use crate::rows::reindex::Page;
 use crate::rows::settle::Results;
 use crate::{
-    Absorb, Absorbed, BeginWrite, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue, Fence, GuardCounts,
-    Guarded, IndexKey, Intend, Known, LaneFence, LeaseRequest, Merge, Reindex, SetCheckpoint, Settle, Snapshot, Standing, Store,
-    StoreError, Sweep, WriteBegun,
+    Absorb, Absorbed, BeginWrite, CONFLICTS_FOR, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue,
+    Fence, GuardCounts, Guarded, IndexKey, Intend, Known, LaneFence, LeaseRequest, Merge, PastConflict, Reindex, SetCheckpoint, Settle,
+    Snapshot, Standing, Store, StoreError, Sweep, WriteBegun,
 };
 use async_trait::async_trait;
 use command::{Job, run};
@@ -231,6 +232,10 @@ impl Store for PostgresStore {
         self.write(&forget::Forget(realm)).await
     }
 
+    async fn forget_participants(&self, realm: &str, prefix: &str) -> Result<bool, StoreError> {
+        self.write(&forget::ForgetParticipants { realm, prefix }).await
+    }
+
     async fn import(&self, import: Import, rows: Rows) -> Result<(), StoreError> {
         archive::import(&self.pool, &import, rows).await
     }
@@ -323,6 +328,14 @@ impl Store for PostgresStore {
         max: usize,
     ) -> Result<Vec<ExternalId>, StoreError> {
         answer!(self, session => query::participant_ids(&session, realm, participant, after, max))
+    }
+
+    async fn conflicts(&self, realm: &str, record: RecordId, now: Timestamp) -> Result<Vec<PastConflict>, StoreError> {
+        answer!(self, session => conflicts::of_record(&session, realm, record, now.before(CONFLICTS_FOR)))
+    }
+
+    async fn held(&self, realm: &str, participants: &[String]) -> Result<u64, StoreError> {
+        answer!(self, session => query::held(&session, realm, participants))
     }
 
     async fn waits_for(&self, realm: &str, target: &str, ids: &[RecordId]) -> Result<Vec<Option<RecordId>>, StoreError> {

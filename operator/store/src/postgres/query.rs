@@ -254,20 +254,38 @@ const CHANGES: &str = concat!(
     "SELECT coalesce(sum(changes), 0)::int8 + (SELECT count(*) FROM unnest($3::uuid[]) AS n(id) WHERE NOT EXISTS
          (SELECT 1 FROM record WHERE record.realm = ",
     id_of!("$1"),
-    " AND record.id = n.id AND changed_hour >= $2)),
+    " AND record.id = n.id AND changed_hour >= $2 AND coalesce(changed_book, realm) = ",
+    id_of!("$5"),
+    ")),
        coalesce(sum(deletes), 0)::int8 + (SELECT count(*) FROM unnest($4::uuid[]) AS n(id) WHERE NOT EXISTS
          (SELECT 1 FROM record WHERE record.realm = ",
     id_of!("$1"),
-    " AND record.id = n.id AND deleted_hour >= $2))
+    " AND record.id = n.id AND deleted_hour >= $2 AND coalesce(deleted_book, realm) = ",
+    id_of!("$5"),
+    "))
      FROM guard_book WHERE realm = ",
     id_of!("$1"),
+    " AND book = ",
+    id_of!("$5"),
     " AND hour >= $2"
 );
 
 pub(super) async fn changes_since(session: &Session, realm: &str, since: Timestamp, with: &Guarded) -> Result<GuardCounts, Failure> {
-    let ask = ask!(CHANGES, realm.to_owned(), hour_of(since), uuids(&with.changed), uuids(&with.deleted));
+    let book = with.book(realm).to_owned();
+    let ask = ask!(CHANGES, realm.to_owned(), hour_of(since), uuids(&with.changed), uuids(&with.deleted), book);
     let rows = session.ask(ask).await?;
     rows.first().map_or(Ok(GuardCounts::default()), |row| Ok(GuardCounts { changes: count(row, 0)?, deletes: count(row, 1)? }))
+}
+
+const HELD: &str = concat!(
+    "SELECT count(DISTINCT record) FROM identity WHERE realm = ",
+    id_of!("$1"),
+    " AND participant IN (SELECT id FROM name WHERE text = ANY($2::text[]))"
+);
+
+pub(super) async fn held(session: &Session, realm: &str, participants: &[String]) -> Result<u64, Failure> {
+    let rows = session.ask(ask!(HELD, realm.to_owned(), participants.to_vec())).await?;
+    rows.first().map_or(Ok(0), |row| count(row, 0))
 }
 
 const WAITS_FOR: &str = concat!(
@@ -367,9 +385,8 @@ macro_rules! letters {
                detail
              FROM dead_letter d WHERE ($1::text IS NULL OR d.realm = ",
             id_of!("$1"),
-            ") AND ($2::text IS NULL OR d.participant = ",
-            id_of!("$2"),
-            ") AND ($3 OR d.closed_at IS NULL) AND ",
+            ") AND ($2::text IS NULL OR d.participant IN
+               (SELECT id FROM name WHERE text = $2 OR right($2, 1) = '/' AND starts_with(text, $2))) AND ($3 OR d.closed_at IS NULL) AND ",
             $filter,
             " AND ($6::int8 IS NULL OR d.stage = $6) AND ($7::text IS NULL OR d.class = $7) AND ($8::text IS NULL OR d.reason = $8)
               AND ($9::int8 IS NULL OR d.at < $9)
@@ -453,7 +470,7 @@ macro_rules! of_realms {
     };
 }
 
-const SOURCES: &str = of_realms!("SELECT realm, participant, read, changed, unchanged, dead_lettered FROM source_book", "", "");
+const SOURCES: &str = of_realms!("SELECT realm, participant, read, changed, unchanged, dead_lettered, conflicts FROM source_book", "", "");
 const WAITING: &str = of_realms!(
     "SELECT realm, target, count(*), min(CASE WHEN phase = 3 OR (phase < 2 AND due <= $2) THEN least(since, c_since) END) FROM lane",
     " AND phase < 4",
@@ -461,7 +478,7 @@ const WAITING: &str = of_realms!(
 );
 const OPEN_LETTERS: &str =
     of_realms!("SELECT realm, participant, count(*) FROM dead_letter", " AND closed_at IS NULL", " GROUP BY realm, participant");
-const BOOKS: &str = of_realms!("SELECT realm, live, matched, conflicts, last_delivered FROM realm_book", "", "");
+const BOOKS: &str = of_realms!("SELECT realm, live, matched, last_delivered FROM realm_book", "", "");
 const LANES: &str = of_realms!("SELECT realm, target, origin, entered, delivered, unchanged, superseded, discarded FROM lane_book", "", "");
 const FILTERED: &str = of_realms!("SELECT realm, target, origin, reason, count FROM filtered_book", "", "");
 const WAITS: &str =
@@ -495,8 +512,13 @@ pub(super) async fn snapshots(session: &mut Session, only: Option<&str>, now: Ti
         all.entry(realm).or_default().lanes.push(book);
     }
     for row in &sources {
-        let ledger =
-            SourceLedger { read: count(row, 2)?, changed: count(row, 3)?, unchanged: count(row, 4)?, dead_lettered: count(row, 5)? };
+        let ledger = SourceLedger {
+            read: count(row, 2)?,
+            changed: count(row, 3)?,
+            unchanged: count(row, 4)?,
+            dead_lettered: count(row, 5)?,
+            conflicts: count(row, 6)?,
+        };
         all.entry(get(row, 0)?).or_default().sources.insert(text(get(row, 1)?)?, ledger);
     }
     for row in &waiting {
@@ -508,8 +530,8 @@ pub(super) async fn snapshots(session: &mut Session, only: Option<&str>, now: Ti
     }
     for row in &books {
         let snapshot = all.entry(get(row, 0)?).or_default();
-        (snapshot.live, snapshot.matched, snapshot.conflicts) = (count(row, 1)?, count(row, 2)?, count(row, 3)?);
-        snapshot.last_delivered = get::<Option<i64>>(row, 4)?.map(Timestamp);
+        (snapshot.live, snapshot.matched) = (count(row, 1)?, count(row, 2)?);
+        snapshot.last_delivered = get::<Option<i64>>(row, 3)?.map(Timestamp);
     }
     all.into_iter().map(|(realm, snapshot)| Ok((text(realm)?, snapshot))).collect()
 }

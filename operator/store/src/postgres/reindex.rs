@@ -5,10 +5,10 @@ use super::error::Failure;
 use super::image::Image;
 use super::notes;
 use super::session::{Session, lock_realm};
+use crate::StoreError;
 use crate::crash::{Command, Step, reach};
 use crate::rows::codec::id_bytes;
 use crate::rows::reindex::Page;
-use crate::{IndexState, StoreError};
 use async_trait::async_trait;
 
 #[async_trait]
@@ -39,7 +39,7 @@ impl Job for Page {
         }
         session.run(image.writes(session, 0)?).await?;
         reach(Command::Reindex, Step::Partly);
-        session.ask(notes::put(realm, IndexState::NOTE, &self.state)).await?;
+        session.ask(notes::put(realm, &self.note, &self.state)).await?;
         reach(Command::Reindex, Step::Rows);
         Ok(Done::Commit((), Vec::new()))
     }

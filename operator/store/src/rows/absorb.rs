@@ -4,7 +4,7 @@
 use super::books::SourceDelta;
 use super::codec::{encode, encode_state};
 use super::record::Body;
-use crate::{Absorb, AbsorbRecord, Fence, Guarded, NewDeadLetter, Origin, RecordChange, Stage, StoreError};
+use crate::{Absorb, AbsorbRecord, Conflict, Fence, Guarded, NewDeadLetter, Origin, RecordChange, Stage, StoreError};
 use fairlead_model::{RecordId, Timestamp};
 
 /// An [`Absorb`] in the form of its rows.
@@ -20,7 +20,7 @@ pub(crate) struct Batch {
     pub(crate) checkpoint: Option<(String, String, bool)>,
     pub(crate) source: SourceDelta,
     pub(crate) guard: Guarded,
-    pub(crate) conflicts: i64,
+    pub(crate) conflicts: Vec<Contested>,
     pub(crate) direct: u64,
     pub(crate) now: Timestamp,
 }
@@ -34,6 +34,25 @@ pub(crate) struct Item {
     pub(crate) enqueue: Vec<(String, Origin)>,
     /// The read shows something new.
     pub(crate) changed: bool,
+}
+
+/// A [`Conflict`] in the form of its row.
+pub(crate) struct Contested {
+    pub(crate) record: RecordId,
+    pub(crate) field: Option<String>,
+    pub(crate) shown: Option<String>,
+    pub(crate) kept: Option<String>,
+}
+
+impl Contested {
+    fn new(conflict: &Conflict) -> Result<Self, StoreError> {
+        Ok(Self {
+            record: conflict.record,
+            field: conflict.field.as_ref().map(ToString::to_string),
+            shown: conflict.shown.as_ref().map(encode).transpose()?,
+            kept: conflict.kept.as_ref().map(encode).transpose()?,
+        })
+    }
 }
 
 pub(crate) enum Change {
@@ -64,9 +83,10 @@ impl Batch {
                 changed,
                 unchanged: command.unchanged + command.records.len() as u64 - changed,
                 dead_lettered: command.dead_letters.iter().filter(inbound).count() as u64,
+                conflicts: command.conflicts.len() as u64,
             },
             guard: command.guard.clone(),
-            conflicts: i64::try_from(command.conflicts).unwrap_or(i64::MAX),
+            conflicts: command.conflicts.iter().map(Contested::new).collect::<Result<_, _>>()?,
             direct: command.direct,
             now: command.now,
         })

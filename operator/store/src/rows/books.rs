@@ -35,8 +35,6 @@ pub(crate) struct Books {
     pub(crate) live: i64,
     /// Live records that more than one participant holds.
     pub(crate) matched: i64,
-    /// Conflicts on owned fields.
-    pub(crate) conflicts: i64,
     /// When something was delivered.
     pub(crate) delivered_at: Option<i64>,
 }
@@ -74,4 +72,5 @@ pub(crate) struct SourceDelta {
     pub(crate) changed: u64,
     pub(crate) unchanged: u64,
     pub(crate) dead_lettered: u64,
+    pub(crate) conflicts: u64,
 }

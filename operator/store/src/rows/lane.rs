@@ -4,6 +4,8 @@
 //! ends exactly once: each step that ends one returns the origin whose books must tell of it.
 
 use super::codec::{IdBytes, REPLAY};
+use crate::WAITS_FOR;
+use fairlead_model::Timestamp;
 
 /// Something to do for a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,17 +126,25 @@ impl Lane {
         ended
     }
 
-    /// The entry in flight waits for another record. A newer one beside it may not have to. Nothing was sent, and what an earlier one sent was
-    /// looked up before.
-    pub(crate) fn wait(&mut self, record: IdBytes, now: i64) -> Option<i64> {
+    /// The entry in flight waits for another record; for none, if that has come. A newer one beside it may not have to. Nothing was sent, and
+    /// what an earlier one sent was looked up before.
+    pub(crate) fn wait(&mut self, record: Option<IdBytes>, now: i64) -> Option<i64> {
         let flight = self.claimed.take()?;
         self.intent = None;
         let ended = self.put_back(flight.entry);
-        if ended.is_none() {
-            self.waits_for = Some(record);
-        }
         self.make_due(now);
+        if ended.is_none() {
+            self.wait_for(record, now);
+        }
         ended
+    }
+
+    /// What waits is due when `record` has come, or when its time is up.
+    pub(crate) fn wait_for(&mut self, record: Option<IdBytes>, now: i64) {
+        self.waits_for = record;
+        if record.is_some() {
+            self.due = Timestamp(now).plus(WAITS_FOR).0;
+        }
     }
 
     /// An entry in flight waits again, unless a newer one does; that one inherits its age, and the name that a person's asking gave it.

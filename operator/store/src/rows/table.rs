@@ -45,8 +45,21 @@ pub(crate) struct Column {
     pub(crate) field: &'static str,
     /// What it holds.
     pub(crate) kind: Kind,
-    /// It may hold nothing, and is then left out of the text.
-    pub(crate) optional: bool,
+    /// What it holds where the text leaves it out.
+    pub(crate) absent: Absent,
+}
+
+/// What a column holds where the text leaves it out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Absent {
+    /// It may not be left out.
+    Wrong,
+    /// Nothing, and it is left out wherever it holds that.
+    Null,
+    /// Zero: exports of format 1 leave it out.
+    Zero,
+    /// The realm's name; likewise.
+    Realm,
 }
 
 /// What a column holds: in the databases, and in the text.
@@ -94,11 +107,15 @@ pub(crate) enum Cell {
 }
 
 const fn needs(name: &'static str, field: &'static str, kind: Kind) -> Column {
-    Column { name, field, kind, optional: false }
+    Column { name, field, kind, absent: Absent::Wrong }
 }
 
 const fn may(name: &'static str, field: &'static str, kind: Kind) -> Column {
-    Column { name, field, kind, optional: true }
+    Column { name, field, kind, absent: Absent::Null }
+}
+
+const fn since_format_2(name: &'static str, field: &'static str, kind: Kind, absent: Absent) -> Column {
+    Column { name, field, kind, absent }
 }
 
 /// The text of a name's column, to order by: ids are given in another order in every database.
@@ -122,6 +139,8 @@ pub(crate) const RECORD: Table = Table {
         may("deleted_at", "deletedAt", Kind::Int),
         may("changed_hour", "changedHour", Kind::Int),
         may("deleted_hour", "deletedHour", Kind::Int),
+        may("changed_book", "changedBook", Kind::Name),
+        may("deleted_book", "deletedBook", Kind::Name),
         needs("index_keys", "keys", Kind::Keys),
         may("provenance", "provenance", Kind::Json),
         needs("document", "document", Kind::Document),
@@ -298,6 +317,7 @@ const SOURCE_BOOK: Table = Table {
         needs("changed", "changed", Kind::Int),
         needs("unchanged", "unchanged", Kind::Int),
         needs("dead_lettered", "deadLettered", Kind::Int),
+        since_format_2("conflicts", "conflicts", Kind::Int, Absent::Zero),
     ],
 };
 
@@ -307,21 +327,39 @@ const REALM_BOOK: Table = Table {
     reach: Reach::Realm,
     order: "realm_book.realm",
     filter: "",
-    columns: &[
-        needs("live", "live", Kind::Int),
-        needs("matched", "matched", Kind::Int),
-        needs("conflicts", "conflicts", Kind::Int),
-        may("last_delivered", "lastDelivered", Kind::Int),
-    ],
+    columns: &[needs("live", "live", Kind::Int), needs("matched", "matched", Kind::Int), may("last_delivered", "lastDelivered", Kind::Int)],
 };
 
 const GUARD_BOOK: Table = Table {
     word: "guardBook",
     name: "guard_book",
     reach: Reach::Realm,
-    order: "guard_book.hour",
+    order: concat!(text!("guard_book.book"), ", guard_book.hour"),
     filter: "",
-    columns: &[needs("hour", "hour", Kind::Int), needs("changes", "changes", Kind::Int), needs("deletes", "deletes", Kind::Int)],
+    columns: &[
+        since_format_2("book", "book", Kind::Name, Absent::Realm),
+        needs("hour", "hour", Kind::Int),
+        needs("changes", "changes", Kind::Int),
+        needs("deletes", "deletes", Kind::Int),
+    ],
+};
+
+/// Conflicts of the past, the oldest first: their numbers are given anew in that order. Values are told as the text that is kept, since a
+/// value may be null and may be none.
+const PAST_CONFLICT: Table = Table {
+    word: "conflict",
+    name: "past_conflict",
+    reach: Reach::Realm,
+    order: "past_conflict.number",
+    filter: "",
+    columns: &[
+        needs("record", "record", Kind::Id),
+        needs("participant", "participant", Kind::Name),
+        may("field", "field", Kind::Text),
+        may("shown", "shown", Kind::Text),
+        may("kept", "kept", Kind::Text),
+        needs("at", "at", Kind::Int),
+    ],
 };
 
 /// Writes of API callers. Their scopes name no realm.
@@ -341,11 +379,29 @@ pub(crate) const API_WRITE: Table = Table {
 };
 
 /// What an export tells of a realm, in this order: what is referred to comes first.
-pub(crate) static OF_REALM: [Table; 13] =
-    [RECORD, MERGED, IDENTITY, LANE, CHECKPOINT, REREAD, LETTER, NOTE, LANE_BOOK, FILTERED_BOOK, SOURCE_BOOK, REALM_BOOK, GUARD_BOOK];
+pub(crate) static OF_REALM: [Table; 14] = [
+    RECORD,
+    MERGED,
+    IDENTITY,
+    LANE,
+    CHECKPOINT,
+    REREAD,
+    LETTER,
+    NOTE,
+    LANE_BOOK,
+    FILTERED_BOOK,
+    SOURCE_BOOK,
+    REALM_BOOK,
+    GUARD_BOOK,
+    PAST_CONFLICT,
+];
 
 /// What it tells once, after the realms.
 pub(crate) static OF_STORE: [Table; 1] = [API_WRITE];
+
+/// What exports of format 1 tell and nothing holds any more, by word and field: of the realm how many conflicts, which are counted per
+/// participant since.
+const FORMER: [(&str, &str); 1] = [(REALM_BOOK.word, "conflicts")];
 
 impl Table {
     /// The table with this word.
@@ -383,7 +439,7 @@ impl Column {
     /// What a database holds for a value that the text gave. `name` tells the id of a name's text. A record's row is not known here: it is
     /// told by the record's id.
     pub(crate) fn cell(&self, value: &Value, name: &dyn Fn(&str) -> Result<i64, StoreError>) -> Result<Cell, StoreError> {
-        if self.optional && value.is_null() { Ok(Cell::Null) } else { self.kind.cell(value, name) }
+        if self.absent == Absent::Null && value.is_null() { Ok(Cell::Null) } else { self.kind.cell(value, name) }
     }
 }
 
@@ -461,15 +517,19 @@ pub(crate) fn hashes(keys: &Value) -> Vec<i64> {
     keys.as_array().into_iter().flatten().filter_map(Value::as_i64).collect()
 }
 
-/// The cells of a row as the text names them: all that the table has, nothing else, each of its kind; says what is wrong.
-pub(crate) fn cells_of(table: &Table, mut fields: Document) -> Result<Vec<Value>, String> {
+/// The cells of a row of `realm` as the text names them: all that the table has, nothing else, each of its kind; says what is wrong.
+pub(crate) fn cells_of(table: &Table, realm: &str, mut fields: Document) -> Result<Vec<Value>, String> {
+    for (_, field) in FORMER.into_iter().filter(|(word, _)| *word == table.word) {
+        fields.remove(field);
+    }
     let mut cells = Vec::with_capacity(table.columns.len());
     for column in table.columns {
-        let cell = match fields.remove(column.field) {
-            None if column.optional => Value::Null,
-            None => return Err(format!("{}.{} is missing", table.word, column.field)),
-            Some(Value::Null) if column.optional => Value::Null,
-            Some(value) => {
+        let cell = match (fields.remove(column.field), column.absent) {
+            (None, Absent::Wrong) => return Err(format!("{}.{} is missing", table.word, column.field)),
+            (None | Some(Value::Null), Absent::Null) => Value::Null,
+            (None, Absent::Zero) => Value::from(0),
+            (None, Absent::Realm) => Value::from(realm),
+            (Some(value), _) => {
                 column.kind.check(&value).map_err(|wanted| format!("{}.{} must be {wanted}", table.word, column.field))?;
                 value
             }
@@ -484,6 +544,6 @@ pub(crate) fn cells_of(table: &Table, mut fields: Document) -> Result<Vec<Value>
 
 /// The same the other way.
 pub(crate) fn fields_of(table: &Table, cells: &[Value]) -> Document {
-    let columns = table.columns.iter().zip(cells).filter(|(column, cell)| !column.optional || !cell.is_null());
+    let columns = table.columns.iter().zip(cells).filter(|(column, cell)| column.absent != Absent::Null || !cell.is_null());
     columns.map(|(column, cell)| (column.field.to_owned(), cell.clone())).collect()
 }

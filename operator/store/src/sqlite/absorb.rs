@@ -4,7 +4,7 @@ use super::books::{self, write_guard, write_source};
 use super::lane::{any_waiting, free_from_dead, free_waiting, mark_held, mark_life};
 use super::names::Names;
 use super::records::{self, Named, Naming};
-use super::{checkpoints, leases, letters, reads};
+use super::{checkpoints, conflicts, leases, letters, reads};
 use crate::crash::{Command, Step, reach};
 use crate::rows::absorb::{Batch, Change, Item};
 use crate::rows::books::Books;
@@ -31,17 +31,17 @@ pub(super) fn run(batch: &Batch, connection: &Connection) -> Result<(), StoreErr
         books: Books::default(),
         now: batch.now,
     };
-    let mut conflicts = Vec::new();
+    let mut refused = Vec::new();
     for (place, item) in batch.records.iter().enumerate() {
         if !work.item(item)? {
-            conflicts.push(item.id);
+            refused.push(item.id);
         }
         if place == 0 {
             reach(Command::Absorb, Step::Partly);
         }
     }
-    if !conflicts.is_empty() {
-        return Err(StoreError::Conflict(conflicts));
+    if !refused.is_empty() {
+        return Err(StoreError::Conflict(refused));
     }
     reach(Command::Absorb, Step::Rows);
     let Work { names, mut books, letters_open, .. } = work;
@@ -63,8 +63,8 @@ pub(super) fn run(batch: &Batch, connection: &Connection) -> Result<(), StoreErr
     }
     reach(Command::Absorb, Step::Reads);
     write_source(connection, realm, participant, &batch.source)?;
-    write_guard(connection, realm, &batch.guard, batch.now)?;
-    books.conflicts = batch.conflicts;
+    write_guard(connection, (realm, names.intern(batch.guard.book(&batch.realm))?), &batch.guard, batch.now)?;
+    conflicts::add(connection, realm, participant, &batch.conflicts, batch.now)?;
     for _ in 0..batch.direct {
         let book = (realm, participant, names.intern_origin(&Origin::Api)?);
         books.entered(book);

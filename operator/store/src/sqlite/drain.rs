@@ -38,6 +38,7 @@ pub(super) fn claim(connection: &Connection, command: &Claim) -> Result<Vec<Clai
         };
         let intent = lane.intent.as_ref().map(open_intent).transpose()?;
         let Some(epoch) = command.fence.epoch(lane.record) else { continue };
+        let waited = lane.waits_for.is_some();
         let Some(entry) = lane.take(known.record.version.cast_signed(), epoch, now) else { continue };
         lane.store(connection, realm)?;
         // The record was loaded before its place was marked; what the caller gets shows the mark.
@@ -50,6 +51,7 @@ pub(super) fn claim(connection: &Connection, command: &Claim) -> Result<Vec<Clai
             origin: names.origin(entry.origin)?,
             since: Timestamp(entry.since),
             attempts: lane.attempts,
+            waited,
             intent,
         });
         if claimed.len() == 1 {
@@ -71,6 +73,8 @@ fn due(connection: &Connection, realm: i64, target: i64, command: &Claim) -> Res
     let mut places = Lane::due(connection, (realm, target), &command.fence, Phase::Ready, command.now.0, command.max)?;
     if command.creates {
         places.extend(Lane::due(connection, (realm, target), &command.fence, Phase::Create, command.now.0, command.max)?);
+        // Their time is up.
+        places.extend(Lane::due(connection, (realm, target), &command.fence, Phase::Waits, command.now.0, command.max)?);
         places.sort_by_key(|place| (place.due, place.record));
         places.truncate(command.max);
     }
@@ -270,11 +274,7 @@ impl Settling<'_> {
     /// Waits for `record`, unless the target holds that one by now, or never will.
     fn wait(&self, lane: &mut Lane, record: &IdBytes) -> Result<Option<i64>, StoreError> {
         let (decided, record) = self.is_decided(record)?;
-        let overtaken = lane.wait(record, self.now.0);
-        if decided {
-            lane.waits_for = None;
-        }
-        Ok(overtaken)
+        Ok(lane.wait((!decided).then_some(record), self.now.0))
     }
 
     /// What was delivered without a reference enters the lane again and waits for the record `awaited`. A newer entry does that by itself.
@@ -283,7 +283,7 @@ impl Settling<'_> {
             lane.enter(entry.origin, entry.version, self.now.0, false);
             self.books.entered((self.realm, self.target, entry.origin));
             let (decided, awaited) = self.is_decided(awaited)?;
-            lane.waits_for = (!decided).then_some(awaited);
+            lane.wait_for((!decided).then_some(awaited), self.now.0);
             self.lanes_wait = true;
         }
         Ok(())

@@ -201,10 +201,14 @@ pub(super) fn close_by_number(connection: &Connection, command: &CloseDeadLetter
 pub(super) fn sweep(connection: &Connection, command: &Sweep) -> Result<u64, StoreError> {
     let Some(realm) = Names::new(connection).find(&command.realm)? else { return Ok(0) };
     let mut statement = connection.prepare_cached(
-        "DELETE FROM dead_letter WHERE id IN (SELECT id FROM dead_letter WHERE realm = ?1 AND closed_at < ?2 ORDER BY closed_at LIMIT ?3)
+        "DELETE FROM dead_letter WHERE id IN
+           (SELECT id FROM dead_letter WHERE realm = ?1 AND closed_at < ?2
+              AND (?4 IS NULL OR participant IN (SELECT id FROM name WHERE substr(text, 1, length(?4)) = ?4))
+            ORDER BY closed_at LIMIT ?3)
          RETURNING id",
     )?;
-    let ids = statement.query_map(params![realm, command.closed_before.0, limit(command.max)], |row| row.get::<_, i64>(0))?;
+    let asked = params![realm, command.closed_before.0, limit(command.max), command.participants];
+    let ids = statement.query_map(asked, |row| row.get::<_, i64>(0))?;
     let ids = ids.collect::<Result<Vec<_>, _>>()?;
     for id in &ids {
         connection
@@ -215,6 +219,7 @@ pub(super) fn sweep(connection: &Connection, command: &Sweep) -> Result<u64, Sto
     connection
         .prepare_cached("DELETE FROM note WHERE realm = ?1 AND name >= ?2 AND name < ?3 AND value = 'null'")?
         .execute(params![realm, first, end])?;
+    super::conflicts::expire(connection, realm, command.now)?;
     reach(Command::Sweep, Step::Rows);
     Ok(ids.len() as u64)
 }

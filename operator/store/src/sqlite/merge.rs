@@ -5,7 +5,7 @@ use super::books::{self, write_guard};
 use super::lane::{free_all_waiting, mark_held};
 use super::names::Names;
 use super::records::{self, Stored};
-use super::{leases, letters, reads};
+use super::{conflicts, leases, letters, reads};
 use crate::crash::{Command, Step, reach};
 use crate::rows::books::Books;
 use crate::rows::codec::{encode_state, id_bytes};
@@ -41,7 +41,8 @@ pub(super) fn merge(connection: &Connection, command: &Merge) -> Result<(), Stor
             Survivor::Record { .. } => merging.merge_into_record(command, &loser)?,
             Survivor::ExternalId { .. } => merging.under_another_id(command, &loser)?,
         }
-        write_guard(connection, realm, &command.guard, command.now)?;
+        let book = merging.names.intern(command.guard.book(&command.realm))?;
+        write_guard(connection, (realm, book), &command.guard, command.now)?;
     }
     reach(Command::Merge, Step::Rows);
     for id in &command.reread_done {
@@ -140,6 +141,7 @@ impl Merging<'_> {
 
         self.fold_lanes(loser.row, (survivor.row, body.version, body.lives()))?;
         free_all_waiting(connection, realm, (&loser_id, &survivor_id), survivor.row, now.0)?;
+        conflicts::move_to(connection, realm, (&loser_id, &survivor_id))?;
         letters::fold(connection, &mut self.books, realm, (&loser_id, &survivor_id), now)?;
         self.enter_all((survivor.row, body.version, body.lives()), enqueue)?;
         self.enter_all((loser.row, loser.version + 1, false), put_away)

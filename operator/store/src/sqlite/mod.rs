@@ -8,6 +8,7 @@ mod absorb;
 mod archive;
 mod books;
 mod checkpoints;
+mod conflicts;
 mod drain;
 mod error;
 mod forget;
@@ -32,9 +33,9 @@ use crate::rows::codec::encode;
 use crate::rows::reindex::Page;
 use crate::rows::settle::Results;
 use crate::{
-    Absorb, Absorbed, BeginWrite, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue, Fence, GuardCounts,
-    Guarded, IndexKey, Intend, Known, LaneFence, LeaseRequest, Merge, Reindex, SetCheckpoint, Settle, Snapshot, Standing, Store,
-    StoreError, Sweep, WriteBegun,
+    Absorb, Absorbed, BeginWrite, CONFLICTS_FOR, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue,
+    Fence, GuardCounts, Guarded, IndexKey, Intend, Known, LaneFence, LeaseRequest, Merge, PastConflict, Reindex, SetCheckpoint, Settle,
+    Snapshot, Standing, Store, StoreError, Sweep, WriteBegun,
 };
 use async_trait::async_trait;
 use error::name_disk;
@@ -318,6 +319,11 @@ impl Store for SqliteStore {
         self.write(Command::Forget, move |connection, _| forget::forget(connection, &realm)).await
     }
 
+    async fn forget_participants(&self, realm: &str, prefix: &str) -> Result<bool, StoreError> {
+        let (realm, prefix) = (realm.to_owned(), prefix.to_owned());
+        self.write(Command::Forget, move |connection, _| forget::forget_participants(connection, &realm, &prefix)).await
+    }
+
     async fn import(&self, import: Import, rows: Rows) -> Result<(), StoreError> {
         self.write(Command::Import, move |connection, _| archive::import(connection, &import, rows)).await
     }
@@ -430,6 +436,16 @@ impl Store for SqliteStore {
     ) -> Result<Vec<ExternalId>, StoreError> {
         let (realm, participant, after) = (realm.to_owned(), participant.to_owned(), after.cloned());
         self.read(move |connection| query::participant_ids(connection, &realm, &participant, after.as_ref(), max)).await
+    }
+
+    async fn conflicts(&self, realm: &str, record: RecordId, now: Timestamp) -> Result<Vec<PastConflict>, StoreError> {
+        let (realm, since) = (realm.to_owned(), now.before(CONFLICTS_FOR));
+        self.read(move |connection| conflicts::of_record(connection, &realm, record, since)).await
+    }
+
+    async fn held(&self, realm: &str, participants: &[String]) -> Result<u64, StoreError> {
+        let (realm, participants) = (realm.to_owned(), participants.to_vec());
+        self.read(move |connection| query::held(connection, &realm, &participants)).await
     }
 
     async fn waits_for(&self, realm: &str, target: &str, ids: &[RecordId]) -> Result<Vec<Option<RecordId>>, StoreError> {

@@ -158,19 +158,21 @@ pub(super) fn note(connection: &Connection, realm: &str, name: &str) -> Result<O
 
 pub(super) fn changes_since(connection: &Connection, realm: &str, since: Timestamp, with: &Guarded) -> Result<GuardCounts, StoreError> {
     let names = Names::new(connection);
-    let Some(realm) = names.find(realm)? else {
+    let (Some(book), Some(realm)) = (names.find(with.book(realm))?, names.find(realm)?) else {
         return Ok(GuardCounts { changes: with.changed.len() as u64, deletes: with.deleted.len() as u64 });
     };
     let since = hour_of(since);
-    let mut statement = connection
-        .prepare_cached("SELECT coalesce(sum(changes), 0), coalesce(sum(deletes), 0) FROM guard_book WHERE realm = ?1 AND hour >= ?2")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT coalesce(sum(changes), 0), coalesce(sum(deletes), 0) FROM guard_book WHERE realm = ?1 AND book = ?2 AND hour >= ?3",
+    )?;
     let mut counts =
-        statement.query_row(params![realm, since], |row| Ok(GuardCounts { changes: count(row, 0)?, deletes: count(row, 1)? }))?;
+        statement.query_row(params![realm, book, since], |row| Ok(GuardCounts { changes: count(row, 0)?, deletes: count(row, 1)? }))?;
     let mut counted = connection.prepare_cached(
-        "SELECT coalesce(changed_hour >= ?3, 0), coalesce(deleted_hour >= ?3, 0) FROM record WHERE realm = ?1 AND id = ?2",
+        "SELECT coalesce(changed_hour >= ?3 AND ifnull(changed_book, realm) = ?4, 0),
+           coalesce(deleted_hour >= ?3 AND ifnull(deleted_book, realm) = ?4, 0) FROM record WHERE realm = ?1 AND id = ?2",
     )?;
     let mut counted = |id: &RecordId| -> rusqlite::Result<(bool, bool)> {
-        let found = counted.query_row(params![realm, id_bytes(*id), since], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let found = counted.query_row(params![realm, id_bytes(*id), since, book], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
         Ok(found.unwrap_or_default())
     };
     for id in &with.changed {
@@ -180,6 +182,18 @@ pub(super) fn changes_since(connection: &Connection, realm: &str, since: Timesta
         counts.deletes += u64::from(!counted(id)?.1);
     }
     Ok(counts)
+}
+
+pub(super) fn held(connection: &Connection, realm: &str, participants: &[String]) -> Result<u64, StoreError> {
+    let names = Names::new(connection);
+    let Some(realm) = names.find(realm)? else { return Ok(0) };
+    let mut ids = Vec::with_capacity(participants.len());
+    for participant in participants {
+        ids.extend(names.find(participant)?.map(|id| id.to_string()));
+    }
+    // Numbers only; they need no binding.
+    let sql = format!("SELECT count(DISTINCT record) FROM identity WHERE realm = ?1 AND participant IN ({})", ids.join(","));
+    Ok(connection.prepare(&sql)?.query_row(params![realm], |row| count(row, 0))?)
 }
 
 pub(super) fn waits_for(connection: &Connection, realm: &str, target: &str, ids: &[RecordId]) -> Result<Vec<Option<RecordId>>, StoreError> {
@@ -317,11 +331,9 @@ pub(super) fn dead_lettered(connection: &Connection, realm: &str, participant: &
 
 pub(super) fn dead_letters(connection: &Connection, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, StoreError> {
     let names = Names::new(connection);
-    let named = |text: &Option<String>| -> Result<Option<i64>, StoreError> {
-        // A name that was never given an id fits no letter.
-        text.as_ref().map(|text| Ok(names.find(text)?.unwrap_or(-1))).transpose()
-    };
-    let (realm, participant) = (named(&filter.realm)?, named(&filter.participant)?);
+    // A name that was never given an id fits no letter.
+    let named = |text: &String| -> Result<i64, StoreError> { Ok(names.find(text)?.unwrap_or(-1)) };
+    let (realm, participant) = (filter.realm.as_ref().map(named).transpose()?, &filter.participant);
     let max = if filter.max == 0 { LETTERS } else { filter.max };
     let ids: Vec<String> = filter.ids.iter().map(i64::to_string).collect();
     // Numbers only; they need no binding.
@@ -329,7 +341,8 @@ pub(super) fn dead_letters(connection: &Connection, filter: &DeadLetterFilter) -
     let mut statement = connection.prepare(&format!(
         "SELECT id, realm, participant, stage, external_id, record, at, original, payload, class, reason, message, field, attempts, parent,
            close_reason, closed_at, closed_by, detail
-         FROM dead_letter WHERE (?1 IS NULL OR realm = ?1) AND (?2 IS NULL OR participant = ?2) AND (?3 OR closed_at IS NULL){by_id}
+         FROM dead_letter WHERE (?1 IS NULL OR realm = ?1) AND (?3 OR closed_at IS NULL){by_id}
+           AND (?2 IS NULL OR participant IN (SELECT id FROM name WHERE text = ?2 OR ?2 LIKE '%/' AND substr(text, 1, length(?2)) = ?2))
            AND (?5 IS NULL OR stage = ?5) AND (?6 IS NULL OR class = ?6) AND (?7 IS NULL OR reason = ?7) AND (?8 IS NULL OR at < ?8)
            AND (?9 IS NULL OR instr(lower(ifnull(field, '') || char(10) || message || char(10) || ifnull(external_id, '')), lower(?9)) > 0)
            AND (?10 IS NULL OR id < ?10)
@@ -431,9 +444,15 @@ pub(super) fn snapshots(connection: &Connection, only: Option<&str>, now: Timest
         all.entry(realm).or_default().lanes.push(book);
     }
 
-    counting.rows("SELECT realm, participant, read, changed, unchanged, dead_lettered FROM source_book WHERE $REALM", |realm, row| {
-        let ledger =
-            SourceLedger { read: count(row, 2)?, changed: count(row, 3)?, unchanged: count(row, 4)?, dead_lettered: count(row, 5)? };
+    const SOURCES: &str = "SELECT realm, participant, read, changed, unchanged, dead_lettered, conflicts FROM source_book WHERE $REALM";
+    counting.rows(SOURCES, |realm, row| {
+        let ledger = SourceLedger {
+            read: count(row, 2)?,
+            changed: count(row, 3)?,
+            unchanged: count(row, 4)?,
+            dead_lettered: count(row, 5)?,
+            conflicts: count(row, 6)?,
+        };
         all.entry(realm).or_default().sources.insert(names.text(row.get(1)?)?, ledger);
         Ok(())
     })?;
@@ -452,10 +471,10 @@ pub(super) fn snapshots(connection: &Connection, only: Option<&str>, now: Timest
             Ok(())
         },
     )?;
-    counting.rows("SELECT realm, live, matched, conflicts, last_delivered FROM realm_book WHERE $REALM", |realm, row| {
+    counting.rows("SELECT realm, live, matched, last_delivered FROM realm_book WHERE $REALM", |realm, row| {
         let snapshot = all.entry(realm).or_default();
-        (snapshot.live, snapshot.matched, snapshot.conflicts) = (count(row, 1)?, count(row, 2)?, count(row, 3)?);
-        snapshot.last_delivered = row.get::<_, Option<i64>>(4)?.map(Timestamp);
+        (snapshot.live, snapshot.matched) = (count(row, 1)?, count(row, 2)?);
+        snapshot.last_delivered = row.get::<_, Option<i64>>(3)?.map(Timestamp);
         Ok(())
     })?;
     all.into_iter().map(|(realm, snapshot)| Ok((names.text(realm)?, snapshot))).collect()

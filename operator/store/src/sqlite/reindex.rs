@@ -2,10 +2,10 @@
 
 use super::names::Names;
 use super::{notes, records};
+use crate::StoreError;
 use crate::crash::{Command, Step, reach};
 use crate::rows::codec::id_bytes;
 use crate::rows::reindex::Page;
-use crate::{IndexState, StoreError};
 use rusqlite::Connection;
 
 pub(super) fn run(page: &Page, connection: &Connection) -> Result<(), StoreError> {
@@ -23,7 +23,7 @@ pub(super) fn run(page: &Page, connection: &Connection) -> Result<(), StoreError
     if !conflicts.is_empty() {
         return Err(StoreError::Conflict(conflicts));
     }
-    notes::put(connection, realm, IndexState::NOTE, &page.state)?;
+    notes::put(connection, realm, &page.note, &page.state)?;
     reach(Command::Reindex, Step::Rows);
     Ok(())
 }

@@ -1,0 +1,239 @@
+//! Several Integrations that feed one golden record.
+
+use crate::vendor::{Fault, Vendor};
+use crate::world::{Offers, Side, World, until};
+use fairlead_engine::Engine;
+use fairlead_model::hash::Digest;
+use fairlead_model::unit::{DeletionPolicy, Guard, IntegrationUnit, MasterUnit, ObjectKey, ParticipantUnit, Sibling, Units};
+use fairlead_model::{Clock, ExternalId, ObjectRef, realm};
+use fairlead_store::Known;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const REALM: &str = "contract:test/thing";
+const EUROPE: &str = "test/europe";
+const AMERICA: &str = "test/america";
+
+/// Two units, each with a CRM and an ERP that are read and written.
+async fn two_units() -> World {
+    let mut world = World::new(Offers::default(), true).await;
+    world.sides.clear();
+    for name in ["eu-crm", "eu-erp", "us-crm", "us-erp"] {
+        world.sides.push(Side { name, vendor: Vendor::start().await, offers: Offers::default(), read: true, write: true });
+    }
+    world
+}
+
+/// The units of these Integrations, which know each other.
+fn units(world: &World, running: &[&str]) -> Units {
+    let all = world.units();
+    let whole = all.integrations.values().next().unwrap();
+    let integrations: BTreeMap<&str, Vec<Arc<ParticipantUnit>>> = running
+        .iter()
+        .map(|key| {
+            let object = ObjectKey((*key).into()).object().unwrap();
+            let unit = if *key == EUROPE { "eu" } else { "us" };
+            let own = whole.participants.iter().filter(|each| each.name.starts_with(unit));
+            let named = own.map(|each| {
+                let role = each.name[3..].to_owned();
+                Arc::new(ParticipantUnit { name: realm::full_name(&object, &each.name), role, ..(**each).clone() })
+            });
+            (*key, named.collect())
+        })
+        .collect();
+    let sibling = |each: &Arc<ParticipantUnit>| Sibling { name: each.name.clone(), role: each.role.clone(), reads: true, writes: true };
+    let unit = |key: &str| {
+        let others = integrations.iter().filter(|(other, _)| **other != key);
+        let object: ObjectRef = ObjectKey(key.into()).object().unwrap();
+        IntegrationUnit {
+            object,
+            digest: Digest::default(),
+            participants: integrations[key].clone(),
+            master: Some(MasterUnit { siblings: others.flat_map(|(_, participants)| participants.iter().map(sibling)).collect() }),
+            ..(**whole).clone()
+        }
+    };
+    Units { integrations: running.iter().map(|key| (ObjectKey((*key).into()), Arc::new(unit(key).sealed()))).collect(), ..all }
+}
+
+async fn engine(world: &World, running: &[&str]) -> Engine {
+    let engine = Engine::start(world.config());
+    engine.apply(&units(world, running)).await;
+    engine
+}
+
+/// What was written to a system, in all.
+fn writes(world: &World, name: &str) -> usize {
+    world.vendor(name).asked("PUT").len() + world.vendor(name).asked("PATCH").len()
+}
+
+/// Waits until everybody was asked for news a few times more, and says what was written meanwhile.
+async fn writes_while_nothing_happens(world: &World) -> usize {
+    let all = || world.sides.iter().map(|side| writes(world, side.name)).sum::<usize>();
+    let before = all();
+    let asked: Vec<usize> = world.sides.iter().map(|side| side.vendor.asked("GET /things").len()).collect();
+    until("some more polls", async || {
+        world.sides.iter().zip(&asked).all(|(side, asked)| side.vendor.asked("GET /things").len() >= asked + 8)
+    })
+    .await;
+    all() - before
+}
+
+async fn known(world: &World, participant: &str, id: &str) -> Option<Known> {
+    world.store.known_by_external(REALM, participant, &[ExternalId(id.into())]).await.unwrap().pop().flatten()
+}
+
+async fn everywhere(world: &World, name: &str) {
+    until("the thing everywhere", async || world.sides.iter().all(|side| side.vendor.id_of(name).is_some())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_in_one_unit_arrives_in_the_others_once_and_then_all_is_quiet() {
+    let world = two_units().await;
+    world.vendor("eu-crm").put("e1", json!({"name": "Acme", "phone": "1"}));
+    let engine = engine(&world, &[EUROPE, AMERICA]).await;
+    everywhere(&world, "Acme").await;
+    assert_eq!(writes_while_nothing_happens(&world).await, 0);
+    let before: Vec<usize> = world.sides.iter().map(|side| writes(&world, side.name)).collect();
+    world.vendor("eu-crm").put("e1", json!({"phone": "2"}));
+    let holds = |side: &Side| side.vendor.value(&side.vendor.id_of("Acme").unwrap(), "phone") == "2";
+    until("the edit everywhere", async || world.sides.iter().all(holds)).await;
+    assert_eq!(writes_while_nothing_happens(&world).await, 0);
+    let since: Vec<usize> = world.sides.iter().zip(before).map(|(side, before)| writes(&world, side.name) - before).collect();
+    assert_eq!(since, [0, 1, 1, 1], "once in each of the others");
+    let known = known(&world, "test/europe/eu-crm", "e1").await.unwrap();
+    assert_eq!((known.identities.len(), known.record.home.as_str()), (4, "test/europe/eu-crm"));
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_own_a_field_has_it_put_back_in_whichever_unit_and_that_is_kept() {
+    let world = two_units().await;
+    world.vendor("eu-crm").put("e1", json!({"name": "Acme", "phone": "1"}));
+    let engine = engine(&world, &[EUROPE, AMERICA]).await;
+    everywhere(&world, "Acme").await;
+    // The ERP owns nothing, and of the two CRMs the one where the record was born has the word.
+    for name in ["us-erp", "us-crm"] {
+        let vendor = world.vendor(name);
+        let id = vendor.id_of("Acme").unwrap();
+        until("its first reading", async || known(&world, &format!("test/america/{name}"), &id).await.is_some()).await;
+        assert_eq!(writes_while_nothing_happens(&world).await, 0);
+        vendor.put(&id, json!({"phone": "wrong"}));
+        until("the word of the owner", async || vendor.value(&id, "phone") == "1").await;
+    }
+    assert_eq!(world.vendor("eu-crm").value("e1", "phone"), "1");
+    let record = known(&world, "test/europe/eu-crm", "e1").await.unwrap().record.id;
+    let conflicts = world.store.conflicts(REALM, record, world.clock.now()).await.unwrap();
+    let told: Vec<_> = conflicts
+        .iter()
+        .map(|past| (past.participant.as_str(), past.conflict.field.as_ref().unwrap().to_string(), past.conflict.shown.clone().unwrap()))
+        .collect();
+    let expected = ["test/america/us-crm", "test/america/us-erp"].map(|participant| (participant, "phone".to_owned(), json!("wrong")));
+    assert_eq!(told, expected, "the newest first");
+    let reported = engine.reports().borrow().integrations[&ObjectKey(AMERICA.into())].clone();
+    let names: Vec<_> = reported.participants.iter().map(|each| each.name.as_str()).collect();
+    assert_eq!(names, ["us-crm", "us-erp"], "within its Integration a participant has its own name");
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_made_before_the_readers_of_all_units_are_matched() {
+    let world = two_units().await;
+    world.vendor("eu-crm").put("e1", json!({"name": "Acme", "phone": "1"}));
+    world.vendor("us-crm").put("u1", json!({"name": "Acme", "phone": "2"}));
+    world.vendor("us-crm").fault("GET /things", Fault::Status(500), usize::MAX);
+    let engine = engine(&world, &[EUROPE, AMERICA]).await;
+    until("the other asked", async || world.vendor("us-crm").asked("GET /things").len() > 2).await;
+    until("the ERP read", async || world.vendor("eu-erp").asked("GET /things").len() > 8).await;
+    assert_eq!(world.sides.iter().map(|side| writes(&world, side.name)).sum::<usize>(), 0);
+    world.vendor("us-crm").heal();
+    everywhere(&world, "Acme").await;
+    assert!(world.sides.iter().all(|side| side.vendor.count() == 1), "one record, found in both units");
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_that_joins_later_is_matched_first_and_stops_nobody() {
+    let world = two_units().await;
+    world.vendor("eu-crm").put("e1", json!({"name": "Acme", "phone": "1"}));
+    let engine = engine(&world, &[EUROPE]).await;
+    until("the first unit", async || world.vendor("eu-erp").id_of("Acme").is_some()).await;
+    world.vendor("us-crm").put("u1", json!({"name": "Acme", "phone": "old"}));
+    world.vendor("us-crm").fault("GET /things", Fault::Status(500), usize::MAX);
+    engine.apply(&units(&world, &[EUROPE, AMERICA])).await;
+    until("the newcomer asked", async || world.vendor("us-crm").asked("GET /things").len() > 2).await;
+    world.vendor("eu-crm").put("e2", json!({"name": "Bolt", "phone": "1"}));
+    until("a creation in the first unit", async || world.vendor("eu-erp").id_of("Bolt").is_some()).await;
+    assert_eq!(writes(&world, "us-erp"), 0, "its own systems wait for it");
+    world.vendor("us-crm").heal();
+    everywhere(&world, "Bolt").await;
+    until("the golden value", async || world.vendor("us-crm").value("u1", "phone") == "1").await;
+    assert!(world.sides.iter().all(|side| side.vendor.count() == 2));
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_guard_of_one_unit_holds_that_one_alone() {
+    let mut world = two_units().await;
+    world.guard = Guard { max_delete_percent: None, max_change_percent: Some(50), confirm: None };
+    for number in 0..20 {
+        world.vendor("us-crm").put(&format!("u{number}"), json!({"name": format!("Thing {number}"), "phone": "0"}));
+    }
+    world.vendor("eu-crm").put("e1", json!({"name": "Acme", "phone": "1"}));
+    let engine = engine(&world, &[EUROPE, AMERICA]).await;
+    until("the first load", async || world.sides.iter().all(|side| side.vendor.count() == 21)).await;
+    let loaded = |engine: &Engine| {
+        let reports = engine.reports().borrow().clone();
+        reports.integrations.values().all(|report| report.lag.is_some_and(|lag| lag.pending == 0))
+    };
+    until("rest", async || loaded(&engine)).await;
+    for number in 0..20 {
+        world.vendor("us-crm").put(&format!("u{number}"), json!({"phone": "gone wrong"}));
+    }
+    let held = |key: &str| engine.reports().borrow().integrations[&ObjectKey(key.into())].guard.is_some();
+    until("the guard", async || held(AMERICA)).await;
+    world.vendor("eu-crm").put("e1", json!({"phone": "2"}));
+    let id = world.vendor("eu-erp").id_of("Acme").unwrap();
+    until("the other unit", async || world.vendor("eu-erp").value(&id, "phone") == "2").await;
+    assert!(!held(EUROPE));
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_unit_leaves_and_the_golden_records_stay_as_long_as_anybody_holds_them() {
+    let world = two_units().await;
+    world.vendor("eu-crm").put("e1", json!({"name": "Acme", "phone": "1"}));
+    let engine = engine(&world, &[EUROPE, AMERICA]).await;
+    everywhere(&world, "Acme").await;
+    until("all of it known", async || known(&world, "test/europe/eu-crm", "e1").await.is_some_and(|known| known.identities.len() == 4))
+        .await;
+    let without = |running: &[&str], gone: &str| {
+        let mut units = units(&world, running);
+        units.removed.insert(ObjectKey(gone.into()), DeletionPolicy::Delete);
+        units
+    };
+    engine.apply(&without(&[EUROPE], AMERICA)).await;
+    let known_still = known(&world, "test/europe/eu-crm", "e1").await.unwrap();
+    let holders: Vec<_> = known_still.identities.iter().map(|identity| identity.participant.as_str()).collect();
+    assert_eq!(holders.len(), 2, "{holders:?}");
+    world.vendor("eu-crm").put("e1", json!({"phone": "2"}));
+    let id = world.vendor("eu-erp").id_of("Acme").unwrap();
+    until("the others go on", async || world.vendor("eu-erp").value(&id, "phone") == "2").await;
+
+    // It comes back: what was there is found again, and nothing is made a second time.
+    engine.apply(&units(&world, &[EUROPE, AMERICA])).await;
+    until("what it missed", async || {
+        ["us-crm", "us-erp"].iter().all(|name| {
+            let vendor = world.vendor(name);
+            vendor.value(&vendor.id_of("Acme").unwrap(), "phone") == "2"
+        })
+    })
+    .await;
+    assert!(world.sides.iter().all(|side| side.vendor.count() == 1));
+
+    engine.apply(&without(&[EUROPE], AMERICA)).await;
+    engine.apply(&without(&[], EUROPE)).await;
+    assert!(!world.store.realms().await.unwrap().contains(&REALM.to_owned()), "nobody is left");
+    engine.stop().await;
+}

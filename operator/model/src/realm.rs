@@ -1,0 +1,69 @@
+//! Realms: whose records they are, and how a participant is called in them.
+//!
+//! An Integration keeps its own records: its realm is `namespace/name`, and a participant is called there as in its spec. Under a contract
+//! whose `master.scope` is `Contract`, all its Integrations feed one golden record: the realm is the contract's, and a participant's name
+//! there begins with its Integration's, so that two Integrations' `crm` are two. No namespace contains a colon, so the two kinds never meet.
+
+use crate::id::ObjectRef;
+use crate::unit::ObjectKey;
+
+/// What the realm of a contract begins with.
+const CONTRACT: &str = "contract:";
+
+/// The realm of the golden records of a contract.
+#[must_use]
+pub fn of_contract(contract: &ObjectRef) -> String {
+    format!("{CONTRACT}{contract}")
+}
+
+/// Whether several Integrations may feed this realm.
+#[must_use]
+pub fn is_contract(realm: &str) -> bool {
+    realm.starts_with(CONTRACT)
+}
+
+/// The name of an Integration's participant in the realm of a contract.
+#[must_use]
+pub fn full_name(integration: &ObjectRef, participant: &str) -> String {
+    format!("{}{participant}", prefix(&ObjectKey::from(integration)))
+}
+
+/// What the names of all participants of an Integration begin with in the realm of a contract.
+#[must_use]
+pub fn prefix(integration: &ObjectKey) -> String {
+    format!("{integration}/")
+}
+
+/// How people call a participant within its Integration.
+#[must_use]
+pub fn called(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
+}
+
+/// The Integration that a participant of a realm belongs to.
+#[must_use]
+pub fn integration(realm: &str, participant: &str) -> ObjectKey {
+    match participant.rsplit_once('/') {
+        Some((integration, _)) if is_contract(realm) => ObjectKey(integration.to_owned()),
+        _ => ObjectKey(realm.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_in_a_contracts_realm_tells_whose_it_is_and_how_people_call_it() {
+        let realm = of_contract(&ObjectRef::new("contracts", "customer-v1"));
+        let name = full_name(&ObjectRef::new("europe", "customers"), "crm");
+        assert_eq!((realm.as_str(), name.as_str()), ("contract:contracts/customer-v1", "europe/customers/crm"));
+        assert_eq!((integration(&realm, &name).0.as_str(), called(&name)), ("europe/customers", "crm"));
+        assert!(is_contract(&realm) && !is_contract("contracts/customer-v1"));
+    }
+
+    #[test]
+    fn an_integrations_own_realm_is_its_name() {
+        assert_eq!((integration("europe/customers", "crm").0.as_str(), called("crm")), ("europe/customers", "crm"));
+    }
+}
