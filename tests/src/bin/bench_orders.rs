@@ -193,6 +193,10 @@ async fn once(cli: &Cli, peer: Peer) -> anyhow::Result<Took> {
     };
     while world.left() > 0 {
         world.judged()?;
+        // One that has ended keeps its times until it is waited for.
+        if let Some(peer) = peer.as_ref().filter(|_| stat(pid).is_some_and(|fields| fields.first().is_some_and(|state| state == "Z"))) {
+            ensure!(world.left() == 0, "it ended with {} orders missing; the end of its log:\n{}", world.left(), peer.tail());
+        }
         peak = peak.max(resident_of_tree(pid)?);
         ensure!(begun.elapsed() < PATIENCE, "{} orders are missing after {PATIENCE:?}", world.left());
         tokio::time::sleep(LOOK_EVERY).await;
