@@ -27,7 +27,11 @@ async fn in_step(offers: Offers, repair: bool, max_repair_percent: u32) -> (Worl
     .await;
     // What the systems tell as changed from here on, is read; what went before them is not asked for again.
     for (system, id) in [("crm", "c39".to_owned()), ("erp", world.vendor("erp").id_of("Thing 39").unwrap())] {
-        world.vendor(system).put(&id, json!({}));
+        let vendor = world.vendor(system);
+        vendor.put(&id, json!({}));
+        // The second poll that begins after that begins at the new stamp.
+        let polls = vendor.asked("GET /things?").len();
+        until("two polls", async || vendor.asked("GET /things?").len() >= polls + 2).await;
     }
     (world, engine)
 }
