@@ -65,6 +65,7 @@ pub(crate) fn plan<'a>(
         parameters(spec, known, &mut findings);
         let version = spec.version.clone().unwrap_or_else(|| known.default_version().to_owned());
         next_check = end_of_life(known, &version, now, &mut findings);
+        let limits = spec.limits.as_ref();
         system = Some(SystemFacts {
             name: known.system().to_owned(),
             version: version.clone(),
@@ -83,14 +84,10 @@ pub(crate) fn plan<'a>(
                 auth_method: spec.auth.method.clone(),
                 secret: ObjectRef::new(&object.namespace, &spec.auth.secret_ref.name),
                 limits: Limits {
-                    requests_per_second: spec.limits.as_ref().and_then(|limits| positive(limits.requests_per_second)),
-                    concurrency: spec.limits.as_ref().and_then(|limits| positive(limits.concurrency)).unwrap_or(CONCURRENCY),
-                    daily_requests: spec.limits.as_ref().and_then(|limits| positive(limits.daily_requests)).map(u64::from),
-                    interactive_reserve_percent: spec
-                        .limits
-                        .as_ref()
-                        .and_then(|limits| positive(limits.interactive_reserve_percent))
-                        .unwrap_or_default(),
+                    requests_per_second: limits.and_then(|limits| positive(limits.requests_per_second)),
+                    concurrency: limits.and_then(|limits| positive(limits.concurrency)).unwrap_or(CONCURRENCY),
+                    daily_requests: limits.and_then(|limits| positive(limits.daily_requests)).map(u64::from),
+                    interactive_reserve_percent: limits.and_then(|limits| positive(limits.interactive_reserve_percent)).unwrap_or_default(),
                 },
                 circuit_breaker: CircuitBreaker {
                     failures: Breaker::failures(spec.circuit_breaker.as_ref()),

@@ -308,10 +308,6 @@ fn stamp(number: usize) -> String {
     at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
-fn cents(value: usize) -> String {
-    format!("{}.{:02}", value / 100, value % 100)
-}
-
 /// Five lines, and the total of the order.
 fn lines(number: usize) -> (usize, [(usize, usize); 5]) {
     let lines: [(usize, usize); 5] = std::array::from_fn(|line| (1 + (number + line) % 9, 101 + (number * 37 + line * 11) % 9899));
@@ -323,14 +319,14 @@ fn order(number: usize, out: &mut String) {
     use std::fmt::Write as _;
     let (total, lines) = lines(number);
     let status = ["A", "B", "C"][number % 3];
-    let (stamp, customer, total) = (stamp(number), number % 10_007, cents(total));
+    let (stamp, customer, total) = (stamp(number), number % 10_007, hundredths(total as u64));
     // Writing to a String does not fail.
     let _ = write!(
         out,
         r#"{{"id":"O-{number:09}","number":"SO-{number:09}","status":"{status}","currency":"EUR","total":{total},"createdAt":"{stamp}","updatedAt":"{stamp}","customer":{{"id":"C-{customer:06}","name":"Müller & Söhne GmbH {customer}","email":"orders-{customer}@customer.example","address":{{"street":"Hafenstraße {customer}","city":"Hamburg","zip":"20457","country":"de"}}}},"notes":"Deliver to the rear entrance between eight and four; call the warehouse before you arrive. Reference {number}.","items":["#
     );
     for (line, (quantity, price)) in lines.into_iter().enumerate() {
-        let (comma, price) = (if line == 0 { "" } else { "," }, cents(price));
+        let (comma, price) = (if line == 0 { "" } else { "," }, hundredths(price as u64));
         let _ = write!(
             out,
             r#"{comma}{{"lineId":"{number}-{line}","sku":"SKU-{:05}","description":"Stainless bracket, type {line}","quantity":{quantity},"unitPrice":{price}}}"#,
@@ -399,7 +395,7 @@ impl Sent {
         let state = ["draft", "confirmed", "shipped"][number % 3];
         let quantities = self.lines.iter().map(|line| line.qty).eq(lines.iter().map(|(quantity, _)| *quantity as u64));
         let decimal = |text: &str| text.parse::<Decimal>().ok();
-        let amount = decimal(self.amount.to_string().trim_matches('"')) == decimal(&cents(total));
+        let amount = decimal(self.amount.to_string().trim_matches('"')) == decimal(&hundredths(total as u64));
         let skus = self.lines.iter().all(|line| line.sku.starts_with("SKU-"));
         self.state == state && self.country == "DE" && amount && quantities && skus
     }
