@@ -35,22 +35,22 @@ async fn a_correction_that_was_refused_does_not_come_back_with_a_later_letter() 
     let engine = world.engine().await;
     until("the first load", async || erp.count() == 1).await;
     let id = erp.id_of("Thing").unwrap();
-    erp.fault("bad", Fault::Status(422), usize::MAX);
+    erp.fault("wrong", Fault::Status(422), usize::MAX);
 
-    crm.put("c0", json!({"phone": "bad"}));
+    crm.put("c0", json!({"phone": "wrong"}));
     let first = world.letter(0).await;
-    correct(&world, &first, "phone", "bad too").await;
+    correct(&world, &first, "phone", "wrong too").await;
     let second = world.letter(first.id).await;
     assert_eq!(second.letter.parent, Some(first.id), "the letter of a correction that failed names the one that was corrected");
     until("the correction forgotten", async || !waits(&world, &second).await).await;
     crm.put("c0", json!({"phone": "2"}));
     until("the good version", async || erp.value(&id, "phone") == "2" && world.letters().await.is_empty()).await;
 
-    crm.put("c0", json!({"name": "bad name"}));
+    crm.put("c0", json!({"name": "wrong name"}));
     let third = world.letter(second.id).await;
     erp.heal();
     letters::replay(world.store.as_ref(), &third, "mia", now()).await.unwrap();
-    until("the name", async || erp.value(&id, "name") == "bad name").await;
+    until("the name", async || erp.value(&id, "name") == "wrong name").await;
     assert_eq!(erp.value(&id, "phone"), "2", "the refused correction came back");
     engine.stop().await;
 }
@@ -63,8 +63,8 @@ async fn a_correction_that_waits_for_its_target_goes_through_and_is_forgotten() 
     let engine = world.engine().await;
     until("the first load", async || erp.count() == 1).await;
     let id = erp.id_of("Thing").unwrap();
-    erp.fault("bad", Fault::Status(422), usize::MAX);
-    crm.put("c0", json!({"phone": "bad"}));
+    erp.fault("wrong", Fault::Status(422), usize::MAX);
+    crm.put("c0", json!({"phone": "wrong"}));
     let letter = world.letter(0).await;
     // A retry is no result.
     erp.fault("PATCH", Fault::Status(429), 1);
@@ -74,7 +74,7 @@ async fn a_correction_that_waits_for_its_target_goes_through_and_is_forgotten() 
     let closed = letters::find(world.store.as_ref(), letter.id).await.unwrap().unwrap().closed.unwrap();
     assert_eq!((closed.0, closed.2.as_str()), (CloseReason::Edited, "mia"));
     let corrected = letters::corrected(world.store.as_ref(), &letter).await.unwrap().unwrap();
-    assert_eq!(corrected.changes, [("phone".parse().unwrap(), json!("bad"), json!("good"))], "what was corrected stays told");
+    assert_eq!(corrected.changes, [("phone".parse().unwrap(), json!("wrong"), json!("good"))], "what was corrected stays told");
     until("the correction forgotten", async || !waits(&world, &letter).await).await;
     engine.stop().await;
 }
@@ -107,8 +107,8 @@ async fn a_correction_is_given_up_with_its_letter_and_with_a_good_version() {
     crm.put("c0", json!({"name": "Thing", "phone": "0"}));
     let engine = world.engine().await;
     until("the first load", async || erp.count() == 1).await;
-    erp.fault("bad", Fault::Status(422), usize::MAX);
-    crm.put("c0", json!({"phone": "bad"}));
+    erp.fault("wrong", Fault::Status(422), usize::MAX);
+    crm.put("c0", json!({"phone": "wrong"}));
     let letter = world.letter(0).await;
     // Nobody is there to take it up.
     engine.stop().await;
@@ -119,7 +119,7 @@ async fn a_correction_is_given_up_with_its_letter_and_with_a_good_version() {
     let id = erp.id_of("Thing").unwrap();
     erp.heal();
     let engine = world.engine().await;
-    until("the value that was refused", async || erp.value(&id, "phone") == "bad").await;
+    until("the value that was refused", async || erp.value(&id, "phone") == "wrong").await;
     engine.stop().await;
 }
 

@@ -59,7 +59,7 @@ impl Vendor {
         &self.endpoint
     }
 
-    /// The next `times` requests that hold `part` go wrong.
+    /// The next `times` requests that hold `part` go wrong. A word of hexadecimal digits ("bad") would stand in some ids, too.
     pub(crate) fn fault(&self, part: &str, fault: Fault, times: usize) {
         self.things.lock().unwrap().rules.push(Rule { part: part.into(), fault, left: times });
     }
