@@ -3,7 +3,8 @@
 //! The work: a paged feed of orders (1.1 KB, 5 lines each) becomes canonical orders, which go to an HTTP target in batches of 200. Every
 //! peer does it once per round, in turn, so that whatever drifts drifts in all; Fairlead on SQLite does it twice, and what the two differ by is
 //! noise. Feed and target are this process. CPU is the kernel's account of the peer's processes (user and system time), from their start until
-//! the target holds every order and, for Fairlead, all is settled; memory is the peak of their resident sets.
+//! the target holds every order and, for Fairlead, all is settled; memory is the peak of their resident sets. How Fairlead's cost grows with what
+//! it has stored is told below the table.
 //!
 //! It is not the same promise: Fairlead has every order committed before it counts as read, and keeps the golden record, its identities, what each
 //! system holds and the ledger; the others keep nothing.
@@ -36,6 +37,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const PAGE: usize = 200;
 /// Orders come one a second since this moment, in milliseconds since 1970.
 const BEGIN: i64 = 1_735_689_600_000;
+/// Of a growing store the cost is told around this many orders, and at its end.
+const SMALL: u64 = 10_000;
 /// The unit in which Linux tells a process's times, on every architecture that Fairlead runs on.
 const TICKS_PER_SECOND: u64 = 100;
 
@@ -101,6 +104,22 @@ struct Took {
     /// Of the database server, if there is one.
     server: Option<Duration>,
     peak_mib: u64,
+    /// CPU per order, in microseconds: around [`SMALL`] orders, and of the last tenth.
+    growth: Option<(u64, u64)>,
+}
+
+/// What had been spent when so many orders had arrived, a moment each.
+type Course = Vec<(u64, Duration)>;
+
+/// See [`Took::growth`]; nothing for a run that is too short to tell the two apart.
+fn growth(course: &Course, orders: u64) -> Option<(u64, u64)> {
+    let at = |wanted: u64| course.iter().find(|(arrived, _)| *arrived >= wanted).copied();
+    let between = |from: u64, to: u64| {
+        let ((first, before), (last, after)) = (at(from)?, at(to)?);
+        Some(per_order(after.checked_sub(before)?, last.checked_sub(first).filter(|orders| *orders > 0)?))
+    };
+    (orders >= 10 * SMALL).then_some(())?;
+    Some((between(SMALL / 2, SMALL / 2 * 3)?, between(orders / 10 * 9, course.last()?.0)?))
 }
 
 #[expect(clippy::print_stderr, reason = "progress")]
@@ -156,6 +175,15 @@ fn print(took: &[(Peer, Vec<Took>)]) {
             println!("| {:<18} | {:>9} | {median:>14} | {range:>16} | {:>9} | {:>13} | {:>8} |", "  its database", "", "", "", "");
         }
     }
+    for (peer, times) in took {
+        let told: Vec<(u64, u64)> = times.iter().filter_map(|once| once.growth).collect();
+        if let Some(orders) = times.first().map(|once| once.orders).filter(|_| !told.is_empty()) {
+            let (small, _) = spread(told.iter().map(|(small, _)| *small).collect());
+            let (large, _) = spread(told.iter().map(|(_, large)| *large).collect());
+            let ratio = hundredths(large.saturating_mul(100) / small.max(1));
+            println!("{peer}: {small} us of CPU per order while {SMALL} are stored, {large} us at {orders}: {ratio} times as much");
+        }
+    }
 }
 
 fn hundredths(value: u64) -> String {
@@ -185,7 +213,7 @@ async fn once(cli: &Cli, peer: Peer) -> anyhow::Result<Took> {
     let begun = Instant::now();
     let process = Process::start("peer", command, folder.path())?;
     let pid = process.pid();
-    let mut peak = 0;
+    let (mut peak, mut course) = (0, Course::new());
     // Whichever it is, it ends with its value.
     let (peer, fairlead) = match status {
         Some(status) => (None, Some(Fairlead::at(process, status))),
@@ -198,6 +226,9 @@ async fn once(cli: &Cli, peer: Peer) -> anyhow::Result<Took> {
             ensure!(world.left() == 0, "it ended with {} orders missing; the end of its log:\n{}", world.left(), peer.tail());
         }
         peak = peak.max(resident_of_tree(pid)?);
+        if fairlead.is_some() {
+            course.push(((orders - world.left()) as u64, cpu_of_tree(pid)?));
+        }
         ensure!(begun.elapsed() < PATIENCE, "{} orders are missing after {PATIENCE:?}", world.left());
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -211,7 +242,8 @@ async fn once(cli: &Cli, peer: Peer) -> anyhow::Result<Took> {
     }
     drop(peer);
     world.judged()?;
-    Ok(Took { orders: u64::try_from(orders)?, wall, cpu, server, peak_mib: peak / 1024 })
+    let orders = u64::try_from(orders)?;
+    Ok(Took { orders, wall, cpu, server, peak_mib: peak / 1024, growth: growth(&course, orders) })
 }
 
 // ---- the kernel's account of processes ----------------------------------------------------------------------------------------------------
