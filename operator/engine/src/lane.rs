@@ -16,7 +16,7 @@ use crate::way::{TargetTimes, Way};
 use fairlead_model::state::ParticipantState;
 use fairlead_model::unit::InitialLoad;
 use fairlead_model::{Document, ErrorClass, ExternalId, RecordId, RemoteError, Timestamp};
-use fairlead_store::{Claim, Claimed, Intend, LaneFence, Origin, Outcome, Settle, Settlement, Stage, StoreError};
+use fairlead_store::{Claim, Claimed, Intend, Known, LaneFence, Origin, Outcome, Settle, Settlement, Stage, StoreError};
 use fairlead_systems::{Priority, WriteBatch, WriteOperation};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -226,7 +226,8 @@ impl Lane {
                     }
                 };
             }
-            if next == Some(id) {
+            // A circle too long to be found may be what an overdue one stands in.
+            if next == Some(id) || next.is_some() && outbound::overdue(claimed, self.shared.now()) {
                 tracing::info!(integration = %self.shared.integration, target = %self.target().unit.name, record = %id, "records wait for each other; this one is made first and completed later");
                 *step = again(claimed);
                 waits.insert(id, None);
@@ -324,15 +325,16 @@ impl Lane {
             references.iter().copied().zip(ids).collect()
         };
         let missing: Vec<RecordId> = resolved.iter().filter(|(_, id)| id.is_none()).map(|(record, _)| *record).collect();
-        let never: HashMap<RecordId, RemoteError> = if missing.is_empty() {
+        let awaited: HashMap<RecordId, Option<Known>> = if missing.is_empty() {
             HashMap::new()
         } else {
             let known = shared.around.store.known_by_id(&shared.realm, &missing).await?;
-            let never = |(id, known): (&RecordId, Option<fairlead_store::Known>)| {
-                Some((*id, outbound::never_there(&shared.program, target, *id, known.as_ref())?))
-            };
-            missing.iter().zip(known).filter_map(never).collect()
+            missing.into_iter().zip(known).collect()
         };
+        let never: HashMap<RecordId, RemoteError> = awaited
+            .iter()
+            .filter_map(|(id, known)| Some((*id, outbound::never_there(&shared.program, target, *id, known.as_ref())?)))
+            .collect();
 
         let map = |document: &Document| target.table.to_native(document, &|_, record| resolved.get(&record).cloned().flatten());
         let decide = |claimed: &Claimed| match outbound::decide(&shared.program, target, claimed, &map) {
@@ -351,7 +353,10 @@ impl Lane {
         let mut writes: Vec<(Claimed, Planned)> = Vec::new();
         for (claimed, step) in steps {
             match step {
-                Step::Settle(Outcome::WaitFor { record }) if outbound::waited_too_long(&claimed, shared.now()) => {
+                Step::Settle(Outcome::WaitFor { record })
+                    if outbound::overdue(&claimed, shared.now())
+                        && outbound::waits_in_vain(target, awaited.get(&record).and_then(Option::as_ref)) =>
+                {
                     let error = outbound::not_there_in_time(target, record);
                     results.settle(&claimed, outbound::dead_letter(target, &claimed, Stage::Outbound, &error, None));
                 }

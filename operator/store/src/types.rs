@@ -495,7 +495,7 @@ pub struct Claimed {
     pub since: Timestamp,
     /// Attempts so far.
     pub attempts: u32,
-    /// It waited for another record until its time was up ([`WAITS_FOR`]).
+    /// It waited for another record until its time was up ([`WAITS_FOR`]), or until a newer version of it entered.
     pub waited: bool,
     /// An intent was committed for this key and never settled (an earlier epoch died, or a Retry said `unknown`): look it up first. `None`
     /// when nothing was sent.

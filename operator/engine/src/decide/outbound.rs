@@ -600,10 +600,18 @@ pub fn never_there(program: &Program, target: &Participant, record: RecordId, kn
     Some(RemoteError::new(ErrorClass::Data, "ReferenceUnresolved", message))
 }
 
-/// Whether a key has waited for another record as long as it may.
+/// Whether a key has waited for another record for so long that somebody should look.
 #[must_use]
-pub fn waited_too_long(claimed: &Claimed, now: Timestamp) -> bool {
+pub fn overdue(claimed: &Claimed, now: Timestamp) -> bool {
     claimed.waited && now.since(claimed.since) >= WAITS_FOR
+}
+
+/// Whether an overdue key waits in vain: not while the other record is on its way to the target itself, for what holds that one up (an outage,
+/// a guard, another record) ends it or gives it a letter of its own.
+#[must_use]
+pub fn waits_in_vain(target: &Participant, awaited: Option<&Known>) -> bool {
+    let name = &target.unit.name;
+    !awaited.is_some_and(|known| known.identity(name).is_some() || known.lanes.iter().any(|lane| lane.target == *name))
 }
 
 /// What becomes of a key that has waited so long for `record`.

@@ -210,11 +210,26 @@ fn nobody_waits_for_another_record_for_longer_than_a_day() {
         ("it waits since a while, but not for another record", key(false, now.0 - 2 * day), false),
         ("it began to wait before this was counted", key(true, now.0 - day + 1), false),
     ] {
-        assert_eq!(waited_too_long(&key, now), expected, "{story}");
+        assert_eq!(overdue(&key, now), expected, "{story}");
     }
     let error = not_there_in_time(world.participant("erp"), ID);
     assert_eq!((error.class, error.reason.as_str()), (ErrorClass::Data, "ReferenceUnresolved"));
     assert!(error.message.contains("24 hours") && error.message.contains("not in erp yet"), "{}", error.message);
+}
+
+#[test]
+fn nobody_waits_in_vain_for_what_is_on_its_way_itself() {
+    let mut world = World::new();
+    world.read("crm", json!({"Name": "Parent"}));
+    let in_vain = |world: &World| waits_in_vain(world.participant("erp"), world.known.as_ref());
+    assert!(!in_vain(&world), "it stands in the lane, whatever holds it up there");
+    world.in_flight("erp");
+    assert!(!in_vain(&world));
+    world.known().lanes.clear();
+    assert!(in_vain(&world), "it became a letter");
+    world.write("erp");
+    assert!(!in_vain(&world), "it has just come");
+    assert!(waits_in_vain(world.participant("erp"), None));
 }
 
 #[test]

@@ -23,3 +23,6 @@ UPDATE guard_book SET book = realm;
 ALTER TABLE guard_book ALTER COLUMN book SET NOT NULL;
 ALTER TABLE guard_book DROP CONSTRAINT guard_book_pkey;
 ALTER TABLE guard_book ADD PRIMARY KEY (realm, book, hour);
+
+-- Who waits for another record waits for a day (see `WAITS_FOR`); before, what waited was never due by itself.
+UPDATE lane SET due = since + 86400000 WHERE phase = 2;

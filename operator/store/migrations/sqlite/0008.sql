@@ -29,3 +29,6 @@ CREATE TABLE guard_book (
 ) STRICT, WITHOUT ROWID;
 INSERT INTO guard_book (realm, book, hour, changes, deletes) SELECT realm, realm, hour, changes, deletes FROM guard_book_of_realm;
 DROP TABLE guard_book_of_realm;
+
+-- Who waits for another record waits for a day (see `WAITS_FOR`); before, what waited was never due by itself.
+UPDATE lane SET due = since + 86400000 WHERE phase = 2;

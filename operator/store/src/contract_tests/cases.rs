@@ -69,6 +69,7 @@ cases![
     an_external_id_of_another_record_refuses_the_settlement,
     a_key_waits_for_another_record_until_the_target_holds_it,
     what_waits_is_claimed_when_its_time_is_up,
+    what_changes_while_it_waits_keeps_its_age_and_that_it_waited,
     what_waits_for_a_record_that_will_never_come_is_due_again,
     what_waits_is_no_open_write,
     without_creates_only_held_deleted_or_unsure_keys_are_claimed,
@@ -816,6 +817,23 @@ async fn what_waits_is_claimed_when_its_time_is_up(store: Arc<dyn Store>) {
     world.settle(2, 1, Outcome::WaitFor { record: id(3) }, at(day + 4)).await;
     let claimed = world.claim(at(day + 4)).await;
     assert_eq!(claimed.iter().map(|key| (key.known.record.id, key.waited)).collect::<Vec<_>>(), [(id(2), false)]);
+}
+
+async fn what_changes_while_it_waits_keeps_its_age_and_that_it_waited(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb(vec![inserted(1)], at(1)).await;
+    world.claim(at(2)).await;
+    world.settle(1, 1, Outcome::WaitFor { record: id(9) }, at(3)).await;
+    for version in [2, 3] {
+        world.absorb(vec![updated(1, version)], at(10 * version.cast_signed())).await;
+        let claimed = world.claim(at(10 * version.cast_signed() + 1)).await.remove(0);
+        assert_eq!((claimed.known.record.version, claimed.waited, claimed.since), (version, true, at(1)));
+        world.settle(1, version, Outcome::WaitFor { record: id(9) }, at(10 * version.cast_signed() + 2)).await;
+        assert!(world.claim(at(10 * version.cast_signed() + 3)).await.is_empty());
+    }
+    // A person who asks begins anew, and so does what was freed by what it waited for.
+    world.enqueue(Keys::Records(vec![id(1)]), Origin::Replay, at(50)).await;
+    assert!(!world.claim(at(51)).await.remove(0).waited);
 }
 
 async fn what_waits_for_a_record_that_will_never_come_is_due_again(store: Arc<dyn Store>) {

@@ -65,12 +65,13 @@ impl Lane {
         Self { record, target, held, due: 0, attempts: 0, waits_for: None, pending: None, claimed: None, intent: None }
     }
 
-    /// A new entry. An older one that waits is overtaken by it and leaves its age; one in flight is left alone. `at_once` sets retries
-    /// back, because a person asked. What a person asked for keeps its name whatever comes after it, for a correction is looked up by that: then
+    /// A new entry. An older one that waits is overtaken by it and leaves its age; one in flight is left alone. What waited for another record
+    /// is due at once, for the new version may not have to; that it waited stays noted, or what changes all the time would wait for ever.
+    /// `at_once` sets retries and that back, because a person asked. What a person asked for keeps its name whatever comes after it, for a correction is looked up by that: then
     /// the new one ends, and the older takes over its version.
     pub(crate) fn enter(&mut self, origin: i64, version: i64, now: i64, at_once: bool) -> Option<i64> {
         let older = self.pending;
-        let waited = self.waits_for.take().is_some();
+        let waited = self.waits_for.is_some();
         let (origin, ended) = match older {
             Some(Entry { origin: REPLAY, .. }) => (REPLAY, Some(origin)),
             older => (origin, older.map(|entry| entry.origin)),
@@ -81,6 +82,7 @@ impl Lane {
         }
         if at_once {
             self.attempts = 0;
+            self.waits_for = None;
         }
         ended
     }
@@ -166,12 +168,17 @@ impl Lane {
         self.due = self.pending.map_or(now, |entry| entry.since.min(now));
     }
 
+    /// Waits for another record, and nothing has entered since: an entry that did is due by its age.
+    const fn waits(&self) -> bool {
+        matches!((&self.waits_for, self.pending), (Some(_), Some(entry)) if self.due > entry.since)
+    }
+
     pub(crate) const fn phase(&self) -> Phase {
         if self.claimed.is_some() {
             Phase::Claimed
         } else if self.pending.is_none() {
             Phase::Unsure
-        } else if self.waits_for.is_some() {
+        } else if self.waits() {
             Phase::Waits
         } else if self.held || self.intent.is_some() {
             Phase::Ready
