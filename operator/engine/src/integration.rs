@@ -49,8 +49,6 @@ impl Running {
     /// Starts the tasks of a compiled Integration.
     pub(crate) fn start(program: Program, around: Surroundings) -> Self {
         let (realm, integration) = (program.unit.realm(), ObjectKey::from(&program.unit.object));
-        let readers = program.unit.siblings().iter().filter(|sibling| sibling.reads);
-        let siblings = readers.map(|sibling| (sibling.name.clone(), AtomicBool::new(false))).collect();
         let participants = program.participants.iter().map(|_| ParticipantFacts::default()).collect();
         let digest = program.unit.digest.clone();
         let phase = if program.unit.paused { Phase::Paused } else { Phase::Backfill };
@@ -59,7 +57,7 @@ impl Running {
             around,
             realm,
             integration,
-            siblings,
+            others: Mutex::default(),
             cancel: CancellationToken::new(),
             prepared: AtomicBool::new(false),
             whole: AtomicBool::new(false),
@@ -71,6 +69,7 @@ impl Running {
             last_error: Mutex::default(),
             store_error: Mutex::default(),
         });
+        shared.wait_for_readers(shared.program.unit.siblings());
         let report = Arc::new(Mutex::new(IntegrationReport::begun(digest, phase)));
         let tasks = TaskTracker::new();
         if shared.around.works {
@@ -252,8 +251,8 @@ async fn prepare(shared: &Shared) -> Result<(), StoreError> {
     if store.note(&shared.realm, &owners_note).await?.as_ref() != Some(&ownership) {
         store.put_note(&shared.realm, &owners_note, &ownership).await?;
     }
-    // What others bring makes nothing good that was bad here.
-    let revision = json!(unit.own_digest());
+    // What others bring makes nothing good that was bad here, and is no part of the digest.
+    let revision = json!(unit.digest);
     let before = store.note(&shared.realm, &unit_note).await?;
     if changed(&before, &revision) {
         retry_dead_letters(shared).await?;
@@ -348,9 +347,14 @@ async fn note_complete(shared: &Shared) -> Result<(), StoreError> {
             }
         }
     }
-    for (reader, complete) in shared.siblings.iter().filter(|(_, complete)| !complete.load(Ordering::Acquire)) {
-        let checkpoint = shared.around.store.checkpoint(&shared.realm, reader, "main").await?;
-        complete.store(checkpoint.is_some_and(|checkpoint| checkpoint.complete), Ordering::Release);
+    let others = lock(&shared.others).clone();
+    for (reader, _) in others.into_iter().filter(|(_, complete)| !complete) {
+        let checkpoint = shared.around.store.checkpoint(&shared.realm, &reader, "main").await?;
+        if checkpoint.is_some_and(|checkpoint| checkpoint.complete)
+            && let Some(complete) = lock(&shared.others).get_mut(&reader)
+        {
+            *complete = true;
+        }
     }
     Ok(())
 }

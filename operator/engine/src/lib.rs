@@ -272,8 +272,10 @@ impl Engine {
         compile: impl FnOnce(&Arc<IntegrationUnit>) -> Result<Program, String>,
     ) -> Option<Swap> {
         shared::lock(&self.forgotten).remove(key);
-        if let Some(before) = before.filter(|before| before.unit().digest == unit.digest) {
+        let same = |before: &&Arc<Running>| before.unit().digest == unit.digest && before.unit().is_beside_the_same(unit);
+        if let Some(before) = before.filter(same) {
             before.rejected(None);
+            before.shared().wait_for_readers(unit.siblings());
             return None;
         }
         match compile(unit) {

@@ -11,7 +11,7 @@ use crate::program::Program;
 use crate::way::{Way, Witness};
 use fairlead_model::hash::Digest;
 use fairlead_model::report::{GuardStop, Reconciliation, RecordFailure};
-use fairlead_model::unit::ObjectKey;
+use fairlead_model::unit::{ObjectKey, Sibling};
 use fairlead_model::{Clock, ExternalId, Random, RecordId, RemoteError, Timestamp, realm};
 use fairlead_store::{Fence, Snapshot, Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -76,8 +76,8 @@ pub(crate) struct Shared {
     pub realm: String,
     /// Itself, for notes, reports and metrics. Others may feed the same realm.
     pub integration: ObjectKey,
-    /// The readers of others that feed the same realm, and whether their first full read is complete.
-    pub siblings: Vec<(String, AtomicBool)>,
+    /// The readers of others that feed the same realm and are read at the moment, and whether their first full read is complete.
+    pub others: Mutex<BTreeMap<String, bool>>,
     /// Cancelled to stop.
     pub cancel: CancellationToken,
     /// Its records can be found as the unit says, and what is known of its loads is noted: before, a write past the lane is too early.
@@ -293,7 +293,14 @@ impl Shared {
     /// cannot stop anybody.
     pub(crate) fn loaded(&self) -> bool {
         let all_read = (0..self.participants.len()).all(|participant| self.is_read(participant));
-        all_read && (self.was_loaded() || self.siblings.iter().all(|(_, complete)| complete.load(Ordering::Acquire)))
+        all_read && (self.was_loaded() || lock(&self.others).values().all(|complete| *complete))
+    }
+
+    /// Takes note whose readers there are besides one's own. Who is paused is waited for by nobody.
+    pub(crate) fn wait_for_readers(&self, siblings: &[Sibling]) {
+        let mut others = lock(&self.others);
+        let read = siblings.iter().filter(|sibling| sibling.reads);
+        *others = read.map(|sibling| (sibling.name.clone(), others.get(&sibling.name).copied().unwrap_or(false))).collect();
     }
 
     /// Takes note of trouble with a record or call.
@@ -357,9 +364,15 @@ impl Shared {
         }
     }
 
+    /// What the guard holds is noted where another process runs the same, or where it may begin anew with the very same unit: beside others
+    /// than before.
+    fn notes_holds(&self) -> bool {
+        self.around.neighbours.share() || realm::is_contract(&self.realm)
+    }
+
     /// Has the guard hold the Integration, in all processes that run it, until a new unit lets it go.
     pub(crate) async fn hold(&self, stop: GuardStop) -> Result<(), StoreError> {
-        if self.around.neighbours.share() {
+        if self.notes_holds() {
             let held = Held { unit: self.program.unit.digest.clone(), stop: stop.clone() };
             self.around.store.put_note(&self.realm, &self.note(HELD), &serde_json::json!(held)).await?;
         }
@@ -370,21 +383,21 @@ impl Shared {
     /// Forgets what the guard held under another unit: that unit's text may come back, and means something new then.
     pub(crate) async fn let_go(&self) -> Result<(), StoreError> {
         let name = self.note(HELD);
-        if self.around.neighbours.share() && self.around.store.note(&self.realm, &name).await?.is_some_and(|held| !held.is_null()) {
+        if self.notes_holds() && self.around.store.note(&self.realm, &name).await?.is_some_and(|held| !held.is_null()) {
             self.around.store.put_note(&self.realm, &name, &serde_json::Value::Null).await?;
         }
         Ok(())
     }
 
-    /// Finds out whether the guard of another process holds the Integration.
+    /// Finds out whether a guard that is not this one's holds the Integration.
     pub(crate) async fn note_held(&self) -> Result<(), StoreError> {
-        if !self.around.neighbours.share() || self.guarded() {
+        if !self.notes_holds() || self.guarded() {
             return Ok(());
         }
         let note = self.around.store.note(&self.realm, &self.note(HELD)).await?;
         let held = note.and_then(|note| Held::deserialize(note).ok()).filter(|held| held.unit == self.program.unit.digest);
         if let Some(held) = held {
-            tracing::warn!(integration = %self.integration, detail = %held.stop.message, "guard of another process holds the integration");
+            tracing::warn!(integration = %self.integration, detail = %held.stop.message, "the guard has held the integration before");
             *lock(&self.guard) = Some(held.stop);
         }
         Ok(())

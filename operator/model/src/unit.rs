@@ -132,7 +132,7 @@ pub struct IntegrationUnit {
     pub object: ObjectRef,
     /// Its generation.
     pub generation: i64,
-    /// The digest over everything below.
+    /// The digest over everything below, but what it knows of others.
     pub digest: Digest,
     /// The canonical entity.
     pub entity: String,
@@ -533,23 +533,41 @@ impl ConnectorUnit {
 }
 
 impl IntegrationUnit {
-    /// The same unit with its digest computed over all other content but the generation.
+    /// The same unit with its digest computed over all other content but the generation, and what it knows of others that feed the same
+    /// records: nothing of its own changes with them.
     #[must_use]
     pub fn sealed(mut self) -> Self {
         self.digest = Digest::default();
         let generation = std::mem::take(&mut self.generation);
+        let siblings = self.master.as_mut().map(std::mem::take);
         self.digest = Digest::of_serialized(&self);
         self.generation = generation;
+        self.master = siblings;
         self
     }
 
-    /// The digest over what is its own: not over what it knows of others that feed the same records.
+    /// The same unit beside these others that feed the same records.
     #[must_use]
-    pub fn own_digest(&self) -> Digest {
-        if self.siblings().is_empty() {
-            return self.digest.clone();
-        }
-        Self { master: Some(MasterUnit::default()), ..self.clone() }.sealed().digest
+    pub fn beside(&self, siblings: Vec<Sibling>) -> Self {
+        Self { master: Some(MasterUnit { siblings }), ..self.clone() }
+    }
+
+    /// What others that feed the same records know of it.
+    pub fn as_siblings(&self) -> impl Iterator<Item = Sibling> {
+        self.participants.iter().map(|participant| Sibling {
+            name: participant.name.clone(),
+            role: participant.role.clone(),
+            reads: participant.read.is_some() && !self.paused,
+            writes: participant.write.is_some(),
+        })
+    }
+
+    /// Whether it stands beside the same others as `other` does. Whether one of them is read at the moment does not matter: a decision about a
+    /// record never asks for that.
+    #[must_use]
+    pub fn is_beside_the_same(&self, other: &Self) -> bool {
+        let known = |unit: &Self| unit.siblings().iter().map(|each| Sibling { reads: false, ..each.clone() }).collect::<Vec<_>>();
+        known(self) == known(other)
     }
 
     /// The realm: whose records these are.

@@ -23,7 +23,7 @@ use fairlead_model::schema::{CanonicalSchema, FieldType, NativeSchema};
 use fairlead_model::unit::{
     ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, LookupRow, LookupTable, MasterUnit, OnDelete, OnError,
     OnForeignEdit, OnLeave, OnMerge, OwnershipRule, ParticipantUnit, ReadUnit, ReconcileUnit, Reference, Retry, RowOrigin, RowUnit,
-    Sibling, Tie, ValuePair, WriteUnit,
+    Tie, ValuePair, WriteUnit,
 };
 use fairlead_model::{FieldPath, ObjectRef, realm};
 use fairlead_systems::{Definition, Entity};
@@ -40,8 +40,8 @@ pub(crate) struct PlannedIntegration {
     /// What it names.
     pub(crate) names: Vec<Target>,
     pub(crate) orders: Orders,
-    /// The realm of golden records that it feeds, and its participants there; of these, `reads` counts only while it runs.
-    pub(crate) feeds: Option<(String, Vec<Sibling>)>,
+    /// The realm of golden records that it feeds.
+    pub(crate) feeds: Option<String>,
 }
 
 /// An Integration's plan and everything it was made from. While all of that is the same, so is the plan. Kept only where everything it
@@ -239,15 +239,7 @@ fn compile(
         },
     };
     let generation = resource.metadata.generation.unwrap_or_default();
-    let feeds = golden.filter(|_| permitted).map(|_| {
-        let sibling = |participant: &Participant| Sibling {
-            name: realm::full_name(object, &participant.name),
-            role: participant.role.clone(),
-            reads: participant.read.is_some(),
-            writes: participant.write.is_some(),
-        };
-        (realm::of_contract(&contract_ref), sync.participants.iter().map(sibling).collect())
-    });
+    let feeds = golden.filter(|_| permitted).map(|_| realm::of_contract(&contract_ref));
     let named = |participant: ParticipantUnit| {
         let name = if golden.is_some() { realm::full_name(object, &participant.name) } else { participant.name };
         Arc::new(ParticipantUnit { name, ..participant })

@@ -5,14 +5,15 @@
 //! decision of its owner, and use stops with it, whatever the Integration's own spec says by now. (A deleted ConfigMap is no such decision: its content lies in the unit.)
 //! The same holds for the route of a contract: it goes on being served while the contract is wrong, and ends with its operations, its path's
 //! older claimant, or the Integrations that it speaks of.
-//! A person who pauses an Integration is obeyed even while the rest of the spec is broken.
+//! A person who pauses an Integration is obeyed even while the rest of the spec is broken. Who feeds the same golden records knows of the
+//! others what runs, be it their last good units.
 
 use crate::finding::Severity;
 use crate::planned::{Planned, Verdict};
 use fairlead_api::Reason;
 use fairlead_model::ObjectRef;
 use fairlead_model::route::RouteUnit;
-use fairlead_model::unit::{DeletionPolicy, IntegrationUnit, MasterUnit, Sibling, Units};
+use fairlead_model::unit::{DeletionPolicy, IntegrationUnit, ObjectKey, Sibling, Units};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -29,24 +30,6 @@ pub(crate) struct Standing {
     pub(crate) served: BTreeMap<ObjectRef, Option<Vec<String>>>,
     /// The contracts that have no operations.
     pub(crate) silent: BTreeSet<ObjectRef>,
-    /// By realm of golden records: the Integrations that feed it, with their participants.
-    pub(crate) feeds: BTreeMap<String, BTreeMap<ObjectRef, Vec<Sibling>>>,
-}
-
-impl Standing {
-    /// A unit of golden records that knows the participants of all others that feed them; the same one, if it does.
-    pub(crate) fn acquaint(&self, unit: &Arc<IntegrationUnit>) -> Arc<IntegrationUnit> {
-        // A contract that cannot be read at the moment says nothing of who feeds it, and everybody goes on as before.
-        let (Some(master), Some(all)) = (&unit.master, self.feeds.get(&unit.realm())) else { return Arc::clone(unit) };
-        let others = all.iter().filter(|(object, _)| **object != unit.object);
-        let mut siblings: Vec<Sibling> = others.flat_map(|(_, siblings)| siblings.iter().cloned()).collect();
-        siblings.sort();
-        if master.siblings == siblings {
-            return Arc::clone(unit);
-        }
-        let unit = IntegrationUnit { master: Some(MasterUnit { siblings }), ..(**unit).clone() };
-        Arc::new(unit.sealed())
-    }
 }
 
 /// What an Integration's spec orders that needs nothing else to be right.
@@ -76,7 +59,7 @@ pub fn merge_last_good(previous: &Units, planned: &Planned) -> Units {
         }
         match standing.integrations.get(&unit.object) {
             Some(orders) if has_ground(unit, planned) => {
-                units.integrations.insert(key.clone(), standing.acquaint(&obeying(unit, orders.as_ref())));
+                units.integrations.insert(key.clone(), obeying(unit, orders.as_ref()));
             }
             Some(_) => {}
             None => {
@@ -84,6 +67,7 @@ pub fn merge_last_good(previous: &Units, planned: &Planned) -> Units {
             }
         }
     }
+    acquaint(&mut units.integrations);
     for (key, unit) in &previous.routes {
         if !units.routes.contains_key(key) && may_be_served(unit, planned) {
             units.routes.insert(key.clone(), unit.clone());
@@ -95,6 +79,23 @@ pub fn merge_last_good(previous: &Units, planned: &Planned) -> Units {
     // A re-apply takes its records up again, even where it does not plan yet: nothing is removed under an object that is there.
     units.removed.retain(|key, _| key.object().is_none_or(|object| !standing.integrations.contains_key(&object)));
     units
+}
+
+/// Makes those that feed the same golden records know each other: by what runs, whatever their specs say by now. A change that one of them
+/// absorbs enters the lanes of what runs, and the word of an owner counts as long as that one does.
+pub(crate) fn acquaint(integrations: &mut BTreeMap<ObjectKey, Arc<IntegrationUnit>>) {
+    let mut realms: BTreeMap<String, Vec<(ObjectKey, Sibling)>> = BTreeMap::new();
+    for (key, unit) in integrations.iter().filter(|(_, unit)| unit.master.is_some()) {
+        realms.entry(unit.realm()).or_default().extend(unit.as_siblings().map(|sibling| (key.clone(), sibling)));
+    }
+    for (key, unit) in integrations.iter_mut().filter(|(_, unit)| unit.master.is_some()) {
+        let all = realms.get(&unit.realm()).into_iter().flatten();
+        let mut siblings: Vec<Sibling> = all.filter(|(of, _)| of != key).map(|(_, sibling)| sibling.clone()).collect();
+        siblings.sort();
+        if unit.siblings() != siblings {
+            *unit = Arc::new(unit.beside(siblings));
+        }
+    }
 }
 
 /// Whether everything that a running unit uses is still there and still allows it, and no older Integration claims the same.

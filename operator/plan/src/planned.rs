@@ -9,14 +9,14 @@ use crate::connector::PlannedConnector;
 use crate::contract::PlannedContract;
 use crate::finding::{Aspect, Check, Finding};
 use crate::integration::{self, Remembered};
-use crate::merge::Standing;
+use crate::merge::{Standing, acquaint};
 use crate::references::{RefKind, References, Target};
 use crate::tables::Read;
 use crate::world::{Index, World};
 use crate::{connector, contract, route};
 use fairlead_api::{FieldTable, Integration, Kind, Reason};
 use fairlead_model::hash::Digest;
-use fairlead_model::unit::{ConnectorUnit, IntegrationUnit, LookupTable, ObjectKey, Units};
+use fairlead_model::unit::{ConnectorUnit, LookupTable, ObjectKey, Units};
 use fairlead_model::{ObjectRef, Timestamp};
 use fairlead_systems::{Catalog, Definition};
 use serde_json::Value;
@@ -169,21 +169,6 @@ pub(crate) struct Memo {
     pub(crate) integrations: BTreeMap<ObjectRef, Remembered>,
     pub(crate) field_tables: BTreeMap<String, Read<FieldTable>>,
     pub(crate) lookups: BTreeMap<String, Read<Arc<LookupTable>>>,
-    /// Units of golden records as they were planned, and as they are with their siblings.
-    acquainted: BTreeMap<ObjectRef, (Arc<IntegrationUnit>, Arc<IntegrationUnit>)>,
-}
-
-impl Memo {
-    /// A unit with the participants of the others that feed the same records, sealed anew only where something is new.
-    fn acquainted(&self, unit: Arc<IntegrationUnit>, standing: &Standing, fresh: &mut Self) -> Arc<IntegrationUnit> {
-        if unit.master.is_none() {
-            return unit;
-        }
-        let known = self.acquainted.get(&unit.object).filter(|(planned, _)| Arc::ptr_eq(planned, &unit));
-        let with = standing.acquaint(known.map_or(&unit, |(_, with)| with));
-        fresh.acquainted.insert(unit.object.clone(), (unit, Arc::clone(&with)));
-        with
-    }
 }
 
 impl Planner {
@@ -221,21 +206,17 @@ impl Planner {
             connectors.insert(object.clone(), result);
         }
 
-        let (mut claims, mut feeding) = (Claims::default(), BTreeMap::new());
+        let mut claims = Claims::default();
         for (object, resource) in &by_age(&index) {
             let mut result = integration::plan(object, resource, &index, &contracts, &connectors, &mut self.memo, &mut fresh);
             double_check(&index, &mut result.verdict);
             for target in &result.names {
                 planned.references.add(Target::new(RefKind::Integration, object.clone()), target.clone());
             }
-            claims.check(resource, &connectors, result.feeds.as_ref().map(|(realm, _)| realm.as_str()), &mut result.verdict);
-            if let Some((realm, mut siblings)) = result.feeds {
-                let runs = result.verdict.is_good() && !result.orders.paused;
-                siblings.iter_mut().for_each(|sibling| sibling.reads &= runs);
-                planned.standing.feeds.entry(realm).or_default().insert(object.clone(), siblings);
-            }
+            claims.check(resource, &connectors, result.feeds.as_deref(), &mut result.verdict);
             if let Some(unit) = result.unit.take_if(|_| result.verdict.is_good()) {
-                feeding.insert(object.clone(), unit);
+                result.verdict.digest = Some(unit.digest.clone());
+                planned.units.integrations.insert(ObjectKey::from(object), unit);
             }
             planned.standing.integrations.insert(object.clone(), Some(result.orders));
             planned.standing.served.insert(object.clone(), Some(allowed(resource.spec.allowed_namespaces.as_ref())));
@@ -243,13 +224,7 @@ impl Planner {
         }
 
         // Only now is it known who feeds the same records.
-        for (object, unit) in feeding {
-            let unit = self.memo.acquainted(unit, &planned.standing, &mut fresh);
-            if let Some(verdict) = planned.integrations.get_mut(&object) {
-                verdict.digest = Some(unit.digest.clone());
-            }
-            planned.units.integrations.insert(ObjectKey::from(&object), unit);
-        }
+        acquaint(&mut planned.units.integrations);
 
         let mut paths = route::Paths::default();
         for object in route::by_age(&index) {

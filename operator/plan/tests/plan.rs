@@ -365,17 +365,18 @@ fn golden_world(edits: &[Edit]) -> World {
 }
 
 #[test]
-fn a_unit_of_golden_records_changes_with_what_it_knows_of_the_others_and_with_nothing_else() {
-    let europe = ObjectRef::new("europe", "customers");
-    let digests = |planned: &Planned| [&customers(), &europe].map(|object| planned.integrations[object].digest.clone().unwrap());
+fn a_unit_of_golden_records_is_its_own_whatever_it_knows_of_the_others() {
+    let america = |units: &Units| {
+        let unit = &units.integrations[&key(&customers())];
+        (unit.digest.clone(), unit.siblings().to_vec())
+    };
     let good = golden(&[]);
     assert!(good.is_good(), "{:#?}", good.verdicts().flat_map(|v| &v.findings).collect::<Vec<_>>());
-    let [america, _] = digests(&good);
-    let inner = golden(&[("Integration", "europe", |d| d["spec"]["sync"]["participants"][0]["fields"][0]["canonical"] = json!("taxId2"))]);
-    assert!(inner.integrations[&europe].digest.is_none(), "it does not plan");
-    assert_eq!(inner.integrations[&customers()].digest.as_ref(), Some(&america), "and harms nobody");
-    let inner = golden(&[("Integration", "europe", |d| d["spec"]["sync"]["participants"][0]["read"]["poll"]["every"] = json!("5m"))]);
-    assert_eq!(digests(&inner)[0], america, "how it reads is its own matter");
+    let (digest, siblings) = america(&good.units);
+    assert_eq!((good.integrations[&customers()].digest.as_ref(), siblings.len()), (Some(&digest), 1));
+    let of = |edit: fn(&mut Value)| america(&golden(&[("Integration", "europe", edit)]).units);
+    let faster = of(|d| d["spec"]["sync"]["participants"][0]["read"]["poll"]["every"] = json!("5m"));
+    assert_eq!(faster, (digest.clone(), siblings.clone()), "how another one reads is its own matter");
     for edit in [
         (|d: &mut Value| d["spec"]["state"] = json!("Running")) as fn(&mut Value),
         |d| d["spec"]["sync"]["participants"][0]["role"] = json!("billing"),
@@ -383,22 +384,42 @@ fn a_unit_of_golden_records_changes_with_what_it_knows_of_the_others_and_with_no
         |d| drop(d["spec"]["sync"]["participants"][0].as_object_mut().unwrap().remove("write")),
         GONE,
     ] {
-        assert_ne!(golden(&[("Integration", "europe", edit)]).integrations[&customers()].digest.as_ref(), Some(&america));
+        let (same, others) = of(edit);
+        assert_eq!(same, digest, "nothing of its own changes");
+        assert_ne!(others, siblings);
     }
 }
 
 #[test]
-fn a_last_good_unit_of_golden_records_knows_who_else_feeds_them_now() {
+fn units_of_golden_records_know_of_each_other_what_runs_and_not_what_is_declared() {
     let last = merge_last_good(&Units::default(), &golden(&[]));
-    let breaks: fn(&mut Value) = |d| d["spec"]["sync"]["participants"][0]["fields"][0]["native"] = json!("Nmae");
-    let broken = merge_last_good(&last, &golden(&[("Integration", "north-america", breaks)]));
-    assert_eq!(broken.integrations[&key(&customers())], last.integrations[&key(&customers())]);
+    let known = |units: &Units, object: &ObjectRef| {
+        let siblings = units.integrations[&key(object)].siblings().to_vec();
+        siblings.into_iter().map(|each| (each.name, each.role, each.reads, each.writes)).collect::<Vec<_>>()
+    };
+    let europe = ObjectRef::new("europe", "customers");
+    let breaks: fn(&mut Value) = |d| {
+        d["spec"]["sync"]["participants"][0]["name"] = json!("salesforce");
+        d["spec"]["sync"]["participants"][0]["role"] = json!("sales");
+        d["spec"]["sync"]["participants"][0]["fields"][0]["native"] = json!("Nmae");
+    };
+    let broken = golden(&[("Integration", "north-america", breaks)]);
+    assert!(!broken.units.integrations.contains_key(&key(&customers())), "it does not plan");
+    let broken = merge_last_good(&last, &broken);
+    assert_eq!(broken.integrations, last.integrations, "its last good unit runs, by the names that it has");
+    assert_eq!(merge_last_good(&broken, &golden(&[])).integrations, last.integrations, "and goes on when the edit is taken back");
+    let of = |name: &str, reads: bool| (format!("north-america/customers/{name}"), name.to_owned(), reads, true);
+    assert_eq!(known(&broken, &europe), [of("crm", true), of("erp", true)]);
+    let pauses: fn(&mut Value) = |d| {
+        d["spec"]["sync"]["participants"][0]["fields"][0]["native"] = json!("Nmae");
+        d["spec"]["state"] = json!("Paused");
+    };
+    let paused = merge_last_good(&last, &golden(&[("Integration", "north-america", pauses)]));
+    assert_eq!(known(&paused, &europe), [of("crm", false), of("erp", false)], "nobody waits for what is paused");
     let alone = merge_last_good(&last, &golden(&[("Integration", "north-america", breaks), ("Integration", "europe", GONE)]));
-    assert!(alone.integrations[&key(&customers())].siblings().is_empty());
-    let siblings = broken.integrations[&key(&ObjectRef::new("europe", "customers"))].siblings().to_vec();
-    let told: Vec<_> = siblings.iter().map(|each| (each.name.as_str(), each.role.as_str(), each.reads, each.writes)).collect();
-    let expected = [("north-america/customers/crm", "crm", false, true), ("north-america/customers/erp", "erp", false, true)];
-    assert_eq!(told, expected, "nobody waits for a unit that is broken");
+    assert!(known(&alone, &customers()).is_empty());
+    let never = merge_last_good(&Units::default(), &golden(&[("Integration", "north-america", breaks)]));
+    assert!(known(&never, &europe).is_empty(), "what runs nowhere is nobody");
     let mut unread = golden_world(&[]);
     let contract = ObjectRef::new("contracts", "customer-v1");
     unread.contracts.retain(|c| c.metadata.name.as_deref() != Some("customer-v1"));

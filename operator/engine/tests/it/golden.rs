@@ -57,6 +57,19 @@ fn units(world: &World, running: &[&str]) -> Units {
     Units { integrations: running.iter().map(|key| (ObjectKey((*key).into()), Arc::new(unit(key).sealed()))).collect(), ..all }
 }
 
+/// The same while one of them is paused.
+fn paused(mut units: Units, key: &str) -> Units {
+    for (of, unit) in &mut units.integrations {
+        let unit = Arc::make_mut(unit);
+        if of.0 == key {
+            *unit = IntegrationUnit { paused: true, ..unit.clone() }.sealed();
+        } else if let Some(master) = &mut unit.master {
+            master.siblings.iter_mut().filter(|sibling| sibling.name.starts_with(key)).for_each(|sibling| sibling.reads = false);
+        }
+    }
+    units
+}
+
 async fn engine(world: &World, running: &[&str]) -> Engine {
     let engine = Engine::start(world.config());
     engine.apply(&units(world, running)).await;
@@ -154,6 +167,26 @@ async fn nothing_is_made_before_the_readers_of_all_units_are_matched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_the_readers_of_a_unit_that_is_paused_and_nobody_begins_anew_for_it() {
+    let world = two_units().await;
+    world.vendor("eu-crm").put("e1", json!({"name": "Acme", "phone": "1"}));
+    world.vendor("us-crm").fault("GET /things", Fault::Status(500), usize::MAX);
+    let engine = engine(&world, &[EUROPE, AMERICA]).await;
+    until("the other asked", async || world.vendor("us-crm").asked("GET /things").len() > 2).await;
+    assert_eq!(writes(&world, "eu-erp"), 0);
+    let digest = |engine: &Engine| engine.reports().borrow().integrations[&ObjectKey(EUROPE.into())].digest.clone();
+    let before = digest(&engine);
+    engine.apply(&paused(units(&world, &[EUROPE, AMERICA]), AMERICA)).await;
+    until("the first unit alone", async || world.vendor("eu-erp").id_of("Acme").is_some()).await;
+    assert_eq!((digest(&engine), writes(&world, "us-erp")), (before, 0));
+    // What it missed waits in its lanes.
+    world.vendor("us-crm").heal();
+    engine.apply(&units(&world, &[EUROPE, AMERICA])).await;
+    everywhere(&world, "Acme").await;
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_unit_that_joins_later_is_matched_first_and_stops_nobody() {
     let world = two_units().await;
     world.vendor("eu-crm").put("e1", json!({"name": "Acme", "phone": "1"}));
@@ -197,6 +230,10 @@ async fn the_guard_of_one_unit_holds_that_one_alone() {
     let id = world.vendor("eu-erp").id_of("Acme").unwrap();
     until("the other unit", async || world.vendor("eu-erp").value(&id, "phone") == "2").await;
     assert!(!held(EUROPE));
+    // Without the other it begins anew, with the unit that the guard holds.
+    engine.apply(&units(&world, &[AMERICA])).await;
+    until("its first look", async || !engine.reports().borrow().integrations[&ObjectKey(AMERICA.into())].participants.is_empty()).await;
+    assert!(held(AMERICA));
     engine.stop().await;
 }
 
