@@ -2,7 +2,7 @@
 
 use crate::backfill;
 use crate::counts::Counts;
-use crate::decide::inbound;
+use crate::decide::{inbound, ownership};
 use crate::invariants;
 use crate::lane::Lane;
 use crate::masks::Masks;
@@ -17,7 +17,7 @@ use fairlead_model::report::{IntegrationReport, Lag, ParticipantReport, Particip
 use fairlead_model::unit::{InitialLoad, ObjectKey};
 use fairlead_model::{ErrorClass, ExternalId, RecordId, RemoteError, realm};
 use fairlead_store::{
-    Absorb, Checkpoint, DeadLetterFilter, Enqueue, IndexState, Keys, NewDeadLetter, Origin, Pending, Reindex, Snapshot, Stage, StoreError,
+    Absorb, Checkpoint, DeadLetterFilter, Enqueue, IndexState, Keys, Known, NewDeadLetter, Origin, Pending, Reindex, Snapshot, Stage, StoreError,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -227,6 +227,7 @@ async fn prepare(shared: &Shared) -> Result<(), StoreError> {
     let ownership = json!(program::ownership_digest(&unit.ownership));
     let (owners_note, unit_note) = (shared.note("ownership"), shared.note("unit"));
     let owners_changed = changed(&store.note(&shared.realm, &owners_note).await?, &ownership);
+    let loads = Loads::of(shared).await?;
     for participant in &shared.program.participants {
         let name = &participant.unit.name;
         let note = program::table_note(name);
@@ -238,7 +239,7 @@ async fn prepare(shared: &Shared) -> Result<(), StoreError> {
         }
         // A target that is new here has everything before it; on a first apply there is nothing yet.
         let write_changed = before.as_ref().and_then(|b| b.get("write")) != Some(&table["write"]);
-        if participant.writable() && (write_changed || owners_changed) {
+        if participant.writable() && (write_changed || owners_changed || loads.more) {
             if before.is_some() {
                 tracing::info!(integration = %shared.integration, target = %name, "write rows changed: known records are compared again");
             }
@@ -248,9 +249,13 @@ async fn prepare(shared: &Shared) -> Result<(), StoreError> {
             store.put_note(&shared.realm, &note, &table).await?;
         }
     }
+    if loads.previewed {
+        enqueue_deleted(shared).await?;
+    }
     if store.note(&shared.realm, &owners_note).await?.as_ref() != Some(&ownership) {
         store.put_note(&shared.realm, &owners_note, &ownership).await?;
     }
+    loads.note(shared).await?;
     // What others bring makes nothing good that was bad here, and is no part of the digest.
     let revision = json!(unit.digest);
     let before = store.note(&shared.realm, &unit_note).await?;
@@ -265,6 +270,40 @@ async fn prepare(shared: &Shared) -> Result<(), StoreError> {
     shared.note_loaded().await?;
     shared.note_held().await?;
     resync(shared).await
+}
+
+/// What others that feed the same records may do, as it was noted when they were last seen. One that previewed told nobody of what it read, and
+/// what one holds alone that only matches is made nowhere: when it may do more, whoever was not told compares for himself.
+struct Loads {
+    note: String,
+    before: BTreeMap<String, InitialLoad>,
+    now: BTreeMap<String, InitialLoad>,
+    /// Somebody may do more than before.
+    more: bool,
+    /// And did nothing but preview.
+    previewed: bool,
+}
+
+impl Loads {
+    async fn of(shared: &Shared) -> Result<Self, StoreError> {
+        let note = shared.note("loads");
+        let noted = shared.around.store.note(&shared.realm, &note).await?;
+        let before: BTreeMap<String, InitialLoad> = noted.and_then(|noted| BTreeMap::deserialize(noted).ok()).unwrap_or_default();
+        let siblings = shared.program.unit.siblings().iter().map(|sibling| (sibling.name.clone(), sibling.load));
+        let grown = |name: &String, load: InitialLoad| before.get(name).copied().filter(|before| *before < load);
+        let grown: Vec<InitialLoad> = siblings.clone().filter_map(|(name, load)| grown(&name, load)).collect();
+        let (more, previewed) = (!grown.is_empty(), grown.contains(&InitialLoad::Preview));
+        // Who is away may come back and do more.
+        let now = before.clone().into_iter().chain(siblings).collect();
+        Ok(Self { note, before, now, more, previewed })
+    }
+
+    async fn note(self, shared: &Shared) -> Result<(), StoreError> {
+        if self.before != self.now {
+            shared.around.store.put_note(&shared.realm, &self.note, &json!(self.now)).await?;
+        }
+        Ok(())
+    }
 }
 
 /// Where a participant's ids and states come from.
@@ -403,6 +442,26 @@ async fn read_all_again(shared: &Shared, participant: &str) -> Result<(), StoreE
 async fn enqueue_all(shared: &Shared, target: &str, origin: Origin) -> Result<(), StoreError> {
     let enqueue = Enqueue { realm: shared.realm.clone(), target: target.to_owned(), keys: Keys::All, origin, now: shared.now() };
     shared.around.store.enqueue(&enqueue).await.map(|_| ())
+}
+
+/// What one's targets hold of records that are deleted enters their lanes.
+async fn enqueue_deleted(shared: &Shared) -> Result<(), StoreError> {
+    let store = &shared.around.store;
+    let mut after: Option<RecordId> = None;
+    loop {
+        let page = store.records(&shared.realm, after, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.record.id);
+        for participant in shared.program.participants.iter().filter(|participant| participant.writable()) {
+            let target = participant.unit.name.clone();
+            let held = |known: &&Known| known.record.deleted_at.is_some() && ownership::holds(known, &target);
+            let keys: Vec<RecordId> = page.iter().filter(held).map(|known| known.record.id).collect();
+            if !keys.is_empty() {
+                let (realm, keys, origin) = (shared.realm.clone(), Keys::Records(keys), Origin::Remap);
+                store.enqueue(&Enqueue { realm, target, keys, origin, now: shared.now() }).await?;
+            }
+        }
+    }
 }
 
 /// Sets a reader's cursors back to the beginning; that its first full read was complete stays true.

@@ -195,6 +195,8 @@ pub struct Sibling {
     pub reads: bool,
     /// It is written.
     pub writes: bool,
+    /// What its Integration may do: what only those hold that make nothing is made nowhere.
+    pub load: InitialLoad,
 }
 
 /// The contract as the data plane needs it. Its version is not part of it: a new version of the same schema changes nothing here.
@@ -381,8 +383,8 @@ pub enum OnError {
     Skip,
 }
 
-/// What a first apply may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+/// What a first apply may do, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Default)]
 pub enum InitialLoad {
     /// Nothing is written; counts stand in status.
     #[default]
@@ -559,6 +561,7 @@ impl IntegrationUnit {
             role: participant.role.clone(),
             reads: participant.read.is_some() && !self.paused,
             writes: participant.write.is_some(),
+            load: self.initial_load,
         })
     }
 

@@ -10,7 +10,7 @@ use fairlead_contract::Contract;
 use fairlead_mapping::{Inbound, RowError};
 use fairlead_model::hash::ValueHash;
 use fairlead_model::state::{ParticipantState, RowState, Standing};
-use fairlead_model::unit::OnForeignEdit;
+use fairlead_model::unit::{InitialLoad, OnForeignEdit};
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document, realm};
 use fairlead_store::{AbsorbRecord, Conflict, Known, NewDeadLetter, Origin, Provenance, Record, RecordChange, Stage};
 use fairlead_systems::reason;
@@ -381,9 +381,11 @@ pub(crate) fn lanes(
     lanes
 }
 
-/// The targets of other Integrations. Whether a record belongs there, and what of it differs, is found out in their lanes.
+/// The targets of other Integrations. Whether a record belongs there, and what of it differs, is found out in their lanes. What one reads that
+/// previews is told to nobody: when it is more than a preview, the others compare (see `crate::integration`).
 pub(crate) fn elsewhere(program: &Program) -> impl Iterator<Item = &str> {
-    program.unit.siblings().iter().filter(|sibling| sibling.writes).map(|sibling| sibling.name.as_str())
+    let tells = program.unit.initial_load != InitialLoad::Preview;
+    program.unit.siblings().iter().filter(move |sibling| tells && sibling.writes).map(|sibling| sibling.name.as_str())
 }
 
 /// Whether the target's `when` says otherwise of a record than when it was last in its lane, where that has consequences: what was archived,

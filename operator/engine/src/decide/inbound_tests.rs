@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::decide::sample::{ID, Seen, World, erp, golden, unit};
-use fairlead_model::unit::{OnDelete, ParticipantUnit, Tie};
+use fairlead_model::unit::{InitialLoad, IntegrationUnit, OnDelete, ParticipantUnit, Tie};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -89,6 +89,16 @@ fn a_change_enters_the_lanes_of_other_integrations_whatever_they_make_of_it() {
     world.learn("eu/customers/erp", ExternalId("e1".into()), ParticipantState::default());
     world.known().lanes.clear();
     assert_eq!(world.read_deleted("crm").lanes(), ["erp:crm", "eu/customers/erp:crm"]);
+}
+
+#[test]
+fn what_a_preview_reads_is_told_to_no_other_integration() {
+    let mut world = World::of(IntegrationUnit { initial_load: InitialLoad::Preview, ..golden() });
+    assert_eq!(world.read("crm", json!({"Name": "Acme"})).lanes(), ["erp:crm"]);
+    world.learn("eu/customers/erp", ExternalId("e1".into()), ParticipantState::default());
+    assert_eq!(world.read("crm", json!({"Name": "Acme Corp"})).lanes(), ["erp:crm"]);
+    world.known().lanes.clear();
+    assert!(!world.read_deleted("crm").lanes().contains(&"eu/customers/erp:crm".to_owned()));
 }
 
 #[test]

@@ -129,6 +129,11 @@ fn decide_as(
     if held.is_none() && program.unit.initial_load == InitialLoad::MatchOnly {
         return Step::Settle(Outcome::Filtered { reason: "MatchOnly".into() });
     }
+    if held.is_none()
+        && let Some(load) = brought_by(program, &claimed.known)
+    {
+        return Step::Settle(Outcome::Filtered { reason: format!("{load:?}") });
+    }
     let outbound = match mapped(&record.document) {
         Ok(outbound) => outbound,
         Err(error) => return Step::Settle(dead_letter(target, claimed, Stage::Outbound, &inbound::unmapped("mapping", &error), None)),
@@ -172,6 +177,15 @@ fn decide_as(
         rows,
         incomplete,
     }))
+}
+
+/// What keeps a record from being made: that only such Integrations hold it as preview, or as make nothing of what matches nothing.
+fn brought_by(program: &Program, known: &Known) -> Option<InitialLoad> {
+    let holders = known.identities.iter().filter(|identity| !identity.state.deleted);
+    let load = |name: &str| program.unit.siblings().iter().find(|sibling| sibling.name == name).map(|sibling| sibling.load);
+    // One's own brings what it holds, and so does whoever has left.
+    let most = holders.map(|identity| load(&identity.participant).unwrap_or(InitialLoad::MatchOrCreate)).max()?;
+    Some(most).filter(|most| *most < InitialLoad::MatchOrCreate)
 }
 
 /// What becomes of a record for which `when` is false. `onLeave: Archive` is about what was inside once, not about what the target had of
@@ -588,6 +602,8 @@ pub fn never_there(program: &Program, target: &Participant, record: RecordId, kn
         Some(known) if known.record.deleted_at.is_none() => {
             if program.unit.initial_load == InitialLoad::MatchOnly {
                 "which matches no record here and is not created under initialLoad: MatchOnly"
+            } else if brought_by(program, known) == Some(InitialLoad::MatchOnly) {
+                "which matches no record of others and is not made here under the initialLoad: MatchOnly of those that hold it"
             } else if target.table.accepts(&known.record.document) == Ok(false) {
                 "which write.when keeps out of here"
             } else {

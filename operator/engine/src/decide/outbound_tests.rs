@@ -1,7 +1,7 @@
 //! The rules of writing, told as stories of two systems (see [`crate::decide::sample`]).
 
 use super::*;
-use crate::decide::sample::{ID, World, document, erp, unit};
+use crate::decide::sample::{ID, World, document, erp, golden, unit};
 use fairlead_contract::Contract;
 use fairlead_model::schema::NativeSchema;
 use fairlead_model::unit::{LookupTable, OnDelete, OnLeave, RowUnit, ValuePair};
@@ -157,6 +157,34 @@ fn what_does_not_belong_there_is_filtered_with_its_reason() {
     let mut world = in_both();
     world.read_deleted("erp");
     assert_eq!(filtered(world.step("erp")), "DeletedThere");
+}
+
+#[test]
+fn what_only_those_hold_that_make_nothing_is_made_nowhere() {
+    let brought = |load: InitialLoad| {
+        let mut unit = golden();
+        unit.master.as_mut().unwrap().siblings.iter_mut().for_each(|sibling| sibling.load = load);
+        let mut world = World::of(unit);
+        world.read("crm", json!({"Name": "Acme"}));
+        world.known().identities.clear();
+        world.learn("eu/customers/crm", ExternalId("e1".into()), ParticipantState::default());
+        world
+    };
+    assert!(matches!(brought(InitialLoad::MatchOrCreate).step("erp"), Step::Write(_)));
+    for (load, reason) in [(InitialLoad::Preview, "Preview"), (InitialLoad::MatchOnly, "MatchOnly")] {
+        let mut world = brought(load);
+        assert_eq!(filtered(world.step("erp")), reason);
+        let never = never_there(&world.program, world.participant("erp"), ID, world.known.as_ref());
+        assert_eq!(never.is_some(), load == InitialLoad::MatchOnly, "a preview ends");
+        world.learn("crm", ExternalId("c1".into()), ParticipantState::default());
+        assert!(matches!(world.step("erp"), Step::Write(_)), "it is one's own as well");
+        world.known().identities.retain(|identity| identity.participant != "crm");
+        world.learn("asia/customers/crm", ExternalId("a1".into()), ParticipantState::default());
+        assert!(matches!(world.step("erp"), Step::Write(_)), "or somebody's who has left");
+        world.known().identities.retain(|identity| !identity.participant.starts_with("asia"));
+        world.learn("erp", ExternalId("7".into()), ParticipantState::default());
+        assert!(matches!(world.step("erp"), Step::Write(_)), "and what is there is kept in step");
+    }
 }
 
 #[test]

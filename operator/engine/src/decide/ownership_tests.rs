@@ -1,7 +1,7 @@
 use super::*;
 use crate::decide::sample;
 use fairlead_model::state::ParticipantState;
-use fairlead_model::unit::{MasterUnit, ParticipantUnit, Sibling};
+use fairlead_model::unit::{InitialLoad, MasterUnit, ParticipantUnit, Sibling};
 use fairlead_model::{Document, ExternalId};
 use fairlead_store::{Identity, Provenance, Record};
 use std::collections::BTreeMap;
@@ -68,7 +68,13 @@ fn whose_change_of_a_field_counts() {
 #[test]
 fn the_participants_of_other_integrations_count_like_ones_own() {
     let mut unit = sample::unit();
-    let sibling = |role: &str| Sibling { name: format!("europe/customers/{role}"), role: role.into(), reads: true, writes: true };
+    let sibling = |role: &str| Sibling {
+        name: format!("europe/customers/{role}"),
+        role: role.into(),
+        reads: true,
+        writes: true,
+        load: InitialLoad::MatchOrCreate,
+    };
     unit.master = Some(MasterUnit { siblings: vec![sibling("crm"), sibling("erp")] });
     let verdict = |source: &str, known: &Known| {
         judge(&unit, unit.participant(source).unwrap(), &CREDIT.parse().unwrap(), Some(known), Some(Timestamp(500)))

@@ -96,7 +96,13 @@ pub(crate) fn unit() -> IntegrationUnit {
 
 /// The same, and another Integration feeds its records as well: with a CRM that is only read, and an ERP that is only written.
 pub(crate) fn golden() -> IntegrationUnit {
-    let sibling = |role: &str, reads: bool| Sibling { name: format!("eu/customers/{role}"), role: role.into(), reads, writes: !reads };
+    let sibling = |role: &str, reads: bool| Sibling {
+        name: format!("eu/customers/{role}"),
+        role: role.into(),
+        reads,
+        writes: !reads,
+        load: InitialLoad::MatchOrCreate,
+    };
     IntegrationUnit { master: Some(MasterUnit { siblings: vec![sibling("crm", true), sibling("erp", false)] }), ..unit() }
 }
 

@@ -4,7 +4,9 @@ use crate::vendor::{Fault, Vendor};
 use crate::world::{Offers, Side, World, until};
 use fairlead_engine::Engine;
 use fairlead_model::hash::Digest;
-use fairlead_model::unit::{DeletionPolicy, Guard, IntegrationUnit, MasterUnit, ObjectKey, ParticipantUnit, Sibling, Units};
+use fairlead_model::unit::{
+    DeletionPolicy, Guard, InitialLoad, IntegrationUnit, MasterUnit, ObjectKey, ParticipantUnit, Sibling, Units,
+};
 use fairlead_model::{Clock, ExternalId, ObjectRef, realm};
 use fairlead_store::Known;
 use serde_json::json;
@@ -42,7 +44,13 @@ fn units(world: &World, running: &[&str]) -> Units {
             (*key, named.collect())
         })
         .collect();
-    let sibling = |each: &Arc<ParticipantUnit>| Sibling { name: each.name.clone(), role: each.role.clone(), reads: true, writes: true };
+    let sibling = |each: &Arc<ParticipantUnit>| Sibling {
+        name: each.name.clone(),
+        role: each.role.clone(),
+        reads: true,
+        writes: true,
+        load: InitialLoad::MatchOrCreate,
+    };
     let unit = |key: &str| {
         let others = integrations.iter().filter(|(other, _)| **other != key);
         let object: ObjectRef = ObjectKey(key.into()).object().unwrap();
@@ -55,6 +63,19 @@ fn units(world: &World, running: &[&str]) -> Units {
         }
     };
     Units { integrations: running.iter().map(|key| (ObjectKey((*key).into()), Arc::new(unit(key).sealed()))).collect(), ..all }
+}
+
+/// The same while one of them may do no more than this.
+fn loading(mut units: Units, key: &str, load: InitialLoad) -> Units {
+    for (of, unit) in &mut units.integrations {
+        let unit = Arc::make_mut(unit);
+        if of.0 == key {
+            *unit = IntegrationUnit { initial_load: load, ..unit.clone() }.sealed();
+        } else if let Some(master) = &mut unit.master {
+            master.siblings.iter_mut().filter(|sibling| sibling.name.starts_with(key)).for_each(|sibling| sibling.load = load);
+        }
+    }
+    units
 }
 
 /// The same while one of them is paused.
@@ -202,6 +223,40 @@ async fn a_unit_that_joins_later_is_matched_first_and_stops_nobody() {
     world.vendor("us-crm").heal();
     everywhere(&world, "Bolt").await;
     until("the golden value", async || world.vendor("us-crm").value("u1", "phone") == "1").await;
+    assert!(world.sides.iter().all(|side| side.vendor.count() == 2));
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_that_previews_or_only_matches_makes_nothing_in_the_systems_of_others() {
+    let world = two_units().await;
+    world.vendor("eu-crm").put("e1", json!({"name": "Acme"}));
+    let engine = engine(&world, &[EUROPE]).await;
+    until("the first unit", async || world.vendor("eu-erp").id_of("Acme").is_some()).await;
+    world.vendor("us-crm").put("u1", json!({"name": "Acme", "phone": "1"}));
+    world.vendor("us-crm").put("u2", json!({"name": "Bolt", "phone": "2"}));
+    let before = writes(&world, "eu-crm") + writes(&world, "eu-erp");
+    let both = || units(&world, &[EUROPE, AMERICA]);
+    engine.apply(&loading(both(), AMERICA, InitialLoad::Preview)).await;
+    until("a preview", async || {
+        engine.reports().borrow().integrations.get(&ObjectKey(AMERICA.into())).is_some_and(|report| report.preview.is_some())
+    })
+    .await;
+    let preview = engine.reports().borrow().integrations[&ObjectKey(AMERICA.into())].preview.unwrap();
+    assert_eq!((preview.matched, preview.would_create), (1, 2), "in its own ERP");
+    assert_eq!(writes_while_nothing_happens(&world).await, 0);
+    assert_eq!(writes(&world, "eu-crm") + writes(&world, "eu-erp"), before);
+
+    engine.apply(&loading(both(), AMERICA, InitialLoad::MatchOnly)).await;
+    let phone = |name: &str| world.vendor(name).value(&world.vendor(name).id_of("Acme").unwrap(), "phone");
+    until("what matches", async || phone("eu-erp") == "1" && phone("eu-crm") == "1").await;
+    world.vendor("us-crm").put("u2", json!({"phone": "3"}));
+    assert_eq!(writes_while_nothing_happens(&world).await, 0);
+    assert_eq!((world.vendor("eu-erp").count(), world.vendor("eu-crm").count()), (1, 1), "what matches nothing is made nowhere");
+
+    engine.apply(&both()).await;
+    everywhere(&world, "Bolt").await;
+    everywhere(&world, "Acme").await;
     assert!(world.sides.iter().all(|side| side.vendor.count() == 2));
     engine.stop().await;
 }

@@ -220,6 +220,7 @@ impl World {
             role: self.sides[place].style.name.into(),
             reads: self.sides[place].read,
             writes: self.sides[place].write,
+            load: InitialLoad::MatchOrCreate,
         };
         let unit = |(object, places): (ObjectRef, std::ops::Range<usize>)| IntegrationUnit {
             object,
