@@ -2,7 +2,7 @@
 
 use fairlead_model::report::{ConnectorReport, IntegrationReport, Reports};
 use fairlead_model::unit::ObjectKey;
-use fairlead_model::{RemoteError, Timestamp};
+use fairlead_model::{RemoteError, Timestamp, realm};
 use fairlead_store::{LaneLedger, Snapshot};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -340,7 +340,7 @@ fn integration(standing: Standing, report: Option<&IntegrationReport>, books: Op
         view.conflicts = books.conflicts();
         view.balanced = books.balanced();
         // Golden records know a participant by its full name; within its Integration people do not.
-        let own = format!("{}/{}/", view.standing.namespace, view.standing.name);
+        let own = realm::prefix(&ObjectKey(format!("{}/{}", view.standing.namespace, view.standing.name)));
         let called = |name: &str| name.strip_prefix(&own).unwrap_or(name).to_owned();
         view.lanes = books.lanes.iter().map(LaneView::from).collect();
         view.lanes.iter_mut().for_each(|lane| (lane.target, lane.origin) = (called(&lane.target), called(&lane.origin)));

@@ -87,10 +87,10 @@ impl Member {
 /// [`NameError::Integration`], and the store's.
 pub async fn integration(store: &dyn Store, given: &str) -> Result<Place, NameError> {
     let realms = store.realms().await?;
-    let prefix = realm::prefix(&ObjectKey(given.to_owned()));
+    let key = ObjectKey(given.to_owned());
     for realm in realms.iter().filter(|realm| realm::is_contract(realm)) {
-        if store.note(realm, &format!("{prefix}{PARTICIPANTS}")).await?.is_some() {
-            return Ok(Place { realm: realm.clone(), prefix });
+        if store.note(realm, &realm::note(realm, &key, PARTICIPANTS)).await?.is_some() {
+            return Ok(Place { realm: realm.clone(), prefix: realm::prefix(&key) });
         }
     }
     if realms.iter().any(|realm| realm == given) {
@@ -114,11 +114,7 @@ pub async fn integration(store: &dyn Store, given: &str) -> Result<Place, NameEr
 pub(crate) async fn participant(store: &dyn Store, integration: &str, given: &str) -> Result<Member, NameError> {
     let place = self::integration(store, integration).await?;
     let name = if given.starts_with(&place.prefix) { given.to_owned() } else { format!("{}{given}", place.prefix) };
-    let noted = if realm::is_contract(&place.realm) {
-        format!("{}{PARTICIPANTS}", realm::prefix(&realm::integration(&place.realm, &name)))
-    } else {
-        PARTICIPANTS.to_owned()
-    };
+    let noted = realm::note(&place.realm, &realm::integration(&place.realm, &name), PARTICIPANTS);
     let note = store.note(&place.realm, &noted).await?;
     let mut known: BTreeSet<String> = note.and_then(|note| BTreeSet::deserialize(note).ok()).unwrap_or_default();
     known.extend(store.checkpoints(&place.realm).await?.into_iter().map(|standing| standing.participant));
@@ -147,7 +143,7 @@ mod tests {
         store.put_note("sales/orders", PARTICIPANTS, &json!(["crm"])).await.unwrap();
         let all = json!(["europe/customers/crm", "north/customers/crm"]);
         for each in ["europe/customers", "north/customers"] {
-            store.put_note(GOLDEN, &format!("{each}/{PARTICIPANTS}"), &all).await.unwrap();
+            store.put_note(GOLDEN, &realm::note(GOLDEN, &ObjectKey(each.into()), PARTICIPANTS), &all).await.unwrap();
         }
         let place = integration(&store, "europe/customers").await.unwrap();
         assert_eq!((place.realm.as_str(), place.is_shared()), (GOLDEN, true));

@@ -206,7 +206,7 @@ impl Shared {
 
     /// The lease on reconciling.
     pub(crate) fn reconcile_lease(&self) -> Lease {
-        self.lease_on(format!("reconcile/{}/{}", self.realm, self.note("")))
+        self.lease_on(format!("reconcile/{}", realm::leases_of(&self.realm, &self.integration)))
     }
 
     fn lease(&self, what: &str, participant: usize) -> Lease {
@@ -219,7 +219,7 @@ impl Shared {
 
     /// The name under which the Integration notes something of its own; others that feed the same records note theirs.
     pub(crate) fn note(&self, name: &str) -> String {
-        if realm::is_contract(&self.realm) { format!("{}{name}", realm::prefix(&self.integration)) } else { name.to_owned() }
+        realm::note(&self.realm, &self.integration, name)
     }
 
     /// The book in which the guard counts.

@@ -27,7 +27,8 @@ pub fn merge(workers: &BTreeMap<String, Reports>, holders: &BTreeMap<String, Str
             workers.iter().filter_map(|(worker, reports)| Some((worker.as_str(), reports.integrations.get(key)?))).collect();
         let wanted = units.integrations.get(key).map(|unit| &unit.digest);
         let current = |report: &IntegrationReport| Some(&report.digest) == wanted;
-        let leases = leases_of(key, units.integrations.get(key).map(|unit| unit.realm()));
+        let realm = units.integrations.get(key).map_or_else(|| key.0.clone(), |unit| unit.realm());
+        let leases = realm::leases_of(&realm, key);
         merged.integrations.extend(integration(&leases, &of, holders, current).map(|report| (key.clone(), report)));
     }
     // Somebody who has not let go of it yet could bring it back.
@@ -84,14 +85,6 @@ const fn phase_rank(phase: Phase) -> u8 {
         Phase::Backfill => 2,
         Phase::Paused => 3,
         Phase::Guarded => 4,
-    }
-}
-
-/// What stands in the leases of an Integration between their kind and the name that it gives a participant.
-fn leases_of(key: &ObjectKey, realm: Option<String>) -> String {
-    match realm.filter(|realm| realm::is_contract(realm)) {
-        Some(realm) => format!("{realm}/{}", realm::prefix(key)),
-        None => format!("{key}/"),
     }
 }
 
@@ -234,7 +227,7 @@ mod tests {
 
     #[test]
     fn leases_on_golden_records_name_the_contract_and_the_integration() {
-        let leases = leases_of(&key(), Some("contract:contracts/customer".into()));
+        let leases = realm::leases_of("contract:contracts/customer", &key());
         let of = [report("d", vec![participant("crm", Some(1), None)]), report("d", vec![participant("crm", Some(2), None)])];
         let held = BTreeMap::from([
             ("reader/contract:contracts/customer/north/customers/crm".to_owned(), "a".to_owned()),
@@ -242,7 +235,6 @@ mod tests {
         ]);
         let found = integration(&leases, &["a", "b"].into_iter().zip(&of).collect(), &held, |_| true).unwrap();
         assert_eq!(found.participants[0].last_read, Some(Timestamp(2)));
-        assert_eq!(leases_of(&key(), Some("sales/customers".into())), "sales/customers/");
     }
 
     #[test]
@@ -283,7 +275,7 @@ mod tests {
         for (a, b, told) in [("new", "new", "new"), ("old", "new", "old"), ("new", "old", "old")] {
             let reports = workers([("a", report(a, Vec::new())), ("b", report(b, Vec::new()))]);
             let of = reports.values().zip(["a", "b"]).map(|(reports, name)| (name, &reports.integrations[&key()])).collect();
-            let found = integration(&leases_of(&key(), None), &of, &BTreeMap::new(), |report| report.digest.0 == wanted).unwrap();
+            let found = integration(&realm::leases_of(&key().0, &key()), &of, &BTreeMap::new(), |report| report.digest.0 == wanted).unwrap();
             assert_eq!(found.digest.0, told);
         }
     }

@@ -34,6 +34,19 @@ pub fn prefix(integration: &ObjectKey) -> String {
     format!("{integration}/")
 }
 
+/// How an Integration's note of its own is called in a realm. In a contract's no other name of a note begins like this, whatever namespaces are
+/// called.
+#[must_use]
+pub fn note(realm: &str, integration: &ObjectKey, name: &str) -> String {
+    if is_contract(realm) { format!("of/{}{name}", prefix(integration)) } else { name.to_owned() }
+}
+
+/// What stands in the names of an Integration's leases between their kind and the thing, as the Integration calls it.
+#[must_use]
+pub fn leases_of(realm: &str, integration: &ObjectKey) -> String {
+    if is_contract(realm) { format!("{realm}/{}", prefix(integration)) } else { format!("{realm}/") }
+}
+
 /// How people call a participant within its Integration.
 #[must_use]
 pub fn called(name: &str) -> &str {
@@ -60,10 +73,15 @@ mod tests {
         assert_eq!((realm.as_str(), name.as_str()), ("contract:contracts/customer-v1", "europe/customers/crm"));
         assert_eq!((integration(&realm, &name).0.as_str(), called(&name)), ("europe/customers", "crm"));
         assert!(is_contract(&realm) && !is_contract("contracts/customer-v1"));
+        let europe = integration(&realm, &name);
+        assert_eq!(note(&realm, &europe, "unit"), "of/europe/customers/unit");
+        assert_eq!(leases_of(&realm, &europe), "contract:contracts/customer-v1/europe/customers/");
     }
 
     #[test]
     fn an_integrations_own_realm_is_its_name() {
-        assert_eq!((integration("europe/customers", "crm").0.as_str(), called("crm")), ("europe/customers", "crm"));
+        let own = integration("europe/customers", "crm");
+        assert_eq!((own.0.as_str(), called("crm")), ("europe/customers", "crm"));
+        assert_eq!((note(&own.0, &own, "unit"), leases_of(&own.0, &own)), ("unit".to_owned(), "europe/customers/".to_owned()));
     }
 }

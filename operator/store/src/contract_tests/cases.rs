@@ -1538,7 +1538,15 @@ async fn forgotten_participants_leave_the_records_and_what_others_hold(store: Ar
     world.store.absorb(&batch).await.unwrap();
     assert_eq!(world.store.held(REALM, &[EU.to_owned()]).await, Ok(1));
     world.absorb(vec![updated(2, 2)], at(2)).await;
-    for name in ["europe/customers/unit", "table/europe/customers/crm", "table/crm", "europe/customers-b/unit"] {
+    let notes = [
+        "of/europe/customers/unit",
+        "table/europe/customers/crm",
+        "edit/europe/customers/crm/7",
+        "table/crm",
+        "of/europe/customers-b/unit",
+        "of/of/europe/customers",
+    ];
+    for name in notes {
         world.store.put_note(REALM, name, &json!(1)).await.unwrap();
     }
 
@@ -1561,10 +1569,10 @@ async fn forgotten_participants_leave_the_records_and_what_others_hold(store: Ar
     let guard = Guarded { book: Some("europe/customers".into()), ..Guarded::default() };
     assert_eq!(world.store.changes_since(REALM, at(0), &guard).await.unwrap(), GuardCounts::default());
     let mut left = Vec::new();
-    for name in ["europe/customers/unit", "table/europe/customers/crm", "table/crm", "europe/customers-b/unit"] {
+    for name in notes {
         left.extend(world.store.note(REALM, name).await.unwrap().map(|_| name));
     }
-    assert_eq!(left, ["table/crm", "europe/customers-b/unit"]);
+    assert_eq!(left, ["table/crm", "of/europe/customers-b/unit", "of/of/europe/customers"]);
     // Who still reads there is fenced; the others go on.
     let again = Absorb::empty(REALM, EU, reader, at(3));
     assert!(matches!(world.store.absorb(&again).await, Err(StoreError::Fenced { .. })));

@@ -54,7 +54,8 @@ impl Job for Forget<'_> {
     }
 }
 
-/// What is known of the participants whose names begin with `$2`. They are few, and so are the names.
+/// What is known of the participants whose names begin with `$2`. They are few, and so are the names. A note about one, or of an Integration's
+/// own, names it behind one word.
 macro_rules! of_participants {
     ($table:literal, $column:literal) => {
         concat!("DELETE FROM ", $table, " WHERE realm = $1 AND ", $column, " IN (SELECT id FROM name WHERE starts_with(text, $2::text))")
@@ -74,8 +75,7 @@ const OF_PARTICIPANTS: [&str; 12] = [
     of_participants!("source_book", "participant"),
     of_participants!("past_conflict", "participant"),
     "DELETE FROM guard_book WHERE realm = $1 AND book IN (SELECT id FROM name WHERE text || '/' = $2::text)",
-    "DELETE FROM note WHERE realm = $1
-       AND (starts_with(name, $2::text) OR starts_with(substr(name, strpos(name, '/') + 1), $2::text))",
+    "DELETE FROM note WHERE realm = $1 AND starts_with(substr(name, strpos(name, '/') + 1), $2::text)",
 ];
 
 const MATCHED: &str = "UPDATE realm_book SET matched = (SELECT count(*) FROM record WHERE record.realm = $1 AND deleted_at IS NULL

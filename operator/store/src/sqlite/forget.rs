@@ -40,7 +40,8 @@ pub(super) fn rows(connection: &Connection, realm: &str) -> Result<(), StoreErro
     Ok(())
 }
 
-/// What is known of the participants whose names begin with `?2`. They are few, and so are the names.
+/// What is known of the participants whose names begin with `?2`. They are few, and so are the names. A note about one, or of an Integration's
+/// own, names it behind one word.
 macro_rules! of_participants {
     ($table:literal, $column:literal) => {
         concat!(
@@ -70,8 +71,7 @@ pub(super) fn forget_participants(connection: &Connection, realm: &str, prefix: 
         of_participants!("source_book", "participant"),
         of_participants!("past_conflict", "participant"),
         "DELETE FROM guard_book WHERE realm = ?1 AND book IN (SELECT id FROM name WHERE text || '/' = ?2)",
-        "DELETE FROM note WHERE realm = ?1
-           AND (substr(name, 1, length(?2)) = ?2 OR substr(name, instr(name, '/') + 1, length(?2)) = ?2)",
+        "DELETE FROM note WHERE realm = ?1 AND substr(name, instr(name, '/') + 1, length(?2)) = ?2",
     ] {
         connection.prepare_cached(statement)?.execute(params![id, prefix])?;
     }
