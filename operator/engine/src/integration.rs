@@ -141,7 +141,11 @@ async fn run(shared: Arc<Shared>, tasks: TaskTracker) {
     if !until_done(&shared, reindex).await || shared.program.unit.paused || !until_done(&shared, find_moved).await {
         return;
     }
-    if shared.participants.iter().any(|facts| lock(&facts.moved).is_some()) || !until_done(&shared, prepare).await {
+    if shared.participants.iter().any(|facts| lock(&facts.moved).is_some()) {
+        until_done(&shared, note_all_refused).await;
+        return;
+    }
+    if !until_done(&shared, prepare).await {
         return;
     }
     shared.prepared.store(true, Ordering::Release);
@@ -332,6 +336,14 @@ async fn find_moved(shared: &Shared) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Nothing of it is read; nobody waits for that.
+async fn note_all_refused(shared: &Shared) -> Result<(), StoreError> {
+    for (index, _) in shared.program.participants.iter().enumerate().filter(|(_, participant)| participant.readable()) {
+        shared.note_refused(index, true).await?;
+    }
+    Ok(())
+}
+
 /// The tables of participants that are there no more are forgotten: who comes back has missed what happened meanwhile, and is compared again.
 /// Those of another Integration that feeds the same records are told from here, since it cannot tell itself.
 async fn forget_absent(shared: &Shared) -> Result<(), StoreError> {
@@ -388,8 +400,7 @@ async fn note_complete(shared: &Shared) -> Result<(), StoreError> {
     }
     let others = lock(&shared.others).clone();
     for (reader, _) in others.into_iter().filter(|(_, complete)| !complete) {
-        let checkpoint = shared.around.store.checkpoint(&shared.realm, &reader, "main").await?;
-        if checkpoint.is_some_and(|checkpoint| checkpoint.complete)
+        if shared.waits_not_for(&reader).await?
             && let Some(complete) = lock(&shared.others).get_mut(&reader)
         {
             *complete = true;
@@ -596,6 +607,7 @@ async fn observe(shared: &Shared, report: &Mutex<IntegrationReport>, counts: &Co
 
     let mut report = lock(report);
     report.phase = phase;
+    report.awaited = if phase == Phase::Backfill && shared.own_is_read() { shared.awaited() } else { Vec::new() };
     report.participants = participants;
     report.lag = lag;
     report.last_delivered = snapshot.last_delivered;

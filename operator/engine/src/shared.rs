@@ -33,6 +33,11 @@ const LOADED: &str = "loaded";
 /// The note by which one process's guard holds the Integration in all.
 const HELD: &str = "guard.held";
 
+/// The note that a reader is refused, or not any more.
+fn refused_note(participant: &str) -> String {
+    format!("refused/{participant}")
+}
+
 /// What it holds.
 #[derive(Serialize, Deserialize)]
 struct Held {
@@ -76,7 +81,7 @@ pub(crate) struct Shared {
     pub realm: String,
     /// Itself, for notes, reports and metrics. Others may feed the same realm.
     pub integration: ObjectKey,
-    /// The readers of others that feed the same realm and are read at the moment, and whether their first full read is complete.
+    /// The readers of others that feed the same realm and are read at the moment, and whether they are waited for no more.
     pub others: Mutex<BTreeMap<String, bool>>,
     /// Cancelled to stop.
     pub cancel: CancellationToken,
@@ -292,8 +297,40 @@ impl Shared {
     /// Every reader's first full read is complete: creations may be sent. Those of others count the first time; who joins later waits alone, and
     /// cannot stop anybody.
     pub(crate) fn loaded(&self) -> bool {
-        let all_read = (0..self.participants.len()).all(|participant| self.is_read(participant));
-        all_read && (self.was_loaded() || lock(&self.others).values().all(|complete| *complete))
+        self.own_is_read() && (self.was_loaded() || lock(&self.others).values().all(|complete| *complete))
+    }
+
+    /// All that it reads itself was read once.
+    pub(crate) fn own_is_read(&self) -> bool {
+        (0..self.participants.len()).all(|participant| self.is_read(participant))
+    }
+
+    /// The readers of others that have to have read once before anything is made here.
+    pub(crate) fn awaited(&self) -> Vec<String> {
+        if self.was_loaded() {
+            return Vec::new();
+        }
+        lock(&self.others).iter().filter(|(_, complete)| !**complete).map(|(reader, _)| reader.clone()).collect()
+    }
+
+    /// Takes note that a reader is refused: that somebody has to mend something before it reads. Others that feed the same records wait for it at
+    /// first, but not for that.
+    pub(crate) async fn note_refused(&self, participant: usize, refused: bool) -> Result<(), StoreError> {
+        if !realm::is_contract(&self.realm) || self.participants[participant].complete.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.around.store.put_note(&self.realm, &refused_note(self.name(participant)), &refused.into()).await
+    }
+
+    /// Whether nobody waits for the reader of another Integration: it has read once, it is refused, or a guard holds it.
+    pub(crate) async fn waits_not_for(&self, reader: &str) -> Result<bool, StoreError> {
+        let (store, realm) = (&self.around.store, &self.realm);
+        if store.checkpoint(realm, reader, "main").await?.is_some_and(|checkpoint| checkpoint.complete) {
+            return Ok(true);
+        }
+        let held = realm::note(realm, &realm::integration(realm, reader), HELD);
+        let (refused, held) = (store.note(realm, &refused_note(reader)).await?, store.note(realm, &held).await?);
+        Ok(refused == Some(true.into()) || held.is_some_and(|held| !held.is_null()))
     }
 
     /// Takes note whose readers there are besides one's own. Who is paused is waited for by nobody.

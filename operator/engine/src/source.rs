@@ -103,6 +103,8 @@ pub(crate) struct Source {
     more: bool,
     /// Records that were asked for and could not be read by their keys.
     unreadable: HashMap<ExternalId, Unreadable>,
+    /// What was noted of its being refused.
+    refused: Option<bool>,
     way: Way,
     /// When the batch in hand was read, if anybody wants to know.
     read: Span,
@@ -114,7 +116,7 @@ impl Source {
         let (lease, seat) = (shared.reader_lease(index), shared.reader_seat(index));
         let way = shared.way(index);
         let (parked, unreadable) = (HashMap::new(), HashMap::new());
-        Self { shared, index, lease, seat, parked, stale: false, stale_rounds: 0, more: false, unreadable, way, read: None }
+        Self { shared, index, lease, seat, parked, stale: false, stale_rounds: 0, more: false, unreadable, refused: None, way, read: None }
     }
 
     fn participant(&self) -> &Participant {
@@ -131,6 +133,7 @@ impl Source {
         let mut wait = RETRY.0;
         loop {
             let result = self.round().await;
+            self.tell_refused(&result).await;
             let reads = matches!(result, Ok(true));
             let facts = &self.shared.participants[self.index];
             let pause = match result {
@@ -169,7 +172,7 @@ impl Source {
                 Err(Stop::Remote(error)) => {
                     self.shared.failed(self.index, None, None, &error);
                     tracing::debug!(integration = %self.shared.integration, participant = self.name(), reason = %error.reason, "read failed");
-                    if matches!(error.class, ErrorClass::Auth | ErrorClass::Permission | ErrorClass::Configuration) {
+                    if needs_mending(&error) {
                         *lock(&facts.paused) = Some(error.clone());
                     }
                     let blocked = self.shared.connection(self.index).is_ok_and(|connection| connection.blocked().is_some());
@@ -184,6 +187,20 @@ impl Source {
         }
         self.lease.release().await;
         self.seat.rise().await;
+    }
+
+    /// Others that feed the same records wait at first until this has read once, but not for somebody to mend something.
+    async fn tell_refused(&mut self, result: &Result<bool, Stop>) {
+        let refused = match result {
+            Ok(true) => false,
+            Err(Stop::Remote(error)) if needs_mending(error) => true,
+            _ => return,
+        };
+        if self.refused != Some(refused) {
+            let noted = self.shared.note_refused(self.index, refused).await;
+            self.shared.store_result(&noted);
+            self.refused = noted.ok().map(|()| refused);
+        }
     }
 
     /// Waits for the next round, which begins sooner if somebody asks for it; `false` if there is none. Where processes share readers, one that `reads`
@@ -925,9 +942,9 @@ impl Source {
     }
 
     /// Whether what is read now is a first load: this participant's own, for one that comes later must not let the others' changes pass
-    /// unguarded; or that of the whole.
+    /// unguarded; or that of the whole, as far as it is this Integration's.
     fn first_load(&self) -> bool {
-        !self.shared.was_loaded() || !self.shared.is_read(self.index)
+        !self.shared.is_read(self.index) || !(self.shared.was_loaded() || self.shared.own_is_read())
     }
 
     /// Holds the Integration when more changes or disappears than a person said could be right.
@@ -961,6 +978,11 @@ impl Source {
         shared.hold(stop).await?;
         Err(Stop::Guarded)
     }
+}
+
+/// Whether this is somebody's to mend; until then it is of no use to try.
+fn needs_mending(error: &RemoteError) -> bool {
+    matches!(error.class, ErrorClass::Auth | ErrorClass::Permission | ErrorClass::Configuration)
 }
 
 /// A read record whose identity is settled.

@@ -102,6 +102,7 @@ fn integration(
         rejected: all().find_map(|report| report.rejected.clone()),
         phase: all().map(|report| report.phase).max_by_key(|phase| phase_rank(*phase)).unwrap_or(told.phase),
         participants: names.filter_map(|name| participant(leases, name, of, holders)).collect(),
+        awaited: all().map(|report| report.awaited.clone()).max_by_key(Vec::len).unwrap_or_default(),
         lag: all()
             .filter_map(|report| report.lag)
             .reduce(|one, other| Lag { age: one.age.max(other.age), pending: one.pending.max(other.pending) }),

@@ -121,6 +121,9 @@ pub struct IntegrationReport {
     pub phase: Phase,
     /// Per participant, in the unit's order.
     pub participants: Vec<ParticipantReport>,
+    /// The readers of other Integrations for which its first load waits, while it waits for nothing else.
+    #[serde(default)]
+    pub awaited: Vec<String>,
     /// Lag, if it can be told.
     pub lag: Option<Lag>,
     /// The last delivered change.
@@ -149,6 +152,7 @@ impl IntegrationReport {
             rejected: None,
             phase,
             participants: Vec::new(),
+            awaited: Vec::new(),
             lag: None,
             last_delivered: None,
             last_error: None,

@@ -181,9 +181,40 @@ async fn nothing_is_made_before_the_readers_of_all_units_are_matched() {
     until("the other asked", async || world.vendor("us-crm").asked("GET /things").len() > 2).await;
     until("the ERP read", async || world.vendor("eu-erp").asked("GET /things").len() > 8).await;
     assert_eq!(world.sides.iter().map(|side| writes(&world, side.name)).sum::<usize>(), 0);
+    let awaited = || engine.reports().borrow().integrations[&ObjectKey(EUROPE.into())].awaited.clone();
+    until("who is waited for", async || awaited() == ["test/america/us-crm"]).await;
     world.vendor("us-crm").heal();
     everywhere(&world, "Acme").await;
     assert!(world.sides.iter().all(|side| side.vendor.count() == 1), "one record, found in both units");
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_a_reader_that_is_refused() {
+    let world = two_units().await;
+    world.vendor("eu-crm").put("e1", json!({"name": "Acme", "phone": "1"}));
+    world.vendor("us-crm").fault("GET /things", Fault::Status(403), usize::MAX);
+    let engine = engine(&world, &[EUROPE, AMERICA]).await;
+    until("the first unit alone", async || world.vendor("eu-erp").id_of("Acme").is_some()).await;
+    assert_eq!(writes(&world, "us-erp"), 0, "its own wait for it");
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guard_does_not_wait_for_the_readers_of_others() {
+    let mut world = two_units().await;
+    world.guard = Guard { max_delete_percent: None, max_change_percent: Some(50), confirm: None };
+    for number in 0..20 {
+        world.vendor("eu-crm").put(&format!("e{number}"), json!({"name": format!("Thing {number}"), "phone": "0"}));
+    }
+    world.vendor("us-crm").fault("GET /things", Fault::Status(500), usize::MAX);
+    let engine = engine(&world, &[EUROPE, AMERICA]).await;
+    let report = || engine.reports().borrow().integrations[&ObjectKey(EUROPE.into())].clone();
+    until("its own readers", async || !report().awaited.is_empty()).await;
+    for number in 0..20 {
+        world.vendor("eu-crm").put(&format!("e{number}"), json!({"phone": "gone wrong"}));
+    }
+    until("the guard", async || report().guard.is_some()).await;
     engine.stop().await;
 }
 

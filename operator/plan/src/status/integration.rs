@@ -281,7 +281,7 @@ impl View<'_> {
         }
         match report.phase {
             Phase::Paused => return say(Truth::True, Reason::Paused, "nothing should move"),
-            Phase::Backfill => return say(Truth::True, Reason::Backfilling, "the first load is under way"),
+            Phase::Backfill => return say(Truth::True, Reason::Backfilling, &backfilling(report, "the first load is under way")),
             Phase::Previewed => return say(Truth::True, Reason::Preview, "nothing should be written"),
             Phase::Live | Phase::Guarded => {}
         }
@@ -329,10 +329,8 @@ impl View<'_> {
             return Readiness::unknown(Reason::Progressing, STARTING);
         }
         if report.phase == Phase::Backfill {
-            return Readiness::waiting(
-                Reason::Backfilling,
-                "everything is read for the first time, or again; it goes on where it stopped if it is interrupted",
-            );
+            let usual = "everything is read for the first time, or again; it goes on where it stopped if it is interrupted";
+            return Readiness::waiting(Reason::Backfilling, backfilling(report, usual));
         }
         match healthy.status {
             Truth::True => {}
@@ -435,6 +433,18 @@ const STARTING: &str = "the runtime has taken the integration over and looks whe
 const PAUSED: &str = "it neither reads nor writes, because spec.state is Paused";
 const DEAD_LETTERS: &str = "some records wait for a person, everything else goes on; `fairlead dead-letters list` shows them";
 const UNBALANCED: &str = "what came in and what went out do not add up, so a record may be unaccounted for; set spec.sync.resync to a new value, which checks every record again";
+
+/// What its first load is about.
+fn backfilling(report: &IntegrationReport, usual: &str) -> String {
+    match report.awaited.as_slice() {
+        [] => usual.to_owned(),
+        [first, rest @ ..] => format!(
+            "its own systems were read, and nothing is made before {}{} of the same golden records was read once; repair or pause that one to go on",
+            clean(first),
+            if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) }
+        ),
+    }
+}
 
 fn open_dead_letters(report: &IntegrationReport) -> bool {
     report.participants.iter().any(|participant| participant.dead_letters > 0)

@@ -363,6 +363,20 @@ fn the_last_reconciliation_stands_in_status_with_its_counts() {
 }
 
 #[test]
+fn a_first_load_that_waits_for_another_integration_names_whom() {
+    let message = |awaited: &[&str]| {
+        let status = integration(|report| {
+            report.phase = Phase::Backfill;
+            report.awaited = awaited.iter().map(|name| (*name).to_owned()).collect();
+        });
+        find(&status.conditions, ConditionType::Ready).unwrap().message.clone()
+    };
+    assert!(message(&[]).starts_with("everything is read for the first time"));
+    assert!(message(&["eu/customers/erp"]).contains("nothing is made before eu/customers/erp of the same golden records was read once"));
+    assert!(message(&["eu/customers/erp", "us/customers/crm"]).contains("eu/customers/erp and 1 more of the same"));
+}
+
+#[test]
 fn an_integration_tells_where_it_stands() {
     let lag = |seconds, delivered| {
         move |report: &mut IntegrationReport| {
