@@ -895,7 +895,10 @@ impl Compiler<'_> {
                 canonical_units.push(unit);
             }
         }
+        let told = self.canonical.children().iter().filter(|(_, node)| !node.is_list() && !node.children().is_empty());
+        let objects = told.map(|(name, node)| (name.clone(), node.children().keys().cloned().collect())).collect();
         Ok(Table {
+            objects,
             rows: self.source.rows.len(),
             native_names: names(&self.inbound),
             canonical_names: names(&self.outbound),

@@ -9,8 +9,9 @@ use fairlead_model::schema::{CanonicalSchema, NativeSchema};
 use fairlead_model::unit::{OnError, Reference, RowOrigin, RowUnit};
 use fairlead_model::{ExternalId, FieldPath, RecordId};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// What a table is compiled from.
@@ -53,6 +54,8 @@ pub struct Table {
     pub(crate) native_names: BTreeSet<String>,
     /// Top-level canonical fields that expressions look at.
     pub(crate) canonical_names: BTreeSet<String>,
+    /// The top-level objects of which the contract says what they hold, and what that is.
+    pub(crate) objects: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// One row in one direction. The same shape serves both: a source in one document, a target in the other.
@@ -250,6 +253,7 @@ impl Table {
         canonical: &Document,
         resolve: &dyn Fn(&Reference, RecordId) -> Option<ExternalId>,
     ) -> Result<Outbound, RowError> {
+        let canonical = &*self.own(canonical);
         let mut roots = Roots::new(canonical, &self.canonical_names);
         let mut outbound = Outbound { rows: Vec::with_capacity(self.outbound.len()), ..Outbound::default() };
         for rule in &self.outbound {
@@ -284,12 +288,32 @@ impl Table {
     /// When the condition fails on this record; the row number is that of no row (the table's length).
     pub fn accepts(&self, canonical: &Document) -> Result<bool, RowError> {
         let Some(when) = &self.when else { return Ok(true) };
+        let canonical = &*self.own(canonical);
         let error = |message: String| RowError { row: self.rows, origin: None, canonical: None, native: None, message };
         match when.run(&mut Roots::new(canonical, when.names())) {
             Ok(Value::Bool(accepts)) => Ok(accepts),
             Ok(_) => Err(error("when: gave no boolean".into())),
             Err(message) => Err(error(format!("when: {message}"))),
         }
+    }
+
+    /// The record as the contract of this table knows it. A golden record holds fields of other business units as well (`ext.europe`), which are
+    /// not this system's to get: not even by an expression over the whole record.
+    fn own<'d>(&self, canonical: &'d Document) -> Cow<'d, Document> {
+        let known = |name: &str| self.objects.get(name);
+        let foreign = |(name, value): (&String, &Value)| {
+            value.as_object().zip(known(name)).is_some_and(|(fields, known)| fields.keys().any(|field| !known.contains(field)))
+        };
+        if !canonical.iter().any(foreign) {
+            return Cow::Borrowed(canonical);
+        }
+        let mut own = canonical.clone();
+        for (name, value) in &mut own {
+            if let (Value::Object(fields), Some(known)) = (value, known(name)) {
+                fields.retain(|field, _| known.contains(field));
+            }
+        }
+        Cow::Owned(own)
     }
 
     /// Per canonical unit, in table order: which native fields it is read from and which are written from it, and how.

@@ -350,6 +350,24 @@ fn the_condition_decides_who_gets_a_record() {
 }
 
 #[test]
+fn what_the_contract_does_not_name_inside_an_object_reaches_no_system() {
+    let table = compile_with(
+        json!([
+            {"native": "Nick", "fromCanonical": "join!(keys(object!(.record.address)), \",\")"},
+            {"native": "Extra", "fromCanonical": ".record"},
+        ]),
+        |source| source.when = Some("!includes(keys(object!(.record.address)), \"vault\")"),
+    )
+    .unwrap();
+    let record = json!({"name": "A", "address": {"city": "Bonn", "vault": "secret"}, "extra": {"anything": 1}});
+    assert_eq!(table.accepts(&document(record.clone())), Ok(true));
+    let written = outbound(&table, record);
+    assert_eq!(written["Nick"], "city");
+    let whole = json!({"name": "A", "address": {"city": "Bonn"}, "extra": {"anything": 1}});
+    assert_eq!(written["Extra"], whole, "where nothing is said of what an object holds, all is the contract's");
+}
+
+#[test]
 fn lineage_tells_both_directions() {
     let rows = table(json!([
         {"canonical": "name", "native": "Name"},
