@@ -652,9 +652,8 @@ async fn what_was_in_flight_before_lanes_had_partitions_is_found_in_them() {
     server.sql(
         "before",
         "SET search_path TO fairlead; DELETE FROM migration WHERE number > 3; DROP TABLE past_conflict;
-         ALTER TABLE source_book DROP COLUMN conflicts; ALTER TABLE realm_book ADD COLUMN conflicts bigint NOT NULL DEFAULT 0;
-         ALTER TABLE record DROP COLUMN changed_book, DROP COLUMN deleted_book;
-         ALTER TABLE guard_book DROP COLUMN book; ALTER TABLE guard_book ADD PRIMARY KEY (realm, hour)",
+         ALTER TABLE source_book DROP COLUMN conflicts; ALTER TABLE realm_book ALTER COLUMN conflicts DROP DEFAULT;
+         ALTER TABLE record DROP COLUMN changed_book, DROP COLUMN deleted_book; DROP TABLE guard_count",
     );
     let store = open(&url).await;
     let mut found = 0;
@@ -666,4 +665,42 @@ async fn what_was_in_flight_before_lanes_had_partitions_is_found_in_them() {
         found += store.claim(&claim).await.unwrap().len();
     }
     assert_eq!(found, 16);
+}
+
+/// While processes are replaced one by one, the newest has migrated and those of the Fairlead before still write.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_fairlead_before_golden_records_writes_is_taken() {
+    let server = Server::start();
+    let world = World::new(open(&server.database("before")).await, "a").await;
+    world.absorb(vec![inserted(1)], at(1)).await;
+    server.sql(
+        "before",
+        "SET search_path TO fairlead;
+         INSERT INTO realm_book AS book (realm, live, matched, conflicts, last_delivered) SELECT realm, 0, 0, 1, 5 FROM realm_book
+           ON CONFLICT (realm) DO UPDATE SET conflicts = book.conflicts + excluded.conflicts;
+         INSERT INTO source_book AS book (realm, participant, read, changed, unchanged, dead_lettered) VALUES (1, 2, 1, 0, 1, 0)
+           ON CONFLICT (realm, participant) DO UPDATE SET read = book.read + excluded.read;
+         INSERT INTO guard_book AS book (realm, hour, changes, deletes) VALUES (1, 1, 1, 0), (1, 2, 1, 0)
+           ON CONFLICT (realm, hour) DO UPDATE SET changes = book.changes + excluded.changes",
+    );
+    assert_eq!(server.sql("before", "SELECT sum(conflicts) FROM fairlead.realm_book"), "1");
+    world.absorb(vec![inserted(2)], at(2)).await;
+    assert_eq!(world.snapshot(at(2)).await.live, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_too_old_for_the_schema_is_told_so() {
+    let server = Server::start();
+    let world = World::new(open(&server.database("newer")).await, "a").await;
+    world.absorb(vec![inserted(1)], at(1)).await;
+    let refused = async || match world.try_absorb(vec![inserted(2)], at(2)).await.unwrap_err() {
+        StoreError::Unusable(text) => text,
+        other => panic!("{other:?}"),
+    };
+    server.sql("newer", "ALTER TABLE fairlead.record RENAME COLUMN provenance TO origin");
+    let text = refused().await;
+    assert!(text.contains("restore it from a backup"), "{text}");
+    server.sql("newer", "INSERT INTO fairlead.migration (number) VALUES (4711)");
+    let text = refused().await;
+    assert!(text.contains("a newer Fairlead has brought the database to schema 4711") && !text.contains("backup"), "{text}");
 }

@@ -16,10 +16,9 @@ CREATE TABLE past_conflict (
 CREATE INDEX past_conflict_by_record ON past_conflict (realm, record, number);
 CREATE INDEX past_conflict_by_age ON past_conflict (realm, at, number);
 
-ALTER TABLE record ADD COLUMN changed_book INTEGER;        -- the book of `guard_book` in which it is counted; NULL: the realm's
+ALTER TABLE record ADD COLUMN changed_book INTEGER;        -- the book of `guard_count` in which it is counted; NULL: the realm's
 ALTER TABLE record ADD COLUMN deleted_book INTEGER;
-ALTER TABLE guard_book RENAME TO guard_book_of_realm;
-CREATE TABLE guard_book (
+CREATE TABLE guard_count (
   realm   INTEGER NOT NULL,
   book    INTEGER NOT NULL,              -- the name of whoever guards; the realm's own where that is one
   hour    INTEGER NOT NULL,              -- hours since the Unix epoch
@@ -27,8 +26,8 @@ CREATE TABLE guard_book (
   deletes INTEGER NOT NULL,
   PRIMARY KEY (realm, book, hour)
 ) STRICT, WITHOUT ROWID;
-INSERT INTO guard_book (realm, book, hour, changes, deletes) SELECT realm, realm, hour, changes, deletes FROM guard_book_of_realm;
-DROP TABLE guard_book_of_realm;
+INSERT INTO guard_count (realm, book, hour, changes, deletes) SELECT realm, realm, hour, changes, deletes FROM guard_book;
+DROP TABLE guard_book;
 
 -- Who waits for another record waits for a day (see `WAITS_FOR`); before, what waited was never due by itself.
 UPDATE lane SET due = since + 86400000 WHERE phase = 2;

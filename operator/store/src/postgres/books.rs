@@ -30,24 +30,24 @@ const SOURCE: &str = "INSERT INTO source_book AS book (realm, participant, read,
 const CHANGED: &str = "WITH old AS (SELECT row, changed_hour AS hour, coalesce(changed_book, realm) AS place FROM record
          WHERE realm = $1 AND id = ANY($2::uuid[]) AND (changed_hour IS DISTINCT FROM $3::int8 OR coalesce(changed_book, realm) <> $4::int8)),
        moved AS (UPDATE record SET changed_hour = $3::int8, changed_book = $4::int8 FROM old WHERE record.row = old.row),
-       less AS (UPDATE guard_book AS book SET changes = book.changes - left_hour.count
+       less AS (UPDATE guard_count AS book SET changes = book.changes - left_hour.count
          FROM (SELECT place, hour, count(*) AS count FROM old WHERE hour IS NOT NULL GROUP BY place, hour) AS left_hour
          WHERE book.realm = $1 AND book.book = left_hour.place AND book.hour = left_hour.hour)
-     INSERT INTO guard_book AS book (realm, book, hour, changes, deletes)
+     INSERT INTO guard_count AS book (realm, book, hour, changes, deletes)
      SELECT $1::int8, $4::int8, $3::int8, count(*), 0 FROM old HAVING count(*) > 0
      ON CONFLICT (realm, book, hour) DO UPDATE SET changes = book.changes + excluded.changes";
 
 const DELETED: &str = "WITH old AS (SELECT row, deleted_hour AS hour, coalesce(deleted_book, realm) AS place FROM record
          WHERE realm = $1 AND id = ANY($2::uuid[]) AND (deleted_hour IS DISTINCT FROM $3::int8 OR coalesce(deleted_book, realm) <> $4::int8)),
        moved AS (UPDATE record SET deleted_hour = $3::int8, deleted_book = $4::int8 FROM old WHERE record.row = old.row),
-       less AS (UPDATE guard_book AS book SET deletes = book.deletes - left_hour.count
+       less AS (UPDATE guard_count AS book SET deletes = book.deletes - left_hour.count
          FROM (SELECT place, hour, count(*) AS count FROM old WHERE hour IS NOT NULL GROUP BY place, hour) AS left_hour
          WHERE book.realm = $1 AND book.book = left_hour.place AND book.hour = left_hour.hour)
-     INSERT INTO guard_book AS book (realm, book, hour, changes, deletes)
+     INSERT INTO guard_count AS book (realm, book, hour, changes, deletes)
      SELECT $1::int8, $4::int8, $3::int8, 0, count(*) FROM old HAVING count(*) > 0
      ON CONFLICT (realm, book, hour) DO UPDATE SET deletes = book.deletes + excluded.deletes";
 
-const FORGET_HOURS: &str = "DELETE FROM guard_book WHERE realm = $1 AND hour < $2";
+const FORGET_HOURS: &str = "DELETE FROM guard_count WHERE realm = $1 AND hour < $2";
 
 /// Writes the deltas down. `realm` is the one that the record counts belong to.
 pub(super) fn write(books: Books, realm: i64) -> Vec<Ask> {

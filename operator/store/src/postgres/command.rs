@@ -6,6 +6,7 @@
 //! The isolation is READ COMMITTED: each statement after the lock sees everything that was committed before.
 
 use super::error::Failure;
+use super::schema;
 use super::session::{Ask, Session, raise_sequence};
 use crate::StoreError;
 use crate::crash::{Command, Step, reach};
@@ -50,13 +51,13 @@ pub(super) async fn run<J: Job>(pool: &Pool, job: &J) -> Result<(J::Answer, u64)
                 reach(J::COMMAND, Step::Answered);
                 return Ok(answer);
             }
-            Err(Failure { error, passing: true }) if attempt < ATTEMPTS => {
+            Err(Failure { error, passing: true, .. }) if attempt < ATTEMPTS => {
                 tracing::debug!(command = J::COMMAND.name(), attempt, %error, "a command that was not committed is tried again");
                 tokio::time::sleep(pause).await;
                 pause *= 2;
                 attempt += 1;
             }
-            Err(Failure { error, .. }) => return Err(error),
+            Err(failure) => return Err(schema::told(pool, failure).await),
         }
     }
 }

@@ -14,11 +14,13 @@ pub(super) struct Failure {
     pub(super) error: StoreError,
     /// Nothing was committed for sure, and the next attempt may well succeed.
     pub(super) passing: bool,
+    /// What was asked for is not in the schema.
+    pub(super) elsewhere: bool,
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self { error, passing: false }
+        Self { error, passing: false, elsewhere: false }
     }
 }
 
@@ -29,7 +31,8 @@ impl From<Error> for Failure {
             Some(answer) => is_passing(answer.code()) || ends_session(answer.code()),
             None => is_lost(&error),
         };
-        Self { error: explain(&error), passing }
+        let elsewhere = error.code().is_some_and(is_elsewhere);
+        Self { error: explain(&error), passing, elsewhere }
     }
 }
 
@@ -37,7 +40,7 @@ impl From<PoolError> for Failure {
     fn from(error: PoolError) -> Self {
         match error {
             PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => {
-                Self { error: explain(&error), passing: false }
+                Self { error: explain(&error), passing: false, elsewhere: false }
             }
             PoolError::Timeout(_) => StoreError::Other(
                 "no connection to the database came free in time: the server does not answer, or its commands take too long".into(),
@@ -52,7 +55,7 @@ impl From<PoolError> for Failure {
 pub(super) fn of_commit(error: &Error) -> Failure {
     match error.as_db_error() {
         Some(answer) if answer.parsed_severity() == Some(Severity::Error) && *answer.code() != SqlState::TRANSACTION_RESOLUTION_UNKNOWN => {
-            Failure { error: explain(error), passing: is_passing(answer.code()) }
+            Failure { error: explain(error), passing: is_passing(answer.code()), elsewhere: false }
         }
         _ => StoreError::Other(
             "the connection to the database was lost while a commit was under way; whether it took effect is not known, and trying again \
@@ -66,6 +69,11 @@ pub(super) fn of_commit(error: &Error) -> Failure {
 /// Two transactions were in each other's way; the server undid this one.
 fn is_passing(code: &SqlState) -> bool {
     [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::LOCK_NOT_AVAILABLE].contains(code)
+}
+
+/// The schema is another than this Fairlead knows.
+fn is_elsewhere(code: &SqlState) -> bool {
+    [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN, SqlState::INVALID_COLUMN_REFERENCE].contains(code)
 }
 
 /// The server ended this session; another one may be had.

@@ -21,7 +21,7 @@ const STATEMENTS: [&str; 14] = [
     "DELETE FROM filtered_book WHERE realm = $1",
     "DELETE FROM source_book WHERE realm = $1",
     "DELETE FROM realm_book WHERE realm = $1",
-    "DELETE FROM guard_book WHERE realm = $1",
+    "DELETE FROM guard_count WHERE realm = $1",
     "DELETE FROM past_conflict WHERE realm = $1",
     "DELETE FROM note WHERE realm = $1",
 ];
@@ -74,7 +74,7 @@ const OF_PARTICIPANTS: [&str; 12] = [
     of_participants!("filtered_book", "target"),
     of_participants!("source_book", "participant"),
     of_participants!("past_conflict", "participant"),
-    "DELETE FROM guard_book WHERE realm = $1 AND book IN (SELECT id FROM name WHERE text || '/' = $2::text)",
+    "DELETE FROM guard_count WHERE realm = $1 AND book IN (SELECT id FROM name WHERE text || '/' = $2::text)",
     "DELETE FROM note WHERE realm = $1 AND starts_with(substr(name, strpos(name, '/') + 1), $2::text)",
 ];
 

@@ -153,11 +153,14 @@ macro_rules! answer {
             let mut $session = Session::new(&$store.pool).await?;
             $query.await
         };
-        match once().await {
+        let answered = match once().await {
             Err(Failure { passing: true, .. }) => once().await,
             answered => answered,
+        };
+        match answered {
+            Ok(answer) => Ok(answer),
+            Err(failure) => Err(schema::told(&$store.pool, failure).await),
         }
-        .map_err(|failure| failure.error)
     }};
 }
 

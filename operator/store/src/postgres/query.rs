@@ -263,7 +263,7 @@ const CHANGES: &str = concat!(
     " AND record.id = n.id AND deleted_hour >= $2 AND coalesce(deleted_book, realm) = ",
     id_of!("$5"),
     "))
-     FROM guard_book WHERE realm = ",
+     FROM guard_count WHERE realm = ",
     id_of!("$1"),
     " AND book = ",
     id_of!("$5"),
@@ -344,7 +344,7 @@ const REALMS: &str = "SELECT text FROM name WHERE EXISTS (SELECT 1 FROM record W
        OR EXISTS (SELECT 1 FROM lane_book WHERE realm = name.id) OR EXISTS (SELECT 1 FROM source_book WHERE realm = name.id)
        OR EXISTS (SELECT 1 FROM checkpoint WHERE realm = name.id) OR EXISTS (SELECT 1 FROM reread WHERE realm = name.id)
        OR EXISTS (SELECT 1 FROM dead_letter WHERE realm = name.id) OR EXISTS (SELECT 1 FROM note WHERE realm = name.id)
-       OR EXISTS (SELECT 1 FROM realm_book WHERE realm = name.id) OR EXISTS (SELECT 1 FROM guard_book WHERE realm = name.id)
+       OR EXISTS (SELECT 1 FROM realm_book WHERE realm = name.id) OR EXISTS (SELECT 1 FROM guard_count WHERE realm = name.id)
      ORDER BY text";
 
 pub(super) async fn realms(session: &Session) -> Result<Vec<String>, Failure> {

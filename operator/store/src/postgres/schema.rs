@@ -77,6 +77,22 @@ async fn present(client: &Object) -> Result<Option<i32>, Failure> {
     get(&client.query_one("SELECT max(number) FROM migration", &[]).await?, 0)
 }
 
+/// What a failure comes to. Where a newer Fairlead has migrated the schema meanwhile, what this one asks for may not be there any more.
+pub(super) async fn told(pool: &Pool, failure: Failure) -> StoreError {
+    if failure.elsewhere
+        && let Ok(object) = pool.get().await
+        && let Ok(Some(version)) = present(&object).await
+        && version > wanted()
+    {
+        return StoreError::Unusable(format!(
+            "a newer Fairlead has brought the database to schema {version} and this one knows schemas up to {}; end this process, the newer \
+             one goes on with its work",
+            wanted()
+        ));
+    }
+    failure.error
+}
+
 async fn migrate_under_lock(client: &Object, schema: &str) -> Result<(), Failure> {
     client.batch_execute("BEGIN").await?;
     client.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", &[&LOCK, &schema]).await?;

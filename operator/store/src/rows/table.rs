@@ -332,9 +332,9 @@ const REALM_BOOK: Table = Table {
 
 const GUARD_BOOK: Table = Table {
     word: "guardBook",
-    name: "guard_book",
+    name: "guard_count",
     reach: Reach::Realm,
-    order: concat!(text!("guard_book.book"), ", guard_book.hour"),
+    order: concat!(text!("guard_count.book"), ", guard_count.hour"),
     filter: "",
     columns: &[
         since_format_2("book", "book", Kind::Name, Absent::Realm),

@@ -73,8 +73,8 @@ pub(super) fn write_guard(connection: &Connection, (realm, book): (i64, i64), gu
             "SELECT row, ifnull(changed_book, realm), changed_hour FROM record
              WHERE realm = ?1 AND id = ?2 AND (changed_hour IS NOT ?3 OR ifnull(changed_book, realm) <> ?4)",
             "UPDATE record SET changed_hour = ?2, changed_book = ?3 WHERE row = ?1",
-            "UPDATE guard_book SET changes = changes - 1 WHERE realm = ?1 AND book = ?2 AND hour = ?3",
-            "INSERT INTO guard_book (realm, book, hour, changes, deletes) VALUES (?1, ?2, ?3, 1, 0)
+            "UPDATE guard_count SET changes = changes - 1 WHERE realm = ?1 AND book = ?2 AND hour = ?3",
+            "INSERT INTO guard_count (realm, book, hour, changes, deletes) VALUES (?1, ?2, ?3, 1, 0)
              ON CONFLICT (realm, book, hour) DO UPDATE SET changes = changes + 1",
         ),
         (
@@ -82,8 +82,8 @@ pub(super) fn write_guard(connection: &Connection, (realm, book): (i64, i64), gu
             "SELECT row, ifnull(deleted_book, realm), deleted_hour FROM record
              WHERE realm = ?1 AND id = ?2 AND (deleted_hour IS NOT ?3 OR ifnull(deleted_book, realm) <> ?4)",
             "UPDATE record SET deleted_hour = ?2, deleted_book = ?3 WHERE row = ?1",
-            "UPDATE guard_book SET deletes = deletes - 1 WHERE realm = ?1 AND book = ?2 AND hour = ?3",
-            "INSERT INTO guard_book (realm, book, hour, changes, deletes) VALUES (?1, ?2, ?3, 0, 1)
+            "UPDATE guard_count SET deletes = deletes - 1 WHERE realm = ?1 AND book = ?2 AND hour = ?3",
+            "INSERT INTO guard_count (realm, book, hour, changes, deletes) VALUES (?1, ?2, ?3, 0, 1)
              ON CONFLICT (realm, book, hour) DO UPDATE SET deletes = deletes + 1",
         ),
     ] {
@@ -99,6 +99,6 @@ pub(super) fn write_guard(connection: &Connection, (realm, book): (i64, i64), gu
             connection.prepare_cached(move_to)?.execute(params![realm, book, hour])?;
         }
     }
-    connection.prepare_cached("DELETE FROM guard_book WHERE realm = ?1 AND hour < ?2")?.execute(params![realm, hour - GUARD_HOURS])?;
+    connection.prepare_cached("DELETE FROM guard_count WHERE realm = ?1 AND hour < ?2")?.execute(params![realm, hour - GUARD_HOURS])?;
     Ok(())
 }

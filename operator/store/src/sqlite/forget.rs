@@ -30,7 +30,7 @@ pub(super) fn rows(connection: &Connection, realm: &str) -> Result<(), StoreErro
             "DELETE FROM filtered_book WHERE realm = ?1",
             "DELETE FROM source_book WHERE realm = ?1",
             "DELETE FROM realm_book WHERE realm = ?1",
-            "DELETE FROM guard_book WHERE realm = ?1",
+            "DELETE FROM guard_count WHERE realm = ?1",
             "DELETE FROM past_conflict WHERE realm = ?1",
             "DELETE FROM note WHERE realm = ?1",
         ] {
@@ -70,7 +70,7 @@ pub(super) fn forget_participants(connection: &Connection, realm: &str, prefix: 
         of_participants!("filtered_book", "target"),
         of_participants!("source_book", "participant"),
         of_participants!("past_conflict", "participant"),
-        "DELETE FROM guard_book WHERE realm = ?1 AND book IN (SELECT id FROM name WHERE text || '/' = ?2)",
+        "DELETE FROM guard_count WHERE realm = ?1 AND book IN (SELECT id FROM name WHERE text || '/' = ?2)",
         "DELETE FROM note WHERE realm = ?1 AND substr(name, instr(name, '/') + 1, length(?2)) = ?2",
     ] {
         connection.prepare_cached(statement)?.execute(params![id, prefix])?;

@@ -163,7 +163,7 @@ pub(super) fn changes_since(connection: &Connection, realm: &str, since: Timesta
     };
     let since = hour_of(since);
     let mut statement = connection.prepare_cached(
-        "SELECT coalesce(sum(changes), 0), coalesce(sum(deletes), 0) FROM guard_book WHERE realm = ?1 AND book = ?2 AND hour >= ?3",
+        "SELECT coalesce(sum(changes), 0), coalesce(sum(deletes), 0) FROM guard_count WHERE realm = ?1 AND book = ?2 AND hour >= ?3",
     )?;
     let mut counts =
         statement.query_row(params![realm, book, since], |row| Ok(GuardCounts { changes: count(row, 0)?, deletes: count(row, 1)? }))?;
@@ -306,7 +306,7 @@ pub(super) fn realms(connection: &Connection) -> Result<Vec<String>, StoreError>
            OR EXISTS (SELECT 1 FROM lane_book WHERE realm = name.id) OR EXISTS (SELECT 1 FROM source_book WHERE realm = name.id)
            OR EXISTS (SELECT 1 FROM checkpoint WHERE realm = name.id) OR EXISTS (SELECT 1 FROM reread WHERE realm = name.id)
            OR EXISTS (SELECT 1 FROM dead_letter WHERE realm = name.id) OR EXISTS (SELECT 1 FROM note WHERE realm = name.id)
-           OR EXISTS (SELECT 1 FROM realm_book WHERE realm = name.id) OR EXISTS (SELECT 1 FROM guard_book WHERE realm = name.id)
+           OR EXISTS (SELECT 1 FROM realm_book WHERE realm = name.id) OR EXISTS (SELECT 1 FROM guard_count WHERE realm = name.id)
          ORDER BY text",
     )?;
     let rows = statement.query_map([], |row| row.get(0))?;
