@@ -2,7 +2,7 @@
 
 use crate::backfill;
 use crate::counts::Counts;
-use crate::decide::{inbound, ownership};
+use crate::decide::{inbound, outbound, ownership};
 use crate::invariants;
 use crate::lane::Lane;
 use crate::masks::Masks;
@@ -704,6 +704,7 @@ async fn count_preview(shared: &Shared, snapshot: &Snapshot) -> Result<Preview, 
         for known in page.iter().filter(|known| known.record.deleted_at.is_none()) {
             for target in shared.program.participants.iter().filter(|p| p.writable()) {
                 match known.identity(&target.unit.name) {
+                    None if outbound::brought_by(&shared.program, known).is_some() => {}
                     None => preview.would_create += u64::from(target.table.accepts(&known.record.document).unwrap_or(false)),
                     Some(identity) => preview.would_change += u64::from(!inbound::in_step(target, &known.record.document, &identity.state)),
                 }

@@ -23,7 +23,7 @@ use fairlead_model::schema::{CanonicalSchema, FieldType, NativeSchema};
 use fairlead_model::unit::{
     ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, LookupRow, LookupTable, MasterUnit, OnDelete, OnError,
     OnForeignEdit, OnLeave, OnMerge, OwnershipRule, ParticipantUnit, ReadUnit, ReconcileUnit, Reference, Retry, RowOrigin, RowUnit,
-    Tie, ValuePair, WriteUnit,
+    Sibling, Tie, ValuePair, WriteUnit,
 };
 use fairlead_model::{FieldPath, ObjectRef, realm};
 use fairlead_systems::{Definition, Entity};
@@ -40,8 +40,8 @@ pub(crate) struct PlannedIntegration {
     /// What it names.
     pub(crate) names: Vec<Target>,
     pub(crate) orders: Orders,
-    /// The realm of golden records that it feeds.
-    pub(crate) feeds: Option<String>,
+    /// The realm of golden records that it feeds, and what it declares of itself there.
+    pub(crate) feeds: Option<(String, Vec<Sibling>)>,
 }
 
 /// An Integration's plan and everything it was made from. While all of that is the same, so is the plan. Kept only where everything it
@@ -239,7 +239,21 @@ fn compile(
         },
     };
     let generation = resource.metadata.generation.unwrap_or_default();
-    let feeds = golden.filter(|_| permitted).map(|_| realm::of_contract(&contract_ref));
+    let initial_load = match sync.initial_load() {
+        api::InitialLoad::Preview => InitialLoad::Preview,
+        api::InitialLoad::MatchOnly => InitialLoad::MatchOnly,
+        api::InitialLoad::MatchOrCreate => InitialLoad::MatchOrCreate,
+    };
+    let feeds = golden.filter(|_| permitted).map(|_| {
+        let sibling = |participant: &Participant| Sibling {
+            name: realm::full_name(object, &participant.name),
+            role: participant.role.clone(),
+            reads: false,
+            writes: participant.write.is_some(),
+            load: initial_load,
+        };
+        (realm::of_contract(&contract_ref), sync.participants.iter().map(sibling).collect())
+    });
     let named = |participant: ParticipantUnit| {
         let name = if golden.is_some() { realm::full_name(object, &participant.name) } else { participant.name };
         Arc::new(ParticipantUnit { name, ..participant })
@@ -259,11 +273,7 @@ fn compile(
             },
             participants,
             lookups,
-            initial_load: match spec.sync.initial_load() {
-                api::InitialLoad::Preview => InitialLoad::Preview,
-                api::InitialLoad::MatchOnly => InitialLoad::MatchOnly,
-                api::InitialLoad::MatchOrCreate => InitialLoad::MatchOrCreate,
-            },
+            initial_load,
             matching: rules.matching,
             indexed: indexed(object, planned),
             ownership: rules.ownership,

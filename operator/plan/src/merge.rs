@@ -6,7 +6,7 @@
 //! The same holds for the route of a contract: it goes on being served while the contract is wrong, and ends with its operations, its path's
 //! older claimant, or the Integrations that it speaks of.
 //! A person who pauses an Integration is obeyed even while the rest of the spec is broken. Who feeds the same golden records knows of the
-//! others what runs, be it their last good units.
+//! others what runs, be it their last good units; of those that do not run, what they declare.
 
 use crate::finding::Severity;
 use crate::planned::{Planned, Verdict};
@@ -30,6 +30,33 @@ pub(crate) struct Standing {
     pub(crate) served: BTreeMap<ObjectRef, Option<Vec<String>>>,
     /// The contracts that have no operations.
     pub(crate) silent: BTreeSet<ObjectRef>,
+    /// By realm of golden records: what each Integration that may feed it declares of itself.
+    pub(crate) feeds: BTreeMap<String, BTreeMap<ObjectKey, Vec<Sibling>>>,
+}
+
+impl Standing {
+    /// Makes those that feed the same golden records know each other: by what runs, whatever their specs say by now. Who does not run for a while
+    /// (its Connector is gone, say, and no unit of it is left) counts by what it declares, until it is removed: it goes on owning what it holds,
+    /// and what it misses waits in its lanes.
+    pub(crate) fn acquaint(&self, integrations: &mut BTreeMap<ObjectKey, Arc<IntegrationUnit>>) {
+        let mut realms: BTreeMap<String, BTreeMap<ObjectKey, Vec<Sibling>>> = BTreeMap::new();
+        for (key, unit) in integrations.iter().filter(|(_, unit)| unit.master.is_some()) {
+            realms.entry(unit.realm()).or_default().insert(key.clone(), unit.as_siblings().collect());
+        }
+        for (realm, all) in &mut realms {
+            let declared = self.feeds.get(realm).into_iter().flatten();
+            let away = declared.filter(|(key, _)| !integrations.contains_key(*key));
+            all.extend(away.map(|(key, siblings)| (key.clone(), siblings.clone())));
+        }
+        for (key, unit) in integrations.iter_mut().filter(|(_, unit)| unit.master.is_some()) {
+            let all = realms.get(&unit.realm()).into_iter().flatten();
+            let mut siblings: Vec<Sibling> = all.filter(|(of, _)| *of != key).flat_map(|(_, siblings)| siblings.clone()).collect();
+            siblings.sort();
+            if unit.siblings() != siblings {
+                *unit = Arc::new(unit.beside(siblings));
+            }
+        }
+    }
 }
 
 /// What an Integration's spec orders that needs nothing else to be right.
@@ -67,7 +94,7 @@ pub fn merge_last_good(previous: &Units, planned: &Planned) -> Units {
             }
         }
     }
-    acquaint(&mut units.integrations);
+    standing.acquaint(&mut units.integrations);
     for (key, unit) in &previous.routes {
         if !units.routes.contains_key(key) && may_be_served(unit, planned) {
             units.routes.insert(key.clone(), unit.clone());
@@ -79,23 +106,6 @@ pub fn merge_last_good(previous: &Units, planned: &Planned) -> Units {
     // A re-apply takes its records up again, even where it does not plan yet: nothing is removed under an object that is there.
     units.removed.retain(|key, _| key.object().is_none_or(|object| !standing.integrations.contains_key(&object)));
     units
-}
-
-/// Makes those that feed the same golden records know each other: by what runs, whatever their specs say by now. A change that one of them
-/// absorbs enters the lanes of what runs, and the word of an owner counts as long as that one does.
-pub(crate) fn acquaint(integrations: &mut BTreeMap<ObjectKey, Arc<IntegrationUnit>>) {
-    let mut realms: BTreeMap<String, Vec<(ObjectKey, Sibling)>> = BTreeMap::new();
-    for (key, unit) in integrations.iter().filter(|(_, unit)| unit.master.is_some()) {
-        realms.entry(unit.realm()).or_default().extend(unit.as_siblings().map(|sibling| (key.clone(), sibling)));
-    }
-    for (key, unit) in integrations.iter_mut().filter(|(_, unit)| unit.master.is_some()) {
-        let all = realms.get(&unit.realm()).into_iter().flatten();
-        let mut siblings: Vec<Sibling> = all.filter(|(of, _)| of != key).map(|(_, sibling)| sibling.clone()).collect();
-        siblings.sort();
-        if unit.siblings() != siblings {
-            *unit = Arc::new(unit.beside(siblings));
-        }
-    }
 }
 
 /// Whether everything that a running unit uses is still there and still allows it, and no older Integration claims the same.

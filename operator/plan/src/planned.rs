@@ -9,7 +9,7 @@ use crate::connector::PlannedConnector;
 use crate::contract::PlannedContract;
 use crate::finding::{Aspect, Check, Finding};
 use crate::integration::{self, Remembered};
-use crate::merge::{Standing, acquaint};
+use crate::merge::Standing;
 use crate::references::{RefKind, References, Target};
 use crate::tables::Read;
 use crate::world::{Index, World};
@@ -213,7 +213,10 @@ impl Planner {
             for target in &result.names {
                 planned.references.add(Target::new(RefKind::Integration, object.clone()), target.clone());
             }
-            claims.check(resource, &connectors, result.feeds.as_deref(), &mut result.verdict);
+            claims.check(resource, &connectors, result.feeds.as_ref().map(|(realm, _)| realm.as_str()), &mut result.verdict);
+            if let Some((realm, siblings)) = result.feeds {
+                planned.standing.feeds.entry(realm).or_default().insert(ObjectKey::from(object), siblings);
+            }
             if let Some(unit) = result.unit.take_if(|_| result.verdict.is_good()) {
                 result.verdict.digest = Some(unit.digest.clone());
                 planned.units.integrations.insert(ObjectKey::from(object), unit);
@@ -224,7 +227,7 @@ impl Planner {
         }
 
         // Only now is it known who feeds the same records.
-        acquaint(&mut planned.units.integrations);
+        planned.standing.acquaint(&mut planned.units.integrations);
 
         let mut paths = route::Paths::default();
         for object in route::by_age(&index) {

@@ -419,7 +419,13 @@ fn units_of_golden_records_know_of_each_other_what_runs_and_not_what_is_declared
     let alone = merge_last_good(&last, &golden(&[("Integration", "north-america", breaks), ("Integration", "europe", GONE)]));
     assert!(known(&alone, &customers()).is_empty());
     let never = merge_last_good(&Units::default(), &golden(&[("Integration", "north-america", breaks)]));
-    assert!(known(&never, &europe).is_empty(), "what runs nowhere is nobody");
+    let declared = [("north-america/customers/erp", "erp"), ("north-america/customers/salesforce", "sales")];
+    let declared = declared.map(|(name, role)| (name.to_owned(), role.to_owned(), false, true));
+    assert_eq!(known(&never, &europe), declared, "what does not run counts by what it declares");
+    let stranded = golden(&[("Connector", "north-america", GONE)]);
+    let stranded = merge_last_good(&last, &stranded);
+    assert!(!stranded.integrations.contains_key(&key(&customers())), "it lost its ground");
+    assert_eq!(known(&stranded, &europe), [of("crm", false), of("erp", false)], "and owns what it holds until it is back");
     let mut unread = golden_world(&[]);
     let contract = ObjectRef::new("contracts", "customer-v1");
     unread.contracts.retain(|c| c.metadata.name.as_deref() != Some("customer-v1"));

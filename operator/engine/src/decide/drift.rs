@@ -6,6 +6,7 @@
 
 use crate::decide::difference::{self, Sight};
 use crate::decide::inbound::in_step;
+use crate::decide::outbound::brought_by;
 use crate::program::{Participant, Program};
 use fairlead_model::hash::ValueHash;
 use fairlead_model::report::Drift;
@@ -78,7 +79,10 @@ pub fn of_read(source: &Participant, shown: &Shown, known: Option<&Known>) -> Op
 pub fn of_target(program: &Program, target: &Participant, known: &Known) -> Option<Kind> {
     let wanted = known.record.deleted_at.is_none() && !waits(target, known) && target.table.accepts(&known.record.document) == Ok(true);
     match known.identity(&target.unit.name) {
-        None => (wanted && program.unit.initial_load == InitialLoad::MatchOrCreate).then_some(Kind::Missing),
+        None => {
+            let made = program.unit.initial_load == InitialLoad::MatchOrCreate && brought_by(program, known).is_none();
+            (wanted && made).then_some(Kind::Missing)
+        }
         Some(held) => (wanted && !held.state.deleted && !in_step(target, &known.record.document, &held.state)).then_some(Kind::Different),
     }
 }

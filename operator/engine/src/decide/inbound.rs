@@ -260,7 +260,7 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     }))
 }
 
-/// A deletion: taken from the record's home, counted and kept apart from anywhere else (existence has an owner too).
+/// A deletion: taken from the record's home (see [`ownership::home`]), which whoever deletes it is from then on; counted and kept apart from anywhere else (existence has an owner too).
 fn decide_deleted(
     program: &Program,
     source: &Participant,
@@ -274,7 +274,7 @@ fn decide_deleted(
         return Decision::Unchanged;
     }
     let ours = known.record.deleted_at.is_some();
-    let at_home = known.record.home == source.unit.name;
+    let at_home = ownership::home(&program.unit, known) == source.unit.name;
     if !ours && in_flight(known, &source.unit.name) {
         return Decision::Stale;
     }
@@ -300,7 +300,8 @@ fn decide_deleted(
     if ours || !at_home {
         return absorb(RecordChange::Keep { version: known.record.version }, Vec::new(), false);
     }
-    let record = Record { version: known.record.version + 1, deleted_at: Some(context.now), ..known.record.clone() };
+    let home = source.unit.name.clone();
+    let record = Record { version: known.record.version + 1, home, deleted_at: Some(context.now), ..known.record.clone() };
     let own = program.participants.iter().filter(|p| p.writable() && p.unit.name != source.unit.name).map(|p| p.unit.name.as_str());
     let enqueue = own
         .chain(elsewhere(program))

@@ -92,6 +92,24 @@ fn a_change_enters_the_lanes_of_other_integrations_whatever_they_make_of_it() {
 }
 
 #[test]
+fn a_record_whose_home_is_gone_is_deleted_by_the_first_that_holds_it() {
+    let mut world = World::of(golden());
+    world.read("crm", json!({"Name": "Acme"}));
+    world.write("erp");
+    world.learn("eu/customers/erp", ExternalId("e1".into()), ParticipantState::default());
+    world.known().record.home = "asia/customers/crm".into();
+    world.known().lanes.clear();
+    assert_eq!(world.read_deleted("erp").absorbed().conflicts.len(), 1, "another one holds it and comes first");
+    assert!(world.known().record.deleted_at.is_none());
+    let seen = world.read_deleted("crm");
+    assert_eq!(seen.lanes(), ["eu/customers/erp:crm"], "of those that hold it");
+    assert_eq!((world.known().record.deleted_at.is_some(), world.known().record.home.as_str()), (true, "crm"));
+    world.known().lanes.clear();
+    world.read("crm", json!({"Name": "Acme"}));
+    assert!(world.known().record.deleted_at.is_none(), "and who deleted it may bring it back");
+}
+
+#[test]
 fn what_a_preview_reads_is_told_to_no_other_integration() {
     let mut world = World::of(IntegrationUnit { initial_load: InitialLoad::Preview, ..golden() });
     assert_eq!(world.read("crm", json!({"Name": "Acme"})).lanes(), ["erp:crm"]);

@@ -180,7 +180,7 @@ fn decide_as(
 }
 
 /// What keeps a record from being made: that only such Integrations hold it as preview, or as make nothing of what matches nothing.
-fn brought_by(program: &Program, known: &Known) -> Option<InitialLoad> {
+pub(crate) fn brought_by(program: &Program, known: &Known) -> Option<InitialLoad> {
     let holders = known.identities.iter().filter(|identity| !identity.state.deleted);
     let load = |name: &str| program.unit.siblings().iter().find(|sibling| sibling.name == name).map(|sibling| sibling.load);
     // One's own brings what it holds, and so does whoever has left.

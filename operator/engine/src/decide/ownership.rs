@@ -49,6 +49,17 @@ fn speaker<'a>(unit: &'a IntegrationUnit, role: &str, known: &Known) -> Option<&
     home.or_else(|| of_role(unit, role).filter(|name| holds(known, name)).min())
 }
 
+/// Who says that a living record is deleted: where it was born, or, where nobody bears that name any more, the first by name that holds it.
+#[must_use]
+pub fn home<'k>(unit: &IntegrationUnit, known: &'k Known) -> &'k str {
+    let born = &known.record.home;
+    if unit.roles().any(|(name, _)| name == born) {
+        return born;
+    }
+    let holders = known.identities.iter().filter(|identity| !identity.state.deleted).map(|identity| identity.participant.as_str());
+    holders.filter(|holder| unit.roles().any(|(name, _)| name == *holder)).min().unwrap_or(born)
+}
+
 fn of_role<'a>(unit: &'a IntegrationUnit, role: &str) -> impl Iterator<Item = &'a str> {
     unit.roles().filter(move |(_, of)| *of == role).map(|(name, _)| name)
 }

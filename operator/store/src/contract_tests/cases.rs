@@ -1578,6 +1578,18 @@ async fn forgotten_participants_leave_the_records_and_what_others_hold(store: Ar
     assert!(matches!(world.store.absorb(&again).await, Err(StoreError::Fenced { .. })));
     assert_eq!(world.claim(at(4)).await.len(), 2);
 
+    // A record that nobody holds any more is gone, with what others were to be told of it.
+    let alone = AbsorbRecord { enqueue: vec![(ERP.to_owned(), Origin::Source(EU.to_owned()))], external_id: erp_id(9), ..inserted(9) };
+    let reader = lease(&*world.store, &format!("reader/{REALM}/{EU}"), "a", at(5)).await.unwrap();
+    let batch = Absorb { participant: EU.to_owned(), fence: reader, records: vec![alone], ..world.batch(at(5)) };
+    world.store.absorb(&batch).await.unwrap();
+    assert_eq!((world.snapshot(at(5)).await.live, world.book(EU).await.entered), (3, 2));
+    assert!(world.store.forget_participants(REALM, "europe/customers/").await.unwrap());
+    let (snapshot, book) = (world.snapshot(at(5)).await, world.book(EU).await);
+    assert_eq!((world.known(9).await, snapshot.live, book.superseded, book.pending), (None, 2, 1, 1));
+    assert!(snapshot.balanced());
+    assert_eq!(world.store.match_records(REALM, &[key(u64::MAX - 9)]).await.unwrap(), [Vec::new()]);
+
     assert!(world.store.forget_participants(REALM, "erp").await.unwrap());
     assert!(!world.store.forget_participants(REALM, "crm").await.unwrap(), "nobody is left");
     assert!(!world.store.forget_participants("nowhere", "crm").await.unwrap());

@@ -78,7 +78,45 @@ const OF_PARTICIPANTS: [&str; 12] = [
     "DELETE FROM note WHERE realm = $1 AND starts_with(substr(name, strpos(name, '/') + 1), $2::text)",
 ];
 
-const MATCHED: &str = "UPDATE realm_book SET matched = (SELECT count(*) FROM record WHERE record.realm = $1 AND deleted_at IS NULL
+/// The records that nobody holds any more, and that nobody is being told of.
+macro_rules! of_nobody {
+    () => {
+        "(SELECT r.row FROM record AS r WHERE r.realm = $1 AND r.merged_into IS NULL
+            AND NOT EXISTS (SELECT 1 FROM identity WHERE identity.record = r.row)
+            AND NOT EXISTS (SELECT 1 FROM record AS loser WHERE loser.merged_into = r.row)
+            AND NOT EXISTS (SELECT 1 FROM lane WHERE lane.record = r.row AND (c_origin IS NOT NULL OR i_at IS NOT NULL)))"
+    };
+}
+
+/// The ids of these records.
+macro_rules! ids_of_nobody {
+    () => {
+        concat!("(SELECT id FROM record WHERE row IN ", of_nobody!(), ")")
+    };
+}
+
+/// Whoever could say what becomes of such a record is gone: so is the record. What others were still to be told of it is over.
+const BURY: [&str; 7] = [
+    concat!(
+        "UPDATE lane_book SET superseded = superseded + (SELECT count(*) FROM lane WHERE lane.realm = $1 AND lane.target = lane_book.target
+           AND lane.origin = lane_book.origin AND lane.record IN ",
+        of_nobody!(),
+        ") WHERE realm = $1"
+    ),
+    concat!(
+        "UPDATE lane_book SET discarded = discarded + (SELECT count(*) FROM dead_letter WHERE dead_letter.realm = $1
+           AND dead_letter.target = lane_book.target AND dead_letter.origin = lane_book.origin AND closed_at IS NULL AND dead_letter.record IN ",
+        ids_of_nobody!(),
+        ") WHERE realm = $1"
+    ),
+    concat!("DELETE FROM dead_letter WHERE realm = $1 AND record IN ", ids_of_nobody!()),
+    concat!("DELETE FROM past_conflict WHERE realm = $1 AND record IN ", ids_of_nobody!()),
+    concat!("DELETE FROM index_key WHERE realm = $1 AND record IN ", of_nobody!()),
+    concat!("DELETE FROM lane WHERE realm = $1 AND record IN ", of_nobody!()),
+    concat!("DELETE FROM record WHERE realm = $1 AND row IN ", of_nobody!()),
+];
+
+const MATCHED: &str = "UPDATE realm_book SET live = (SELECT count(*) FROM record WHERE record.realm = $1 AND deleted_at IS NULL), matched = (SELECT count(*) FROM record WHERE record.realm = $1 AND deleted_at IS NULL
        AND (SELECT count(*) FROM identity WHERE identity.record = record.row) > 1) WHERE realm = $1";
 
 const HELD: &str = "SELECT EXISTS (SELECT 1 FROM identity WHERE realm = $1)";
@@ -104,6 +142,7 @@ impl Job for ForgetParticipants<'_> {
         session.all([lock_realm(realm), leases]).await?;
         reach(Command::Forget, Step::Partly);
         let mut asks: Vec<_> = OF_PARTICIPANTS.into_iter().map(|sql| ask!(sql, realm, self.prefix.to_owned())).collect();
+        asks.extend(BURY.into_iter().map(|sql| ask!(sql, realm)));
         asks.push(ask!(MATCHED, realm));
         session.run(asks).await?;
         reach(Command::Forget, Step::Rows);

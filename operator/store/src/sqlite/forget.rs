@@ -54,6 +54,44 @@ macro_rules! of_participants {
     };
 }
 
+/// The records that nobody holds any more, and that nobody is being told of.
+macro_rules! of_nobody {
+    () => {
+        "(SELECT row FROM record WHERE realm = ?1 AND merged_into IS NULL
+            AND NOT EXISTS (SELECT 1 FROM identity WHERE identity.record = record.row)
+            AND NOT EXISTS (SELECT 1 FROM record AS loser WHERE loser.merged_into = record.row)
+            AND NOT EXISTS (SELECT 1 FROM lane WHERE lane.record = record.row AND (c_origin IS NOT NULL OR i_at IS NOT NULL)))"
+    };
+}
+
+/// The ids of these records.
+macro_rules! ids_of_nobody {
+    () => {
+        concat!("(SELECT id FROM record WHERE row IN ", of_nobody!(), ")")
+    };
+}
+
+/// Whoever could say what becomes of such a record is gone: so is the record. What others were still to be told of it is over.
+const BURY: [&str; 7] = [
+    concat!(
+        "UPDATE lane_book SET superseded = superseded + (SELECT count(*) FROM lane WHERE lane.realm = ?1 AND lane.target = lane_book.target
+           AND lane.origin = lane_book.origin AND lane.record IN ",
+        of_nobody!(),
+        ") WHERE realm = ?1"
+    ),
+    concat!(
+        "UPDATE lane_book SET discarded = discarded + (SELECT count(*) FROM dead_letter WHERE dead_letter.realm = ?1
+           AND dead_letter.target = lane_book.target AND dead_letter.origin = lane_book.origin AND closed_at IS NULL AND dead_letter.record IN ",
+        ids_of_nobody!(),
+        ") WHERE realm = ?1"
+    ),
+    concat!("DELETE FROM dead_letter WHERE realm = ?1 AND record IN ", ids_of_nobody!()),
+    concat!("DELETE FROM past_conflict WHERE realm = ?1 AND record IN ", ids_of_nobody!()),
+    concat!("DELETE FROM index_key WHERE realm = ?1 AND record IN ", of_nobody!()),
+    concat!("DELETE FROM lane WHERE realm = ?1 AND record IN ", of_nobody!()),
+    concat!("DELETE FROM record WHERE realm = ?1 AND row IN ", of_nobody!()),
+];
+
 pub(super) fn forget_participants(connection: &Connection, realm: &str, prefix: &str) -> Result<bool, StoreError> {
     leases::end_all(connection, &format!("{realm}/{}", prefix.trim_end_matches('/')))?;
     reach(Command::Forget, Step::Partly);
@@ -75,9 +113,12 @@ pub(super) fn forget_participants(connection: &Connection, realm: &str, prefix: 
     ] {
         connection.prepare_cached(statement)?.execute(params![id, prefix])?;
     }
+    for statement in BURY {
+        connection.prepare_cached(statement)?.execute(params![id])?;
+    }
     connection
         .prepare_cached(
-            "UPDATE realm_book SET matched = (SELECT count(*) FROM record WHERE realm = ?1 AND deleted_at IS NULL
+            "UPDATE realm_book SET live = (SELECT count(*) FROM record WHERE realm = ?1 AND deleted_at IS NULL), matched = (SELECT count(*) FROM record WHERE realm = ?1 AND deleted_at IS NULL
                AND (SELECT count(*) FROM identity WHERE identity.record = record.row) > 1) WHERE realm = ?1",
         )?
         .execute(params![id])?;
