@@ -21,7 +21,7 @@ const MASKED: &str = "•••";
 pub(crate) struct Trace {
     /// The record's canonical id; with --participant, that system's id of it.
     record: String,
-    /// Only a record that this Integration keeps or feeds, as namespace/name.
+    /// Only a record that this Integration keeps or feeds now, as namespace/name.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     integration: Option<String>,
     /// The participant whose id is given; of golden records with its --integration, or in full.

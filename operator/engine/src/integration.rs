@@ -6,7 +6,7 @@ use crate::decide::{inbound, outbound, ownership};
 use crate::invariants;
 use crate::lane::Lane;
 use crate::masks::Masks;
-use crate::names::PARTICIPANTS;
+use crate::names::{self, PARTICIPANTS};
 use crate::program::{self, Participant, Program};
 use crate::reconcile;
 use crate::retention;
@@ -226,6 +226,7 @@ async fn reindex(shared: &Shared) -> Result<(), StoreError> {
 async fn prepare(shared: &Shared) -> Result<(), StoreError> {
     let store = &shared.around.store;
     let unit = &shared.program.unit;
+    names::note_realm(store.as_ref(), &shared.integration, &shared.realm).await?;
     forget_absent(shared).await?;
     refresh_live(shared, &store.snapshot(&shared.realm, shared.now()).await?).await?;
     let ownership = json!(program::ownership_digest(&unit.ownership));

@@ -254,6 +254,7 @@ impl Engine {
     async fn forget(&self, key: &ObjectKey, realms: &BTreeSet<String>) -> Result<(), StoreError> {
         let store = &self.around.store;
         store.forget(&key.0).await?;
+        names::note_realm(store.as_ref(), key, &key.0).await?;
         for realm in store.realms().await?.into_iter().filter(|realm| realm::is_contract(realm)) {
             let held = store.forget_participants(&realm, &realm::prefix(key)).await?;
             if !held && !realms.contains(&realm) {

@@ -4,6 +4,7 @@ use fairlead_model::realm;
 use fairlead_model::unit::ObjectKey;
 use fairlead_store::{Store, StoreError};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// A name that nothing has.
@@ -58,6 +59,11 @@ impl Place {
         !self.prefix.is_empty()
     }
 
+    /// The name in the realm of a participant that is called so, or by that name already.
+    pub(crate) fn full_name(&self, called: &str) -> String {
+        if called.starts_with(&self.prefix) { called.to_owned() } else { format!("{}{called}", self.prefix) }
+    }
+
     /// How people call a participant of the realm here; `None` for another Integration's.
     pub(crate) fn called<'n>(&self, name: &'n str) -> Option<&'n str> {
         name.strip_prefix(self.prefix.as_str())
@@ -80,15 +86,35 @@ impl Member {
     }
 }
 
-/// Where the records of an Integration (`namespace/name`) lie: with the golden records that it feeds, or in its own realm. The name of a
-/// realm (`contract:namespace/name`) stands for all that feed it.
+/// Where it is noted which realm each Integration keeps or feeds now, by its name: it may have moved, and what it left behind is still known.
+/// No Integration is called so: theirs have one slash.
+const NOW: &str = "fairlead/realms/now";
+
+/// Takes note of the realm that an Integration keeps or feeds now.
+pub(crate) async fn note_realm(store: &dyn Store, integration: &ObjectKey, realm: &str) -> Result<(), StoreError> {
+    let noted = store.note(NOW, &integration.0).await?;
+    // Of those that keep their own and never did otherwise, there is nothing to note.
+    let known = noted.as_ref().and_then(Value::as_str).unwrap_or(&integration.0);
+    if known != realm {
+        store.put_note(NOW, &integration.0, &json!(realm)).await?;
+    }
+    Ok(())
+}
+
+/// Where the records of an Integration (`namespace/name`) lie: with the golden records that it feeds, or in its own realm; where it has been in
+/// both, in those that it fed last. The name of a realm (`contract:namespace/name`) stands for all that feed it.
 ///
 /// # Errors
 /// [`NameError::Integration`], and the store's.
 pub async fn integration(store: &dyn Store, given: &str) -> Result<Place, NameError> {
     let realms = store.realms().await?;
     let key = ObjectKey(given.to_owned());
-    for realm in realms.iter().filter(|realm| realm::is_contract(realm)) {
+    let now = store.note(NOW, given).await?.and_then(|now| now.as_str().map(str::to_owned));
+    if now.as_deref() == Some(given) && realms.iter().any(|realm| realm == given) {
+        return Ok(Place::whole(given));
+    }
+    let first = realms.iter().filter(|realm| now.as_ref() == Some(*realm));
+    for realm in first.chain(&realms).filter(|realm| realm::is_contract(realm)) {
         if store.note(realm, &realm::note(realm, &key, PARTICIPANTS)).await?.is_some() {
             return Ok(Place { realm: realm.clone(), prefix: realm::prefix(&key) });
         }
@@ -113,7 +139,7 @@ pub async fn integration(store: &dyn Store, given: &str) -> Result<Place, NameEr
 /// As [`integration`], and [`NameError::Participant`].
 pub(crate) async fn participant(store: &dyn Store, integration: &str, given: &str) -> Result<Member, NameError> {
     let place = self::integration(store, integration).await?;
-    let name = if given.starts_with(&place.prefix) { given.to_owned() } else { format!("{}{given}", place.prefix) };
+    let name = place.full_name(given);
     let noted = realm::note(&place.realm, &realm::integration(&place.realm, &name), PARTICIPANTS);
     let note = store.note(&place.realm, &noted).await?;
     let mut known: BTreeSet<String> = note.and_then(|note| BTreeSet::deserialize(note).ok()).unwrap_or_default();
@@ -136,6 +162,24 @@ mod tests {
     use serde_json::json;
 
     const GOLDEN: &str = "contract:contracts/customer";
+
+    #[tokio::test]
+    async fn an_integration_that_moved_is_found_where_it_is_now() {
+        let store = SqliteStore::open_in_memory().unwrap();
+        let europe = ObjectKey("europe/customers".into());
+        let next = "contract:contracts/customer-2";
+        for realm in [GOLDEN, next, "europe/customers"] {
+            store.put_note(realm, &realm::note(realm, &europe, PARTICIPANTS), &json!([])).await.unwrap();
+        }
+        let found = async || integration(&store, "europe/customers").await.unwrap().realm;
+        assert_eq!(found().await, GOLDEN, "from before this was noted");
+        for realm in [next, "europe/customers", GOLDEN] {
+            note_realm(&store, &europe, realm).await.unwrap();
+            assert_eq!(found().await, realm);
+        }
+        store.forget(GOLDEN).await.unwrap();
+        assert_eq!(found().await, next, "what is forgotten is nowhere");
+    }
 
     #[tokio::test]
     async fn an_integration_is_found_where_its_records_lie_and_its_participants_by_short_and_full_name() {

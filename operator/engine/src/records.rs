@@ -1,12 +1,13 @@
 //! What is known of one record, for people: where it stands, what waits, and whose changes did not win. Works beside a running engine, on the
 //! store alone; so nothing is known here of what may be shown, and whoever shows values decides that.
 
-use fairlead_model::unit::ObjectKey;
-use fairlead_model::{ExternalId, RecordId, Timestamp, realm};
+use crate::names::{self, NameError};
+use fairlead_model::{ExternalId, RecordId, Timestamp};
 use fairlead_store::{DeadLetter, DeadLetterFilter, Known, PastConflict, Store, StoreError};
+use std::collections::BTreeMap;
 
-/// So many open letters of a realm are looked at.
-const LETTERS: usize = 10_000;
+/// So many open letters of a record are told.
+const LETTERS: usize = 100;
 
 /// How a record is named.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,47 +37,49 @@ pub struct Found {
 }
 
 /// The records of this name: several only where Integrations that keep their own records know the same vendor's id. With `integration`
-/// (`namespace/name`), those that it keeps or feeds.
+/// (`namespace/name`), the one that it keeps or feeds now.
 ///
 /// # Errors
-/// The store's.
-pub async fn find(store: &dyn Store, integration: Option<&str>, name: &Name, now: Timestamp) -> Result<Vec<Found>, StoreError> {
+/// [`NameError::Integration`], and the store's.
+pub async fn find(store: &dyn Store, integration: Option<&str>, name: &Name, now: Timestamp) -> Result<Vec<Found>, NameError> {
     let mut found = Vec::new();
-    for realm in store.realms().await? {
-        let golden = realm::is_contract(&realm);
-        if integration.is_some_and(|integration| integration != realm) && !golden {
-            continue;
-        }
+    let places = match integration {
+        Some(integration) => vec![names::integration(store, integration).await?],
+        None => store.realms().await?.iter().map(|realm| names::Place::whole(realm)).collect(),
+    };
+    for place in places {
+        let realm = &place.realm;
         let known = match name {
-            Name::Canonical(id) => store.known_by_id(&realm, &[*id]).await?,
+            Name::Canonical(id) => store.known_by_id(realm, &[*id]).await?,
             Name::External { participant, id } => {
-                let participant = match integration {
-                    Some(integration) if golden => format!("{}{participant}", realm::prefix(&ObjectKey(integration.to_owned()))),
-                    _ => participant.clone(),
-                };
-                store.known_by_external(&realm, &participant, std::slice::from_ref(id)).await?
+                store.known_by_external(realm, &place.full_name(participant), std::slice::from_ref(id)).await?
             }
         };
         let Some(mut known) = known.into_iter().flatten().next() else { continue };
         if let Some(survivor) = known.merged_into
-            && let Some(lives) = store.known_by_id(&realm, &[survivor]).await?.pop().flatten()
+            && let Some(lives) = store.known_by_id(realm, &[survivor]).await?.pop().flatten()
         {
             known = lives;
         }
-        let conflicts = store.conflicts(&realm, known.record.id, now).await?;
-        let filter = DeadLetterFilter { realm: Some(realm.clone()), max: LETTERS, ..DeadLetterFilter::default() };
-        let mut letters = store.dead_letters(&filter).await?;
-        letters.retain(|dead| concerns(dead, &known));
-        found.push(Found { realm, known, conflicts, letters });
+        let conflicts = store.conflicts(realm, known.record.id, now).await?;
+        let letters = letters(store, realm, &known).await?;
+        found.push(Found { realm: realm.clone(), known, conflicts, letters });
     }
     Ok(found)
 }
 
-/// Whether a letter is about this record: by its id, or by a participant's id of it.
-fn concerns(dead: &DeadLetter, known: &Known) -> bool {
-    let letter = &dead.letter;
-    let held = known.identity(&letter.participant).map(|identity| &identity.external_id);
-    letter.record == Some(known.record.id) || held.is_some() && held == letter.external_id.as_ref()
+/// The open letters about a record: by its id, or by a participant's id of it. The newest first.
+async fn letters(store: &dyn Store, realm: &str, known: &Known) -> Result<Vec<DeadLetter>, StoreError> {
+    let of = |filter: DeadLetterFilter| DeadLetterFilter { realm: Some(realm.to_owned()), max: LETTERS, ..filter };
+    let by_id = of(DeadLetterFilter { record: Some(known.record.id), ..DeadLetterFilter::default() });
+    let mut letters: BTreeMap<i64, DeadLetter> = store.dead_letters(&by_id).await?.into_iter().map(|dead| (dead.id, dead)).collect();
+    for identity in &known.identities {
+        let (participant, text) = (Some(identity.participant.clone()), Some(identity.external_id.to_string()));
+        let found = store.dead_letters(&of(DeadLetterFilter { participant, text, ..DeadLetterFilter::default() })).await?;
+        let its = found.into_iter().filter(|dead| dead.letter.external_id.as_ref() == Some(&identity.external_id));
+        letters.extend(its.map(|dead| (dead.id, dead)));
+    }
+    Ok(letters.into_values().rev().collect())
 }
 
 #[cfg(test)]
@@ -84,7 +87,8 @@ mod tests {
     use super::*;
     use fairlead_model::hash::ValueHash;
     use fairlead_model::state::{FieldState, ParticipantState};
-    use fairlead_store::{Absorb, AbsorbRecord, Conflict, LeaseRequest, Record, RecordChange, SqliteStore};
+    use fairlead_model::ErrorClass;
+    use fairlead_store::{Absorb, AbsorbRecord, Conflict, LeaseRequest, NewDeadLetter, Record, RecordChange, SqliteStore, Stage};
     use serde_json::json;
     use std::collections::BTreeMap;
     use std::time::Duration;
@@ -125,9 +129,43 @@ mod tests {
         assert_eq!(realms(None, &Name::Canonical(ID)).await, ["contract:contracts/customer"]);
         assert_eq!(realms(None, &external("crm")).await, ["europe/customers"]);
         assert_eq!(realms(None, &external("europe/customers/crm")).await, ["contract:contracts/customer"]);
-        assert_eq!(realms(Some("europe/customers"), &external("crm")).await.len(), 2, "what it keeps and what it feeds");
-        assert!(realms(Some("north/customers"), &external("crm")).await.is_empty());
+        let europe = Some("europe/customers");
+        assert_eq!(realms(europe, &external("crm")).await, ["europe/customers"]);
+        let golden = "contract:contracts/customer";
+        store.put_note(golden, "of/europe/customers/participants", &json!([])).await.unwrap();
+        assert_eq!(realms(europe, &external("crm")).await, [golden], "what it feeds now");
+        assert_eq!(realms(europe, &external("europe/customers/crm")).await, [golden]);
+        assert!(realms(europe, &external("erp")).await.is_empty());
+        assert!(find(&store, Some("north/customers"), &external("crm"), NOW).await.is_err(), "nobody is called so");
         let found = find(&store, None, &Name::Canonical(ID), NOW).await.unwrap().remove(0);
-        assert_eq!(found.conflicts.len(), 1);
+        assert_eq!((found.conflicts.len(), found.letters.len()), (1, 0));
+        let letter = |participant: &str, external: Option<&str>, record: Option<RecordId>| NewDeadLetter {
+            stage: if record.is_some() { Stage::Delivery } else { Stage::Inbound },
+            participant: participant.into(),
+            external_id: external.map(|id| ExternalId(id.into())),
+            record,
+            original: "{}".into(),
+            payload: None,
+            class: ErrorClass::Data,
+            reason: "ValidationFailed".into(),
+            message: "001 is not right".into(),
+            detail: None,
+            field: None,
+            attempts: 1,
+            parent: None,
+        };
+        let crm = "europe/customers/crm";
+        let dead_letters = vec![
+            letter(crm, Some("001"), None),
+            letter(crm, Some("0012"), None),
+            letter("north/customers/erp", None, Some(ID)),
+            letter("north/customers/erp", Some("001"), None),
+        ];
+        let request = LeaseRequest { keys: vec!["reader".into()], holder: "test".into(), ttl: Duration::from_secs(60), now: NOW };
+        let fence = store.lease(&request).await.unwrap().pop().flatten().unwrap();
+        store.absorb(&Absorb { dead_letters, ..Absorb::empty(golden, crm, fence, NOW) }).await.unwrap();
+        let found = find(&store, None, &Name::Canonical(ID), NOW).await.unwrap().remove(0);
+        let told: Vec<_> = found.letters.iter().map(|dead| (dead.letter.participant.as_str(), dead.letter.record.is_some())).collect();
+        assert_eq!(told, [("north/customers/erp", true), (crm, false)]);
     }
 }

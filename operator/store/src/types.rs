@@ -730,6 +730,8 @@ pub struct DeadLetterFilter {
     pub before: Option<Timestamp>,
     /// With this text in their field, message or external id; letters of the Latin alphabet may be small or capital.
     pub text: Option<String>,
+    /// Of the record with this canonical id, as far as they name it by that.
+    pub record: Option<RecordId>,
     /// With lower numbers than this one: the page after the one that ended with it.
     pub below: Option<i64>,
     /// Closed ones too.

@@ -1286,6 +1286,7 @@ async fn dead_letters_are_found_by_filter(store: Arc<dyn Store>) {
     assert_eq!(find(DeadLetterFilter { participant: Some("nobody".into()), ..open_letters() }).await, 0);
     assert_eq!(find(DeadLetterFilter { realm: Some("nowhere".into()), ..open_letters() }).await, 0);
     assert_eq!(find(DeadLetterFilter { realm: None, ..open_letters() }).await, 3);
+    assert_eq!(find(DeadLetterFilter { record: Some(id(2)), ..open_letters() }).await, 0, "what names no record");
 
     let other = NewDeadLetter {
         class: ErrorClass::NotFound,
@@ -1310,6 +1311,11 @@ async fn dead_letters_are_found_by_filter(store: Arc<dyn Store>) {
     filter.below = first.last().map(|last| last.id);
     let second = world.store.dead_letters(&filter).await.unwrap();
     assert_eq!((first.len(), second.len(), second[0].id), (3, 1, all[2].id));
+
+    let of_record = NewDeadLetter { record: Some(id(2)), external_id: None, ..letter(8, Stage::Delivery) };
+    world.store.absorb(&Absorb { dead_letters: vec![of_record], ..world.batch(at(6)) }).await.unwrap();
+    let of = async |n: u64| find(DeadLetterFilter { record: Some(id(n)), ..open_letters() }).await;
+    assert_eq!((of(2).await, of(3).await), (1, 0));
 
     let named = NewDeadLetter { participant: "europe/customers/crm".into(), ..letter(7, Stage::Inbound) };
     world.store.absorb(&Absorb { dead_letters: vec![named], ..world.batch(at(9)) }).await.unwrap();

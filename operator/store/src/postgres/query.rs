@@ -392,7 +392,7 @@ macro_rules! letters {
               AND ($9::int8 IS NULL OR d.at < $9)
               AND ($10::text IS NULL
                 OR strpos(lower(concat_ws(E'\n', coalesce(d.field, ''), d.message, coalesce(d.external_id, ''))), lower($10)) > 0)
-              AND ($11::int8 IS NULL OR d.id < $11)
+              AND ($11::int8 IS NULL OR d.id < $11) AND ($12::uuid IS NULL OR d.record = $12)
              ORDER BY id DESC LIMIT $5"
         )
     };
@@ -422,6 +422,7 @@ pub(super) async fn dead_letters(session: &Session, filter: &DeadLetterFilter) -
         filter.before.map(|before| before.0),
         filter.text.clone(),
         filter.below,
+        filter.record.map(|record| record.0),
     );
     session.ask(ask).await?.iter().map(letter).collect()
 }

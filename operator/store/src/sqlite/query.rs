@@ -345,7 +345,7 @@ pub(super) fn dead_letters(connection: &Connection, filter: &DeadLetterFilter) -
            AND (?2 IS NULL OR participant IN (SELECT id FROM name WHERE text = ?2 OR ?2 LIKE '%/' AND substr(text, 1, length(?2)) = ?2))
            AND (?5 IS NULL OR stage = ?5) AND (?6 IS NULL OR class = ?6) AND (?7 IS NULL OR reason = ?7) AND (?8 IS NULL OR at < ?8)
            AND (?9 IS NULL OR instr(lower(ifnull(field, '') || char(10) || message || char(10) || ifnull(external_id, '')), lower(?9)) > 0)
-           AND (?10 IS NULL OR id < ?10)
+           AND (?10 IS NULL OR id < ?10) AND (?11 IS NULL OR record = ?11)
          ORDER BY id DESC LIMIT ?4"
     ))?;
     let class = filter.class.as_ref().map(encode_word).transpose()?;
@@ -360,6 +360,7 @@ pub(super) fn dead_letters(connection: &Connection, filter: &DeadLetterFilter) -
         filter.before.map(|before| before.0),
         filter.text,
         filter.below,
+        filter.record.map(id_bytes),
     ])?;
     let mut letters = Vec::new();
     while let Some(row) = rows.next()? {
