@@ -576,7 +576,7 @@ async fn observe(shared: &Shared, report: &Mutex<IntegrationReport>, counts: &Co
     if shared.program.unit.initial_load == InitialLoad::Preview && loaded {
         let stands = |last: &Previewed| last.snapshot == *snapshot || last.at.elapsed() < PREVIEW_EVERY;
         if !seen.preview.as_ref().is_some_and(stands) {
-            let preview = count_preview(shared, snapshot).await?;
+            let preview = count_preview(shared).await?;
             seen.preview = Some(Previewed { preview, snapshot: snapshot.clone(), at: Instant::now() });
         }
     } else {
@@ -689,9 +689,9 @@ fn lag(shared: &Shared, snapshot: &Snapshot, phase: Phase) -> Option<Lag> {
 }
 
 /// Counts what a first apply would do, without doing it.
-async fn count_preview(shared: &Shared, snapshot: &Snapshot) -> Result<Preview, StoreError> {
+async fn count_preview(shared: &Shared) -> Result<Preview, StoreError> {
     let store = &shared.around.store;
-    let mut preview = Preview { matched: snapshot.matched, ..Preview::default() };
+    let mut preview = Preview::default();
     let filter = DeadLetterFilter { realm: Some(shared.realm.clone()), max: PREVIEW_LETTERS, ..DeadLetterFilter::default() };
     let letters = store.dead_letters(&filter).await?;
     let ambiguous =
@@ -703,6 +703,8 @@ async fn count_preview(shared: &Shared, snapshot: &Snapshot) -> Result<Preview, 
         let Some(last) = page.last() else { return Ok(preview) };
         after = Some(last.record.id);
         for known in page.iter().filter(|known| known.record.deleted_at.is_none()) {
+            let own = known.identities.iter().any(|identity| shared.program.participant(&identity.participant).is_some());
+            preview.matched += u64::from(own && known.identities.len() > 1);
             for target in shared.program.participants.iter().filter(|p| p.writable()) {
                 match known.identity(&target.unit.name) {
                     None if outbound::brought_by(&shared.program, known).is_some() => {}

@@ -393,7 +393,9 @@ fn reconcile(spec: &api::IntegrationSpec, findings: &mut Vec<Finding>) -> Option
 /// The fields by which the contract's callers filter this Integration's records. What is wrong with one is the contract's matter.
 fn indexed(object: &ObjectRef, contract: &PlannedContract<'_>) -> Vec<FieldPath> {
     let own = &contract.verdict.object.namespace;
-    let compiled = contract.schema_for(&object.namespace).contract();
+    // Golden records hold the fields of every unit, and each of their Integrations writes what they are found by.
+    let schema = if contract.master.is_some() { &contract.served } else { contract.schema_for(&object.namespace) };
+    let compiled = schema.contract();
     let is_field = |path: &FieldPath| {
         let field = compiled.and_then(|compiled| compiled.fields().get(path));
         path.list_root().is_none() && field.is_some_and(|field| !matches!(field.kind, FieldType::List | FieldType::Object | FieldType::Any))

@@ -391,6 +391,22 @@ fn a_unit_of_golden_records_is_its_own_whatever_it_knows_of_the_others() {
 }
 
 #[test]
+fn golden_records_are_found_by_the_fields_of_every_unit_whoever_writes_them() {
+    let filters: fn(&mut Value) = |d| {
+        let vat = json!({"type": "object", "properties": {"vatGroup": {"type": "string"}}, "additionalProperties": false});
+        d["spec"]["extensions"] = json!([{"namespace": "europe", "owner": {"team": "eu"}, "schema": vat}]);
+        d["spec"]["operations"][0]["filters"] = json!(["name", "ext.europe.vatGroup"]);
+    };
+    let planned = golden(&[("ApiContract", "contracts", filters)]);
+    let contract = ObjectRef::new("contracts", "customer-v1");
+    assert!(planned.contracts[&contract].is_good(), "{:#?}", planned.contracts[&contract].findings);
+    for object in [customers(), ObjectRef::new("europe", "customers")] {
+        let indexed = &planned.units.integrations[&key(&object)].indexed;
+        assert_eq!(indexed.iter().map(ToString::to_string).collect::<Vec<_>>(), ["ext.europe.vatGroup", "name"], "{object}");
+    }
+}
+
+#[test]
 fn units_of_golden_records_know_of_each_other_what_runs_and_not_what_is_declared() {
     let last = merge_last_good(&Units::default(), &golden(&[]));
     let known = |units: &Units, object: &ObjectRef| {

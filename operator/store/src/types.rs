@@ -851,6 +851,8 @@ pub struct LaneLedger {
     pub dead_lettered: u64,
     /// Waiting now.
     pub pending: u64,
+    /// The time of the last `Delivered`, since this is noted.
+    pub last_delivered: Option<Timestamp>,
 }
 
 impl LaneLedger {
@@ -892,8 +894,10 @@ impl Snapshot {
         fn some<T: Clone>(all: &BTreeMap<String, T>, own: impl Fn(&str) -> bool) -> BTreeMap<String, T> {
             all.iter().filter(|(name, _)| own(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
         }
+        let lanes: Vec<LaneLedger> = self.lanes.iter().filter(|lane| own(&lane.target)).cloned().collect();
         Self {
-            lanes: self.lanes.iter().filter(|lane| own(&lane.target)).cloned().collect(),
+            last_delivered: lanes.iter().filter_map(|lane| lane.last_delivered).max(),
+            lanes,
             sources: some(&self.sources, &own),
             pending: some(&self.pending, &own),
             dead_letters: some(&self.dead_letters, &own),

@@ -652,7 +652,7 @@ async fn what_was_in_flight_before_lanes_had_partitions_is_found_in_them() {
     server.sql(
         "before",
         "SET search_path TO fairlead; DELETE FROM migration WHERE number > 3; DROP TABLE past_conflict;
-         ALTER TABLE source_book DROP COLUMN conflicts; ALTER TABLE realm_book ALTER COLUMN conflicts DROP DEFAULT;
+         ALTER TABLE source_book DROP COLUMN conflicts; ALTER TABLE lane_book DROP COLUMN last_delivered; ALTER TABLE realm_book ALTER COLUMN conflicts DROP DEFAULT;
          ALTER TABLE record DROP COLUMN changed_book, DROP COLUMN deleted_book; DROP TABLE guard_count",
     );
     let store = open(&url).await;

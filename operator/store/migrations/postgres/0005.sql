@@ -3,6 +3,7 @@
 --
 -- Processes of the Fairlead before go on until they are replaced. What they ask and write stays as it was: `realm_book.conflicts` and
 -- `guard_book`, which nobody else looks at any more. What they count there meanwhile is lost.
+ALTER TABLE lane_book ADD COLUMN last_delivered bigint;
 ALTER TABLE source_book ADD COLUMN conflicts bigint NOT NULL DEFAULT 0;
 ALTER TABLE realm_book ALTER COLUMN conflicts SET DEFAULT 0;
 

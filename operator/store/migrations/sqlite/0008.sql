@@ -1,5 +1,6 @@
 -- Schema 8. Conflicts are counted by participant and kept for a while. Guard counts stand in books, so that each of several Integrations that
 -- feed one realm has its own; a record counts in the book of whoever changed it last.
+ALTER TABLE lane_book ADD COLUMN last_delivered INTEGER;
 ALTER TABLE source_book ADD COLUMN conflicts INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE realm_book DROP COLUMN conflicts;
 

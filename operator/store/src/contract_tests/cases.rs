@@ -1616,6 +1616,8 @@ async fn the_snapshot_counts_what_lives_and_what_waits(store: Arc<dyn Store>) {
     world.in_step([1, 2], at(1)).await;
     world.absorb(vec![inserted(3)], at(2)).await;
     let snapshot = world.snapshot(at(3)).await;
+    let of = |name: &str| snapshot.of(|participant| participant == name).last_delivered;
+    assert_eq!((of(ERP), of(CRM)), (Some(at(1)), None), "each target has its own");
     assert_eq!((snapshot.live, snapshot.matched, snapshot.last_delivered), (3, 2, Some(at(1))));
     assert_eq!(snapshot.pending[ERP], Pending { keys: 1, oldest: Some(at(2)) });
     world.claim(at(3)).await;

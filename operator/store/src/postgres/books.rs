@@ -6,11 +6,12 @@ use crate::Guarded;
 use crate::rows::books::{Books, GUARD_HOURS, SourceDelta, hour_of};
 use fairlead_model::Timestamp;
 
-const LANES: &str = "INSERT INTO lane_book AS book (realm, target, origin, entered, delivered, unchanged, superseded, discarded)
-     SELECT * FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::int8[])
+const LANES: &str = "INSERT INTO lane_book AS book (realm, target, origin, entered, delivered, unchanged, superseded, discarded, last_delivered)
+     SELECT * FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::int8[], $9::int8[])
      ON CONFLICT (realm, target, origin) DO UPDATE SET entered = book.entered + excluded.entered,
        delivered = book.delivered + excluded.delivered, unchanged = book.unchanged + excluded.unchanged,
-       superseded = book.superseded + excluded.superseded, discarded = book.discarded + excluded.discarded";
+       superseded = book.superseded + excluded.superseded, discarded = book.discarded + excluded.discarded,
+       last_delivered = greatest(book.last_delivered, excluded.last_delivered)";
 
 const FILTERED: &str = "INSERT INTO filtered_book AS book (realm, target, origin, reason, count)
      SELECT * FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::text[], $5::int8[])
@@ -65,6 +66,7 @@ pub(super) fn write(books: Books, realm: i64) -> Vec<Ask> {
             lanes.iter().map(|(_, delta)| delta.unchanged).collect::<Vec<_>>(),
             lanes.iter().map(|(_, delta)| delta.superseded).collect::<Vec<_>>(),
             lanes.iter().map(|(_, delta)| delta.discarded).collect::<Vec<_>>(),
+            lanes.iter().map(|(_, delta)| delta.delivered_at).collect::<Vec<_>>(),
         ));
     }
     if !books.filtered.is_empty() {

@@ -480,7 +480,8 @@ const WAITING: &str = of_realms!(
 const OPEN_LETTERS: &str =
     of_realms!("SELECT realm, participant, count(*) FROM dead_letter", " AND closed_at IS NULL", " GROUP BY realm, participant");
 const BOOKS: &str = of_realms!("SELECT realm, live, matched, last_delivered FROM realm_book", "", "");
-const LANES: &str = of_realms!("SELECT realm, target, origin, entered, delivered, unchanged, superseded, discarded FROM lane_book", "", "");
+const LANES: &str =
+    of_realms!("SELECT realm, target, origin, entered, delivered, unchanged, superseded, discarded, last_delivered FROM lane_book", "", "");
 const FILTERED: &str = of_realms!("SELECT realm, target, origin, reason, count FROM filtered_book", "", "");
 const WAITS: &str =
     of_realms!("SELECT realm, target, origin, count(*) FROM lane", " AND origin IS NOT NULL", " GROUP BY realm, target, origin");
@@ -548,6 +549,7 @@ fn lane_books([lanes, filtered, waits, flies, dead]: [&[Row]; 5]) -> Result<BTre
         book.unchanged = count(row, 5)?;
         book.superseded = count(row, 6)?;
         book.discarded = count(row, 7)?;
+        book.last_delivered = get::<Option<i64>>(row, 8)?.map(Timestamp);
     }
     for row in filtered {
         books.entry(key(row)?).or_default().filtered.insert(get(row, 3)?, count(row, 4)?);

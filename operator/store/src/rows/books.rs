@@ -24,6 +24,8 @@ pub(crate) struct LaneDelta {
     pub(crate) unchanged: i64,
     pub(crate) superseded: i64,
     pub(crate) discarded: i64,
+    /// When something was delivered.
+    pub(crate) delivered_at: Option<i64>,
 }
 
 /// What a command changes in the books.
@@ -44,7 +46,9 @@ impl Books {
         self.lanes.entry(key).or_default().entered += 1;
     }
     pub(crate) fn delivered(&mut self, key: LaneKey, at: Timestamp) {
-        self.lanes.entry(key).or_default().delivered += 1;
+        let lane = self.lanes.entry(key).or_default();
+        lane.delivered += 1;
+        lane.delivered_at = Some(at.0);
         self.delivered_at = Some(at.0);
     }
     pub(crate) fn unchanged(&mut self, key: LaneKey) {

@@ -283,6 +283,7 @@ const LANE_BOOK: Table = Table {
         needs("unchanged", "unchanged", Kind::Int),
         needs("superseded", "superseded", Kind::Int),
         needs("discarded", "discarded", Kind::Int),
+        may("last_delivered", "lastDelivered", Kind::Int),
     ],
 };
 

@@ -9,13 +9,24 @@ use rusqlite::{Connection, OptionalExtension, params};
 /// Writes the deltas down. `realm` is the one that the record counts belong to.
 pub(super) fn write(books: Books, connection: &Connection, realm: i64) -> Result<(), StoreError> {
     let mut lane = connection.prepare_cached(
-        "INSERT INTO lane_book (realm, target, origin, entered, delivered, unchanged, superseded, discarded)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+        "INSERT INTO lane_book (realm, target, origin, entered, delivered, unchanged, superseded, discarded, last_delivered)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
          ON CONFLICT (realm, target, origin) DO UPDATE SET entered = entered + excluded.entered, delivered = delivered + excluded.delivered,
-           unchanged = unchanged + excluded.unchanged, superseded = superseded + excluded.superseded, discarded = discarded + excluded.discarded",
+           unchanged = unchanged + excluded.unchanged, superseded = superseded + excluded.superseded, discarded = discarded + excluded.discarded,
+           last_delivered = coalesce(max(last_delivered, excluded.last_delivered), last_delivered, excluded.last_delivered)",
     )?;
     for ((realm, target, origin), delta) in books.lanes {
-        lane.execute(params![realm, target, origin, delta.entered, delta.delivered, delta.unchanged, delta.superseded, delta.discarded])?;
+        lane.execute(params![
+            realm,
+            target,
+            origin,
+            delta.entered,
+            delta.delivered,
+            delta.unchanged,
+            delta.superseded,
+            delta.discarded,
+            delta.delivered_at
+        ])?;
     }
     let mut filtered = connection.prepare_cached(
         "INSERT INTO filtered_book (realm, target, origin, reason, count) VALUES (?1, ?2, ?3, ?4, ?5)

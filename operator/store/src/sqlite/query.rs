@@ -487,7 +487,7 @@ fn lanes(counting: &Counting<'_>) -> Result<BTreeMap<(i64, i64, i64), LaneLedger
     let key = |realm: i64, row: &Row<'_>| -> Result<_, StoreError> { Ok((realm, row.get(1)?, row.get(2)?)) };
 
     counting.rows(
-        "SELECT realm, target, origin, entered, delivered, unchanged, superseded, discarded FROM lane_book WHERE $REALM",
+        "SELECT realm, target, origin, entered, delivered, unchanged, superseded, discarded, last_delivered FROM lane_book WHERE $REALM",
         |realm, row| {
             let book = books.entry(key(realm, row)?).or_default();
             book.entered = count(row, 3)?;
@@ -495,6 +495,7 @@ fn lanes(counting: &Counting<'_>) -> Result<BTreeMap<(i64, i64, i64), LaneLedger
             book.unchanged = count(row, 5)?;
             book.superseded = count(row, 6)?;
             book.discarded = count(row, 7)?;
+            book.last_delivered = row.get::<_, Option<i64>>(8)?.map(Timestamp);
             Ok(())
         },
     )?;
