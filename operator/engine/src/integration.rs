@@ -126,6 +126,12 @@ impl Running {
         lock(&self.report).rejected = why;
     }
 
+    /// Forgets what was counted of it.
+    pub(crate) fn forget_counts(&self) {
+        let names = self.shared.program.participants.iter().map(|p| p.unit.called().to_owned());
+        self.shared.around.metrics.forget_counts(&self.shared.integration.0, names);
+    }
+
     /// Stops: no new work, what is in flight settles, leases are given back.
     pub(crate) async fn stop(&self) {
         self.shared.cancel.cancel();
@@ -522,7 +528,7 @@ async fn report_forever(shared: Arc<Shared>, report: Arc<Mutex<IntegrationReport
     }
 }
 
-/// Wakes whom it concerns what other processes did: lanes whose keys became others, and readers that are asked to read something again. What a
+/// Wakes whom it concerns what other processes did, or others that feed the same records: lanes whose keys became others, and readers that are asked to read something again. What a
 /// reader's last round left unread it has its own pace for. Where the store is one process's, what happens here wakes them at once.
 async fn tell_news(shared: &Shared, snapshot: &Snapshot, seen: &mut BTreeMap<String, Pending>) -> Result<(), StoreError> {
     for (participant, facts) in shared.program.participants.iter().zip(&shared.participants) {
@@ -569,7 +575,7 @@ async fn observe(shared: &Shared, report: &Mutex<IntegrationReport>, counts: &Co
         note_complete(shared).await?;
         shared.note_held().await?;
     }
-    if moved && shared.around.neighbours.share() {
+    if moved && (shared.around.neighbours.share() || realm::is_contract(&shared.realm)) {
         tell_news(shared, snapshot, &mut seen.pending).await?;
     }
     let loaded = shared.loaded();

@@ -161,6 +161,10 @@ impl Engine {
             forgotten: Arc::clone(&engine.forgotten),
             rejected: Arc::clone(&engine.rejected),
         };
+        if engine.around.works {
+            let (store, clock) = (Arc::clone(&engine.around.store), Arc::clone(&engine.around.clock));
+            tokio::spawn(retention::values(store, clock, engine.cancel.clone()));
+        }
         let (cancel, swapped) = (engine.cancel.clone(), Arc::clone(&engine.swapped));
         tokio::spawn(async move {
             loop {
@@ -213,6 +217,7 @@ impl Engine {
         running.values().for_each(|integration| integration.look_again(&new));
         let gone = running.iter().filter(|(key, _)| !units.integrations.contains_key(*key)).map(|(key, integration)| async move {
             integration.stop().await;
+            integration.forget_counts();
             shared::lock(&self.running).remove(key);
             tracing::info!(integration = %key, "stopped");
         });

@@ -70,6 +70,9 @@ pub(crate) struct Load {
     pub(crate) waiting: Vec<(Priority, usize)>,
 }
 
+/// What comes of a record that is read.
+const READ: [&str; 3] = ["absorbed", "unchanged", "dead_lettered"];
+
 fn number(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -126,7 +129,7 @@ impl Metrics {
     pub(crate) fn read(&self, integration: &str, participant: &str, (absorbed, unchanged, dead_lettered, conflicts): (u64, u64, u64, u64)) {
         let labels = OfParticipant { integration: integration.to_owned(), participant: participant.to_owned() };
         self.conflicts.get_or_create(&labels).inc_by(conflicts);
-        for (result, count) in [("absorbed", absorbed), ("unchanged", unchanged), ("dead_lettered", dead_lettered)] {
+        for (result, count) in READ.into_iter().zip([absorbed, unchanged, dead_lettered]) {
             let labels = Records { integration: integration.to_owned(), participant: participant.to_owned(), result };
             self.read.get_or_create(&labels).inc_by(count);
         }
@@ -234,7 +237,20 @@ impl Metrics {
         }
     }
 
-    /// An Integration is gone.
+    /// An Integration is gone, and what was counted of it.
+    pub(crate) fn forget_counts(&self, integration: &str, participants: impl Iterator<Item = String>) {
+        for participant in participants {
+            self.conflicts.remove(&OfParticipant { integration: integration.to_owned(), participant: participant.clone() });
+            for (family, results) in [(&self.read, &READ[..]), (&self.settled, &Outcome::WORDS[..])] {
+                for result in results {
+                    family.remove(&Records { integration: integration.to_owned(), participant: participant.clone(), result });
+                }
+            }
+        }
+        self.removed.remove(&OfIntegration { integration: integration.to_owned() });
+    }
+
+    /// An Integration has stopped, perhaps to begin anew: nothing is known of how it stands.
     pub(crate) fn forget(&self, integration: &str, participants: impl Iterator<Item = String>) {
         for participant in participants {
             let labels = OfParticipant { integration: integration.to_owned(), participant };

@@ -2,10 +2,11 @@
 //! that did not count when they were kept long enough.
 
 use crate::shared::Shared;
-use fairlead_model::realm;
+use fairlead_model::{Clock, Timestamp, realm};
 use fairlead_store::{Store, StoreError, Sweep};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// How often is looked for what may go.
 const EVERY: Duration = Duration::from_secs(600);
@@ -34,6 +35,32 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
+/// How often is looked for values that did not count and were kept long enough, where nothing runs that would remove them.
+const VALUES_EVERY: Duration = Duration::from_secs(6 * 3600);
+
+/// Removes such values of all realms until the engine stops: those of what is paused, or gone and retained, are none the less somebody's.
+pub(crate) async fn values(store: Arc<dyn Store>, clock: Arc<dyn Clock>, cancel: CancellationToken) {
+    loop {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(VALUES_EVERY) => {}
+        }
+        if let Err(error) = expire(store.as_ref(), clock.now()).await {
+            tracing::warn!(%error, "values that did not count could not be removed yet");
+        }
+    }
+}
+
+async fn expire(store: &dyn Store, now: Timestamp) -> Result<(), StoreError> {
+    for realm in store.realms().await? {
+        // Of letters nothing is known here: each Integration says how long they are kept.
+        let (participants, closed_before) = (None, Timestamp(i64::MIN));
+        store.sweep(&Sweep { realm, participants, closed_before, max: STEP, now }).await?;
+    }
+    Ok(())
+}
+
 /// Removes what may go, step by step; returns how many letters.
 async fn remove(store: &dyn Store, sweep: &Sweep, stops: impl Fn() -> bool) -> Result<u64, StoreError> {
     let mut removed = 0;
@@ -49,8 +76,8 @@ async fn remove(store: &dyn Store, sweep: &Sweep, stops: impl Fn() -> bool) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fairlead_model::{ErrorClass, ExternalId, Timestamp};
-    use fairlead_store::{Absorb, CloseDeadLetters, CloseReason, DeadLetterFilter, LeaseRequest, NewDeadLetter, SqliteStore, Stage};
+    use fairlead_model::{ErrorClass, ExternalId, RecordId};
+    use fairlead_store::{Absorb, CONFLICTS_FOR, CloseDeadLetters, Conflict, CloseReason, DeadLetterFilter, LeaseRequest, NewDeadLetter, SqliteStore, Stage};
 
     #[tokio::test]
     async fn all_steps_are_taken_and_open_letters_stay() {
@@ -85,5 +112,21 @@ mod tests {
         let all = DeadLetterFilter { closed: true, max: 5000, ..DeadLetterFilter::default() };
         let left = store.dead_letters(&all).await.unwrap();
         assert!(left.len() == 5 && left.iter().all(|letter| letter.closed.is_none()), "{left:?}");
+    }
+
+    #[tokio::test]
+    async fn values_that_did_not_count_go_where_nothing_runs() {
+        let store = SqliteStore::open_in_memory().unwrap();
+        let now = Timestamp(1_000_000);
+        let request = LeaseRequest { keys: vec!["reader/a/b/crm".into()], holder: "t".into(), ttl: Duration::from_secs(1), now };
+        let fence = store.lease(&request).await.unwrap().pop().flatten().unwrap();
+        let record = RecordId(uuid::Uuid::from_u128(7));
+        let conflicts = vec![Conflict::of_existence(record)];
+        store.absorb(&Absorb { conflicts, ..Absorb::empty("a/b", "crm", fence, now) }).await.unwrap();
+        let left = async || store.conflicts("a/b", record, now).await.unwrap().len();
+        expire(&store, now.plus(CONFLICTS_FOR)).await.unwrap();
+        assert_eq!(left().await, 1);
+        expire(&store, Timestamp(now.plus(CONFLICTS_FOR).0 + 1)).await.unwrap();
+        assert_eq!(left().await, 0);
     }
 }

@@ -713,7 +713,10 @@ impl Source {
         for letter in &batch.dead_letters {
             tracing::warn!(integration = %shared.integration, participant = %name, reason = %letter.reason, field = letter.field.as_deref().unwrap_or(""), detail = %letter.message, "record became a dead letter");
             let error = RemoteError::new(letter.class, letter.reason.clone(), letter.message.clone()).field(letter.field.clone());
-            shared.failed(self.index, letter.external_id.as_ref().map(ToString::to_string), letter.record, &error);
+            // What concerns another Integration's system is told to that one's people.
+            if let Some(index) = shared.program.participants.iter().position(|participant| participant.unit.name == letter.participant) {
+                shared.failed(index, letter.external_id.as_ref().map(ToString::to_string), letter.record, &error);
+            }
         }
         shared.wake_lanes(targets.iter().map(String::as_str));
         self.stale |= stale;

@@ -53,6 +53,15 @@ pub fn called(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)
 }
 
+/// How a participant is called in something that is told to those of another participant of its realm: in full, where that is another
+/// Integration's.
+#[must_use]
+pub fn told<'n>(name: &'n str, to: &str) -> &'n str {
+    let of = |name: &'n str| name.rsplit_once('/').map(|(integration, _)| integration);
+    let same = of(name) == to.rsplit_once('/').map(|(integration, _)| integration);
+    if same { called(name) } else { name }
+}
+
 /// The Integration that a participant of a realm belongs to.
 #[must_use]
 pub fn integration(realm: &str, participant: &str) -> ObjectKey {
@@ -73,6 +82,8 @@ mod tests {
         assert_eq!((realm.as_str(), name.as_str()), ("contract:contracts/customer-v1", "europe/customers/crm"));
         assert_eq!((integration(&realm, &name).0.as_str(), called(&name)), ("europe/customers", "crm"));
         assert!(is_contract(&realm) && !is_contract("contracts/customer-v1"));
+        assert_eq!((told(&name, "europe/customers/erp"), told(&name, "north/customers/erp")), ("crm", "europe/customers/crm"));
+        assert_eq!(told("crm", "erp"), "crm");
         let europe = integration(&realm, &name);
         assert_eq!(note(&realm, &europe, "unit"), "of/europe/customers/unit");
         assert_eq!(leases_of(&realm, &europe), "contract:contracts/customer-v1/europe/customers/");

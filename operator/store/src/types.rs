@@ -296,6 +296,8 @@ impl Conflict {
     }
 }
 
+/// Of a longer value (so many bytes as JSON) a conflict keeps the beginning.
+pub const CONFLICT_VALUE: usize = 2048;
 /// So many conflicts are kept of each record: the newest.
 pub const CONFLICTS_PER_RECORD: usize = 20;
 /// For so long conflicts are kept.
@@ -599,9 +601,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All words for outcomes.
+    pub const WORDS: [&'static str; 6] = ["delivered", "unchanged", "filtered", "retried", "waiting", "dead_lettered"];
+
     /// The word for metrics and traces.
     #[must_use]
-    pub fn word(&self) -> &'static str {
+    pub const fn word(&self) -> &'static str {
         match self {
             Self::Delivered { .. } => "delivered",
             Self::Unchanged => "unchanged",

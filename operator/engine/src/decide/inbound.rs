@@ -407,7 +407,8 @@ fn moves(target: &Participant, canonical: &Document, state: &ParticipantState) -
 pub fn lost(source: &Participant, target: &str, known: &Known) -> NewDeadLetter {
     let message = format!(
         "it lives again in {source} and was deleted or put away in {target}; bring it back there, or enter it anew in {source}, then discard this",
-        source = source.unit.called(),
+        // The letter is the target's.
+        source = realm::told(&source.unit.name, target),
         target = realm::called(target)
     );
     NewDeadLetter {

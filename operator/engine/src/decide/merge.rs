@@ -22,10 +22,10 @@ pub fn fold(program: &Program, source: &Participant, loser: &Known, survivor: &K
             document::set(&mut canonical, &unit, brought);
         }
     }
-    // A record that was above or below the other now would be above itself.
+    // A record that was above or below the other now would be above itself, whichever Integration knows of that.
     let own_id = survivor.record.id.to_string();
     replace(&mut canonical, &loser.record.id.to_string(), &own_id);
-    for unit in references(program) {
+    for unit in units(program, &canonical) {
         if document::present(&canonical, &unit).and_then(Value::as_str) == Some(own_id.as_str()) {
             document::remove(&mut canonical, &unit);
         }
@@ -141,11 +141,6 @@ fn units(program: &Program, document: &Document) -> BTreeSet<FieldPath> {
     let own = tables.flat_map(|table| table.readable_units().iter().chain(table.writable_units())).cloned();
     let others = if program.unit.siblings().is_empty() { Vec::new() } else { direct::changes(program, document, &Document::new()) };
     own.chain(others.into_iter().map(|(unit, _)| unit)).collect()
-}
-
-fn references(program: &Program) -> BTreeSet<FieldPath> {
-    let rows = program.participants.iter().flat_map(|participant| &participant.unit.rows);
-    rows.filter(|row| row.reference.is_some()).filter_map(|row| row.canonical.clone()).collect()
 }
 
 /// Puts `new` wherever a document holds the text `old`; whether it did anywhere.

@@ -5,6 +5,7 @@ use fairlead_model::unit::{OnDelete, OwnershipRule};
 use fairlead_store::Outcome;
 use fairlead_systems::WriteOperation;
 use serde_json::json;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// A record of that id, held by these participants, each showing its values.
@@ -63,6 +64,19 @@ fn a_second_external_id_is_put_away_only_where_that_is_declared() {
     let mut keeps = World::new();
     keeps.known = world.known;
     assert!(matches!(keeps.step("erp"), Step::Settle(Outcome::Filtered { reason }) if reason == "Keep"));
+}
+
+#[test]
+fn nobody_is_above_himself_after_a_merge_whichever_integration_maps_the_parent() {
+    let mut unit = golden();
+    for participant in &mut unit.participants {
+        Arc::make_mut(participant).rows.retain(|row| row.reference.is_none());
+    }
+    let loser = held(1, &[("crm", json!({"Name": "Acme Ltd"}))]);
+    let mut survivor = held(2, &[("crm", json!({"Name": "Acme"}))]);
+    survivor.record.document.insert("parentId".into(), json!(loser.record.id.to_string()));
+    let (record, ..) = folded(&World::of(unit), &loser, &survivor);
+    assert_eq!(Value::Object(record.document), json!({"name": "Acme"}));
 }
 
 #[test]

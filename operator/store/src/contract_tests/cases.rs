@@ -11,7 +11,7 @@ use super::world::{
 use super::{Case, books};
 use crate::archive;
 use crate::{
-    Absorb, AbsorbRecord, BeginWrite, CONFLICTS_FOR, CONFLICTS_PER_RECORD, Checkpoint, Claim, CloseDeadLetters, CloseReason, Conflict,
+    Absorb, AbsorbRecord, BeginWrite, CONFLICT_VALUE, CONFLICTS_FOR, CONFLICTS_PER_RECORD, Checkpoint, Claim, CloseDeadLetters, CloseReason, Conflict,
     DeadLetterFilter, GuardCounts, Guarded, IndexKey, IndexState, Intend, Keys, LaneEntry, LaneFence, Merge, NewDeadLetter, Origin,
     Outcome, PastConflict, Pending, RecordChange, Referring, Reindex, SetCheckpoint, Settle, Settlement, SourceLedger, Stage, Standing,
     Store, StoreError, Survivor, Sweep, WAITS_FOR, WriteBegun,
@@ -1497,12 +1497,20 @@ async fn conflicts_are_kept_by_record_the_newest_and_for_a_while(store: Arc<dyn 
     assert_eq!((kept.len(), kept[0].at, kept[19].at), (CONFLICTS_PER_RECORD, at(most + 1), at(2)));
     assert_eq!(world.store.conflicts(REALM, id(2), at(100)).await.unwrap().len(), 1, "each record has its own");
 
+    // Of a long value the beginning is kept.
+    let long = Conflict { shown: Some(json!("ü".repeat(CONFLICT_VALUE))), kept: Some(json!("short")), ..contested(3, "name") };
+    note(vec![long], most + 2).await;
+    let kept = world.store.conflicts(REALM, id(3), at(100)).await.unwrap().remove(0).conflict;
+    let shown = kept.shown.as_ref().and_then(Value::as_str).unwrap();
+    assert!(shown.starts_with("üüü") && shown.ends_with("… (4098 bytes)") && shown.len() < CONFLICT_VALUE, "{shown}");
+    assert_eq!(kept.kept, Some(json!("short")));
+
     // What is too old is not told, and gone with the next one of the realm or the next sweep.
     let later = i64::try_from(CONFLICTS_FOR.as_secs()).unwrap() + 2;
     assert!(world.store.conflicts(REALM, id(2), at(later)).await.unwrap().is_empty());
     note(vec![contested(1, "name")], later).await;
     assert!(world.store.conflicts(REALM, id(2), at(100)).await.unwrap().is_empty());
-    assert_eq!(world.snapshot(at(later)).await.conflicts(), 3 + u64::try_from(most).unwrap() + 1);
+    assert_eq!(world.snapshot(at(later)).await.conflicts(), 3 + u64::try_from(most).unwrap() + 2);
     let sweep = Sweep { realm: REALM.into(), participants: None, closed_before: at(0), max: 1, now: at(2 * later) };
     assert_eq!(world.store.sweep(&sweep).await, Ok(0), "only letters are counted");
     assert!(world.store.conflicts(REALM, id(1), at(later)).await.unwrap().is_empty());

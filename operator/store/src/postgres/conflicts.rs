@@ -3,7 +3,7 @@
 use super::codec::get;
 use super::error::Failure;
 use super::session::{Ask, Session, ask};
-use crate::rows::absorb::Contested;
+use crate::rows::absorb::{Contested, EXPIRED};
 use crate::rows::codec::decode;
 use crate::rows::lane::limit;
 use crate::{CONFLICTS_FOR, CONFLICTS_PER_RECORD, Conflict, PastConflict};
@@ -18,12 +18,14 @@ const CUT: &str = "DELETE FROM past_conflict WHERE number IN (SELECT number FROM
        (SELECT number, row_number() OVER (PARTITION BY record ORDER BY number DESC) AS place FROM past_conflict
         WHERE realm = $1 AND record = ANY($2::uuid[])) AS ranked WHERE place > $3::int8)";
 
-const EXPIRE: &str = "DELETE FROM past_conflict WHERE realm = $1 AND at < $2 RETURNING number";
+const EXPIRE: &str = "DELETE FROM past_conflict WHERE number IN
+       (SELECT number FROM past_conflict WHERE realm = $1 AND at < $2 ORDER BY at, number LIMIT $3) RETURNING number";
 
 const MOVE: &str = "UPDATE past_conflict SET record = $3 WHERE realm = $1 AND record = $2";
 
 const OF_RECORD: &str = "SELECT c.record, p.text, c.field, c.shown, c.kept, c.at FROM past_conflict c JOIN name p ON p.id = c.participant
-     WHERE c.realm = (SELECT id FROM name WHERE text = $1) AND c.record = $2 AND c.at >= $3 ORDER BY c.number DESC";
+     WHERE c.realm = (SELECT id FROM name WHERE text = $1) AND c.record = $2 AND c.at >= $3 ORDER BY c.number DESC
+     LIMIT $4";
 
 pub(super) fn add(realm: i64, participant: i64, conflicts: &[Contested], now: Timestamp) -> Vec<Ask> {
     if conflicts.is_empty() {
@@ -39,9 +41,9 @@ pub(super) fn add(realm: i64, participant: i64, conflicts: &[Contested], now: Ti
     ]
 }
 
-/// Those that were kept long enough go; a row for each.
+/// Those that were kept long enough go, some at a time; a row for each.
 pub(super) fn expire(realm: i64, now: Timestamp) -> Ask {
-    ask!(EXPIRE, realm, now.before(CONFLICTS_FOR).0)
+    ask!(EXPIRE, realm, now.before(CONFLICTS_FOR).0, limit(EXPIRED))
 }
 
 /// What was kept of one record is the other's.
@@ -51,7 +53,7 @@ pub(super) fn move_to(realm: i64, loser: RecordId, survivor: RecordId) -> Ask {
 
 /// The newest first.
 pub(super) async fn of_record(session: &Session, realm: &str, record: RecordId, since: Timestamp) -> Result<Vec<PastConflict>, Failure> {
-    let rows = session.ask(ask!(OF_RECORD, realm.to_owned(), record.0, since.0)).await?;
+    let rows = session.ask(ask!(OF_RECORD, realm.to_owned(), record.0, since.0, limit(CONFLICTS_PER_RECORD))).await?;
     let past = |row: &tokio_postgres::Row| -> Result<PastConflict, Failure> {
         let value = |column: usize| -> Result<_, Failure> {
             Ok(get::<Option<&str>>(row, column)?.map(|text| decode("conflict", text)).transpose()?)

@@ -4,8 +4,9 @@
 use super::books::SourceDelta;
 use super::codec::{encode, encode_state};
 use super::record::Body;
-use crate::{Absorb, AbsorbRecord, Conflict, Fence, Guarded, NewDeadLetter, Origin, RecordChange, Stage, StoreError};
+use crate::{Absorb, AbsorbRecord, CONFLICT_VALUE, Conflict, Fence, Guarded, NewDeadLetter, Origin, RecordChange, Stage, StoreError};
 use fairlead_model::{RecordId, Timestamp};
+use serde_json::Value;
 
 /// An [`Absorb`] in the form of its rows.
 pub(crate) struct Batch {
@@ -36,6 +37,9 @@ pub(crate) struct Item {
     pub(crate) changed: bool,
 }
 
+/// So many conflicts that are too old go in one transaction.
+pub(crate) const EXPIRED: usize = 1000;
+
 /// A [`Conflict`] in the form of its row.
 pub(crate) struct Contested {
     pub(crate) record: RecordId,
@@ -49,10 +53,20 @@ impl Contested {
         Ok(Self {
             record: conflict.record,
             field: conflict.field.as_ref().map(ToString::to_string),
-            shown: conflict.shown.as_ref().map(encode).transpose()?,
-            kept: conflict.kept.as_ref().map(encode).transpose()?,
+            shown: conflict.shown.as_ref().map(bounded).transpose()?,
+            kept: conflict.kept.as_ref().map(bounded).transpose()?,
         })
     }
+}
+
+/// A value as it is kept: of a long one the beginning, as text.
+fn bounded(value: &Value) -> Result<String, StoreError> {
+    let text = encode(value)?;
+    if text.len() <= CONFLICT_VALUE {
+        return Ok(text);
+    }
+    let start: String = value.as_str().unwrap_or(&text).chars().take(CONFLICT_VALUE / 8).collect();
+    encode(&Value::String(format!("{start}… ({} bytes)", text.len())))
 }
 
 pub(crate) enum Change {

@@ -1,7 +1,7 @@
 //! Conflicts of the past: the newest of each record, for a while. Nothing is done where there are none.
 
 use super::names::Names;
-use crate::rows::absorb::Contested;
+use crate::rows::absorb::{Contested, EXPIRED};
 use crate::rows::codec::{IdBytes, decode, id_bytes, record_id};
 use crate::rows::lane::limit;
 use crate::{CONFLICTS_FOR, CONFLICTS_PER_RECORD, Conflict, PastConflict, StoreError};
@@ -35,10 +35,15 @@ pub(super) fn add(
     expire(connection, realm, now)
 }
 
-/// Those that were kept long enough go.
+/// Those that were kept long enough go, some at a time.
 pub(super) fn expire(connection: &Connection, realm: i64, now: Timestamp) -> Result<(), StoreError> {
     let oldest = now.before(CONFLICTS_FOR);
-    connection.prepare_cached("DELETE FROM past_conflict WHERE realm = ?1 AND at < ?2")?.execute(params![realm, oldest.0])?;
+    connection
+        .prepare_cached(
+            "DELETE FROM past_conflict WHERE number IN
+               (SELECT number FROM past_conflict WHERE realm = ?1 AND at < ?2 ORDER BY at, number LIMIT ?3)",
+        )?
+        .execute(params![realm, oldest.0, limit(EXPIRED)])?;
     Ok(())
 }
 
@@ -56,9 +61,9 @@ pub(super) fn of_record(connection: &Connection, realm: &str, record: RecordId, 
     let Some(realm) = names.find(realm)? else { return Ok(Vec::new()) };
     let mut statement = connection.prepare_cached(
         "SELECT record, participant, field, shown, kept, at FROM past_conflict WHERE realm = ?1 AND record = ?2 AND at >= ?3
-         ORDER BY number DESC",
+         ORDER BY number DESC LIMIT ?4",
     )?;
-    let mut rows = statement.query(params![realm, id_bytes(record), since.0])?;
+    let mut rows = statement.query(params![realm, id_bytes(record), since.0, limit(CONFLICTS_PER_RECORD)])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let field: Option<String> = row.get(2)?;
