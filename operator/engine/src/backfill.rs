@@ -5,14 +5,13 @@
 
 use crate::names::{self, NameError};
 use fairlead_model::{ExternalId, RecordId, Timestamp};
-use fairlead_store::{Enqueue, Keys, Origin, Store, StoreError};
+use fairlead_store::{Enqueue, Haste, Keys, Origin, Store, StoreError};
 use std::time::Duration;
 
 /// Keys that are asked for at once.
 const PAGE: usize = 1000;
 
-/// Readings that the engine needs take their turn in the order in which they were asked for; a backfill's come behind those of the year to
-/// come.
+/// Readings in bulk take their turn in the order in which they were asked for; a backfill's come behind those of the year to come.
 const BEHIND: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// When it is the turn of readings that nobody waits for.
@@ -104,7 +103,7 @@ pub async fn read_again(
         asked.unknown += records.iter().filter(|record| record.is_none()).count() as u64;
         asked.records += records.iter().flatten().count() as u64;
         if !dry {
-            store.request_reads(realm, participant, &ids, turn(now)).await?;
+            store.request_reads(realm, participant, &ids, Haste::Bulk, turn(now)).await?;
         }
     }
     Ok(asked)

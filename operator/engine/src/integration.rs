@@ -17,7 +17,8 @@ use fairlead_model::report::{IntegrationReport, Lag, ParticipantReport, Particip
 use fairlead_model::unit::{InitialLoad, ObjectKey};
 use fairlead_model::{ErrorClass, ExternalId, RecordId, RemoteError, realm};
 use fairlead_store::{
-    Absorb, Checkpoint, DeadLetterFilter, Enqueue, IndexState, Keys, Known, NewDeadLetter, Origin, Pending, Reindex, Snapshot, Stage, StoreError,
+    Absorb, Checkpoint, DeadLetterFilter, Enqueue, Haste, IndexState, Keys, Known, NewDeadLetter, Origin, Pending, Reindex, Snapshot,
+    Stage, StoreError,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -385,7 +386,7 @@ async fn retry_dead_letters(shared: &Shared) -> Result<(), StoreError> {
         let read = letters.iter().filter(|letter| matches!(letter.letter.stage, Stage::Inbound | Stage::Identity));
         let ids: Vec<_> = read.filter_map(|letter| letter.letter.external_id.clone()).collect();
         if participant.readable() && !ids.is_empty() {
-            store.request_reads(&shared.realm, name, &ids, shared.now()).await?;
+            store.request_reads(&shared.realm, name, &ids, Haste::Bulk, shared.now()).await?;
         }
         if participant.writable() {
             let (realm, target) = (shared.realm.clone(), name.clone());
@@ -452,7 +453,7 @@ async fn read_all_again(shared: &Shared, participant: &str) -> Result<(), StoreE
         if ids.is_empty() {
             return Ok(());
         }
-        store.request_reads(&shared.realm, participant, &ids, backfill::turn(shared.now())).await?;
+        store.request_reads(&shared.realm, participant, &ids, Haste::Bulk, backfill::turn(shared.now())).await?;
         after = ids.last().cloned();
     }
 }

@@ -4,6 +4,7 @@
 //! record, compare with what the target holds, write only what differs; settle. A crash between the target's effect and `settle` leaves the
 //! mark, and the next holder looks before it writes.
 
+use crate::connector::Connection;
 use crate::crash;
 use crate::decide::outbound::{self, Planned, Step, Trouble};
 use crate::decide::priority;
@@ -12,11 +13,12 @@ use crate::lane_lease::LaneLease;
 use crate::look_up::{Found, LookUp};
 use crate::program::Participant;
 use crate::shared::{Shared, lock};
+use crate::system::System;
 use crate::way::{TargetTimes, Way};
 use fairlead_model::state::ParticipantState;
 use fairlead_model::unit::InitialLoad;
 use fairlead_model::{Document, ErrorClass, ExternalId, RecordId, RemoteError, Timestamp};
-use fairlead_store::{Claim, Claimed, Intend, Known, LaneFence, Origin, Outcome, Settle, Settlement, Stage, StoreError};
+use fairlead_store::{Claim, Claimed, Haste, Intend, Known, LaneFence, Origin, Outcome, Settle, Settlement, Stage, StoreError};
 use fairlead_systems::{Priority, WriteBatch, WriteOperation};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -32,8 +34,8 @@ const TICK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 const LONGEST_CIRCLE: usize = 100;
 /// So soon it is looked whether a record that had to be read first has been read.
 const AFTER_READING: Duration = Duration::from_secs(1);
-/// So many records that are to be read again are known of; a whole participant may be.
-const UNREAD: usize = 1000;
+/// The same where both have time: as long as the write has waited already, between these. A whole participant may have to be read.
+const AFTER_BULK: (Duration, Duration) = (AFTER_READING, Duration::from_secs(900));
 /// A missing permission is somebody's to give, and a wrong definition somebody's to mend; so long the entity rests.
 const REFUSED: Duration = Duration::from_secs(30);
 
@@ -48,6 +50,8 @@ pub(crate) struct Lane {
     ended: HashSet<RecordId>,
     /// The leases under which these ended, with their epochs.
     epochs: Vec<(String, u64)>,
+    /// Whether the system serves requests that have time.
+    bulk: bool,
     way: Way,
 }
 
@@ -56,7 +60,7 @@ impl Lane {
     pub(crate) fn new(shared: Arc<Shared>, index: usize) -> Self {
         let lease = shared.lane_lease(index);
         let way = shared.way(index);
-        Self { shared, index, lease, refused_until: Timestamp::default(), ended: HashSet::new(), epochs: Vec::new(), way }
+        Self { shared, index, lease, refused_until: Timestamp::default(), ended: HashSet::new(), epochs: Vec::new(), bulk: true, way }
     }
 
     fn target(&self) -> &Participant {
@@ -109,11 +113,11 @@ impl Lane {
     async fn until_due(&self, tick: Duration) -> Duration {
         let Some(fence) = self.lease.fence() else { return tick };
         let store = &self.shared.around.store;
-        let due = store.next_due(&self.shared.realm, &self.target().unit.name, &fence, self.shared.now()).await.ok().flatten();
+        let due = store.next_due(&self.shared.realm, &self.target().unit.name, &fence, self.bulk, self.shared.now()).await.ok().flatten();
         due.map_or(tick, |due| due.since(self.shared.now()).max(Duration::from_millis(250)).min(tick))
     }
 
-    /// Claims, writes and settles one batch; how many keys were settled.
+    /// Claims one batch, writes and settles what is wanted soon, then what has time; how many keys were settled.
     async fn drain(&mut self) -> Result<usize, StoreError> {
         let shared = Arc::clone(&self.shared);
         let previews = shared.program.unit.initial_load == InitialLoad::Preview;
@@ -129,6 +133,9 @@ impl Lane {
         {
             return Ok(0);
         }
+        // What would only be refused is not claimed.
+        let serves = |system: &Arc<dyn System>| system.throttled_until().is_none_or(|until| until <= shared.now());
+        self.bulk = connection.system(Priority::Backfill).is_ok_and(serves);
         let Some(fence) = self.lease.ensure().await? else { return Ok(0) };
         let epochs: Vec<(String, u64)> = fence.fences().map(|fence| (fence.key.clone(), fence.epoch)).collect();
         if epochs != self.epochs {
@@ -144,16 +151,39 @@ impl Lane {
             fence: fence.clone(),
             max: batch_max.clamp(20, BATCH),
             creates: shared.loaded(),
+            bulk: self.bulk,
             now: shared.now(),
         };
         let mark = self.way.mark();
         let claimed = shared.around.store.claim(&claim).await?;
-        let mut times = TargetTimes { claim: self.way.since(mark), ..TargetTimes::default() };
+        let times = TargetTimes { claim: self.way.since(mark), ..TargetTimes::default() };
         if claimed.is_empty() {
             return Ok(0);
         }
         crash::point("lane.claimed");
-        let Results { list: results, over, .. } = self.deliver(claimed, &connection, &fence, &mut times).await?;
+        // Each by requests of its own: what is wanted soon does not take what has time along to where little is left of the quota.
+        let (soon, bulk): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|claimed| claimed.haste == Haste::Soon);
+        let mut count = 0;
+        for (haste, claimed) in [(Haste::Soon, soon), (Haste::Bulk, bulk)] {
+            if !claimed.is_empty() {
+                count += self.write(claimed, haste, &connection, &fence, times).await?;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Writes and settles claimed keys; how many were settled.
+    async fn write(
+        &mut self,
+        claimed: Vec<Claimed>,
+        haste: Haste,
+        connection: &Connection,
+        fence: &LaneFence,
+        mut times: TargetTimes,
+    ) -> Result<usize, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let target = &shared.program.participants[self.index];
+        let Results { list: results, over, .. } = self.deliver(claimed, haste, connection, fence, &mut times).await?;
         let mark = self.way.mark();
         let count = results.len();
         for result in &results {
@@ -162,7 +192,8 @@ impl Lane {
             }
             shared.around.metrics.settled(&shared.integration.0, target.unit.called(), &result.outcome);
         }
-        let settle = Settle { realm: claim.realm, target: claim.target, fence, results, now: shared.now() };
+        let (realm, name) = (shared.realm.clone(), target.unit.name.clone());
+        let settle = Settle { realm, target: name, fence: fence.clone(), results, now: shared.now() };
         let settle = match shared.around.store.settle(&settle).await {
             Err(StoreError::Conflict(ids)) => {
                 let settle = self.without_duplicates(settle, &ids).await?;
@@ -197,7 +228,8 @@ impl Lane {
                     target.unit.called()
                 ),
             );
-            let claimed = Claimed { known, origin: Origin::Repair, since: settle.now, attempts: 0, waited: false, intent: None };
+            let claimed =
+                Claimed { known, origin: Origin::Repair, haste: Haste::Bulk, since: settle.now, attempts: 0, waited: false, intent: None };
             result.outcome = outbound::dead_letter(target, &claimed, Stage::Delivery, &error, None);
         }
         Ok(settle)
@@ -241,18 +273,30 @@ impl Lane {
     async fn without_unread(&self, claimed: Vec<Claimed>, results: &mut Results) -> Result<Vec<Claimed>, StoreError> {
         let (shared, target) = (&self.shared, self.target());
         let (name, now) = (&target.unit.name, self.shared.now());
-        let known = claimed.iter().any(|claimed| claimed.known.identity(name).is_some());
-        if !target.readable() || !known {
+        // What was sent without an answer is looked up in any case; until its outcome is known, a read proves nothing.
+        let held = |claimed: &Claimed| Some(claimed.known.identity(name)?.external_id.clone()).filter(|_| claimed.intent.is_none());
+        let ids: Vec<ExternalId> = claimed.iter().filter_map(held).collect();
+        if !target.readable() || ids.is_empty() {
             return Ok(claimed);
         }
-        let unread: HashSet<ExternalId> = shared.around.store.pending_reads(&shared.realm, name, UNREAD).await?.into_iter().collect();
-        // What was sent without an answer is looked up in any case; until its outcome is known, a read proves nothing.
-        let waits = |claimed: &Claimed| {
-            claimed.intent.is_none() && claimed.known.identity(name).is_some_and(|identity| unread.contains(&identity.external_id))
-        };
-        let (unread, ready): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|claimed| waits(claimed));
-        for claimed in unread {
-            results.settle(&claimed, Outcome::Retry { at: now.plus(AFTER_READING), attempt: false, unknown: false });
+        let awaits = shared.around.store.awaits_read(&shared.realm, name, &ids).await?;
+        let awaits: HashMap<ExternalId, Haste> = ids.into_iter().zip(awaits).filter_map(|(id, haste)| Some((id, haste?))).collect();
+        let (mut ready, mut sooner) = (Vec::with_capacity(claimed.len()), Vec::new());
+        for claimed in claimed {
+            let Some((id, haste)) = held(&claimed).and_then(|id| awaits.get_key_value(&id)) else {
+                ready.push(claimed);
+                continue;
+            };
+            let after = match (claimed.haste, haste) {
+                (Haste::Bulk, Haste::Bulk) => now.since(claimed.since).clamp(AFTER_BULK.0, AFTER_BULK.1),
+                _ => AFTER_READING,
+            };
+            // A reading that has time holds up no write that has none.
+            sooner.extend((claimed.haste == Haste::Soon && *haste == Haste::Bulk).then(|| id.clone()));
+            results.settle(&claimed, Outcome::Retry { at: now.plus(after), attempt: false, unknown: false });
+        }
+        if !sooner.is_empty() {
+            shared.read_all_again(self.index, &sooner).await?;
         }
         Ok(ready)
     }
@@ -260,15 +304,15 @@ impl Lane {
     async fn deliver(
         &mut self,
         claimed: Vec<Claimed>,
-        connection: &crate::connector::Connection,
+        haste: Haste,
+        connection: &Connection,
         fence: &LaneFence,
         times: &mut TargetTimes,
     ) -> Result<Results, StoreError> {
         let mark = self.way.mark();
         let shared = Arc::clone(&self.shared);
         let target = &shared.program.participants[self.index];
-        let urgency = priority::of_writes(claimed.iter().map(|claimed| &claimed.origin));
-        let Ok(system) = connection.system(urgency) else {
+        let Ok(system) = connection.system(priority::of_writes(haste)) else {
             return Err(StoreError::Other("the connector went away while keys were claimed".into()));
         };
         let entity = connection.entity(&target.unit.entity);

@@ -6,7 +6,7 @@
 use crate::edits::{self, Edit};
 use fairlead_model::unit::ObjectKey;
 use fairlead_model::{Document, ExternalId, FieldPath, RecordId, Timestamp, document, realm};
-use fairlead_store::{CloseDeadLetters, CloseReason, DeadLetter, DeadLetterFilter, Enqueue, Keys, Origin, Stage, Store, StoreError};
+use fairlead_store::{CloseDeadLetters, CloseReason, DeadLetter, DeadLetterFilter, Enqueue, Haste, Keys, Origin, Stage, Store, StoreError};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -275,7 +275,7 @@ async fn again(store: &dyn Store, letters: &[DeadLetter], now: Timestamp) -> Res
         done.push(dead.id);
     }
     for ((realm, participant), ids) in reads {
-        store.request_reads(realm, participant, &ids, now).await?;
+        store.request_reads(realm, participant, &ids, Haste::Soon, now).await?;
     }
     for ((realm, target), ids) in entries {
         let (realm, target) = (realm.to_owned(), target.to_owned());

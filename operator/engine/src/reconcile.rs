@@ -22,7 +22,7 @@ use fairlead_model::report::{Drift, Reconciliation, ReconciliationOutcome};
 use fairlead_model::schedule::{Schedule, ScheduleText};
 use fairlead_model::unit::ReconcileUnit;
 use fairlead_model::{ErrorClass, ExternalId, RecordId, RemoteError, Timestamp};
-use fairlead_store::{DeadLetterFilter, Enqueue, Fence, Keys, Known, Origin, StoreError};
+use fairlead_store::{DeadLetterFilter, Enqueue, Fence, Haste, Keys, Known, Origin, StoreError};
 use fairlead_systems::{NativeRecord, Priority, ReadRequest};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -512,7 +512,7 @@ impl Reconciler {
             let (gone, others): (Vec<_>, Vec<_>) = found.iter().partition(|(_, kind)| **kind == Kind::Gone);
             let others: Vec<ExternalId> = others.into_iter().map(|(id, _)| id.clone()).collect();
             if !others.is_empty() {
-                store.request_reads(&shared.realm, name, &others, shared.now()).await?;
+                store.request_reads(&shared.realm, name, &others, Haste::Bulk, shared.now()).await?;
                 self.drain(*index, &others).await?;
                 let waiting = self.waiting(*index).await?;
                 let left = others.iter().filter(|id| waiting.contains(id)).count();

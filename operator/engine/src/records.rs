@@ -85,9 +85,9 @@ async fn letters(store: &dyn Store, realm: &str, known: &Known) -> Result<Vec<De
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fairlead_model::ErrorClass;
     use fairlead_model::hash::ValueHash;
     use fairlead_model::state::{FieldState, ParticipantState};
-    use fairlead_model::ErrorClass;
     use fairlead_store::{Absorb, AbsorbRecord, Conflict, LeaseRequest, NewDeadLetter, Record, RecordChange, SqliteStore, Stage};
     use serde_json::json;
     use std::collections::BTreeMap;

@@ -77,7 +77,9 @@ async fn remove(store: &dyn Store, sweep: &Sweep, stops: impl Fn() -> bool) -> R
 mod tests {
     use super::*;
     use fairlead_model::{ErrorClass, ExternalId, RecordId};
-    use fairlead_store::{Absorb, CONFLICTS_FOR, CloseDeadLetters, Conflict, CloseReason, DeadLetterFilter, LeaseRequest, NewDeadLetter, SqliteStore, Stage};
+    use fairlead_store::{
+        Absorb, CONFLICTS_FOR, CloseDeadLetters, CloseReason, Conflict, DeadLetterFilter, LeaseRequest, NewDeadLetter, SqliteStore, Stage,
+    };
 
     #[tokio::test]
     async fn all_steps_are_taken_and_open_letters_stay() {

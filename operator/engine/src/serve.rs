@@ -20,7 +20,7 @@ use fairlead_model::report::Circuit;
 use fairlead_model::state::ParticipantState;
 use fairlead_model::unit::{InitialLoad, ObjectKey};
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError};
-use fairlead_store::{Absorb, Claimed, IndexKey, IndexState, Known, Origin, Outcome, Record, StoreError};
+use fairlead_store::{Absorb, Claimed, Haste, IndexKey, IndexState, Known, Origin, Outcome, Record, StoreError};
 use fairlead_systems::{Priority, WriteBatch};
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -367,6 +367,7 @@ impl Write {
         let claimed = Claimed {
             known: Known { record, identities, lanes: Vec::new(), merged_into: None },
             origin: Origin::Api,
+            haste: Haste::Soon,
             since: shared.now(),
             attempts: 0,
             waited: false,

@@ -13,7 +13,7 @@ use fairlead_model::hash::Digest;
 use fairlead_model::report::{GuardStop, Reconciliation, RecordFailure};
 use fairlead_model::unit::{ObjectKey, Sibling};
 use fairlead_model::{Clock, ExternalId, Random, RecordId, RemoteError, Timestamp, realm};
-use fairlead_store::{Fence, Snapshot, Store, StoreError};
+use fairlead_store::{Fence, Haste, Snapshot, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -243,8 +243,13 @@ impl Shared {
 
     /// Asks the reader of a participant to read a record again by key.
     pub(crate) async fn read_again(&self, participant: usize, external_id: &ExternalId) -> Result<(), StoreError> {
+        self.read_all_again(participant, std::slice::from_ref(external_id)).await
+    }
+
+    /// The same for several.
+    pub(crate) async fn read_all_again(&self, participant: usize, ids: &[ExternalId]) -> Result<(), StoreError> {
         let name = &self.program.participants[participant].unit.name;
-        self.around.store.request_reads(&self.realm, name, std::slice::from_ref(external_id), self.now()).await?;
+        self.around.store.request_reads(&self.realm, name, ids, Haste::Soon, self.now()).await?;
         self.participants[participant].wake_reader.notify_one();
         Ok(())
     }

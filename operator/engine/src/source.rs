@@ -23,8 +23,8 @@ use fairlead_model::hash::ValueHash;
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
 use fairlead_store::{
-    Absorb, AbsorbRecord, Checkpoint, DeadLetterFilter, Fence, GuardCounts, Guarded, Known, Merge, NewDeadLetter, RecordChange, Stage,
-    StoreError, Survivor,
+    Absorb, AbsorbRecord, Checkpoint, DeadLetterFilter, Fence, GuardCounts, Guarded, Haste, Known, Merge, NewDeadLetter, RecordChange,
+    Stage, StoreError, Survivor,
 };
 use fairlead_systems::{NativeRecord, ReadRequest, Unusable};
 use serde_json::{Value, json};
@@ -38,7 +38,8 @@ use tokio::time::Instant;
 const UNUSABLE: usize = 1000;
 /// Records read by key in one call.
 const KEYS_PER_READ: usize = 200;
-/// So many calls of them, and then it is the pages' turn: a backfill must not keep them waiting.
+/// So many calls of them, and then it is the pages' turn: a backfill must not keep them waiting. The last one is for what has time, however much
+/// there is that has not.
 const READS_PER_TURN: usize = 5;
 /// Records that refer to a merged one, rewritten in one transaction.
 const REFERRING: usize = 500;
@@ -85,6 +86,18 @@ struct Unreadable {
     until: Instant,
     /// Why; of this round.
     error: Option<RemoteError>,
+    /// Where the store stood when it was last asked for.
+    began: u64,
+}
+
+/// What a round was.
+enum Round {
+    /// Another process reads.
+    Theirs,
+    /// More of what was asked for by key.
+    Keys,
+    /// All that there is to read.
+    All,
 }
 
 /// The reader of one participant.
@@ -101,6 +114,12 @@ pub(crate) struct Source {
     stale_rounds: u32,
     /// More was asked for by key than one turn has room for.
     more: bool,
+    /// What was asked for by key and has time waits until the quota has some for it.
+    held_back: bool,
+    /// When the pages were last read to the present.
+    polled: Option<Instant>,
+    /// Somebody wants the next round to be a whole one.
+    woken: bool,
     /// Records that were asked for and could not be read by their keys.
     unreadable: HashMap<ExternalId, Unreadable>,
     /// What was noted of its being refused.
@@ -116,7 +135,23 @@ impl Source {
         let (lease, seat) = (shared.reader_lease(index), shared.reader_seat(index));
         let way = shared.way(index);
         let (parked, unreadable) = (HashMap::new(), HashMap::new());
-        Self { shared, index, lease, seat, parked, stale: false, stale_rounds: 0, more: false, unreadable, refused: None, way, read: None }
+        Self {
+            shared,
+            index,
+            lease,
+            seat,
+            parked,
+            stale: false,
+            stale_rounds: 0,
+            more: false,
+            held_back: false,
+            polled: None,
+            woken: false,
+            unreadable,
+            refused: None,
+            way,
+            read: None,
+        }
     }
 
     fn participant(&self) -> &Participant {
@@ -127,29 +162,37 @@ impl Source {
         &self.participant().unit.name
     }
 
+    /// The time between two polls.
+    fn every(&self) -> Duration {
+        self.participant().unit.read.as_ref().map_or(Duration::from_secs(60), |read| read.every)
+    }
+
     /// Reads until the Integration stops.
     pub(crate) async fn run(mut self) {
-        let every = self.participant().unit.read.as_ref().map_or(Duration::from_secs(60), |read| read.every);
+        let every = self.every();
         let mut wait = RETRY.0;
         loop {
             let result = self.round().await;
             self.tell_refused(&result).await;
-            let reads = matches!(result, Ok(true));
+            let reads = matches!(result, Ok(Round::Keys | Round::All));
             let facts = &self.shared.participants[self.index];
             let pause = match result {
-                Ok(true) => {
+                Ok(round @ (Round::Keys | Round::All)) => {
                     wait = RETRY.0;
                     *lock(&facts.paused) = None;
-                    *lock(&facts.last_read) = Some((self.shared.now(), Instant::now()));
+                    if matches!(round, Round::All) {
+                        *lock(&facts.last_read) = Some((self.shared.now(), Instant::now()));
+                    }
                     // Not at once: a write in flight takes its time, and each look costs the vendor's quota.
-                    facts.unread.store(self.stale || self.more || !self.unreadable.is_empty(), Ordering::Release);
+                    let unread = self.stale || self.more || self.held_back || !self.unreadable.is_empty();
+                    facts.unread.store(unread, Ordering::Release);
                     self.stale_rounds = if std::mem::take(&mut self.stale) { self.stale_rounds + 1 } else { 0 };
                     let every = if self.stale_rounds == 0 { every } else { every.min(STALE * 2u32.pow(self.stale_rounds.min(8) - 1)) };
                     let due = self.unreadable.values().map(|unreadable| unreadable.until).min();
                     let every = due.map_or(every, |due| every.min(due.saturating_duration_since(Instant::now()).max(STALE)));
-                    if std::mem::take(&mut self.more) { Duration::ZERO } else { every }
+                    if self.more { Duration::ZERO } else { every }
                 }
-                Ok(false) => {
+                Ok(Round::Theirs) => {
                     // How it is with the participant, another process knows.
                     *lock(&facts.last_read) = None;
                     *lock(&facts.paused) = None;
@@ -190,9 +233,9 @@ impl Source {
     }
 
     /// Others that feed the same records wait at first until this has read once, but not for somebody to mend something.
-    async fn tell_refused(&mut self, result: &Result<bool, Stop>) {
+    async fn tell_refused(&mut self, result: &Result<Round, Stop>) {
         let refused = match result {
-            Ok(true) => false,
+            Ok(Round::Keys | Round::All) => false,
             Err(Stop::Remote(error)) if needs_mending(error) => true,
             _ => return,
         };
@@ -215,7 +258,10 @@ impl Source {
             tokio::select! {
                 biased;
                 () = shared.cancel.cancelled() => return false,
-                () = facts.wake_reader.notified() => return true,
+                () = facts.wake_reader.notified() => {
+                    self.woken = true;
+                    return true;
+                }
                 () = facts.leases_moved.notified() => {
                     if !held || shared.turn_of_reader(self.index) == Reader::Give {
                         return true;
@@ -232,29 +278,35 @@ impl Source {
         }
     }
 
-    /// One round: requested keys, then pages until the present. `false` while another process reads.
-    async fn round(&mut self) -> Result<bool, Stop> {
+    /// One round: requested keys, then pages until the present.
+    async fn round(&mut self) -> Result<Round, Stop> {
+        let (more, woken) = (std::mem::take(&mut self.more), std::mem::take(&mut self.woken));
         // Who cannot read leaves it to others.
         if let Some(error) = self.shared.connection(self.index).map_err(Stop::Remote)?.blocked() {
             return Err(Stop::Remote(error));
         }
         if !self.is_its_turn().await? {
-            return Ok(false);
+            return Ok(Round::Theirs);
         }
-        let Some(mut fence) = self.fence().await? else { return Ok(false) };
+        let Some(mut fence) = self.fence().await? else { return Ok(Round::Theirs) };
         self.read_requested(&mut fence).await?;
+        // However much is asked for by key, the pages are polled no more often for it.
+        if more && !woken && self.polled.is_some_and(|polled| polled.elapsed() < self.every()) {
+            return Ok(Round::Keys);
+        }
         for slice in self.shared.slices(self.index) {
             self.read_pages(&slice, &mut fence).await?;
         }
         // Records that came in late may have set free readings by key. Only then its records are all that they can be.
         self.read_requested(&mut fence).await?;
         self.give_up_unreadable(&fence).await?;
+        self.polled = Some(Instant::now());
         self.shared.participants[self.index].complete.store(true, Ordering::Release);
         if self.shared.loaded() {
             self.shared.note_loaded().await?;
             self.shared.participants.iter().for_each(|facts| facts.wake_lane.notify_one());
         }
-        Ok(true)
+        Ok(Round::All)
     }
 
     /// Whether this process is to read, as far as processes share readers; gives the reader back to one that reads less.
@@ -312,7 +364,7 @@ impl Source {
         }
         let shared = Arc::clone(&self.shared);
         let participant = &shared.program.participants[self.index];
-        let mut last: Vec<ExternalId> = Vec::new();
+        let mut read_before: Vec<Vec<ExternalId>> = vec![Vec::new(); 2];
         for turn in 0.. {
             // Until the first load is complete its pages need all that they refer to.
             if turn >= READS_PER_TURN && shared.is_read(self.index) {
@@ -321,13 +373,20 @@ impl Source {
             }
             self.renew(fence).await?;
             let store = Arc::clone(&shared.around.store);
-            let ids = self.due_reads().await?;
-            if ids.is_empty() || ids == last {
-                // The same keys again: writes are still in flight for them; the next round looks again.
-                return Ok(());
-            }
             let connection = shared.connection(self.index).map_err(Stop::Remote)?;
-            let system = connection.system(priority::of_keys(ids.len(), KEYS_PER_READ)).map_err(|error| Stop::Remote(error.clone()))?;
+            let loaded = shared.is_read(self.index);
+            let mut due = self.due_reads().await?;
+            let bulk = connection.system(priority::of_keys(Haste::Bulk, loaded)).map_err(|error| Stop::Remote(error.clone()))?;
+            self.held_back = !due[1].is_empty() && bulk.throttled_until().is_some_and(|until| until > shared.now());
+            if self.held_back {
+                due[1].clear();
+            }
+            // The same keys again: writes are still in flight for them; the next round looks again.
+            let is_next = |which: &usize| !due[*which].is_empty() && due[*which] != read_before[*which];
+            let order = if turn % READS_PER_TURN == READS_PER_TURN - 1 { [1, 0] } else { [0, 1] };
+            let Some(next) = order.into_iter().find(is_next) else { return Ok(()) };
+            let (haste, ids) = ([Haste::Soon, Haste::Bulk][next], std::mem::take(&mut due[next]));
+            let system = connection.system(priority::of_keys(haste, loaded)).map_err(|error| Stop::Remote(error.clone()))?;
             let began = store.sequence().await?;
             let mark = self.way.mark();
             let read = |ids: Vec<ExternalId>| async move {
@@ -342,7 +401,7 @@ impl Source {
             self.read = self.way.since(mark);
             let Asked { read, failed, trouble } = asked;
             for (id, error) in failed {
-                self.could_not_read(id, error);
+                self.could_not_read(id, error, began);
             }
             let ids_read: Vec<ExternalId> = read.keys().cloned().collect();
             self.unreadable.retain(|id, _| !read.contains_key(id));
@@ -364,22 +423,28 @@ impl Source {
                 self.stale = true;
                 return Ok(());
             }
-            last = ids;
+            read_before[next] = ids;
         }
         Ok(())
     }
 
-    /// What was asked for and is due; what could not be read a moment ago is not.
-    async fn due_reads(&mut self) -> Result<Vec<ExternalId>, StoreError> {
+    /// What was asked for and is due: what is wanted soon, and what has time. What could not be read a moment ago is not.
+    async fn due_reads(&mut self) -> Result<[Vec<ExternalId>; 2], StoreError> {
         let most = KEYS_PER_READ + self.unreadable.len();
-        let mut ids = self.shared.around.store.pending_reads(&self.shared.realm, self.name(), most).await?;
-        if ids.len() < most {
-            self.unreadable.retain(|id, _| ids.contains(id));
+        let (store, realm) = (&self.shared.around.store, &self.shared.realm);
+        let mut due = [
+            store.pending_reads_of(realm, self.name(), Haste::Soon, most).await?,
+            store.pending_reads_of(realm, self.name(), Haste::Bulk, most).await?,
+        ];
+        if due.iter().all(|ids| ids.len() < most) {
+            self.unreadable.retain(|id, _| due.iter().any(|ids| ids.contains(id)));
         }
         let now = Instant::now();
-        ids.retain(|id| self.unreadable.get(id).is_none_or(|unreadable| unreadable.until <= now));
-        ids.truncate(KEYS_PER_READ);
-        Ok(ids)
+        for ids in &mut due {
+            ids.retain(|id| self.unreadable.get(id).is_none_or(|unreadable| unreadable.until <= now));
+            ids.truncate(KEYS_PER_READ);
+        }
+        Ok(due)
     }
 
     /// What people corrected in these records.
@@ -389,9 +454,10 @@ impl Source {
     }
 
     /// Takes note of a record that could not be read by its key.
-    fn could_not_read(&mut self, id: ExternalId, error: RemoteError) {
+    fn could_not_read(&mut self, id: ExternalId, error: RemoteError, began: u64) {
         self.shared.failed(self.index, Some(id.to_string()), None, &error);
-        let unreadable = self.unreadable.entry(id).or_insert(Unreadable { attempts: 0, until: Instant::now(), error: None });
+        let unreadable = self.unreadable.entry(id).or_insert(Unreadable { attempts: 0, until: Instant::now(), error: None, began });
+        unreadable.began = began;
         let wait = UNREADABLE.0.saturating_mul(2u32.saturating_pow(unreadable.attempts)).min(UNREADABLE.1);
         unreadable.until = Instant::now() + wait;
         unreadable.error = Some(error);
@@ -401,11 +467,12 @@ impl Source {
     /// that fails too often becomes a dead letter, and is asked for no more until somebody replays that.
     async fn give_up_unreadable(&mut self, fence: &Fence) -> Result<(), Stop> {
         let most = self.shared.program.unit.retry.attempts;
-        let mut given_up = Vec::new();
+        let (mut given_up, mut began) = (Vec::new(), u64::MAX);
         for (id, unreadable) in &mut self.unreadable {
             let Some(error) = unreadable.error.take() else { continue };
             unreadable.attempts += 1;
             if unreadable.attempts >= most {
+                began = began.min(unreadable.began);
                 given_up.push((id.clone(), unreadable.attempts, error));
             }
         }
@@ -436,7 +503,8 @@ impl Source {
             })
             .collect();
         let now = self.shared.now();
-        let batch = Absorb { dead_letters, reread_done: ids.clone(), ..Absorb::empty(&self.shared.realm, self.name(), fence.clone(), now) };
+        let batch = Absorb::empty(&self.shared.realm, self.name(), fence.clone(), now);
+        let batch = Absorb { dead_letters, reread_done: ids.clone(), began, ..batch };
         let result = self.shared.around.store.absorb(&batch).await;
         self.shared.store_result(&result);
         result?;
@@ -624,7 +692,7 @@ impl Source {
         let participant = &shared.program.participants[self.index];
         let name = &participant.unit.name;
         let now = shared.now();
-        let mut batch = Absorb { checkpoint, unchanged: repeated, ..Absorb::empty(&shared.realm, name, fence.clone(), now) };
+        let mut batch = Absorb { checkpoint, unchanged: repeated, began, ..Absorb::empty(&shared.realm, name, fence.clone(), now) };
         batch.guard.book = shared.book();
         let mut parked = Vec::new();
 
@@ -722,13 +790,13 @@ impl Source {
         self.stale |= stale;
         for record in &merged {
             crash::point("source.merging");
-            self.merge(record, fence).await?;
+            self.merge(record, began, fence).await?;
         }
         Ok(())
     }
 
     /// The vendor merged a record into another. What cannot be done now (a write of ours is open) is done when it is read again.
-    async fn merge(&mut self, gone: &Identified, fence: &Fence) -> Result<(), Stop> {
+    async fn merge(&mut self, gone: &Identified, began: u64, fence: &Fence) -> Result<(), Stop> {
         let (shared, name) = (Arc::clone(&self.shared), self.name().to_owned());
         let (store, participant) = (&shared.around.store, &shared.program.participants[self.index]);
         let Some(master) = &gone.merged_into else { return Ok(()) };
@@ -751,6 +819,7 @@ impl Source {
             referring: Vec::new(),
             rereads: Vec::new(),
             reread_done: Vec::new(),
+            began,
             guard: Guarded::default(),
             now: shared.now(),
         };

@@ -122,8 +122,8 @@ impl Trial {
             deleted_at: None,
         };
         let known = Known { record, identities: Vec::new(), lanes: Vec::new(), merged_into: None };
-        let claimed =
-            Claimed { known, origin: Origin::Source(String::new()), since: Timestamp(0), attempts: 0, waited: false, intent: None };
+        let origin = Origin::Source(String::new());
+        let claimed = Claimed { known, haste: origin.haste(), origin, since: Timestamp(0), attempts: 0, waited: false, intent: None };
         let resolve = |id: RecordId| self.others.iter().find(|other| other.id == id)?.ids.get(&target.unit.name).cloned();
         let map = |document: &Document| target.table.to_native(document, &|_, id| resolve(id));
         match outbound::decide(&self.program, target, &claimed, &map) {

@@ -276,7 +276,8 @@ mod tests {
         for (a, b, told) in [("new", "new", "new"), ("old", "new", "old"), ("new", "old", "old")] {
             let reports = workers([("a", report(a, Vec::new())), ("b", report(b, Vec::new()))]);
             let of = reports.values().zip(["a", "b"]).map(|(reports, name)| (name, &reports.integrations[&key()])).collect();
-            let found = integration(&realm::leases_of(&key().0, &key()), &of, &BTreeMap::new(), |report| report.digest.0 == wanted).unwrap();
+            let found =
+                integration(&realm::leases_of(&key().0, &key()), &of, &BTreeMap::new(), |report| report.digest.0 == wanted).unwrap();
             assert_eq!(found.digest.0, told);
         }
     }

@@ -90,6 +90,7 @@ impl Bench {
                 dead_letters: Vec::new(),
                 rereads: Vec::new(),
                 reread_done: Vec::new(),
+                began: 0,
                 gone: Vec::new(),
                 checkpoint: None,
                 unchanged: 0,
@@ -100,7 +101,15 @@ impl Bench {
             };
             self.store.absorb(&absorb).await.unwrap();
             let (realm, target, fence) = (REALM.to_owned(), "erp".to_owned(), self.lane.clone());
-            let claim = Claim { realm: realm.clone(), target: target.clone(), fence: fence.clone().into(), max: batch, creates: true, now };
+            let claim = Claim {
+                realm: realm.clone(),
+                target: target.clone(),
+                fence: fence.clone().into(),
+                max: batch,
+                creates: true,
+                bulk: true,
+                now,
+            };
             let claimed = self.store.claim(&claim).await.unwrap();
             assert_eq!(claimed.len(), chunk.len());
             let sent = claimed.iter().map(|key| (key.known.record.id, serde_json::Value::Null)).collect();

@@ -73,9 +73,9 @@ pub trait Store: Send + Sync + 'static {
     /// also an external id that stands for a record by now. Nothing is committed then.
     async fn merge(&self, merge: &Merge) -> Result<(), StoreError>;
 
-    /// Claims up to `max` due keys of one target's lane, or of those of its partitions that are held, oldest first, marks them in flight under the
+    /// Claims up to `max` due keys of one target's lane, or of those of its partitions that are held, marks them in flight under the
     /// epoch of their partition (until they are settled, or claimed again under a newer epoch) and returns them with everything needed to write
-    /// them.
+    /// them. Those that are wanted soon come first, those that have time after them, each oldest first; of ten keys one has time, where such wait.
     async fn claim(&self, claim: &Claim) -> Result<Vec<Claimed>, StoreError>;
 
     /// Commits, right before the requests go out, what claimed keys are about to be sent: the *intent*. A later epoch, or the same one
@@ -94,8 +94,16 @@ pub trait Store: Send + Sync + 'static {
     async fn enqueue(&self, enqueue: &Enqueue) -> Result<u64, StoreError>;
 
     /// Asks for records to be read again by key (stale read, conflict, changed read row, missing reference that has come). They take their turn in
-    /// the order of `now`: a moment to come puts them behind what is asked for until then. Of several requests for one record the earliest counts.
-    async fn request_reads(&self, realm: &str, participant: &str, ids: &[ExternalId], now: Timestamp) -> Result<(), StoreError>;
+    /// the order of `now`: a moment to come puts them behind what is asked for until then. Of several requests for one record the earliest counts,
+    /// and the one that is wanted sooner. Each stands until a read is absorbed that began after it ([`Absorb::began`]).
+    async fn request_reads(
+        &self,
+        realm: &str,
+        participant: &str,
+        ids: &[ExternalId],
+        haste: Haste,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
 
     /// Closes open dead letters without delivering them.
     async fn close_dead_letters(&self, close: &CloseDeadLetters) -> Result<u64, StoreError>;
@@ -178,8 +186,15 @@ pub trait Store: Send + Sync + 'static {
     /// A realm's checkpoints, by participant and slice.
     async fn checkpoints(&self, realm: &str) -> Result<Vec<Standing>, StoreError>;
 
-    /// External ids that wait to be read again by key, oldest first; those that wait for another id are not due.
+    /// External ids that wait to be read again by key: those that are wanted soon, then those that have time, each oldest first. Those that wait
+    /// for another id are not due.
     async fn pending_reads(&self, realm: &str, participant: &str, max: usize) -> Result<Vec<ExternalId>, StoreError>;
+
+    /// The same of those alone that are wanted so soon.
+    async fn pending_reads_of(&self, realm: &str, participant: &str, haste: Haste, max: usize) -> Result<Vec<ExternalId>, StoreError>;
+
+    /// Whether each of these waits to be read again by key, and how soon that is wanted, positionally.
+    async fn awaits_read(&self, realm: &str, participant: &str, ids: &[ExternalId]) -> Result<Vec<Option<Haste>>, StoreError>;
 
     /// A note written with [`Store::put_note`].
     async fn note(&self, realm: &str, name: &str) -> Result<Option<serde_json::Value>, StoreError>;
@@ -230,8 +245,15 @@ pub trait Store: Send + Sync + 'static {
     async fn creating(&self, realm: &str, target: &str) -> Result<bool, StoreError>;
 
     /// When the next entry of a target's lane, or of those of its partitions that are held, falls due that is not due `now`: one that was put off
-    /// (`Retry`). Claim until a claim comes back empty, then wait for this time or for a new entry.
-    async fn next_due(&self, realm: &str, target: &str, fence: &LaneFence, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+    /// (`Retry`). With `bulk` also one that has time. Claim until a claim comes back empty, then wait for this time or for a new entry.
+    async fn next_due(
+        &self,
+        realm: &str,
+        target: &str,
+        fence: &LaneFence,
+        bulk: bool,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError>;
 
     /// Tells everything that is known of a realm, or of all and the writes of API callers, but who holds which lease: rows of one moment, in an
     /// order that is the same for every implementation. [`archive::export`] writes them as text.

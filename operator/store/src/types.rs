@@ -83,6 +83,26 @@ pub enum Origin {
     Api,
 }
 
+impl Origin {
+    /// How soon what it put there is wanted.
+    #[must_use]
+    pub const fn haste(&self) -> Haste {
+        match self {
+            Self::Source(_) | Self::Restore | Self::Replay | Self::Api => Haste::Soon,
+            Self::Remap | Self::Resync | Self::Repair => Haste::Bulk,
+        }
+    }
+}
+
+/// How soon something is wanted that waits for its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Haste {
+    /// A person or a system changed something, or a write waits for it.
+    Soon,
+    /// It was asked for in bulk, to be mapped, compared or put right: it has time.
+    Bulk,
+}
+
 /// A canonical record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
@@ -219,6 +239,8 @@ pub struct Absorb {
     pub rereads: Vec<(ExternalId, Option<ExternalId>)>,
     /// External ids whose requested re-read is herewith done.
     pub reread_done: Vec<ExternalId>,
+    /// The store's sequence when that reading began: what was asked for since is not done by it, and stays.
+    pub began: u64,
     /// External ids that stand for no record and are gone: what was wrong with them is over, so their open letters close as superseded.
     pub gone: Vec<ExternalId>,
     /// Where the next read begins, if this batch moves it.
@@ -247,6 +269,7 @@ impl Absorb {
             dead_letters: Vec::new(),
             rereads: Vec::new(),
             reread_done: Vec::new(),
+            began: 0,
             gone: Vec::new(),
             checkpoint: None,
             unchanged: 0,
@@ -359,6 +382,8 @@ pub struct Merge {
     pub rereads: Vec<ExternalId>,
     /// External ids whose requested re-read is herewith done.
     pub reread_done: Vec<ExternalId>,
+    /// The store's sequence when that reading began; see [`Absorb::began`].
+    pub began: u64,
     /// What counts towards the guard.
     pub guard: Guarded,
     /// The present moment.
@@ -482,6 +507,8 @@ pub struct Claim {
     /// Whether keys that the target does not hold yet may be claimed (no, until every reader's first backfill is matched). Keys whose
     /// record is deleted, and keys with an open intent, are claimed in any case.
     pub creates: bool,
+    /// Whether keys may be claimed that have time ([`Haste::Bulk`]); no, while the system serves no such requests.
+    pub bulk: bool,
     /// The present moment.
     pub now: Timestamp,
 }
@@ -493,6 +520,8 @@ pub struct Claimed {
     pub known: Known,
     /// Who put it in the lane.
     pub origin: Origin,
+    /// How soon it is wanted: whoever put it there last may have time, and somebody before may not.
+    pub haste: Haste,
     /// Since when it waits.
     pub since: Timestamp,
     /// Attempts so far.

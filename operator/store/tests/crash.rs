@@ -14,8 +14,8 @@ use fairlead_store::contract_tests::world::{
 };
 use fairlead_store::crash::{VARIABLE, points};
 use fairlead_store::{
-    Absorb, BeginWrite, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, Guarded, IndexState, Keys, Merge, Origin, Outcome,
-    PostgresStore, RecordChange, Referring, Reindex, SetCheckpoint, SqliteStore, Stage, Store, Sweep, WriteBegun,
+    Absorb, BeginWrite, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, Guarded, Haste, IndexState, Keys, Merge, Origin,
+    Outcome, PostgresStore, RecordChange, Referring, Reindex, SetCheckpoint, SqliteStore, Stage, Store, Sweep, WriteBegun,
 };
 use serde_json::{Value, json};
 use std::io::Write;
@@ -85,7 +85,7 @@ impl Actor {
                 let results = vec![(id(2), 1, delivered(2, 1)), (id(1), 2, delivered(1, 2)), (id(4), 1, lost)];
                 self.world().try_settle(results, now).await.unwrap();
             }
-            10 => self.store.request_reads(REALM, CRM, &[crm_id(1), crm_id(2)], now).await.unwrap(),
+            10 => self.store.request_reads(REALM, CRM, &[crm_id(1), crm_id(2)], Haste::Bulk, now).await.unwrap(),
             11 => self.store.put_note(REALM, "resync", &json!({"n": n})).await.unwrap(),
             12 => assert_eq!(self.world().enqueue(Keys::All, Origin::Resync, now).await, 4),
             13 => assert_eq!(self.world().enqueue(Keys::DeadLetters, Origin::Replay, now).await, 1),

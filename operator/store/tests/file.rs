@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 use fairlead_store::contract_tests::world::{CRM, REALM, World, at, crm_id, id, inserted, lease, record, state};
-use fairlead_store::{Absorb, SqliteStore, Store, StoreError};
+use fairlead_store::{Absorb, Haste, SqliteStore, Store, StoreError};
 use rusqlite::{Connection, params};
 use serde_json::json;
 use std::path::Path;
@@ -141,6 +141,7 @@ async fn a_store_of_schema_1_is_opened_with_all_it_holds() {
          INSERT INTO identity VALUES (1, 2, 1, 'c1', 12, '{\"f\":{\"name\":{\"s\":1}}}');
          INSERT INTO lane VALUES (1, 3, 1, 3, 5, 0, 2, NULL, NULL, NULL, NULL, 2, 4, 1, 6, 5, 5, 1, '{\"to\":\"erp\"}');
          INSERT INTO lane_book VALUES (1, 3, 2, 1, 0, 0, 0, 0);
+         INSERT INTO reread VALUES (1, 2, 'c1', 5, NULL), (1, 2, 'c2', 9000000000000, NULL);
          INSERT INTO realm_book VALUES (1, 1, 0, 0, NULL);
          INSERT INTO checkpoint VALUES (1, 2, 'main', '{\"page\":3}', 1);
          INSERT INTO note VALUES (1, 'resync', '\"t\"');",
@@ -170,4 +171,8 @@ async fn a_store_of_schema_1_is_opened_with_all_it_holds() {
     let key = fairlead_store::contract_tests::world::key(u64::MAX - 1);
     assert_eq!(world.store.match_records(REALM, &[key]).await.unwrap(), [vec![id(1)]]);
     assert!(world.store.checkpoint(REALM, CRM, "main").await.unwrap().unwrap().complete);
+    // What was put behind the time to come was asked for in bulk.
+    for (haste, n) in [(Haste::Soon, 1), (Haste::Bulk, 2)] {
+        assert_eq!(world.store.pending_reads_of(REALM, CRM, haste, 9).await.unwrap(), [crm_id(n)]);
+    }
 }

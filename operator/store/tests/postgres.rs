@@ -181,7 +181,7 @@ async fn no_key_is_claimed_twice(stores: [Arc<dyn Store>; 4]) {
                 let key = format!("lane/{realm}/erp/{partition}");
                 let Some(lease) = lease(&*store, &key, &format!("worker-{number}-{round}"), now).await else { continue };
                 let fence = LaneFence::new(store.partitions(), BTreeMap::from([(partition, lease.clone())]));
-                let claim = Claim { realm: realm.into(), target: ERP.into(), fence: fence.clone(), max: 7, creates: true, now };
+                let claim = Claim { realm: realm.into(), target: ERP.into(), fence: fence.clone(), max: 7, creates: true, bulk: true, now };
                 let claimed = match store.claim(&claim).await {
                     Ok(claimed) => claimed,
                     Err(StoreError::Fenced { .. }) => continue,
@@ -661,7 +661,7 @@ async fn what_was_in_flight_before_lanes_had_partitions_is_found_in_them() {
         let lease = lease(&*store, &format!("lane/{REALM}/{ERP}/{partition}"), "b", at(30)).await.unwrap();
         assert_eq!(lease.epoch, 1, "the same number as that of the lease before");
         let fence = LaneFence::new(store.partitions(), BTreeMap::from([(partition, lease)]));
-        let claim = Claim { realm: REALM.into(), target: ERP.into(), fence, max: 100, creates: true, now: at(30) };
+        let claim = Claim { realm: REALM.into(), target: ERP.into(), fence, max: 100, creates: true, bulk: true, now: at(30) };
         found += store.claim(&claim).await.unwrap().len();
     }
     assert_eq!(found, 16);

@@ -11,7 +11,7 @@ use fairlead_model::unit::{
     OwnershipRule, ParticipantUnit, ReadUnit, Retry, Sibling, Tie, WriteUnit,
 };
 use fairlead_model::{Document, ExternalId, ObjectRef, RecordId, Timestamp};
-use fairlead_store::{Claimed, Identity, Known, LaneEntry, Origin, Outcome, RecordChange};
+use fairlead_store::{Claimed, Haste, Identity, Known, LaneEntry, Origin, Outcome, RecordChange};
 use fairlead_systems::Written;
 use serde_json::{Value, from_value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -246,6 +246,7 @@ impl World {
         Claimed {
             known: self.known.clone().unwrap(),
             origin: Origin::Source("crm".into()),
+            haste: Haste::Soon,
             since: Timestamp(self.clock),
             attempts: 0,
             waited: false,

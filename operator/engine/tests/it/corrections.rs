@@ -94,7 +94,7 @@ async fn a_correction_of_what_was_read_does_not_come_back_when_everything_is_rea
     crm.put("c0", json!({"name": "Good"}));
     until("the good version", async || erp.id_of("Good").is_some() && world.letters().await.is_empty()).await;
     let ids = [ExternalId::from("c0")];
-    world.store.request_reads(REALM, "crm", &ids, now()).await.unwrap();
+    world.store.request_reads(REALM, "crm", &ids, fairlead_store::Haste::Soon, now()).await.unwrap();
     until("it read again", async || world.store.pending_reads(REALM, "crm", 9).await.unwrap().is_empty()).await;
     assert!(world.letters().await.is_empty(), "the refused correction came back");
     engine.stop().await;

@@ -4,9 +4,7 @@ use crate::vendor::{Fault, Vendor};
 use crate::world::{Offers, Side, World, until};
 use fairlead_engine::Engine;
 use fairlead_model::hash::Digest;
-use fairlead_model::unit::{
-    DeletionPolicy, Guard, InitialLoad, IntegrationUnit, MasterUnit, ObjectKey, ParticipantUnit, Sibling, Units,
-};
+use fairlead_model::unit::{DeletionPolicy, Guard, InitialLoad, IntegrationUnit, MasterUnit, ObjectKey, ParticipantUnit, Sibling, Units};
 use fairlead_model::{Clock, ExternalId, ObjectRef, realm};
 use fairlead_store::Known;
 use serde_json::json;

@@ -93,3 +93,37 @@ async fn the_requests_of_a_day_are_counted_beyond_a_restart() {
     until("another day", async || crm.asked("").len() > 25).await;
     engine.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_only_backfills_have_no_quota_left_changes_go_out_and_nothing_goes_round() {
+    let world = World::new(Offers::default(), false).await;
+    let past = world.clock.now().0.rem_euclid(DAY);
+    world.clock.pass(Duration::from_millis(u64::try_from(DAY - past + DAY / 2).unwrap()));
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    for number in 0..30 {
+        crm.put(&format!("c{number}"), json!({"name": format!("Thing {number}"), "phone": "1"}));
+    }
+    // Thirty creations and a probe leave 29 of a day; twelve of them are not for backfills.
+    let mut units = world.units();
+    Arc::make_mut(units.connectors.get_mut(&ObjectKey("test/erp".into())).unwrap()).limits.daily_requests = Some(60);
+    let engine = Engine::start(world.config());
+    engine.apply(&units).await;
+    until("the first load", async || erp.count() == 30).await;
+    let two = erp.id_of("Thing 2").unwrap();
+    let edited = Arc::make_mut(units.integrations.values_mut().next().unwrap());
+    edited.digest = Digest::of(&json!("remapped"));
+    let rows = json!([{"canonical": "name", "native": "name"}, {"native": "phone", "value": "none"}]);
+    Arc::make_mut(&mut edited.participants[1]).rows = serde_json::from_value(rows).unwrap();
+    engine.apply(&units).await;
+    until("what backfills may use to be used", async || erp.asked("PATCH").len() == 17).await;
+    // What time does is the matter here: the rest waits, and nobody turns it over meanwhile.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = world.store.sequence().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let commits = world.store.sequence().await.unwrap() - before;
+    assert!(commits < 60, "{commits} commits within three seconds of waiting");
+    crm.put("c2", json!({"name": "Changed"}));
+    until("the change", async || erp.value(&two, "name") == "Changed").await;
+    assert_eq!(erp.asked("PATCH").len(), 18, "it took along what had time");
+    engine.stop().await;
+}

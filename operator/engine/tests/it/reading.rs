@@ -11,7 +11,7 @@ use std::time::Duration;
 
 async fn ask_again(world: &World, ids: &[&str]) {
     let ids: Vec<ExternalId> = ids.iter().map(|id| ExternalId::from(*id)).collect();
-    world.store.request_reads(REALM, "crm", &ids, fairlead_model::Timestamp(0)).await.unwrap();
+    world.store.request_reads(REALM, "crm", &ids, fairlead_store::Haste::Soon, fairlead_model::Timestamp(0)).await.unwrap();
 }
 
 async fn pending(world: &World) -> Vec<ExternalId> {
@@ -199,5 +199,27 @@ async fn a_backfill_reads_what_a_person_names_and_waits_behind_what_is_new() {
     crm.put("c5", json!({"phone": "new"}));
     until("what is new", async || phone(5) == "new").await;
     assert!(!pending(&world).await.is_empty(), "it came after the backfill");
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_backfill_has_nobody_polled_the_more_often() {
+    let world = World::new(Offers::default(), false).await;
+    let crm = world.vendor("crm");
+    crm.put("c0", json!({"name": "Thing", "phone": "1"}));
+    let mut units = world.units();
+    let unit = std::sync::Arc::make_mut(units.integrations.values_mut().next().unwrap());
+    std::sync::Arc::make_mut(&mut unit.participants[0]).read.as_mut().unwrap().every = Duration::from_secs(300);
+    let engine = fairlead_engine::Engine::start(world.config());
+    engine.apply(&units).await;
+    until("the first load", async || world.vendor("erp").count() == 1).await;
+    let polls = || crm.asked("GET /things").iter().filter(|line| !line.contains("/things/")).count();
+    let before = polls();
+    let now = fairlead_model::Clock::now(&fairlead_model::SystemClock);
+    let many = Which::Ids((0..4000).map(|number| ExternalId(format!("many{number}"))).collect());
+    backfill::read_again(world.store.as_ref(), REALM, "crm", &many, false, now).await.unwrap();
+    until("all of it", async || pending(&world).await.is_empty()).await;
+    // One for whoever woke the reader, and one that was under way.
+    assert!(polls() <= before + 2, "{} polls", polls() - before);
     engine.stop().await;
 }

@@ -155,7 +155,7 @@ async fn a_record_that_is_to_be_read_again_is_not_written_before() {
     let id = one_thing(&world).await;
     let by_key = format!("GET /things/{id}");
     erp.fault(&by_key, Fault::Held, 1);
-    world.store.request_reads(REALM, "erp", &[ExternalId(id.clone())], Timestamp(0)).await.unwrap();
+    world.store.request_reads(REALM, "erp", &[ExternalId(id.clone())], fairlead_store::Haste::Soon, Timestamp(0)).await.unwrap();
     until("the reading by key", async || !erp.asked(&by_key).is_empty()).await;
     crm.put("c0", json!({"phone": "1"}));
     let polls = crm.asked("GET /things?").len();

@@ -530,7 +530,7 @@ through! {
     commands {
         release(fence: [&Fence]) -> ();
         enqueue(enqueue: [&Enqueue]) -> u64;
-        request_reads(realm: [&str], participant: [&str], ids: [&[ExternalId]], now: [Timestamp]) -> ();
+        request_reads(realm: [&str], participant: [&str], ids: [&[ExternalId]], haste: [Haste], now: [Timestamp]) -> ();
         close_dead_letters(close: [&CloseDeadLetters]) -> u64;
         sweep(sweep: [&Sweep]) -> u64;
         reindex(page: [&Reindex]) -> ();
@@ -555,6 +555,8 @@ through! {
         checkpoint(realm: [&str], participant: [&str], slice: [&str]) -> Option<Checkpoint>;
         checkpoints(realm: [&str]) -> Vec<Standing>;
         pending_reads(realm: [&str], participant: [&str], max: [usize]) -> Vec<ExternalId>;
+        pending_reads_of(realm: [&str], participant: [&str], haste: [Haste], max: [usize]) -> Vec<ExternalId>;
+        awaits_read(realm: [&str], participant: [&str], ids: [&[ExternalId]]) -> Vec<Option<Haste>>;
         note(realm: [&str], name: [&str]) -> Option<serde_json::Value>;
         conflicts(realm: [&str], record: [RecordId], now: [Timestamp]) -> Vec<PastConflict>;
         held(realm: [&str], participants: [&[String]]) -> u64;
@@ -565,7 +567,7 @@ through! {
         participant_ids(realm: [&str], participant: [&str], after: [Option<&ExternalId>], max: [usize]) -> Vec<ExternalId>;
         waits_for(realm: [&str], target: [&str], ids: [&[RecordId]]) -> Vec<Option<RecordId>>;
         creating(realm: [&str], target: [&str]) -> bool;
-        next_due(realm: [&str], target: [&str], fence: [&LaneFence], now: [Timestamp]) -> Option<Timestamp>;
+        next_due(realm: [&str], target: [&str], fence: [&LaneFence], bulk: [bool], now: [Timestamp]) -> Option<Timestamp>;
         leases(now: [Timestamp]) -> Vec<Fence>;
         export(only: [Option<&str>], now: [Timestamp], sink: [Box<dyn Sink>]) -> ();
         realms() -> Vec<String>;

@@ -11,10 +11,10 @@ use super::world::{
 use super::{Case, books};
 use crate::archive;
 use crate::{
-    Absorb, AbsorbRecord, BeginWrite, CONFLICT_VALUE, CONFLICTS_FOR, CONFLICTS_PER_RECORD, Checkpoint, Claim, CloseDeadLetters, CloseReason, Conflict,
-    DeadLetterFilter, GuardCounts, Guarded, IndexKey, IndexState, Intend, Keys, LaneEntry, LaneFence, Merge, NewDeadLetter, Origin,
-    Outcome, PastConflict, Pending, RecordChange, Referring, Reindex, SetCheckpoint, Settle, Settlement, SourceLedger, Stage, Standing,
-    Store, StoreError, Survivor, Sweep, WAITS_FOR, WriteBegun,
+    Absorb, AbsorbRecord, BeginWrite, CONFLICT_VALUE, CONFLICTS_FOR, CONFLICTS_PER_RECORD, Checkpoint, Claim, Claimed, CloseDeadLetters,
+    CloseReason, Conflict, DeadLetterFilter, GuardCounts, Guarded, Haste, IndexKey, IndexState, Intend, Keys, LaneEntry, LaneFence, Merge,
+    NewDeadLetter, Origin, Outcome, PastConflict, Pending, RecordChange, Referring, Reindex, SetCheckpoint, Settle, Settlement,
+    SourceLedger, Stage, Standing, Store, StoreError, Survivor, Sweep, WAITS_FOR, WriteBegun,
 };
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{ErrorClass, RecordId, Timestamp};
@@ -61,6 +61,7 @@ cases![
     an_intent_outlives_the_epoch_and_ends_with_a_known_outcome,
     an_intent_needs_a_claim,
     an_outcome_that_was_never_found_out_is_looked_up_by_the_next_entry,
+    what_is_wanted_soon_is_claimed_before_what_has_time,
     a_retry_waits_for_its_time_and_counts_attempts,
     newer_entries_overtake_waiting_ones_and_leave_their_age,
     an_entry_beside_one_in_flight_stays_when_that_is_settled,
@@ -95,6 +96,8 @@ cases![
     what_was_closed_long_ago_is_removed_step_by_step_and_what_is_open_never,
     enqueue_finds_live_records_and_leaves_out_unknown_ones,
     reads_by_key_wait_for_what_they_need,
+    reads_that_are_wanted_soon_come_before_those_that_have_time,
+    a_read_is_done_for_those_who_asked_before_it_began,
     the_source_book_counts_every_record_read,
     the_guard_counts_each_record_once_in_its_window,
     the_guard_counts_each_record_in_the_book_of_its_last_change,
@@ -528,7 +531,7 @@ async fn partitions(store: &dyn Store, wanted: &[u32], holder: &str, now: Timest
 }
 
 async fn claim_of(store: &dyn Store, fence: &LaneFence, now: Timestamp) -> Vec<RecordId> {
-    let claim = Claim { realm: REALM.to_owned(), target: ERP.to_owned(), fence: fence.clone(), max: 100, creates: true, now };
+    let claim = Claim { realm: REALM.to_owned(), target: ERP.to_owned(), fence: fence.clone(), max: 100, creates: true, bulk: true, now };
     store.claim(&claim).await.unwrap().into_iter().map(|key| key.known.record.id).collect()
 }
 
@@ -561,8 +564,8 @@ async fn holders_of_partitions_share_a_lane(store: Arc<dyn Store>) {
     assert_eq!((in_flight(mine[0]).await, in_flight(theirs[0]).await), (vec![true], vec![]));
     // Nor does it wake up for it.
     settle_of(&*store, &one, vec![(mine[0], retry(at(50)))], at(4)).await.unwrap();
-    assert_eq!(store.next_due(REALM, ERP, &one, at(5)).await.unwrap(), Some(at(50)));
-    assert_eq!(store.next_due(REALM, ERP, &other, at(5)).await.unwrap(), None);
+    assert_eq!(store.next_due(REALM, ERP, &one, true, at(5)).await.unwrap(), Some(at(50)));
+    assert_eq!(store.next_due(REALM, ERP, &other, true, at(5)).await.unwrap(), None);
 }
 
 async fn a_partition_that_moves_takes_its_keys_along(store: Arc<dyn Store>) {
@@ -585,7 +588,8 @@ async fn a_partition_that_moves_takes_its_keys_along(store: Arc<dyn Store>) {
     // What is still its own it settles; the rest is looked up by the heir.
     let left = LaneFence::new(4, all.fences().take(2).cloned().zip(0..).map(|(fence, partition)| (partition, fence)).collect());
     settle_of(&*store, &left, results(), at(21)).await.unwrap();
-    let claim = Claim { realm: REALM.to_owned(), target: ERP.to_owned(), fence: heir.clone(), max: 100, creates: false, now: at(22) };
+    let claim =
+        Claim { realm: REALM.to_owned(), target: ERP.to_owned(), fence: heir.clone(), max: 100, creates: false, bulk: true, now: at(22) };
     let rest = store.claim(&claim).await.unwrap();
     assert!(rest.len() > 5 && rest.len() < 15 && rest.iter().all(|key| key.intent.is_some()), "{}", rest.len());
     settle_of(&*store, &heir, rest.iter().map(|key| arrived(&key.known.record.id)).collect(), at(23)).await.unwrap();
@@ -665,13 +669,48 @@ async fn an_outcome_that_was_never_found_out_is_looked_up_by_the_next_entry(stor
     assert_eq!(world.claim(at(8)).await.remove(0).intent, None);
 }
 
+async fn what_is_wanted_soon_is_claimed_before_what_has_time(store: Arc<dyn Store>) {
+    let mut world = World::new(store, "a").await;
+    world.in_step(1..=30, at(1)).await;
+    world.enqueue(Keys::All, Origin::Remap, at(2)).await;
+    world.absorb(vec![updated(28, 2), updated(29, 2)], at(3)).await;
+    let ids = |claimed: &[Claimed]| claimed.iter().map(|key| (key.known.record.id, key.haste)).collect::<Vec<_>>();
+    let (soon, bulk) = (|n: u64| (id(n), Haste::Soon), |n: u64| (id(n), Haste::Bulk));
+    // What a Remap waits for is wanted soon since somebody changed it, and stays so when a Resync comes after that.
+    world.enqueue(Keys::All, Origin::Resync, at(4)).await;
+    let claimed = world.try_claim(4, true, at(5)).await.unwrap();
+    assert_eq!(ids(&claimed), [soon(28), soon(29), bulk(1), bulk(2)]);
+    assert_eq!(claimed[0].origin, Origin::Resync);
+    // Of ten one has time.
+    world.absorb((3..=27).map(|n| updated(n, 2)).collect(), at(6)).await;
+    world.absorb(vec![inserted(31)], at(6)).await;
+    let claimed = world.try_claim(10, true, at(7)).await.unwrap();
+    let first: Vec<_> = (3..=11).map(soon).chain([bulk(30)]).collect();
+    assert_eq!(ids(&claimed), first);
+    // Where nothing else is served, what has time is left, also where a former holder has left it in flight.
+    world.lane = lease(&*world.store, &world.lane.key, "b", at(30)).await.unwrap();
+    world.enqueue(Keys::Records(vec![id(30)]), Origin::Repair, at(31)).await;
+    let claimed = world.store.claim(&world.claim_of(100, true, false, at(32))).await.unwrap();
+    assert_eq!(claimed.len(), 28, "all but 1, 2 and 30");
+    assert!(claimed.iter().all(|key| key.haste == Haste::Soon));
+    // They are put off, and only who takes what has time wakes for that.
+    let all = world.claim(at(33)).await;
+    assert_eq!(ids(&all), [bulk(1), bulk(2), bulk(30)]);
+    world.settle(1, 1, retry(at(50)), at(34)).await;
+    world.settle(3, 2, retry(at(60)), at(34)).await;
+    let fence: LaneFence = world.lane.clone().into();
+    let next = async |bulk: bool| world.store.next_due(REALM, ERP, &fence, bulk, at(35)).await.unwrap();
+    assert_eq!((next(true).await, next(false).await), (Some(at(50)), Some(at(60))));
+    world.snapshot(at(36)).await;
+}
+
 async fn a_retry_waits_for_its_time_and_counts_attempts(store: Arc<dyn Store>) {
     let world = World::new(store, "a").await;
     world.absorb(vec![inserted(1)], at(1)).await;
-    assert_eq!(world.store.next_due(REALM, ERP, &world.lane.clone().into(), at(1)).await.unwrap(), None);
+    assert_eq!(world.store.next_due(REALM, ERP, &world.lane.clone().into(), true, at(1)).await.unwrap(), None);
     world.claim(at(2)).await;
     world.settle(1, 1, retry(at(10)), at(2)).await;
-    assert_eq!(world.store.next_due(REALM, ERP, &world.lane.clone().into(), at(2)).await.unwrap(), Some(at(10)));
+    assert_eq!(world.store.next_due(REALM, ERP, &world.lane.clone().into(), true, at(2)).await.unwrap(), Some(at(10)));
     assert!(world.claim(at(9)).await.is_empty());
     let claimed = world.claim(at(10)).await.remove(0);
     assert_eq!((claimed.attempts, claimed.since), (1, at(1)));
@@ -1057,7 +1096,7 @@ async fn a_merge_is_a_conflict_when_a_record_changed_meanwhile_and_repeats_witho
         let merge = merge_into(&world, (1, loser), (2, survivor), at(2));
         assert_eq!(world.store.merge(&merge).await.unwrap_err(), StoreError::Conflict(vec![id(conflict)]));
     }
-    world.store.request_reads(REALM, CRM, &[crm_id(1)], at(2)).await.unwrap();
+    world.store.request_reads(REALM, CRM, &[crm_id(1)], Haste::Soon, at(2)).await.unwrap();
     world.store.merge(&merge).await.unwrap();
     let before = (world.snapshot(at(2)).await, world.known(2).await);
     world.store.merge(&merge).await.unwrap();
@@ -1384,17 +1423,17 @@ async fn enqueue_finds_live_records_and_leaves_out_unknown_ones(store: Arc<dyn S
 
 async fn reads_by_key_wait_for_what_they_need(store: Arc<dyn Store>) {
     let world = World::new(store, "a").await;
-    world.store.request_reads(REALM, CRM, &[crm_id(5), crm_id(4)], at(1)).await.unwrap();
+    world.store.request_reads(REALM, CRM, &[crm_id(5), crm_id(4)], Haste::Soon, at(1)).await.unwrap();
     let batch = Absorb { rereads: vec![(crm_id(6), Some(crm_id(1))), (crm_id(7), None)], ..world.batch(at(2)) };
     world.store.absorb(&batch).await.unwrap();
     let due = async |max: usize| world.store.pending_reads(REALM, CRM, max).await.unwrap();
     assert_eq!(due(10).await, [crm_id(4), crm_id(5), crm_id(7)]);
     assert_eq!(due(1).await, [crm_id(4)]);
     // What nobody waits for comes last, until somebody does.
-    world.store.request_reads(REALM, CRM, &[crm_id(1), crm_id(2)], at(9000)).await.unwrap();
-    world.store.request_reads(REALM, CRM, &[crm_id(8)], at(2)).await.unwrap();
+    world.store.request_reads(REALM, CRM, &[crm_id(1), crm_id(2)], Haste::Soon, at(9000)).await.unwrap();
+    world.store.request_reads(REALM, CRM, &[crm_id(8)], Haste::Soon, at(2)).await.unwrap();
     assert_eq!(due(10).await, [crm_id(4), crm_id(5), crm_id(7), crm_id(8), crm_id(1), crm_id(2)]);
-    world.store.request_reads(REALM, CRM, &[crm_id(2)], at(2)).await.unwrap();
+    world.store.request_reads(REALM, CRM, &[crm_id(2)], Haste::Soon, at(2)).await.unwrap();
     assert_eq!(due(10).await, [crm_id(4), crm_id(5), crm_id(2), crm_id(7), crm_id(8), crm_id(1)]);
     world.store.absorb(&Absorb { reread_done: vec![crm_id(1), crm_id(2), crm_id(8)], ..world.batch(at(3)) }).await.unwrap();
     world.absorb(vec![inserted(1)], at(3)).await;
@@ -1408,8 +1447,48 @@ async fn reads_by_key_wait_for_what_they_need(store: Arc<dyn Store>) {
     world.store.absorb(&batch).await.unwrap();
     assert_eq!(due(10).await, [crm_id(7), crm_id(6)]);
     // A request without a condition prevails.
-    world.store.request_reads(REALM, CRM, &[crm_id(5)], at(5)).await.unwrap();
+    world.store.request_reads(REALM, CRM, &[crm_id(5)], Haste::Soon, at(5)).await.unwrap();
     assert_eq!(due(10).await.len(), 3);
+}
+
+async fn reads_that_are_wanted_soon_come_before_those_that_have_time(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.store.request_reads(REALM, CRM, &[crm_id(1), crm_id(2), crm_id(3)], Haste::Bulk, at(1)).await.unwrap();
+    world.store.request_reads(REALM, CRM, &[crm_id(4), crm_id(2)], Haste::Soon, at(2)).await.unwrap();
+    // Who has time does not put off who has not.
+    world.store.request_reads(REALM, CRM, &[crm_id(4)], Haste::Bulk, at(3)).await.unwrap();
+    let batch = Absorb { rereads: vec![(crm_id(5), None), (crm_id(6), Some(crm_id(9)))], ..world.batch(at(4)) };
+    world.store.absorb(&batch).await.unwrap();
+    let of = async |haste: Haste| world.store.pending_reads_of(REALM, CRM, haste, 10).await.unwrap();
+    assert_eq!(of(Haste::Soon).await, [crm_id(2), crm_id(4), crm_id(5)]);
+    assert_eq!(of(Haste::Bulk).await, [crm_id(1), crm_id(3)]);
+    let all = world.store.pending_reads(REALM, CRM, 4).await.unwrap();
+    assert_eq!(all, [crm_id(2), crm_id(4), crm_id(5), crm_id(1)]);
+    let asked = [6, 3, 5, 9].map(crm_id);
+    assert_eq!(world.store.awaits_read(REALM, CRM, &asked).await.unwrap(), [None, Some(Haste::Bulk), Some(Haste::Soon), None]);
+    assert_eq!(world.store.awaits_read(REALM, "nobody", &asked).await.unwrap(), [None; 4]);
+}
+
+async fn a_read_is_done_for_those_who_asked_before_it_began(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.in_step([7, 8], at(1)).await;
+    world.store.request_reads(REALM, CRM, &[crm_id(1), crm_id(2), crm_id(7)], Haste::Soon, at(2)).await.unwrap();
+    let began = world.store.sequence().await.unwrap();
+    // Asked between the read and its commit: by a person, and by another batch.
+    world.store.request_reads(REALM, CRM, &[crm_id(2)], Haste::Soon, at(3)).await.unwrap();
+    let batch = Absorb { rereads: vec![(crm_id(3), None)], ..world.batch(at(3)) };
+    world.store.absorb(&batch).await.unwrap();
+    world.store.request_reads(REALM, CRM, &[crm_id(7)], Haste::Soon, at(3)).await.unwrap();
+    let reread_done = vec![crm_id(1), crm_id(2), crm_id(3)];
+    world.store.absorb(&Absorb { reread_done: reread_done.clone(), began, ..world.batch(at(4)) }).await.unwrap();
+    let merge = Merge { rereads: Vec::new(), began, ..merge_into(&world, (7, 1), (8, 1), at(4)) };
+    world.store.merge(&merge).await.unwrap();
+    let mut left = world.store.pending_reads(REALM, CRM, 9).await.unwrap();
+    left.sort();
+    assert_eq!(left, [crm_id(2), crm_id(3), crm_id(7)]);
+    let began = world.store.sequence().await.unwrap();
+    world.store.absorb(&Absorb { reread_done, began, ..world.batch(at(5)) }).await.unwrap();
+    assert_eq!(world.store.pending_reads(REALM, CRM, 9).await.unwrap(), [crm_id(7)]);
 }
 
 async fn the_source_book_counts_every_record_read(store: Arc<dyn Store>) {

@@ -17,6 +17,8 @@ pub const REALM: &str = "sales/customers";
 pub const CRM: &str = "crm";
 /// The target.
 pub const ERP: &str = "erp";
+/// A sequence after all others.
+const EVER: u64 = i64::MAX.cast_unsigned();
 /// The leases' length.
 pub const TTL: Duration = Duration::from_secs(15);
 
@@ -129,6 +131,7 @@ pub fn merge_into(world: &World, (loser, loser_version): (u64, u64), (survivor, 
         referring: Vec::new(),
         rereads: vec![crm_id(survivor)],
         reread_done: vec![crm_id(loser)],
+        began: EVER,
         guard: Guarded::default(),
         now,
     }
@@ -173,10 +176,10 @@ impl World {
         Self { store, reader, lane }
     }
 
-    /// An empty batch read from the CRM.
+    /// An empty batch read from the CRM, after all that was ever asked for.
     #[must_use]
     pub fn batch(&self, now: Timestamp) -> Absorb {
-        Absorb::empty(REALM, CRM, self.reader.clone(), now)
+        Absorb { began: EVER, ..Absorb::empty(REALM, CRM, self.reader.clone(), now) }
     }
 
     /// Absorbs `records` as read from the CRM.
@@ -191,8 +194,13 @@ impl World {
 
     /// Claims up to `max` keys of the ERP's lane.
     pub async fn try_claim(&self, max: usize, creates: bool, now: Timestamp) -> Result<Vec<Claimed>, StoreError> {
-        let claim = Claim { realm: REALM.to_owned(), target: ERP.to_owned(), fence: self.lane.clone().into(), max, creates, now };
-        self.store.claim(&claim).await
+        self.store.claim(&self.claim_of(max, creates, true, now)).await
+    }
+
+    /// A claim of the ERP's lane; with `bulk` also of what has time.
+    #[must_use]
+    pub fn claim_of(&self, max: usize, creates: bool, bulk: bool, now: Timestamp) -> Claim {
+        Claim { realm: REALM.to_owned(), target: ERP.to_owned(), fence: self.lane.clone().into(), max, creates, bulk, now }
     }
 
     /// Claims all keys of the ERP's lane that are due.

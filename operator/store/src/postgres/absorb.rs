@@ -12,7 +12,7 @@ use crate::crash::{Command, Step, reach};
 use crate::rows::absorb::{Batch, Change, Item};
 use crate::rows::books::Books;
 use crate::rows::codec::{IdBytes, REPLAY, id_bytes, origin_code};
-use crate::{CloseReason, Origin, StoreError};
+use crate::{CloseReason, Haste, Origin, StoreError};
 use async_trait::async_trait;
 use fairlead_model::Timestamp;
 use std::collections::BTreeSet;
@@ -79,11 +79,9 @@ impl Job for Batch {
         self.write_letters(session, &mut books, (realm, participant), letters_open).await?;
         reach(Command::Absorb, Step::DeadLetters);
 
-        let rereads: Vec<(&str, Option<&str>)> = self.rereads.iter().map(|(id, after)| (id.as_str(), after.as_deref())).collect();
         let mut asks = Vec::new();
         asks.extend(reads::free(realm, participant, named));
-        asks.extend(reads::done(realm, participant, self.reread_done.iter().map(String::as_str)));
-        asks.extend(reads::request(realm, participant, &rereads, self.now));
+        asks.extend(reads::done((realm, participant), self.reread_done.iter().map(String::as_str), self.began));
         if let Some((slice, cursor, complete)) = &self.checkpoint {
             asks.push(checkpoints::put(realm, participant, (slice, cursor, *complete), self.now));
         }
@@ -97,8 +95,10 @@ impl Job for Batch {
             books.entered(book);
             books.delivered(book, self.now);
         }
+        let rereads: Vec<(&str, Option<&str>)> = self.rereads.iter().map(|(id, after)| (id.as_str(), after.as_deref())).collect();
         let mut last = write(books, realm);
         last.extend(write_source(realm, participant, &self.source));
+        last.extend(reads::request((realm, participant), &rereads, Haste::Soon, self.now));
         Ok(Done::Commit((), last))
     }
 }

@@ -6,7 +6,8 @@ use crate::Guarded;
 use crate::rows::books::{Books, GUARD_HOURS, SourceDelta, hour_of};
 use fairlead_model::Timestamp;
 
-const LANES: &str = "INSERT INTO lane_book AS book (realm, target, origin, entered, delivered, unchanged, superseded, discarded, last_delivered)
+const LANES: &str =
+    "INSERT INTO lane_book AS book (realm, target, origin, entered, delivered, unchanged, superseded, discarded, last_delivered)
      SELECT * FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::int8[], $9::int8[])
      ON CONFLICT (realm, target, origin) DO UPDATE SET entered = book.entered + excluded.entered,
        delivered = book.delivered + excluded.delivered, unchanged = book.unchanged + excluded.unchanged,

@@ -12,8 +12,8 @@ use super::session::{Session, ask, lock_realm};
 use super::{lane, leases, reads, records};
 use crate::crash::{Command, Step, reach};
 use crate::rows::books::Books;
-use crate::rows::codec::{IdBytes, REPLAY, decode, encode, id_bytes, record_id, special_origin};
-use crate::rows::lane::{Entry, Lane, Phase, Sent, limit};
+use crate::rows::codec::{IdBytes, REPLAY, decode, encode, haste, id_bytes, record_id, special_origin};
+use crate::rows::lane::{Entry, Lane, Phase, Sent, limit, shared_out};
 use crate::rows::settle::{Ending, Item, Results};
 use crate::{Claim, Claimed, CloseReason, Enqueue, Intend, Intent, Keys, LaneFence, NewDeadLetter, Origin, StoreError};
 use async_trait::async_trait;
@@ -37,17 +37,23 @@ impl Job for Claim {
 
     async fn run(&self, session: &mut Session) -> Result<Done<Vec<Claimed>>, Failure> {
         let (realm, target) = (session.name(&self.realm)?, session.name(&self.target)?);
-        let (now, max) = (self.now.0, limit(self.max));
-        let creates = if self.creates { max } else { 0 };
-        let [_, fence, left, ready, create, waited] = session
+        let now = self.now.0;
+        // Of what waits for another record: what has waited long enough.
+        let due = |phase: Phase, bulk: bool| {
+            let may = (self.creates || phase == Phase::Ready) && (self.bulk || !bulk);
+            lane::due((realm, target), &self.fence, (phase, bulk), now, if may { limit(self.max) } else { 0 })
+        };
+        let [_, fence, left, ready, create, waited, bulk_ready, bulk_create, bulk_waited] = session
             .all([
                 lock_realm(realm),
                 leases::check_lane(&self.fence),
                 lane::left(realm, target, &self.fence),
-                lane::due(realm, target, &self.fence, Phase::Ready, now, max),
-                lane::due(realm, target, &self.fence, Phase::Create, now, creates),
-                // Their time is up.
-                lane::due(realm, target, &self.fence, Phase::Waits, now, creates),
+                due(Phase::Ready, false),
+                due(Phase::Create, false),
+                due(Phase::Waits, false),
+                due(Phase::Ready, true),
+                due(Phase::Create, true),
+                due(Phase::Waits, true),
             ])
             .await?;
         leases::held_lane(&self.fence, &fence)?;
@@ -60,13 +66,17 @@ impl Job for Claim {
             }
         }
         // What was left in flight is due again, like any other.
-        let may = |lane: &Lane| lane.due <= now && (lane.phase() == Phase::Ready || (self.creates && lane.phase() == Phase::Create));
+        let may = |lane: &Lane| {
+            let phase = lane.phase();
+            lane.due <= now && (self.bulk || !lane.bulk) && (phase == Phase::Ready || (self.creates && phase == Phase::Create))
+        };
         let (mut due, untouched): (Vec<_>, Vec<_>) = left.into_iter().partition(may);
         let again: HashSet<i64> = due.iter().map(|lane| lane.record).collect();
-        due.extend(ready.iter().chain(&create).chain(&waited).map(lane::of_row).collect::<Result<Vec<_>, _>>()?);
-        due.sort_by_key(|lane| (lane.due, lane.record));
+        for rows in [ready, create, waited, bulk_ready, bulk_create, bulk_waited] {
+            due.extend(rows.iter().map(lane::of_row).collect::<Result<Vec<_>, _>>()?);
+        }
+        let (mut due, surplus) = shared_out(due, self.max);
         let mut changed = untouched;
-        let surplus = due.split_off(self.max.min(due.len()));
         changed.extend(surplus.into_iter().filter(|lane| again.contains(&lane.record)));
         if due.is_empty() && changed.is_empty() {
             return Ok(Done::Nothing(Vec::new()));
@@ -98,7 +108,7 @@ impl Job for Claim {
                 Some(origin) => origin,
                 None => Origin::Source(texts.get(&entry.origin).cloned().ok_or_else(records::unnamed)?),
             };
-            claimed.push(Claimed { known, origin, since: Timestamp(entry.since), attempts, waited, intent });
+            claimed.push(Claimed { known, origin, haste: haste(lane.bulk), since: Timestamp(entry.since), attempts, waited, intent });
         }
         reach(Command::Claim, Step::Partly);
         session.run(lane::store(realm, changed.iter().chain(&due).map(|lane| (lane, true)))).await?;

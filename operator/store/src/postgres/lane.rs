@@ -13,7 +13,7 @@ use uuid::Uuid;
 macro_rules! columns {
     () => {
         "l.record, l.target, l.held, l.due, l.attempts, l.waits_for, l.origin, l.since, l.version,
-         l.c_origin, l.c_since, l.c_version, l.c_epoch, l.c_at, l.i_at, l.i_version, l.i_sent"
+         l.c_origin, l.c_since, l.c_version, l.c_epoch, l.c_at, l.i_at, l.i_version, l.i_sent, l.bulk"
     };
 }
 
@@ -24,7 +24,7 @@ const OF_RECORDS: &str =
 const DUE: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM lane l WHERE l.realm = $1 AND l.target = $2 AND l.phase = $3 AND l.due <= $4 AND ($6::int8 >> (l.record % $7)::int4) & 1 = 1
+    " FROM lane l WHERE l.realm = $1 AND l.target = $2 AND l.phase = $3 AND l.bulk = $8 AND l.due <= $4 AND ($6::int8 >> (l.record % $7)::int4) & 1 = 1
      ORDER BY l.due, l.record LIMIT $5"
 );
 
@@ -39,8 +39,9 @@ pub(super) fn of_records(realm: i64, ids: Vec<Uuid>) -> Ask {
     ask!(OF_RECORDS, realm, ids)
 }
 
-pub(super) fn due(realm: i64, target: i64, fence: &LaneFence, phase: Phase, now: i64, max: i64) -> Ask {
-    ask!(DUE, realm, target, phase as i16, now, max, fence.mask(), fence.count())
+/// Up to `max` places of a lane, as far as it is held, in one phase and of one haste that are due by `now`, oldest first.
+pub(super) fn due((realm, target): (i64, i64), fence: &LaneFence, (phase, bulk): (Phase, bool), now: i64, max: i64) -> Ask {
+    ask!(DUE, realm, target, phase as i16, now, max, fence.mask(), fence.count(), bulk)
 }
 
 pub(super) fn left(realm: i64, target: i64, fence: &LaneFence) -> Ask {
@@ -72,6 +73,7 @@ pub(super) fn of_row(row: &Row) -> Result<Lane, Failure> {
         pending: entry(6)?,
         claimed,
         intent,
+        bulk: get(row, 17)?,
     })
 }
 
@@ -84,22 +86,24 @@ const DELETE: &str = "DELETE FROM lane USING unnest($1::int8[], $2::int8[]) AS n
 macro_rules! new_rows {
     () => {
         "unnest($2::int8[], $3::int8[], $4::int2[], $5::bool[], $6::int8[], $7::int8[], $8::uuid[], $9::int8[], $10::int8[], $11::int8[],
-           $12::int8[], $13::int8[], $14::int8[], $15::int8[], $16::int8[], $17::int8[], $18::int8[], $19::text[])
+           $12::int8[], $13::int8[], $14::int8[], $15::int8[], $16::int8[], $17::int8[], $18::int8[], $19::text[],
+           $20::bool[])
          AS n(record, target, phase, held, due, attempts, waits_for, origin, since, version, c_origin, c_since, c_version, c_epoch, c_at,
-           i_at, i_version, i_sent)"
+           i_at, i_version, i_sent, bulk)"
     };
 }
 
 const INSERT: &str = concat!(
     "INSERT INTO lane (realm, record, target, phase, held, due, attempts, waits_for, origin, since, version, c_origin, c_since, c_version,
-       c_epoch, c_at, i_at, i_version, i_sent) SELECT $1::int8, n.* FROM ",
+       c_epoch, c_at, i_at, i_version, i_sent, bulk) SELECT $1::int8, n.* FROM ",
     new_rows!()
 );
 
 const UPDATE: &str = concat!(
     "UPDATE lane SET phase = n.phase, held = n.held, due = n.due, attempts = n.attempts, waits_for = n.waits_for, origin = n.origin,
        since = n.since, version = n.version, c_origin = n.c_origin, c_since = n.c_since, c_version = n.c_version, c_epoch = n.c_epoch,
-       c_at = n.c_at, i_at = n.i_at, i_version = n.i_version, i_sent = n.i_sent FROM ",
+       c_at = n.c_at, i_at = n.i_at, i_version = n.i_version, i_sent = n.i_sent,
+       bulk = n.bulk FROM ",
     new_rows!(),
     " WHERE lane.realm = $1 AND lane.record = n.record AND lane.target = n.target"
 );
@@ -156,6 +160,7 @@ fn stored(sql: &'static str, realm: i64, lanes: &[&Lane]) -> Ask {
         column(lanes, |lane| lane.intent.as_ref().map(|intent| intent.at)),
         column(lanes, |lane| lane.intent.as_ref().map(|intent| intent.version)),
         column(lanes, |lane| lane.intent.as_ref().map(|intent| intent.sent.clone())),
+        column(lanes, |lane| lane.bulk),
     )
 }
 

@@ -12,7 +12,7 @@ use crate::crash::{Command, Step, reach};
 use crate::rows::books::Books;
 use crate::rows::codec::{REPLAY, encode_state, id_bytes};
 use crate::rows::record::Body;
-use crate::{CloseReason, Merge, Origin, RecordChange, StoreError, Survivor};
+use crate::{CloseReason, Haste, Merge, Origin, RecordChange, StoreError, Survivor};
 use async_trait::async_trait;
 use fairlead_model::RecordId;
 use fairlead_model::state::ParticipantState;
@@ -96,11 +96,12 @@ impl Job for Folding<'_> {
         }
         reach(Command::Merge, Step::Rows);
         let again: Vec<(&str, Option<&str>)> = command.rereads.iter().map(|id| (id.as_str(), None)).collect();
-        let done = reads::done(realm, participant, command.reread_done.iter().map(|id| id.as_str()));
-        let asked = reads::request(realm, participant, &again, command.now);
-        merging.session.run(done.into_iter().chain(asked).collect()).await?;
+        let done = reads::done((realm, participant), command.reread_done.iter().map(|id| id.as_str()), command.began);
+        merging.session.run(done.into_iter().collect()).await?;
         reach(Command::Merge, Step::Reads);
-        Ok(Done::Commit((), write(merging.books, realm)))
+        let mut last = write(merging.books, realm);
+        last.extend(reads::request((realm, participant), &again, Haste::Soon, command.now));
+        Ok(Done::Commit((), last))
     }
 }
 

@@ -52,8 +52,8 @@ use crate::rows::reindex::Page;
 use crate::rows::settle::Results;
 use crate::{
     Absorb, Absorbed, BeginWrite, CONFLICTS_FOR, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue,
-    Fence, GuardCounts, Guarded, IndexKey, Intend, Known, LaneFence, LeaseRequest, Merge, PastConflict, Reindex, SetCheckpoint, Settle,
-    Snapshot, Standing, Store, StoreError, Sweep, WriteBegun,
+    Fence, GuardCounts, Guarded, Haste, IndexKey, Intend, Known, LaneFence, LeaseRequest, Merge, PastConflict, Reindex, SetCheckpoint,
+    Settle, Snapshot, Standing, Store, StoreError, Sweep, WriteBegun,
 };
 use async_trait::async_trait;
 use command::{Job, run};
@@ -207,8 +207,15 @@ impl Store for PostgresStore {
         self.write(enqueue).await
     }
 
-    async fn request_reads(&self, realm: &str, participant: &str, ids: &[ExternalId], now: Timestamp) -> Result<(), StoreError> {
-        self.write(&reads::Request { realm, participant, ids, now }).await
+    async fn request_reads(
+        &self,
+        realm: &str,
+        participant: &str,
+        ids: &[ExternalId],
+        haste: Haste,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.write(&reads::Request { realm, participant, ids, haste, now }).await
     }
 
     async fn close_dead_letters(&self, close: &CloseDeadLetters) -> Result<u64, StoreError> {
@@ -299,6 +306,14 @@ impl Store for PostgresStore {
         answer!(self, session => query::pending_reads(&session, realm, participant, max))
     }
 
+    async fn pending_reads_of(&self, realm: &str, participant: &str, haste: Haste, max: usize) -> Result<Vec<ExternalId>, StoreError> {
+        answer!(self, session => query::pending_reads_of(&session, realm, participant, haste, max))
+    }
+
+    async fn awaits_read(&self, realm: &str, participant: &str, ids: &[ExternalId]) -> Result<Vec<Option<Haste>>, StoreError> {
+        answer!(self, session => query::awaits_read(&session, realm, participant, ids))
+    }
+
     async fn note(&self, realm: &str, name: &str) -> Result<Option<serde_json::Value>, StoreError> {
         answer!(self, session => query::note(&session, realm, name))
     }
@@ -349,8 +364,15 @@ impl Store for PostgresStore {
         answer!(self, session => query::creating(&session, realm, target))
     }
 
-    async fn next_due(&self, realm: &str, target: &str, fence: &LaneFence, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        answer!(self, session => query::next_due(&session, realm, target, fence, now))
+    async fn next_due(
+        &self,
+        realm: &str,
+        target: &str,
+        fence: &LaneFence,
+        bulk: bool,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        answer!(self, session => query::next_due(&session, realm, target, fence, bulk, now))
     }
 
     async fn export(&self, only: Option<&str>, now: Timestamp, mut sink: Box<dyn Sink>) -> Result<(), StoreError> {

@@ -5,11 +5,11 @@ use super::error::Failure;
 use super::records::{known, known_of, unnamed};
 use super::session::{Ask, Session, ask};
 use crate::rows::books::hour_of;
-use crate::rows::codec::{decode, decode_word, encode_word, special_origin, stage_code, stage_of};
+use crate::rows::codec::{decode, decode_word, encode_word, haste, special_origin, stage_code, stage_of};
 use crate::rows::lane::limit;
 use crate::{
-    Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Guarded, IndexKey, Known, LaneFence, LaneLedger, NewDeadLetter,
-    Origin, Pending, Snapshot, SourceLedger,
+    Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Guarded, Haste, IndexKey, Known, LaneFence, LaneLedger,
+    NewDeadLetter, Origin, Pending, Snapshot, SourceLedger,
 };
 use fairlead_model::{ExternalId, RecordId, Timestamp};
 use serde_json::Value;
@@ -235,12 +235,50 @@ const PENDING_READS: &str = concat!(
     id_of!("$1"),
     " AND participant = ",
     id_of!("$2"),
-    " AND waits_for IS NULL ORDER BY since, external_id LIMIT $3"
+    " AND waits_for IS NULL ORDER BY bulk, since, external_id LIMIT $3"
+);
+
+const PENDING_READS_OF: &str = concat!(
+    "SELECT external_id FROM reread WHERE realm = ",
+    id_of!("$1"),
+    " AND participant = ",
+    id_of!("$2"),
+    " AND waits_for IS NULL AND bulk = $4 ORDER BY since, external_id LIMIT $3"
+);
+
+const AWAITS_READ: &str = concat!(
+    "SELECT asked.place, reread.bulk FROM unnest($3::text[]) WITH ORDINALITY AS asked(external_id, place) JOIN reread ON reread.realm = ",
+    id_of!("$1"),
+    " AND reread.participant = ",
+    id_of!("$2"),
+    " AND reread.external_id = asked.external_id AND reread.waits_for IS NULL"
 );
 
 pub(super) async fn pending_reads(session: &Session, realm: &str, participant: &str, max: usize) -> Result<Vec<ExternalId>, Failure> {
     let rows = session.ask(ask!(PENDING_READS, realm.to_owned(), participant.to_owned(), limit(max))).await?;
     rows.iter().map(|row| Ok(ExternalId(read_id(get(row, 0)?)))).collect()
+}
+
+pub(super) async fn pending_reads_of(
+    session: &Session,
+    realm: &str,
+    participant: &str,
+    of: Haste,
+    max: usize,
+) -> Result<Vec<ExternalId>, Failure> {
+    let ask = ask!(PENDING_READS_OF, realm.to_owned(), participant.to_owned(), limit(max), of == Haste::Bulk);
+    session.ask(ask).await?.iter().map(|row| Ok(ExternalId(read_id(get(row, 0)?)))).collect()
+}
+
+pub(super) async fn awaits_read(
+    session: &Session,
+    realm: &str,
+    participant: &str,
+    ids: &[ExternalId],
+) -> Result<Vec<Option<Haste>>, Failure> {
+    let asked = stored_ids(ids.iter().map(|id| id.as_str()));
+    let rows = session.ask(ask!(AWAITS_READ, realm.to_owned(), participant.to_owned(), asked)).await?;
+    in_places(ids.len(), &rows, None, |row| Ok(Some(haste(get(row, 1)?))))
 }
 
 const NOTE: &str = concat!("SELECT value FROM note WHERE realm = ", id_of!("$1"), " AND name = $2");
@@ -316,17 +354,33 @@ pub(super) async fn creating(session: &Session, realm: &str, target: &str) -> Re
     rows.first().map_or(Ok(false), |row| get(row, 0))
 }
 
+/// The next entry of one phase and haste that is not due yet.
+macro_rules! next_of {
+    ($phase:literal, $bulk:literal) => {
+        concat!(
+            "(SELECT due FROM lane WHERE realm = ",
+            id_of!("$1"),
+            " AND target = ",
+            id_of!("$2"),
+            " AND phase = ",
+            $phase,
+            " AND bulk = ",
+            $bulk,
+            " AND due > $3 AND ($4::int8 >> (record % $5)::int4) & 1 = 1 ORDER BY due LIMIT 1)"
+        )
+    };
+}
+
 const NEXT_DUE: &str = concat!(
-    "SELECT least((SELECT due FROM lane WHERE realm = ",
-    id_of!("$1"),
-    " AND target = ",
-    id_of!("$2"),
-    " AND phase = 0 AND due > $3 AND ($4::int8 >> (record % $5)::int4) & 1 = 1 ORDER BY due LIMIT 1),
-       (SELECT due FROM lane WHERE realm = ",
-    id_of!("$1"),
-    " AND target = ",
-    id_of!("$2"),
-    " AND phase = 1 AND due > $3 AND ($4::int8 >> (record % $5)::int4) & 1 = 1 ORDER BY due LIMIT 1))"
+    "SELECT least(",
+    next_of!("0", "false"),
+    ", ",
+    next_of!("1", "false"),
+    ", CASE WHEN $6 THEN least(",
+    next_of!("0", "true"),
+    ", ",
+    next_of!("1", "true"),
+    ") END)"
 );
 
 pub(super) async fn next_due(
@@ -334,9 +388,10 @@ pub(super) async fn next_due(
     realm: &str,
     target: &str,
     fence: &LaneFence,
+    bulk: bool,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, Failure> {
-    let rows = session.ask(ask!(NEXT_DUE, realm.to_owned(), target.to_owned(), now.0, fence.mask(), fence.count())).await?;
+    let rows = session.ask(ask!(NEXT_DUE, realm.to_owned(), target.to_owned(), now.0, fence.mask(), fence.count(), bulk)).await?;
     rows.first().map_or(Ok(None), |row| Ok(get::<Option<i64>>(row, 0)?.map(Timestamp)))
 }
 

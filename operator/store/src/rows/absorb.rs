@@ -17,6 +17,7 @@ pub(crate) struct Batch {
     pub(crate) dead_letters: Vec<NewDeadLetter>,
     pub(crate) rereads: Vec<(String, Option<String>)>,
     pub(crate) reread_done: Vec<String>,
+    pub(crate) began: u64,
     pub(crate) gone: Vec<String>,
     pub(crate) checkpoint: Option<(String, String, bool)>,
     pub(crate) source: SourceDelta,
@@ -91,6 +92,7 @@ impl Batch {
             dead_letters: command.dead_letters.clone(),
             rereads: command.rereads.iter().map(|(id, after)| (id.0.clone(), after.as_ref().map(|id| id.0.clone()))).collect(),
             reread_done: command.reread_done.iter().map(|id| id.0.clone()).collect(),
+            began: command.began,
             gone: command.gone.iter().map(|id| id.0.clone()).collect(),
             checkpoint,
             source: SourceDelta {

@@ -1,6 +1,6 @@
 //! How values become columns and back. The only place that knows what the text columns hold.
 
-use crate::{Origin, Provenance, Stage, StoreError};
+use crate::{Haste, Origin, Provenance, Stage, StoreError};
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{Document, RecordId};
 use serde::Serialize;
@@ -114,6 +114,15 @@ pub(crate) const fn special_origin(code: i64) -> Option<Origin> {
         -6 => Some(Origin::Api),
         _ => None,
     }
+}
+
+/// Whether what an origin of this code put in a lane has time.
+pub(crate) fn is_bulk(code: i64) -> bool {
+    special_origin(code).is_some_and(|origin| origin.haste() == Haste::Bulk)
+}
+
+pub(crate) const fn haste(bulk: bool) -> Haste {
+    if bulk { Haste::Bulk } else { Haste::Soon }
 }
 
 /// The names of notes with corrections: from the first on, up to and without the second.

@@ -3,7 +3,7 @@
 //! A place holds an entry that waits, an entry that is claimed, or both (a newer one came while the older was in flight). Every entry
 //! ends exactly once: each step that ends one returns the origin whose books must tell of it.
 
-use super::codec::{IdBytes, REPLAY};
+use super::codec::{IdBytes, REPLAY, is_bulk};
 use crate::WAITS_FOR;
 use fairlead_model::Timestamp;
 
@@ -58,11 +58,13 @@ pub(crate) struct Lane {
     pub(crate) pending: Option<Entry>,
     pub(crate) claimed: Option<InFlight>,
     pub(crate) intent: Option<Sent>,
+    /// Everything that entered here since it was empty has time. What is wanted soon stays so, whatever overtakes it.
+    pub(crate) bulk: bool,
 }
 
 impl Lane {
     pub(crate) const fn new(record: i64, target: i64, held: bool) -> Self {
-        Self { record, target, held, due: 0, attempts: 0, waits_for: None, pending: None, claimed: None, intent: None }
+        Self { record, target, held, due: 0, attempts: 0, waits_for: None, pending: None, claimed: None, intent: None, bulk: true }
     }
 
     /// A new entry. An older one that waits is overtaken by it and leaves its age; one in flight is left alone. What waited for another record
@@ -71,6 +73,7 @@ impl Lane {
     /// the new one ends, and the older takes over its version.
     pub(crate) fn enter(&mut self, origin: i64, version: i64, now: i64, at_once: bool) -> Option<i64> {
         let older = self.pending;
+        self.bulk = is_bulk(origin) && (self.bulk || (older.is_none() && self.claimed.is_none()));
         let waited = self.waits_for.is_some();
         let (origin, ended) = match older {
             Some(Entry { origin: REPLAY, .. }) => (REPLAY, Some(origin)),
@@ -192,7 +195,75 @@ impl Lane {
     }
 }
 
+/// Of so many places in a claim, one is for what has time.
+const SHARE: usize = 10;
+
+/// Which places are claimed of those that are due, and which are left: what is wanted soon, then what has time, each oldest first.
+pub(crate) fn shared_out(due: Vec<Lane>, max: usize) -> (Vec<Lane>, Vec<Lane>) {
+    let (mut bulk, mut soon): (Vec<_>, Vec<_>) = due.into_iter().partition(|lane| lane.bulk);
+    for places in [&mut soon, &mut bulk] {
+        places.sort_by_key(|lane| (lane.due, lane.record));
+    }
+    let kept = bulk.len().min(max / SHARE);
+    let mut left = soon.split_off((max - kept).min(soon.len()));
+    left.extend(bulk.split_off((max - soon.len()).min(bulk.len())));
+    soon.extend(bulk);
+    (soon, left)
+}
+
 /// How many rows a page has, as a number of the databases.
 pub(crate) fn limit(max: usize) -> i64 {
     i64::try_from(max).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CRM: i64 = 7;
+    const REMAP: i64 = -2;
+
+    fn waiting(record: i64, origin: i64, due: i64) -> Lane {
+        let mut lane = Lane::new(record, 1, true);
+        lane.enter(origin, 1, due, false);
+        lane
+    }
+
+    #[test]
+    fn what_is_wanted_soon_goes_first_and_what_has_time_is_not_starved() {
+        let rows = |lanes: &[Lane]| lanes.iter().map(|lane| lane.record).collect::<Vec<_>>();
+        let due = |soon: i64, bulk: i64| {
+            let bulk = (0..bulk).rev().map(|n| waiting(100 + n, REMAP, n));
+            bulk.chain((0..soon).rev().map(|n| waiting(n, CRM, 1000 + n))).collect::<Vec<_>>()
+        };
+        for (soon, bulk, max, claimed, left) in [
+            (0, 0, 10, vec![], 0),
+            (2, 3, 10, vec![0, 1, 100, 101, 102], 0),
+            (30, 30, 10, vec![0, 1, 2, 3, 4, 5, 6, 7, 8, 100], 50),
+            (30, 0, 4, vec![0, 1, 2, 3], 26),
+            (0, 30, 4, vec![100, 101, 102, 103], 26),
+            (3, 30, 5, vec![0, 1, 2, 100, 101], 28),
+            (9, 9, 1, vec![0], 17),
+        ] {
+            let (taken, rest) = shared_out(due(soon, bulk), max);
+            assert_eq!((rows(&taken), rest.len()), (claimed, left), "{soon} and {bulk}, {max} at most");
+        }
+    }
+
+    #[test]
+    fn what_is_wanted_soon_stays_so_until_it_is_over() {
+        let mut lane = waiting(1, CRM, 1);
+        lane.enter(REMAP, 2, 2, false);
+        assert!(!lane.bulk, "overtaken by what has time");
+        lane.take(2, 1, 3);
+        lane.enter(REMAP, 3, 4, false);
+        lane.retry(9, true, false);
+        assert!(!lane.bulk, "tried again");
+        lane.take(3, 1, 9);
+        lane.finish(9, true);
+        lane.enter(REMAP, 4, 10, false);
+        assert!(lane.bulk, "what comes later has time, whatever was before");
+        lane.enter(CRM, 5, 11, false);
+        assert!(!lane.bulk);
+    }
 }

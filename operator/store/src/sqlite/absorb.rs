@@ -10,11 +10,11 @@ use crate::rows::absorb::{Batch, Change, Item};
 use crate::rows::books::Books;
 use crate::rows::codec::{IdBytes, id_bytes};
 use crate::rows::lane::Lane;
-use crate::{Origin, StoreError};
+use crate::{Haste, Origin, StoreError};
 use fairlead_model::Timestamp;
 use rusqlite::Connection;
 
-pub(super) fn run(batch: &Batch, connection: &Connection) -> Result<(), StoreError> {
+pub(super) fn run(batch: &Batch, connection: &Connection, sequence: i64) -> Result<(), StoreError> {
     leases::check(connection, &batch.fence)?;
     reach(Command::Absorb, Step::Fenced);
     let names = Names::new(connection);
@@ -53,10 +53,11 @@ pub(super) fn run(batch: &Batch, connection: &Connection) -> Result<(), StoreErr
     }
     reach(Command::Absorb, Step::DeadLetters);
     for id in &batch.reread_done {
-        reads::done(connection, realm, participant, id)?;
+        reads::done(connection, (realm, participant), id, batch.began)?;
     }
+    let asking = reads::Asking { connection, realm, participant, haste: Haste::Soon, now: batch.now, sequence };
     for (id, after) in &batch.rereads {
-        reads::request(connection, realm, participant, id, after.as_deref(), batch.now)?;
+        asking.request(id, after.as_deref())?;
     }
     if let Some((slice, cursor, complete)) = &batch.checkpoint {
         checkpoints::put(connection, (realm, participant), (slice, cursor, *complete), batch.now)?;

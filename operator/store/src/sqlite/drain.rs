@@ -8,8 +8,8 @@ use super::records::{self, Named, Naming};
 use super::{leases, letters, reads};
 use crate::crash::{Command, Step, reach};
 use crate::rows::books::Books;
-use crate::rows::codec::{IdBytes, decode, encode, id_bytes, record_id};
-use crate::rows::lane::{Entry, Lane, Phase, Sent};
+use crate::rows::codec::{IdBytes, decode, encode, haste, id_bytes, record_id};
+use crate::rows::lane::{Entry, Lane, Phase, Sent, shared_out};
 use crate::rows::settle::{Ending, Item, Results};
 use crate::{Claim, Claimed, Enqueue, Intend, Intent, Keys, LaneFence, StoreError};
 use fairlead_model::{ErrorClass, Timestamp};
@@ -49,6 +49,7 @@ pub(super) fn claim(connection: &Connection, command: &Claim) -> Result<Vec<Clai
         claimed.push(Claimed {
             known,
             origin: names.origin(entry.origin)?,
+            haste: haste(lane.bulk),
             since: Timestamp(entry.since),
             attempts: lane.attempts,
             waited,
@@ -68,17 +69,18 @@ fn open_intent(intent: &Sent) -> Result<Intent, StoreError> {
     Ok(Intent { at: Timestamp(intent.at), version: intent.version.cast_unsigned(), sent })
 }
 
-/// What may be claimed, oldest first.
+/// What is claimed.
 fn due(connection: &Connection, realm: i64, target: i64, command: &Claim) -> Result<Vec<Lane>, StoreError> {
-    let mut places = Lane::due(connection, (realm, target), &command.fence, Phase::Ready, command.now.0, command.max)?;
-    if command.creates {
-        places.extend(Lane::due(connection, (realm, target), &command.fence, Phase::Create, command.now.0, command.max)?);
-        // Their time is up.
-        places.extend(Lane::due(connection, (realm, target), &command.fence, Phase::Waits, command.now.0, command.max)?);
-        places.sort_by_key(|place| (place.due, place.record));
-        places.truncate(command.max);
+    // What waits for another record, and its time is up.
+    let phases: &[Phase] = if command.creates { &[Phase::Ready, Phase::Create, Phase::Waits] } else { &[Phase::Ready] };
+    let hastes: &[bool] = if command.bulk { &[false, true] } else { &[false] };
+    let mut places = Vec::new();
+    for bulk in hastes {
+        for phase in phases {
+            places.extend(Lane::due(connection, (realm, target), &command.fence, (*phase, *bulk), command.now.0, command.max)?);
+        }
     }
-    Ok(places)
+    Ok(shared_out(places, command.max).0)
 }
 
 // ---- intend -----------------------------------------------------------------------------------------------------------------------------

@@ -8,9 +8,16 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 /// The columns that [`Lane::from_row`] reads, in its order.
 macro_rules! columns {
     () => {
-        "record, held, due, attempts, waits_for, origin, since, version, c_origin, c_since, c_version, c_epoch, c_at, i_at, i_version, i_sent, target"
+        "record, held, due, attempts, waits_for, origin, since, version, c_origin, c_since, c_version, c_epoch, c_at, i_at, i_version, i_sent, target, bulk"
     };
 }
+
+const DUE: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM lane WHERE realm = ?1 AND target = ?2 AND phase = ?3 AND bulk = ?8 AND due <= ?4 AND (?6 >> (record % ?7)) & 1
+     ORDER BY due, record LIMIT ?5"
+);
 
 impl Lane {
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
@@ -31,6 +38,7 @@ impl Lane {
         Ok(Self {
             record: row.get(0)?,
             target: row.get(16)?,
+            bulk: row.get(17)?,
             held: row.get(1)?,
             due: row.get(2)?,
             attempts: row.get(3)?,
@@ -54,23 +62,18 @@ impl Lane {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Up to `max` places of a lane, as far as it is held, in one phase that are due by `now`, oldest first.
+    /// Up to `max` places of a lane, as far as it is held, in one phase and of one haste that are due by `now`, oldest first.
     pub(super) fn due(
         connection: &Connection,
         (realm, target): (i64, i64),
         fence: &LaneFence,
-        phase: Phase,
+        (phase, bulk): (Phase, bool),
         now: i64,
         max: usize,
     ) -> Result<Vec<Self>, StoreError> {
-        let mut statement = connection.prepare_cached(concat!(
-            "SELECT ",
-            columns!(),
-            " FROM lane WHERE realm = ?1 AND target = ?2 AND phase = ?3 AND due <= ?4 AND (?6 >> (record % ?7)) & 1
-             ORDER BY due, record LIMIT ?5"
-        ))?;
+        let mut statement = connection.prepare_cached(DUE)?;
         let (mask, count) = (fence.mask(), fence.count());
-        let rows = statement.query_map(params![realm, target, phase as i64, now, limit(max), mask, count], Self::from_row)?;
+        let rows = statement.query_map(params![realm, target, phase as i64, now, limit(max), mask, count, bulk], Self::from_row)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -97,8 +100,8 @@ impl Lane {
         connection
             .prepare_cached(
                 "INSERT OR REPLACE INTO lane (record, target, realm, phase, due, held, attempts, waits_for, origin, since, version,
-                   c_origin, c_since, c_version, c_epoch, c_at, i_at, i_version, i_sent)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+                   c_origin, c_since, c_version, c_epoch, c_at, i_at, i_version, i_sent, bulk)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
             )?
             .execute(params![
                 self.record,
@@ -120,6 +123,7 @@ impl Lane {
                 self.intent.as_ref().map(|intent| intent.at),
                 self.intent.as_ref().map(|intent| intent.version),
                 self.intent.as_ref().map(|intent| intent.sent.as_str()),
+                self.bulk,
             ])?;
         Ok(())
     }
@@ -193,4 +197,31 @@ pub(super) fn free_all_waiting(
         )?
         .execute(params![realm, survivor, survivor_row, now])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema;
+    use rusqlite::{Connection, types::Value};
+
+    fn plan(connection: &Connection, sql: &str) -> String {
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let values = vec![Value::Integer(1); statement.parameter_count()];
+        let rows = statement.query_map(rusqlite::params_from_iter(values), |row| row.get::<_, String>(3)).unwrap();
+        rows.map(Result::unwrap).collect::<Vec<_>>().join("; ")
+    }
+
+    /// However many keys wait.
+    #[test]
+    fn a_claim_and_a_turn_of_readings_walk_an_index_in_its_order() {
+        let connection = schema::open_writer(None).unwrap();
+        let claim = plan(&connection, super::DUE);
+        assert!(claim.contains("USING INDEX lane_order (realm=? AND target=? AND phase=? AND bulk=? AND due<?)"), "{claim}");
+        let reads = "SELECT external_id FROM reread WHERE realm = ?1 AND participant = ?2 AND waits_for IS NULL";
+        for order in ["AND bulk = ?4 ORDER BY since, external_id LIMIT ?3", "ORDER BY bulk, since, external_id LIMIT ?3"] {
+            let reads = plan(&connection, &format!("{reads} {order}"));
+            assert!(reads.contains("reread_order (realm=? AND participant=?"), "{reads}");
+            assert!(!claim.contains("TEMP B-TREE") && !reads.contains("TEMP B-TREE"), "{claim}; {reads}");
+        }
+    }
 }

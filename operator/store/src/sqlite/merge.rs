@@ -11,12 +11,12 @@ use crate::rows::books::Books;
 use crate::rows::codec::{encode_state, id_bytes};
 use crate::rows::lane::Lane;
 use crate::rows::record::Body;
-use crate::{Merge, Origin, RecordChange, StoreError, Survivor};
+use crate::{Haste, Merge, Origin, RecordChange, StoreError, Survivor};
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{RecordId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
-pub(super) fn merge(connection: &Connection, command: &Merge) -> Result<(), StoreError> {
+pub(super) fn merge(connection: &Connection, command: &Merge, sequence: i64) -> Result<(), StoreError> {
     leases::check(connection, &command.fence)?;
     reach(Command::Merge, Step::Fenced);
     let names = Names::new(connection);
@@ -46,10 +46,11 @@ pub(super) fn merge(connection: &Connection, command: &Merge) -> Result<(), Stor
     }
     reach(Command::Merge, Step::Rows);
     for id in &command.reread_done {
-        reads::done(connection, realm, participant, id.as_str())?;
+        reads::done(connection, (realm, participant), id.as_str(), command.began)?;
     }
+    let asking = reads::Asking { connection, realm, participant, haste: Haste::Soon, now: command.now, sequence };
     for id in &command.rereads {
-        reads::request(connection, realm, participant, id.as_str(), None, command.now)?;
+        asking.request(id.as_str(), None)?;
     }
     reach(Command::Merge, Step::Reads);
     books::write(merging.books, connection, realm)

@@ -34,8 +34,8 @@ use crate::rows::reindex::Page;
 use crate::rows::settle::Results;
 use crate::{
     Absorb, Absorbed, BeginWrite, CONFLICTS_FOR, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue,
-    Fence, GuardCounts, Guarded, IndexKey, Intend, Known, LaneFence, LeaseRequest, Merge, PastConflict, Reindex, SetCheckpoint, Settle,
-    Snapshot, Standing, Store, StoreError, Sweep, WriteBegun,
+    Fence, GuardCounts, Guarded, Haste, IndexKey, Intend, Known, LaneFence, LeaseRequest, Merge, PastConflict, Reindex, SetCheckpoint,
+    Settle, Snapshot, Standing, Store, StoreError, Sweep, WriteBegun,
 };
 use async_trait::async_trait;
 use error::name_disk;
@@ -237,7 +237,7 @@ impl Store for SqliteStore {
     async fn absorb(&self, batch: &Absorb) -> Result<Absorbed, StoreError> {
         let batch = Batch::new(batch)?;
         self.write(Command::Absorb, move |connection, sequence| {
-            absorb::run(&batch, connection)?;
+            absorb::run(&batch, connection, sequence)?;
             Ok(Absorbed { sequence: sequence.cast_unsigned() })
         })
         .await
@@ -245,7 +245,7 @@ impl Store for SqliteStore {
 
     async fn merge(&self, merge: &Merge) -> Result<(), StoreError> {
         let merge = merge.clone();
-        self.write(Command::Merge, move |connection, _| merge::merge(connection, &merge)).await
+        self.write(Command::Merge, move |connection, sequence| merge::merge(connection, &merge, sequence)).await
     }
 
     async fn claim(&self, claim: &Claim) -> Result<Vec<Claimed>, StoreError> {
@@ -268,10 +268,17 @@ impl Store for SqliteStore {
         self.write(Command::Enqueue, move |connection, _| drain::enqueue(connection, &enqueue)).await
     }
 
-    async fn request_reads(&self, realm: &str, participant: &str, ids: &[ExternalId], now: Timestamp) -> Result<(), StoreError> {
+    async fn request_reads(
+        &self,
+        realm: &str,
+        participant: &str,
+        ids: &[ExternalId],
+        haste: Haste,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let (realm, participant, ids) = (realm.to_owned(), participant.to_owned(), ids.to_vec());
-        self.write(Command::RequestReads, move |connection, _| {
-            reads::request_all(connection, &realm, &participant, &ids, now)?;
+        self.write(Command::RequestReads, move |connection, sequence| {
+            reads::request_all(connection, &realm, &participant, &ids, (haste, now, sequence))?;
             crate::crash::reach(Command::RequestReads, crate::crash::Step::Rows);
             Ok(())
         })
@@ -397,6 +404,16 @@ impl Store for SqliteStore {
         self.read(move |connection| query::pending_reads(connection, &realm, &participant, max)).await
     }
 
+    async fn pending_reads_of(&self, realm: &str, participant: &str, haste: Haste, max: usize) -> Result<Vec<ExternalId>, StoreError> {
+        let (realm, participant) = (realm.to_owned(), participant.to_owned());
+        self.read(move |connection| query::pending_reads_of(connection, &realm, &participant, haste, max)).await
+    }
+
+    async fn awaits_read(&self, realm: &str, participant: &str, ids: &[ExternalId]) -> Result<Vec<Option<Haste>>, StoreError> {
+        let (realm, participant, ids) = (realm.to_owned(), participant.to_owned(), ids.to_vec());
+        self.read(move |connection| query::awaits_read(connection, &realm, &participant, &ids)).await
+    }
+
     async fn note(&self, realm: &str, name: &str) -> Result<Option<serde_json::Value>, StoreError> {
         let (realm, name) = (realm.to_owned(), name.to_owned());
         self.read(move |connection| query::note(connection, &realm, &name)).await
@@ -458,9 +475,16 @@ impl Store for SqliteStore {
         self.read(move |connection| query::creating(connection, &realm, &target)).await
     }
 
-    async fn next_due(&self, realm: &str, target: &str, fence: &LaneFence, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+    async fn next_due(
+        &self,
+        realm: &str,
+        target: &str,
+        fence: &LaneFence,
+        bulk: bool,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
         let (realm, target, fence) = (realm.to_owned(), target.to_owned(), fence.clone());
-        self.read(move |connection| query::next_due(connection, &realm, &target, &fence, now)).await
+        self.read(move |connection| query::next_due(connection, &realm, &target, &fence, bulk, now)).await
     }
 
     async fn export(&self, only: Option<&str>, now: Timestamp, mut sink: Box<dyn Sink>) -> Result<(), StoreError> {

@@ -4,11 +4,11 @@ use super::names::Names;
 use super::records;
 use super::{checkpoints, letters};
 use crate::rows::books::hour_of;
-use crate::rows::codec::{IdBytes, decode, decode_word, encode_word, id_bytes, record_id, special_origin, stage_code, stage_of};
+use crate::rows::codec::{IdBytes, decode, decode_word, encode_word, haste, id_bytes, record_id, special_origin, stage_code, stage_of};
 use crate::rows::lane::limit;
 use crate::{
-    Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Guarded, IndexKey, Known, LaneFence, LaneLedger, NewDeadLetter,
-    Origin, Pending, Snapshot, SourceLedger, StoreError,
+    Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Guarded, Haste, IndexKey, Known, LaneFence, LaneLedger,
+    NewDeadLetter, Origin, Pending, Snapshot, SourceLedger, StoreError,
 };
 use fairlead_model::{ExternalId, RecordId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
@@ -143,10 +143,43 @@ pub(super) fn pending_reads(connection: &Connection, realm: &str, participant: &
     let names = Names::new(connection);
     let (Some(realm), Some(participant)) = (names.find(realm)?, names.find(participant)?) else { return Ok(Vec::new()) };
     let mut statement = connection.prepare_cached(
-        "SELECT external_id FROM reread WHERE realm = ?1 AND participant = ?2 AND waits_for IS NULL ORDER BY since, external_id LIMIT ?3",
+        "SELECT external_id FROM reread WHERE realm = ?1 AND participant = ?2 AND waits_for IS NULL
+         ORDER BY bulk, since, external_id LIMIT ?3",
     )?;
     let rows = statement.query_map(params![realm, participant, limit(max)], |row| row.get(0).map(ExternalId))?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn pending_reads_of(
+    connection: &Connection,
+    realm: &str,
+    participant: &str,
+    haste: Haste,
+    max: usize,
+) -> Result<Vec<ExternalId>, StoreError> {
+    let names = Names::new(connection);
+    let (Some(realm), Some(participant)) = (names.find(realm)?, names.find(participant)?) else { return Ok(Vec::new()) };
+    let mut statement = connection.prepare_cached(
+        "SELECT external_id FROM reread WHERE realm = ?1 AND participant = ?2 AND waits_for IS NULL AND bulk = ?4
+         ORDER BY since, external_id LIMIT ?3",
+    )?;
+    let rows = statement.query_map(params![realm, participant, limit(max), haste == Haste::Bulk], |row| row.get(0).map(ExternalId))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn awaits_read(
+    connection: &Connection,
+    realm: &str,
+    participant: &str,
+    ids: &[ExternalId],
+) -> Result<Vec<Option<Haste>>, StoreError> {
+    let names = Names::new(connection);
+    let (Some(realm), Some(participant)) = (names.find(realm)?, names.find(participant)?) else { return Ok(vec![None; ids.len()]) };
+    let mut statement = connection
+        .prepare_cached("SELECT bulk FROM reread WHERE realm = ?1 AND participant = ?2 AND external_id = ?3 AND waits_for IS NULL")?;
+    let mut awaits =
+        |id: &ExternalId| statement.query_row(params![realm, participant, id.as_str()], |row| row.get(0).map(haste)).optional();
+    Ok(ids.iter().map(&mut awaits).collect::<Result<_, _>>()?)
 }
 
 pub(super) fn note(connection: &Connection, realm: &str, name: &str) -> Result<Option<Value>, StoreError> {
@@ -281,21 +314,20 @@ pub(super) fn next_due(
     realm: &str,
     target: &str,
     fence: &LaneFence,
+    bulk: bool,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, StoreError> {
     let names = Names::new(connection);
     let (Some(realm), Some(target)) = (names.find(realm)?, names.find(target)?) else { return Ok(None) };
     let mut statement = connection.prepare_cached(
-        "SELECT due FROM lane WHERE realm = ?1 AND target = ?2 AND phase = ?3 AND due > ?4 AND (?5 >> (record % ?6)) & 1 ORDER BY due LIMIT 1",
+        "SELECT due FROM lane WHERE realm = ?1 AND target = ?2 AND phase = ?3 AND bulk = ?7 AND due > ?4 AND (?5 >> (record % ?6)) & 1
+         ORDER BY due LIMIT 1",
     )?;
-    let mut next = None;
-    for phase in [0, 1] {
-        let due: Option<i64> =
-            statement.query_row(params![realm, target, phase, now.0, fence.mask(), fence.count()], |row| row.get(0)).optional()?;
-        next = match (next, due) {
-            (Some(next), Some(due)) => Some(std::cmp::min::<i64>(next, due)),
-            (next, due) => next.or(due),
-        };
+    let mut next: Option<i64> = None;
+    for (phase, is_bulk) in [(0, false), (1, false), (0, true), (1, true)].into_iter().filter(|(_, is_bulk)| bulk || !is_bulk) {
+        let values = params![realm, target, phase, now.0, fence.mask(), fence.count(), is_bulk];
+        let due: Option<i64> = statement.query_row(values, |row| row.get(0)).optional()?;
+        next = next.into_iter().chain(due).min();
     }
     Ok(next.map(Timestamp))
 }

@@ -1,38 +1,45 @@
 //! External ids that are to be read again by key.
 
 use super::names::Names;
-use crate::StoreError;
+use crate::{Haste, StoreError};
 use fairlead_model::{ExternalId, Timestamp};
 use rusqlite::{Connection, params};
 
-/// Asks for `id`. With `after` it waits until that id of the same participant stands for a record; a request that waits for nothing
-/// prevails over one that waits.
-pub(super) fn request(
-    connection: &Connection,
-    realm: i64,
-    participant: i64,
-    id: &str,
-    after: Option<&str>,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    connection
-        .prepare_cached(
-            "INSERT INTO reread (realm, participant, external_id, since, waits_for)
-             VALUES (?1, ?2, ?3, ?4, CASE WHEN EXISTS (SELECT 1 FROM identity WHERE realm = ?1 AND participant = ?2 AND external_id = ?5)
-               THEN NULL ELSE ?5 END)
-             ON CONFLICT (realm, participant, external_id) DO UPDATE
-               SET waits_for = CASE WHEN waits_for IS NULL THEN NULL ELSE excluded.waits_for END, since = min(since, excluded.since)",
-        )?
-        .execute(params![realm, participant, id, now.0, after])?;
-    Ok(())
+/// Requests of one commit.
+pub(super) struct Asking<'c> {
+    pub(super) connection: &'c Connection,
+    pub(super) realm: i64,
+    pub(super) participant: i64,
+    pub(super) haste: Haste,
+    pub(super) now: Timestamp,
+    /// The commit's.
+    pub(super) sequence: i64,
 }
 
-pub(super) fn done(connection: &Connection, realm: i64, participant: i64, id: &str) -> Result<(), StoreError> {
-    connection.prepare_cached("DELETE FROM reread WHERE realm = ?1 AND participant = ?2 AND external_id = ?3")?.execute(params![
-        realm,
-        participant,
-        id
-    ])?;
+impl Asking<'_> {
+    /// Asks for `id`. With `after` it waits until that id of the same participant stands for a record; a request that waits for nothing
+    /// prevails over one that waits.
+    pub(super) fn request(&self, id: &str, after: Option<&str>) -> Result<(), StoreError> {
+        let Self { connection, realm, participant, haste, now, sequence } = self;
+        connection
+            .prepare_cached(
+                "INSERT INTO reread (realm, participant, external_id, since, waits_for, bulk, asked)
+                 VALUES (?1, ?2, ?3, ?4, CASE WHEN EXISTS (SELECT 1 FROM identity WHERE realm = ?1 AND participant = ?2 AND external_id = ?5)
+                   THEN NULL ELSE ?5 END, ?6, ?7)
+                 ON CONFLICT (realm, participant, external_id) DO UPDATE
+                   SET waits_for = CASE WHEN waits_for IS NULL THEN NULL ELSE excluded.waits_for END, since = min(since, excluded.since),
+                     bulk = min(bulk, excluded.bulk), asked = excluded.asked",
+            )?
+            .execute(params![realm, participant, id, now.0, after, *haste == Haste::Bulk, sequence])?;
+        Ok(())
+    }
+}
+
+/// A read of `id` was absorbed that began when the store stood at `began`.
+pub(super) fn done(connection: &Connection, (realm, participant): (i64, i64), id: &str, began: u64) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("DELETE FROM reread WHERE realm = ?1 AND participant = ?2 AND external_id = ?3 AND asked <= ?4")?
+        .execute(params![realm, participant, id, began.cast_signed()])?;
     Ok(())
 }
 
@@ -56,9 +63,10 @@ pub(super) fn request_all(
     realm: &str,
     participant: &str,
     ids: &[ExternalId],
-    now: Timestamp,
+    (haste, now, sequence): (Haste, Timestamp, i64),
 ) -> Result<(), StoreError> {
     let names = Names::new(connection);
     let (realm, participant) = (names.intern(realm)?, names.intern(participant)?);
-    ids.iter().try_for_each(|id| request(connection, realm, participant, id.as_str(), None, now))
+    let asking = Asking { connection, realm, participant, haste, now, sequence };
+    ids.iter().try_for_each(|id| asking.request(id.as_str(), None))
 }
