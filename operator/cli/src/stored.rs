@@ -121,7 +121,7 @@ async fn export(state: StateArgs, only: Option<&str>, file: &Path) -> anyhow::Re
         return Ok(());
     }
     // Under another name until it is whole, so that nobody takes a part for a backup.
-    let partial = file.with_file_name(format!("{}.partial", file.file_name().unwrap_or_default().display()));
+    let partial = partial(file, std::process::id(), now);
     let written = async {
         let out = private(&partial).with_context(|| format!("cannot write {}", partial.display()))?;
         let synced = out.try_clone().with_context(|| format!("cannot write {}", partial.display()))?;
@@ -139,6 +139,11 @@ async fn export(state: StateArgs, only: Option<&str>, file: &Path) -> anyhow::Re
             Err(error)
         }
     }
+}
+
+/// The name of a file until it is whole: no two exports share one, also where they began in two pods.
+fn partial(file: &Path, process: u32, now: Timestamp) -> PathBuf {
+    file.with_file_name(format!("{}.{process}-{}.partial", file.file_name().unwrap_or_default().display(), now.0))
 }
 
 /// Sees to it that what is to be exported can be told alone.
@@ -166,7 +171,8 @@ async fn import(state: StateArgs, replace: bool, file: &Path) -> anyhow::Result<
     let store = state.open(".fairlead").await?;
     let read = archive::import(store.as_ref(), input, Options { replace, behind: true, now: SystemClock.now() }).await;
     let (head, summary) = read.with_context(|| format!("nothing was imported from {}", file.display()))?;
-    println!("imported {} of {}, as of {}", told(&summary), head.realms.join(", "), head.at);
+    let realms: Vec<&str> = head.realms.iter().map(String::as_str).filter(|realm| !realm::is_connector(realm)).collect();
+    println!("imported {} of {}, as of {}", told(&summary), realms.join(", "), head.at);
     Ok(())
 }
 
@@ -240,9 +246,8 @@ fn tell_set(set: &checkpoints::Set<'_>, changed: &Changed) {
     tracing::info!(integration, participant, slice, author, before = %changed.before, after = %changed.after, "checkpoint was set");
 }
 
-/// A file that only its owner may read, whoever made it before.
+/// A new file that only its owner may read.
 fn private(path: &Path) -> io::Result<File> {
-    let _ = std::fs::remove_file(path);
     let mut options = File::options();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -303,6 +308,13 @@ mod tests {
         assert!(refused.contains("the store holds nothing of no/where; it holds sales/customers"), "{refused}");
         // A failure leaves the earlier file, and no part of a new one.
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+        // Another export to the same file is no part of this one, whoever ends first.
+        let theirs = partial(Path::new(&file), 1, Timestamp(5));
+        std::fs::write(&theirs, "half of theirs").unwrap();
+        run(&["export", "--state", &to, &file]).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&theirs).unwrap(), "half of theirs");
+        let names = [(1, 5), (2, 5), (1, 6)].map(|(process, at)| partial(Path::new("/d/f"), process, Timestamp(at)));
+        assert!(names[0] == Path::new("/d/f.1-5.partial") && names[0] != names[1] && names[0] != names[2], "{names:?}");
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@
 //! so may one of two that add at the same moment.
 
 use crate::system::System;
+use fairlead_model::realm;
 use fairlead_model::unit::ObjectKey;
 use fairlead_store::{Store, StoreError};
 use fairlead_systems::Usage;
@@ -20,8 +21,7 @@ const NOTE: &str = "requests";
 
 /// Adds what was sent to the note, and takes in what others added.
 pub(crate) async fn keep(store: &dyn Store, connector: &ObjectKey, system: &dyn System) -> Result<(), StoreError> {
-    // No Integration is called so: theirs have one slash.
-    let realm = format!("connector/{connector}");
+    let realm = realm::of_connector(connector);
     let fresh = system.unnoted();
     let note = store.note(&realm, NOTE).await?;
     let all = note.and_then(|note| Usage::deserialize(note).ok()).unwrap_or_default().and(fresh);

@@ -2,7 +2,8 @@
 //!
 //! An Integration keeps its own records: its realm is `namespace/name`, and a participant is called there as in its spec. Under a contract
 //! whose `master.scope` is `Contract`, all its Integrations feed one golden record: the realm is the contract's, and a participant's name
-//! there begins with its Integration's, so that two Integrations' `crm` are two. No namespace contains a colon, so the two kinds never meet.
+//! there begins with its Integration's, so that two Integrations' `crm` are two. No namespace contains a colon, so the two kinds never meet. What is
+//! noted of a Connector stands in a realm of its own kind, which holds no records and is nobody's to list.
 
 use crate::id::ObjectRef;
 use crate::unit::ObjectKey;
@@ -14,6 +15,21 @@ const CONTRACT: &str = "contract:";
 #[must_use]
 pub fn of_contract(contract: &ObjectRef) -> String {
     format!("{CONTRACT}{contract}")
+}
+
+/// What the realm of a Connector begins with; an Integration's has one slash.
+const CONNECTOR: &str = "connector/";
+
+/// The realm of what is noted of a Connector.
+#[must_use]
+pub fn of_connector(connector: &ObjectKey) -> String {
+    format!("{CONNECTOR}{connector}")
+}
+
+/// Whether only notes of a Connector stand in this realm.
+#[must_use]
+pub fn is_connector(realm: &str) -> bool {
+    realm.strip_prefix(CONNECTOR).is_some_and(|connector| connector.contains('/'))
 }
 
 /// Whether several Integrations may feed this realm.
@@ -87,6 +103,16 @@ mod tests {
         let europe = integration(&realm, &name);
         assert_eq!(note(&realm, &europe, "unit"), "of/europe/customers/unit");
         assert_eq!(leases_of(&realm, &europe), "contract:contracts/customer-v1/europe/customers/");
+    }
+
+    #[test]
+    fn a_connectors_notes_are_no_integrations() {
+        let realm = of_connector(&ObjectKey("sales/crm".into()));
+        assert_eq!(realm, "connector/sales/crm");
+        assert!(is_connector(&realm));
+        for integration in ["connector/crm", "sales/connector", "contract:connector/crm"] {
+            assert!(!is_connector(integration), "{integration}");
+        }
     }
 
     #[test]

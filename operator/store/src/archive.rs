@@ -18,12 +18,15 @@ use fairlead_model::hash::{Digest, LineDigest};
 use fairlead_model::{Document, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The newest format of the text. It rises with whatever an older Fairlead would not understand.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
+
+/// The first format whose digest is over the first line, too.
+const FIRST_LINE_COUNTS: u32 = 3;
 
 /// The longest line. Documents are bounded far below it.
 const MAX_LINE: u64 = 256 * 1024 * 1024;
@@ -124,7 +127,7 @@ pub trait Sink: Send {
 pub struct Summary {
     /// Rows by their word.
     pub rows: BTreeMap<String, u64>,
-    /// SHA-256 over the lines between the first and the last, each with its line feed.
+    /// SHA-256 over the lines before the last, each with its line feed; in the formats before 3 without the first.
     pub digest: Digest,
 }
 
@@ -260,29 +263,35 @@ impl Cells {
         }
     }
 
-    /// Gives dead letters, and what speaks of them, numbers that are `shift` higher.
-    pub(crate) fn renumber(&mut self, shift: i64) {
-        if shift == 0 {
+    /// The number of a dead letter.
+    pub(crate) fn letter(&self) -> Option<i64> {
+        let mut columns = self.table.columns.iter().zip(&self.cells).filter(|_| self.table.word == LETTER.word);
+        columns.find(|(column, _)| column.name == "id").and_then(|(_, id)| id.as_i64())
+    }
+
+    /// Gives dead letters, and what speaks of them, other numbers; those that are not named keep theirs.
+    pub(crate) fn renumber(&mut self, numbers: &HashMap<i64, i64>) {
+        if numbers.is_empty() {
             return;
         }
-        let higher = |number: &mut Value| {
-            if let Some(old) = number.as_i64() {
-                *number = Value::from(old.saturating_add(shift));
+        let change = |number: &mut Value| {
+            if let Some(other) = number.as_i64().and_then(|old| numbers.get(&old)) {
+                *number = Value::from(*other);
             }
         };
         let columns = self.table.columns.iter().zip(&mut self.cells);
         if self.table.word == LETTER.word {
-            columns.filter(|(column, _)| matches!(column.name, "id" | "parent")).for_each(|(_, cell)| higher(cell));
+            columns.filter(|(column, _)| matches!(column.name, "id" | "parent")).for_each(|(_, cell)| change(cell));
         } else if self.table.word == NOTE.word
             && let [name, value] = self.cells.as_mut_slice()
             && let Some(text) = name.as_str()
         {
             let number = text.strip_prefix(CORRECTED).and_then(|number| number.parse::<i64>().ok());
             if let Some(letter) = value.get_mut("letter").filter(|_| number.is_some() || text.starts_with(CORRECTION)) {
-                higher(letter);
+                change(letter);
             }
-            if let Some(number) = number {
-                *name = Value::from(format!("{CORRECTED}{}", number.saturating_add(shift)));
+            if let Some(other) = number.and_then(|number| numbers.get(&number)) {
+                *name = Value::from(format!("{CORRECTED}{other}"));
             }
         }
     }
@@ -358,7 +367,9 @@ impl<W: Write> Writer<W> {
 
 impl<W: Write + Send> Sink for Writer<W> {
     fn begin(&mut self, head: Head) -> Result<(), StoreError> {
-        self.line(&crate::rows::codec::encode(&FirstLine { fairlead: KIND.to_owned(), head })?)
+        let line = crate::rows::codec::encode(&FirstLine { fairlead: KIND.to_owned(), head })?;
+        self.count.digest.add(&line);
+        self.line(&line)
     }
 
     fn row(&mut self, row: &Row) -> Result<(), StoreError> {
@@ -408,7 +419,11 @@ impl<R: BufRead> Reader<R> {
             }
         }
         let FirstLine { head, .. } = serde_json::from_value(first).map_err(|error| StoreError::Refused(format!("line 1: {error}")))?;
-        Ok(Self { input, head, behind: false, line: 1, count: Count::default(), begun: 0, ended: false, summary: Arc::default() })
+        let mut count = Count::default();
+        if head.format >= FIRST_LINE_COUNTS {
+            count.digest.add(&line);
+        }
+        Ok(Self { input, head, behind: false, line: 1, count, begun: 0, ended: false, summary: Arc::default() })
     }
 
     fn read(&mut self) -> Result<Option<(u64, Row)>, StoreError> {
@@ -489,14 +504,22 @@ mod tests {
     use super::*;
 
     fn text(lines: &[&str]) -> String {
+        text_of_format(1, lines)
+    }
+
+    fn text_of_format(format: u32, lines: &[&str]) -> String {
+        let head = r#"{"fairlead":"state","format":1,"at":0,"schema":"sqlite 6","sequence":7,"realms":["a/b"]}"#;
+        let head = head.replace("\"format\":1", &format!("\"format\":{format}"));
         let mut digest = LineDigest::default();
+        if format >= 3 {
+            digest.add(&head);
+        }
         let mut rows = BTreeMap::new();
         for line in lines {
             digest.add(line);
             let word = line.split('"').nth(1).unwrap().to_owned();
             *rows.entry(word).or_insert(0_u64) += 1;
         }
-        let head = r#"{"fairlead":"state","format":1,"at":0,"schema":"sqlite 6","sequence":7,"realms":["a/b"]}"#;
         let end = serde_json::to_string(&LastLine { end: Summary { rows, digest: digest.digest() } }).unwrap();
         format!("{head}\n{}\n{end}\n", lines.join("\n"))
     }
@@ -511,7 +534,7 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_as_it_was() {
-        let lane = r#"{"lane":{"attempts":2,"due":9,"held":true,"phase":1,"record":"01900000-0000-7000-8000-000000000001","since":9,"target":"erp","origin":{"Source":"crm"},"version":4}}"#;
+        let lane = r#"{"lane":{"attempts":2,"due":9,"held":true,"phase":1,"record":"01900000-0000-7000-8000-000000000001","since":9,"target":"erp","origin":{"Source":"crm"},"version":4,"bulk":false}}"#;
         let epoch = r#"{"epoch":{"epoch":4,"lease":"lane/a/b/erp"}}"#;
         let rows = read(&text(&[REALM, epoch, lane, NOTE])).unwrap();
         assert_eq!(rows.len(), 4);
@@ -532,6 +555,31 @@ mod tests {
         assert!(refused.starts_with("line 4: the lines before are not those that were exported"), "{refused}");
         let refused = read(&format!("{whole}\n")).unwrap_err();
         assert!(refused.starts_with("line 5: there is more after the last line"), "{refused}");
+    }
+
+    #[test]
+    fn the_first_line_is_among_what_is_checked() {
+        for format in [2, 3] {
+            assert_eq!(read(&text_of_format(format, &[REALM, NOTE])).unwrap().len(), 2, "format {format}");
+        }
+        let refused = read(&text_of_format(3, &[REALM, NOTE]).replace("\"sequence\":7", "\"sequence\":8")).unwrap_err();
+        assert!(refused.starts_with("line 4: the lines before are not those that were exported"), "{refused}");
+    }
+
+    /// Before format 3 a place in a lane did not say whether it has time.
+    #[test]
+    fn what_an_older_export_leaves_out_follows_from_the_rest() {
+        let lane = r#"{"lane":{"attempts":0,"due":9,"held":true,"phase":1,"record":"01900000-0000-7000-8000-000000000001","target":"erp"ORIGINS}}"#;
+        for (origins, bulk) in [
+            (r#","origin":"Remap","since":9,"version":4"#, true),
+            (r#","origin":{"Source":"crm"},"since":9,"version":4"#, false),
+            (r#","origin":"Remap","claimedOrigin":"Api""#, false),
+        ] {
+            let read = Row::parse(&lane.replace("ORIGINS", origins), "a/b").unwrap().to_line();
+            assert!(read.contains(&format!("\"bulk\":{bulk}")), "{read}");
+        }
+        let reread = Row::parse(r#"{"reread":{"participant":"crm","externalId":"c1","since":3}}"#, "a/b").unwrap().to_line();
+        assert!(reread.contains("\"bulk\":false"), "{reread}");
     }
 
     #[test]
@@ -569,8 +617,8 @@ mod tests {
 
     #[test]
     fn other_texts_and_newer_formats_are_refused() {
-        let newer = read(&text(&[REALM]).replace("\"format\":1", "\"format\":3")).unwrap_err();
-        assert!(newer.contains("the export has format 3, and this Fairlead reads formats up to 2"), "{newer}");
+        let newer = read(&text(&[REALM]).replace("\"format\":1", "\"format\":4")).unwrap_err();
+        assert!(newer.contains("the export has format 4, and this Fairlead reads formats up to 3"), "{newer}");
         for other in ["", "{}\n", "PK\u{3}\u{4}\n", "{\"fairlead\":\"status\"}\n"] {
             assert!(read(other).unwrap_err().contains("this is no export") || other.is_empty(), "{other:?}");
         }
@@ -580,7 +628,7 @@ mod tests {
     fn letters_and_what_speaks_of_them_get_new_numbers_together() {
         let shifted = |line: &str| {
             let Ok(Row::Cells(mut cells)) = Row::parse(line, "a/b") else { panic!("{line}") };
-            cells.renumber(100);
+            cells.renumber(&HashMap::from([(3, 103), (4, 104)]));
             Row::Cells(cells).to_line()
         };
         let note = shifted(r#"{"note":{"name":"edited/4","value":{"letter":4,"author":"mia"}}}"#);
@@ -591,5 +639,7 @@ mod tests {
         let letter = r#"{"letter":{"at":1,"attempts":1,"class":"Data","id":4,"message":"m","original":"{}","parent":3,"participant":"crm","reason":"r","stage":"Inbound"}}"#;
         let letter = shifted(letter);
         assert!(letter.contains("\"id\":104") && letter.contains("\"parent\":103"), "{letter}");
+        let other = shifted(r#"{"note":{"name":"edited/5","value":{"letter":5,"author":"mia"}}}"#);
+        assert!(other.contains("\"edited/5\"") && other.contains("\"letter\":5"), "{other}");
     }
 }

@@ -33,10 +33,12 @@ pub async fn text_of(store: &dyn Store, only: Option<&str>) -> String {
     String::from_utf8(std::mem::take(&mut *paper.0.lock().unwrap())).unwrap()
 }
 
-/// The lines of a text but the first, which tells of the database.
+/// The lines of a text but the first, which tells of the database, and the last, whose digest is over that, too.
 #[must_use]
 pub fn rows(text: &str) -> Vec<&str> {
-    text.lines().skip(1).collect()
+    let mut lines: Vec<&str> = text.lines().skip(1).collect();
+    lines.pop();
+    lines
 }
 
 /// Imports a text.
@@ -189,7 +191,7 @@ pub(super) async fn an_import_is_all_or_nothing_and_asks_for_an_empty_realm_that
     refused(&twice, true, at(100), "contradicts the lines before it").await;
     let homeless = text.replace(strange, &strange.replace(&id(1).to_string(), &id(99).to_string()));
     refused(&homeless, true, at(100), "contradicts the lines before it").await;
-    refused(&text.replace("\"format\":2", "\"format\":99"), true, at(100), "format 99").await;
+    refused(&text.replace("\"format\":3", "\"format\":99"), true, at(100), "format 99").await;
     let missing = archive::export(&*store, Some("no/where"), at(1), std::io::sink()).await;
     assert!(matches!(&missing, Err(StoreError::Refused(what)) if what.contains("it holds sales/customers")), "{missing:?}");
     // The lease has run out, but its holder only sleeps: it finds that it is the holder no more.
@@ -251,4 +253,49 @@ pub(super) async fn imported_letters_get_numbers_that_nobody_else_has(store: Arc
     let fresh = memory();
     import(&*fresh, &text, false, at(1000)).await.unwrap();
     assert_eq!(rows(&text_of(&*fresh, None).await), rows(&text));
+}
+
+/// Letters of several realms are numbered as they come, so that those of one lie between those of another.
+pub(super) async fn letters_keep_their_numbers_where_nobody_else_has_them(store: Arc<dyn Store>) {
+    let mut realms = Vec::new();
+    for realm in ["a/a", "b/b"] {
+        realms.push((realm, lease(&*store, &format!("reader/{realm}/{CRM}"), "a", at(0)).await.unwrap()));
+    }
+    for n in 0..6 {
+        for (realm, fence) in &realms {
+            let dead_letters = vec![letter(n, Stage::Inbound)];
+            store.absorb(&Absorb { dead_letters, ..Absorb::empty(*realm, CRM, fence.clone(), at(1)) }).await.unwrap();
+        }
+    }
+    let (both, one) = (text_of(&*store, None).await, text_of(&*store, Some("a/a")).await);
+    let fresh = memory();
+    import(&*fresh, &both, false, at(1000)).await.unwrap();
+    assert_eq!(rows(&text_of(&*fresh, None).await), rows(&both));
+    import(&*store, &one, true, at(1000)).await.unwrap();
+    assert_eq!(rows(&text_of(&*store, None).await), rows(&both), "one put back between the other's");
+}
+
+pub(super) async fn what_a_connector_was_asked_is_no_realm_and_is_carried_along(store: Arc<dyn Store>) {
+    store.put_note(REALM, "resync", &json!(1)).await.unwrap();
+    let connector = fairlead_model::realm::of_connector(&fairlead_model::unit::ObjectKey("sales/crm".into()));
+    store.put_note(&connector, "requests", &json!({"day": 20_000, "requests": 7})).await.unwrap();
+    assert_eq!(store.begin_write(&begin("scope", at(9))).await, Ok(WriteBegun::Fresh));
+    assert_eq!(store.realms().await.unwrap(), [REALM]);
+    let refused = archive::export(&*store, Some(&connector), at(1), std::io::sink()).await;
+    assert!(matches!(&refused, Err(StoreError::Refused(what)) if what.contains("it holds sales/customers")), "{refused:?}");
+    let text = text_of(&*store, None).await;
+    let fresh = memory();
+    import(&*fresh, &text, false, at(1000)).await.unwrap();
+    assert_eq!(fresh.note(&connector, "requests").await.unwrap().unwrap()["requests"], json!(7));
+    // Where it is known how often it was asked, that is not forgotten for an older count, nor does it stand in the way.
+    for store in [store, fresh] {
+        store.put_note(&connector, "requests", &json!({"day": 20_000, "requests": 9})).await.unwrap();
+        store.forget(REALM).await.unwrap();
+        for replace in [false, true] {
+            import(&*store, &text, replace, at(2000)).await.unwrap();
+            assert_eq!(store.note(&connector, "requests").await.unwrap().unwrap()["requests"], json!(9));
+            assert_eq!(store.note(REALM, "resync").await.unwrap(), Some(json!(1)));
+        }
+        assert_eq!(store.begin_write(&begin("scope", at(9))).await, Ok(WriteBegun::Running));
+    }
 }

@@ -2,7 +2,8 @@
 
 use super::archive::{
     an_import_is_all_or_nothing_and_asks_for_an_empty_realm_that_nobody_works_on, epochs_and_the_sequence_never_go_back,
-    imported_letters_get_numbers_that_nobody_else_has, what_is_exported_is_imported_as_it_was,
+    imported_letters_get_numbers_that_nobody_else_has, letters_keep_their_numbers_where_nobody_else_has_them,
+    what_a_connector_was_asked_is_no_realm_and_is_carried_along, what_is_exported_is_imported_as_it_was,
 };
 use super::world::{
     CRM, ERP, REALM, TTL, World, at, contested, crm_id, deleted, delivered, erp_id, id, inserted, key, lease, leases, letter, merge_into,
@@ -118,6 +119,8 @@ cases![
     an_import_is_all_or_nothing_and_asks_for_an_empty_realm_that_nobody_works_on,
     epochs_and_the_sequence_never_go_back,
     imported_letters_get_numbers_that_nobody_else_has,
+    letters_keep_their_numbers_where_nobody_else_has_them,
+    what_a_connector_was_asked_is_no_realm_and_is_carried_along,
 ];
 
 // ---- leases -----------------------------------------------------------------------------------------------------------------------------

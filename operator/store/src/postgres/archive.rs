@@ -7,11 +7,11 @@ use super::{forget, leases, query, schema};
 use crate::StoreError;
 use crate::archive::{Cells, Head, Import, Row, Rows, Sink};
 use crate::crash::{Command, Step, reach};
-use crate::rows::table::{API_WRITE, Cell, Column, Kind, LETTER, MERGED, OF_REALM, OF_STORE, RECORD, Reach, Table, hashes};
+use crate::rows::table::{API_WRITE, Cell, Column, Kind, LETTER, MERGED, NOTE, OF_REALM, OF_STORE, RECORD, Reach, Table, hashes};
 use deadpool_postgres::Pool;
-use fairlead_model::{Document, Timestamp};
+use fairlead_model::{Document, Timestamp, realm};
 use serde_json::Value;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use uuid::Uuid;
 
 /// Rows that are fetched or added at once.
@@ -28,8 +28,9 @@ const PATIENCE: &str = "SET LOCAL idle_in_transaction_session_timeout = '10min'"
 pub(super) async fn export(session: &mut Session, only: Option<&str>, now: Timestamp, sink: &mut dyn Sink) -> Result<(), Failure> {
     session.begin_moment().await?;
     session.ask(ask!(PATIENCE)).await?;
-    let mut realms = query::realms(session).await?;
+    let mut realms = query::all_realms(session).await?;
     if let Some(only) = only {
+        realms.retain(|realm| !realm::is_connector(realm));
         if !realms.iter().any(|realm| realm == only) {
             return Err(crate::archive::no_such_realm(only, &realms).into());
         }
@@ -125,6 +126,7 @@ async fn take_over(session: &mut Session, pool: &Pool, import: &Import, rows: Ro
     numbers.sort_unstable();
     session.run(numbers.into_iter().map(lock_realm).collect()).await?;
     let held = query::realms(session).await?;
+    let connectors = query::all_realms(session).await?.into_iter().filter(|realm| realm::is_connector(realm)).collect();
     for realm in &import.head.realms {
         if let Some(row) = session.ask(leases::live(realm, import.now)).await?.first() {
             return Err(crate::archive::still_held(realm, get(row, 0)?).into());
@@ -136,7 +138,8 @@ async fn take_over(session: &mut Session, pool: &Pool, import: &Import, rows: Ro
             (false, _) => {}
         }
     }
-    let mut taking = Taking { session, pool, names: HashMap::new(), realm: 0, shift: 0, portion: None };
+    let mut taking =
+        Taking { session, pool, names: HashMap::new(), connectors, realm: 0, known: false, numbers: HashMap::new(), portion: None };
     for (place, row) in rows.enumerate() {
         let (line, row) = row?;
         taking.row(line, row).await?;
@@ -158,9 +161,13 @@ struct Taking<'s> {
     session: &'s Session,
     pool: &'s Pool,
     names: HashMap<String, i64>,
+    /// Connectors of which something is noted here.
+    connectors: HashSet<String>,
     realm: i64,
-    /// By how much the numbers of the realm's letters are raised.
-    shift: i64,
+    /// What is noted here of the Connector whose realm it is tells more than what was exported.
+    known: bool,
+    /// Letters of the realm that get other numbers.
+    numbers: HashMap<i64, i64>,
     portion: Option<Portion>,
 }
 
@@ -169,7 +176,7 @@ struct Portion {
     table: &'static Table,
     first: u64,
     last: u64,
-    rows: Vec<Vec<Value>>,
+    rows: Vec<Cells>,
     bytes: usize,
 }
 
@@ -179,18 +186,23 @@ impl Taking<'_> {
             Row::Realm { name, letters } => {
                 self.flush().await?;
                 self.realm = self.session.name(&name)?;
-                self.shift = self.shift(letters).await?;
+                self.known = self.connectors.contains(&name);
+                self.numbers.clear();
+                // No number that is given meanwhile lies among those of the realm.
+                if let Some((_, last)) = letters {
+                    self.session.ask(ask!(GIVE, last)).await?;
+                }
             }
             Row::Epoch { lease, epoch } => drop(self.session.ask(leases::raise(&lease, epoch)).await?),
-            Row::Cells(mut cells) => {
-                cells.renumber(self.shift);
-                let Cells { table, cells } = cells;
+            Row::Cells(cells) if self.known && cells.table.word == NOTE.word => {}
+            Row::Cells(cells) => {
+                let table = cells.table;
                 if self.portion.as_ref().is_some_and(|portion| portion.table.word != table.word) {
                     self.flush().await?;
                 }
                 let portion = self.portion.get_or_insert(Portion { table, first: line, last: line, rows: Vec::new(), bytes: 0 });
                 portion.last = line;
-                portion.bytes += cells.iter().map(weight).sum::<usize>();
+                portion.bytes += cells.cells.iter().map(weight).sum::<usize>();
                 portion.rows.push(cells);
                 if portion.rows.len() >= PORTION || portion.bytes >= PORTION_BYTES {
                     self.flush().await?;
@@ -200,21 +212,23 @@ impl Taking<'_> {
         Ok(())
     }
 
-    /// Numbers of letters stay what they are unless another realm's letters have some of them. No number that is given meanwhile lies among
-    /// them: the next one is moved behind them first.
-    async fn shift(&self, letters: Option<(i64, i64)>) -> Result<i64, Failure> {
-        let Some((first, last)) = letters else { return Ok(0) };
-        let [taken, given] = self.session.all([ask!(TAKEN, first, last), ask!(GIVEN)]).await?;
-        let taken = taken.first().map_or(Ok(false), |row| get(row, 0))?;
-        let given = given.first().map_or(Ok(0), |row| get(row, 0))?;
-        let shift = if taken { given } else { 0 };
-        self.session.ask(ask!(GIVE, last.saturating_add(shift))).await?;
-        Ok(shift)
+    /// A letter keeps its number unless another realm's has it. A new one is above all that were given, here and in the export.
+    async fn number(&mut self, rows: &mut [Cells]) -> Result<(), Failure> {
+        let letters: Vec<i64> = rows.iter().filter_map(Cells::letter).collect();
+        if !letters.is_empty() {
+            for row in self.session.ask(ask!(OTHERS, letters, self.realm)).await? {
+                self.numbers.insert(get(&row, 0)?, get(&row, 1)?);
+            }
+        }
+        rows.iter_mut().for_each(|cells| cells.renumber(&self.numbers));
+        Ok(())
     }
 
     /// Adds the rows that have gathered.
     async fn flush(&mut self) -> Result<(), Failure> {
-        let Some(Portion { table, first, last, rows, .. }) = self.portion.take() else { return Ok(()) };
+        let Some(Portion { table, first, last, mut rows, .. }) = self.portion.take() else { return Ok(()) };
+        self.number(&mut rows).await?;
+        let rows: Vec<Vec<Value>> = rows.into_iter().map(|row| row.cells).collect();
         self.intern(table, &rows).await?;
         let name =
             |text: &str| self.names.get(text).copied().ok_or_else(|| StoreError::Other(format!("the name {text} was not asked for")));
@@ -258,9 +272,9 @@ impl Taking<'_> {
     }
 }
 
-const TAKEN: &str = "SELECT EXISTS (SELECT 1 FROM dead_letter WHERE id BETWEEN $1 AND $2)";
-/// The highest number that was given; of a sequence that gave none, zero.
-const GIVEN: &str = "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('dead_letter', 'id')::regclass), 0)";
+/// New numbers for those letters whose numbers another realm's have.
+const OTHERS: &str =
+    "SELECT id, nextval(pg_get_serial_sequence('dead_letter', 'id')) FROM dead_letter WHERE id = ANY($1::int8[]) AND realm <> $2";
 const GIVE: &str = "SELECT setval(pg_get_serial_sequence('dead_letter', 'id'),
        greatest($1::int8, pg_sequence_last_value(pg_get_serial_sequence('dead_letter', 'id')::regclass)))";
 

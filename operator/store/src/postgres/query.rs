@@ -11,7 +11,7 @@ use crate::{
     Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Guarded, Haste, IndexKey, Known, LaneFence, LaneLedger,
     NewDeadLetter, Origin, Pending, Snapshot, SourceLedger,
 };
-use fairlead_model::{ExternalId, RecordId, Timestamp};
+use fairlead_model::{ExternalId, RecordId, Timestamp, realm};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use tokio_postgres::Row;
@@ -402,7 +402,12 @@ const REALMS: &str = "SELECT text FROM name WHERE EXISTS (SELECT 1 FROM record W
        OR EXISTS (SELECT 1 FROM realm_book WHERE realm = name.id) OR EXISTS (SELECT 1 FROM guard_count WHERE realm = name.id)
      ORDER BY text";
 
+/// The realms that hold anything; notes of Connectors left out.
 pub(super) async fn realms(session: &Session) -> Result<Vec<String>, Failure> {
+    Ok(all_realms(session).await?.into_iter().filter(|realm| !realm::is_connector(realm)).collect())
+}
+
+pub(super) async fn all_realms(session: &Session) -> Result<Vec<String>, Failure> {
     session.ask(ask!(REALMS)).await?.iter().map(|row| get(row, 0)).collect()
 }
 

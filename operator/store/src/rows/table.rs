@@ -2,7 +2,7 @@
 //! holds. A column more is one line here; a table more is one constant, and its place in [`OF_REALM`].
 
 use super::codec::{IdBytes, encode, encode_word, origin_code, pack_keys, record_id, special_origin, stage_code, stage_of, unpack_keys};
-use crate::{Origin, Stage, StoreError};
+use crate::{Haste, Origin, Stage, StoreError};
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{Document, RecordId};
 use serde::Deserialize;
@@ -60,6 +60,10 @@ pub(crate) enum Absent {
     Zero,
     /// The realm's name; likewise.
     Realm,
+    /// Whether all of the row's origins have time: exports before format 3 leave it out.
+    Bulk,
+    /// False; likewise.
+    False,
 }
 
 /// What a column holds: in the databases, and in the text.
@@ -114,7 +118,7 @@ const fn may(name: &'static str, field: &'static str, kind: Kind) -> Column {
     Column { name, field, kind, absent: Absent::Null }
 }
 
-const fn since_format_2(name: &'static str, field: &'static str, kind: Kind, absent: Absent) -> Column {
+const fn added(name: &'static str, field: &'static str, kind: Kind, absent: Absent) -> Column {
     Column { name, field, kind, absent }
 }
 
@@ -197,6 +201,7 @@ const LANE: Table = Table {
         may("i_at", "intentAt", Kind::Int),
         may("i_version", "intentVersion", Kind::Int),
         may("i_sent", "intentSent", Kind::Text),
+        added("bulk", "bulk", Kind::Flag, Absent::Bulk),
     ],
 };
 
@@ -226,10 +231,11 @@ const REREAD: Table = Table {
         needs("external_id", "externalId", Kind::External),
         needs("since", "since", Kind::Int),
         may("waits_for", "waitsFor", Kind::External),
+        added("bulk", "bulk", Kind::Flag, Absent::False),
     ],
 };
 
-/// Dead letters. Their numbers, and that of a parent, are given anew where another realm's letters have them.
+/// Dead letters. The number of one, and where it is told as a parent, is given anew where another realm's letter has it.
 pub(crate) const LETTER: Table = Table {
     word: "letter",
     name: "dead_letter",
@@ -318,7 +324,7 @@ const SOURCE_BOOK: Table = Table {
         needs("changed", "changed", Kind::Int),
         needs("unchanged", "unchanged", Kind::Int),
         needs("dead_lettered", "deadLettered", Kind::Int),
-        since_format_2("conflicts", "conflicts", Kind::Int, Absent::Zero),
+        added("conflicts", "conflicts", Kind::Int, Absent::Zero),
     ],
 };
 
@@ -338,7 +344,7 @@ const GUARD_BOOK: Table = Table {
     order: concat!(text!("guard_count.book"), ", guard_count.hour"),
     filter: "",
     columns: &[
-        since_format_2("book", "book", Kind::Name, Absent::Realm),
+        added("book", "book", Kind::Name, Absent::Realm),
         needs("hour", "hour", Kind::Int),
         needs("changes", "changes", Kind::Int),
         needs("deletes", "deletes", Kind::Int),
@@ -530,6 +536,8 @@ pub(crate) fn cells_of(table: &Table, realm: &str, mut fields: Document) -> Resu
             (None | Some(Value::Null), Absent::Null) => Value::Null,
             (None, Absent::Zero) => Value::from(0),
             (None, Absent::Realm) => Value::from(realm),
+            (None, Absent::Bulk) => Value::from(have_time(table, &cells)),
+            (None, Absent::False) => Value::from(false),
             (Some(value), _) => {
                 column.kind.check(&value).map_err(|wanted| format!("{}.{} must be {wanted}", table.word, column.field))?;
                 value
@@ -541,6 +549,12 @@ pub(crate) fn cells_of(table: &Table, realm: &str, mut fields: Document) -> Resu
         None => Ok(cells),
         Some(unknown) => Err(format!("{}.{unknown} is not known here", table.word)),
     }
+}
+
+/// Whether every origin that stands among the first cells of a row has time.
+fn have_time(table: &Table, cells: &[Value]) -> bool {
+    let origins = table.columns.iter().zip(cells).filter(|(column, _)| column.kind == Kind::Origin);
+    origins.filter_map(|(_, cell)| Origin::deserialize(cell).ok()).all(|origin| origin.haste() == Haste::Bulk)
 }
 
 /// The same the other way.

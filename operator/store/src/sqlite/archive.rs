@@ -5,18 +5,19 @@ use super::{forget, leases, query, schema};
 use crate::StoreError;
 use crate::archive::{Cells, Head, Import, Row, Rows, Sink};
 use crate::crash::{Command, Step, reach};
-use crate::rows::table::{API_WRITE, Cell, Kind, MERGED, OF_REALM, OF_STORE, RECORD, Reach, Table, hashes};
-use fairlead_model::Timestamp;
+use crate::rows::table::{API_WRITE, Cell, Kind, MERGED, NOTE, OF_REALM, OF_STORE, RECORD, Reach, Table, hashes};
+use fairlead_model::{Timestamp, realm};
 use rusqlite::types::{ToSqlOutput, Value as Stored, ValueRef};
 use rusqlite::{Connection, OptionalExtension, ToSql, params, params_from_iter};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 // ---- export -----------------------------------------------------------------------------------------------------------------------------
 
 pub(super) fn export(connection: &Connection, only: Option<&str>, now: Timestamp, sink: &mut dyn Sink) -> Result<(), StoreError> {
-    let mut realms = query::realms(connection)?;
+    let mut realms = query::all_realms(connection)?;
     if let Some(only) = only {
+        realms.retain(|realm| !realm::is_connector(realm));
         if !realms.iter().any(|realm| realm == only) {
             return Err(crate::archive::no_such_realm(only, &realms));
         }
@@ -82,6 +83,7 @@ fn cell(stored: ValueRef<'_>, kind: Kind) -> Result<Cell, StoreError> {
 
 pub(super) fn import(connection: &Connection, import: &Import, rows: Rows) -> Result<(), StoreError> {
     let held = query::realms(connection)?;
+    let connectors: HashSet<String> = query::all_realms(connection)?.into_iter().filter(|realm| realm::is_connector(realm)).collect();
     for realm in &import.head.realms {
         if let Some(lease) = leases::live(connection, realm, import.now)? {
             return Err(crate::archive::still_held(realm, &lease));
@@ -93,7 +95,16 @@ pub(super) fn import(connection: &Connection, import: &Import, rows: Rows) -> Re
             (false, _) => {}
         }
     }
-    let mut taking = Taking { connection, names: Names::new(connection), inserts: HashMap::new(), realm: 0, shift: 0 };
+    let mut taking = Taking {
+        connection,
+        names: Names::new(connection),
+        inserts: HashMap::new(),
+        connectors,
+        realm: 0,
+        known: false,
+        last: 0,
+        numbers: HashMap::new(),
+    };
     for (place, row) in rows.enumerate() {
         let (line, row) = row?;
         taking.row(row).map_err(|error| crate::archive::at_line(line, error))?;
@@ -112,9 +123,15 @@ struct Taking<'c> {
     names: Names<'c>,
     /// The statement that adds a row, by the table's word.
     inserts: HashMap<&'static str, String>,
+    /// Connectors of which something is noted here.
+    connectors: HashSet<String>,
     realm: i64,
-    /// By how much the numbers of the realm's letters are raised.
-    shift: i64,
+    /// What is noted here of the Connector whose realm it is tells more than what was exported.
+    known: bool,
+    /// The highest number of the realm's letters.
+    last: i64,
+    /// Letters of the realm that get other numbers.
+    numbers: HashMap<i64, i64>,
 }
 
 impl Taking<'_> {
@@ -122,27 +139,31 @@ impl Taking<'_> {
         match row {
             Row::Realm { name, letters } => {
                 self.realm = self.names.intern(&name)?;
-                self.shift = self.shift(letters)?;
+                self.known = self.connectors.contains(&name);
+                self.last = letters.map_or(0, |(_, last)| last);
+                self.numbers.clear();
                 Ok(())
             }
             Row::Epoch { lease, epoch } => leases::raise(self.connection, &lease, epoch),
+            Row::Cells(cells) if self.known && cells.table.word == NOTE.word => Ok(()),
             Row::Cells(mut cells) => {
-                cells.renumber(self.shift);
+                self.number(&cells)?;
+                cells.renumber(&self.numbers);
                 self.cells(&cells).map_err(contradicts)
             }
         }
     }
 
-    /// Numbers of letters stay what they are unless another realm's letters have some of them.
-    fn shift(&self, letters: Option<(i64, i64)>) -> Result<i64, StoreError> {
-        let Some((first, last)) = letters else { return Ok(0) };
-        let taken = "SELECT EXISTS (SELECT 1 FROM dead_letter WHERE id BETWEEN ?1 AND ?2)";
-        if !self.connection.query_row(taken, params![first, last], |row| row.get(0))? {
-            return Ok(0);
+    /// A letter keeps its number unless another realm's has it. A new one is above all that were given, here and in the export.
+    fn number(&mut self, cells: &Cells) -> Result<(), StoreError> {
+        let Some(number) = cells.letter() else { return Ok(()) };
+        let taken = "SELECT EXISTS (SELECT 1 FROM dead_letter WHERE id = ?1 AND realm <> ?2)";
+        if self.connection.prepare_cached(taken)?.query_row(params![number, self.realm], |row| row.get(0))? {
+            let given = "SELECT seq FROM sqlite_sequence WHERE name = 'dead_letter'";
+            let given: Option<i64> = self.connection.prepare_cached(given)?.query_row([], |row| row.get(0)).optional()?;
+            self.numbers.insert(number, given.unwrap_or_default().max(self.last).saturating_add(1));
         }
-        let given = "SELECT seq FROM sqlite_sequence WHERE name = 'dead_letter'";
-        let given: Option<i64> = self.connection.query_row(given, [], |row| row.get(0)).optional()?;
-        Ok(given.unwrap_or_default())
+        Ok(())
     }
 
     fn cells(&mut self, Cells { table, cells }: &Cells) -> Result<(), StoreError> {

@@ -10,7 +10,7 @@ use crate::{
     Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Guarded, Haste, IndexKey, Known, LaneFence, LaneLedger,
     NewDeadLetter, Origin, Pending, Snapshot, SourceLedger, StoreError,
 };
-use fairlead_model::{ExternalId, RecordId, Timestamp};
+use fairlead_model::{ExternalId, RecordId, Timestamp, realm};
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -332,7 +332,12 @@ pub(super) fn next_due(
     Ok(next.map(Timestamp))
 }
 
+/// The realms that hold anything; notes of Connectors left out.
 pub(super) fn realms(connection: &Connection) -> Result<Vec<String>, StoreError> {
+    Ok(all_realms(connection)?.into_iter().filter(|realm| !realm::is_connector(realm)).collect())
+}
+
+pub(super) fn all_realms(connection: &Connection) -> Result<Vec<String>, StoreError> {
     let mut statement = connection.prepare_cached(
         "SELECT text FROM name WHERE EXISTS (SELECT 1 FROM record WHERE realm = name.id)
            OR EXISTS (SELECT 1 FROM lane_book WHERE realm = name.id) OR EXISTS (SELECT 1 FROM source_book WHERE realm = name.id)
