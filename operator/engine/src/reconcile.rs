@@ -22,7 +22,7 @@ use fairlead_model::report::{Drift, Reconciliation, ReconciliationOutcome};
 use fairlead_model::schedule::{Schedule, ScheduleText};
 use fairlead_model::unit::ReconcileUnit;
 use fairlead_model::{ErrorClass, ExternalId, RecordId, RemoteError, Timestamp};
-use fairlead_store::{DeadLetterFilter, Enqueue, Fence, Haste, Keys, Known, Origin, StoreError};
+use fairlead_store::{Enqueue, Fence, Haste, Keys, Known, Origin, StoreError};
 use fairlead_systems::{NativeRecord, Priority, ReadRequest};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -65,20 +65,38 @@ struct Memory {
 }
 
 /// Why a comparison ended early.
-enum Stop {
+enum Halt {
     /// The Integration stops, or another process has the lease now.
     Cancelled,
     /// The guard holds the Integration.
     Guarded,
     /// The store refuses.
     Store(StoreError),
-    /// A system refuses: its part cannot be compared.
+}
+
+/// Why that of one system did.
+enum Stop {
+    /// All of it ends.
+    Halt(Halt),
+    /// The system refuses: its part cannot be compared.
     Remote(RemoteError),
+}
+
+impl From<StoreError> for Halt {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Halt> for Stop {
+    fn from(halt: Halt) -> Self {
+        Self::Halt(halt)
+    }
 }
 
 impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
-        Self::Store(error)
+        Self::Halt(Halt::Store(error))
     }
 }
 
@@ -121,6 +139,13 @@ struct Differences {
     more: bool,
 }
 
+/// How far a walk over everything that a participant shows has come.
+#[derive(Default)]
+struct Pages {
+    cursor: Option<Value>,
+    caught_up: bool,
+}
+
 impl Differences {
     fn add(&mut self, found: impl IntoIterator<Item = (ExternalId, Kind)>) {
         for (id, kind) in found {
@@ -157,9 +182,8 @@ impl Reconciler {
         tracing::info!(integration = %self.shared.integration, "reconciliation begins: everything is read and compared");
         let found = match self.compare().await {
             Ok(found) => found,
-            Err(Stop::Store(error)) => return Err(error),
-            // What a system refuses is told in what was found.
-            Err(Stop::Remote(_) | Stop::Cancelled | Stop::Guarded) => return Ok(LATER),
+            Err(Halt::Store(error)) => return Err(error),
+            Err(Halt::Cancelled | Halt::Guarded) => return Ok(LATER),
         };
         let success = matches!(found.outcome, ReconciliationOutcome::InStep | ReconciliationOutcome::Repaired).then_some(found.at);
         let last_success = success.or_else(|| memory.last.as_ref().and_then(|last| last.last_success));
@@ -194,15 +218,15 @@ impl Reconciler {
         lock(&self.shared.reconciliation).clone_from(&memory.last);
     }
 
-    async fn fence(&mut self) -> Result<Fence, Stop> {
+    async fn fence(&mut self) -> Result<Fence, Halt> {
         if self.shared.cancel.is_cancelled() {
-            return Err(Stop::Cancelled);
+            return Err(Halt::Cancelled);
         }
-        self.lease.ensure().await?.ok_or(Stop::Cancelled)
+        self.lease.ensure().await?.ok_or(Halt::Cancelled)
     }
 
     /// Compares everything, and puts on its way what may be put right.
-    async fn compare(&mut self) -> Result<Reconciliation, Stop> {
+    async fn compare(&mut self) -> Result<Reconciliation, Halt> {
         let shared = Arc::clone(&self.shared);
         let participants = &shared.program.participants;
         let (mut compared, mut drift, mut more, mut trouble) = (0, Drift::default(), false, None);
@@ -214,7 +238,7 @@ impl Reconciler {
                     suspects.push((index, found));
                 }
                 Err(Stop::Remote(error)) => note_trouble(&mut trouble, participant, &error),
-                Err(stop) => return Err(stop),
+                Err(Stop::Halt(halt)) => return Err(halt),
             }
         }
         let mut missed = Vec::new();
@@ -227,7 +251,7 @@ impl Reconciler {
             match self.look_again(index, found.kinds.into_keys().collect()).await {
                 Ok(found) => missed.push((index, found)),
                 Err(Stop::Remote(error)) => note_trouble(&mut trouble, &participants[index], &error),
-                Err(stop) => return Err(stop),
+                Err(Stop::Halt(halt)) => return Err(halt),
             }
         }
         let (records, lacking) = self.look_at_targets().await?;
@@ -258,18 +282,13 @@ impl Reconciler {
     async fn read_all(&mut self, index: usize) -> Result<(u64, Differences), Stop> {
         let shared = Arc::clone(&self.shared);
         let (mut compared, mut found, mut seen) = (0, Differences::default(), HashSet::new());
-        let mut cursor = None;
-        loop {
-            let (records, next, caught_up) = self.page(index, cursor).await?;
+        let mut pages = Pages::default();
+        while let Some(records) = self.next_page(index, &mut pages).await? {
             compared += records.iter().filter(|record| !record.deleted).count() as u64;
             // By hash, so that a million ids stay small. Two ids of one hash would hide that one of them is gone: a chance of about 1 in 10^7
             // for a million records.
             seen.extend(records.iter().filter(|record| !record.deleted).map(|record| ValueHash::of_text(record.id.as_str())));
             found.add(self.judge(index, &records).await?);
-            if caught_up {
-                break;
-            }
-            cursor = Some(next);
         }
         let name = &shared.program.participants[index].unit.name;
         let mut after: Option<ExternalId> = None;
@@ -287,8 +306,11 @@ impl Reconciler {
         }
     }
 
-    /// One page of all that there is.
-    async fn page(&mut self, index: usize, cursor: Option<Value>) -> Result<(Vec<NativeRecord>, Value, bool), Stop> {
+    /// The next page of all that there is; `None` after the last.
+    async fn next_page(&mut self, index: usize, pages: &mut Pages) -> Result<Option<Vec<NativeRecord>>, Stop> {
+        if pages.caught_up {
+            return Ok(None);
+        }
         self.fence().await?;
         let shared = Arc::clone(&self.shared);
         let participant = &shared.program.participants[index];
@@ -298,18 +320,21 @@ impl Reconciler {
             entity: participant.unit.entity.clone(),
             slice: "main".into(),
             fields: participant.native_paths.clone(),
-            cursor,
+            cursor: pages.cursor.take(),
             deadline: system.request_timeout(),
         };
         let mut attempt = 0;
         loop {
             let page = tokio::select! {
                 biased;
-                () = shared.cancel.cancelled() => return Err(Stop::Cancelled),
+                () = shared.cancel.cancelled() => return Err(Halt::Cancelled.into()),
                 page = self.lease.during(system.read_page(&request)) => page,
             };
             match page {
-                Ok(page) => return Ok((page.records, page.cursor, page.caught_up)),
+                Ok(page) => {
+                    *pages = Pages { cursor: Some(page.cursor), caught_up: page.caught_up };
+                    return Ok(Some(page.records));
+                }
                 Err(error) => self.wait_after(error, attempt).await?,
             }
             attempt += 1;
@@ -379,7 +404,7 @@ impl Reconciler {
 
     /// Waits until the ordinary reader has made a round that began after this moment; what it finds it puts right itself. Where another process
     /// reads, for as long as that would take.
-    async fn wait_for_reader(&mut self, index: usize) -> Result<(), Stop> {
+    async fn wait_for_reader(&mut self, index: usize) -> Result<(), Halt> {
         let shared = Arc::clone(&self.shared);
         let facts = &shared.participants[index];
         let deadline = Instant::now() + self.interval(index) * 2 + PATIENCE;
@@ -399,11 +424,11 @@ impl Reconciler {
     }
 
     /// Waits a little, and keeps the lease.
-    async fn peek(&mut self) -> Result<(), Stop> {
+    async fn peek(&mut self) -> Result<(), Halt> {
         self.fence().await?;
         tokio::select! {
             biased;
-            () = self.shared.cancel.cancelled() => Err(Stop::Cancelled),
+            () = self.shared.cancel.cancelled() => Err(Halt::Cancelled),
             () = tokio::time::sleep(PEEK) => Ok(()),
         }
     }
@@ -423,15 +448,10 @@ impl Reconciler {
         let by_key = connection.entity(&participant.unit.entity).is_some_and(fairlead_systems::Entity::can_read_keys);
         let mut found = BTreeMap::new();
         if !by_key {
-            let mut cursor = None;
-            loop {
-                let (records, next, caught_up) = self.page(index, cursor).await?;
+            let mut pages = Pages::default();
+            while let Some(records) = self.next_page(index, &mut pages).await? {
                 let asked: Vec<_> = records.into_iter().filter(|record| ids.remove(&record.id)).collect();
                 found.extend(self.judge(index, &asked).await?);
-                if caught_up {
-                    break;
-                }
-                cursor = Some(next);
             }
             found.extend(self.judge_absent(index, ids.into_iter().collect()).await?);
             return Ok(found);
@@ -447,7 +467,7 @@ impl Reconciler {
             let asked: Asked = loop {
                 let mut asked = tokio::select! {
                     biased;
-                    () = shared.cancel.cancelled() => return Err(Stop::Cancelled),
+                    () = shared.cancel.cancelled() => return Err(Halt::Cancelled.into()),
                     asked = self.lease.during(read_apart(ids.to_vec(), read)) => asked,
                 };
                 let trouble = asked.trouble.take().or_else(|| asked.failed.values().next().cloned());
@@ -472,16 +492,9 @@ impl Reconciler {
     }
 
     /// What the targets lack by what is known of them, and how many records of targets that nobody reads were looked at for that.
-    async fn look_at_targets(&mut self) -> Result<(u64, Vec<(usize, RecordId, Kind)>), Stop> {
+    async fn look_at_targets(&mut self) -> Result<(u64, Vec<(usize, RecordId, Kind)>), Halt> {
         let shared = Arc::clone(&self.shared);
         let targets: Vec<_> = shared.program.participants.iter().enumerate().filter(|(_, target)| target.writable()).collect();
-        let mut dead = HashSet::new();
-        for (index, target) in &targets {
-            let (realm, participant) = (Some(shared.realm.clone()), Some(target.unit.name.clone()));
-            let filter = DeadLetterFilter { realm, participant, max: MOST, ..DeadLetterFilter::default() };
-            let letters = shared.around.store.dead_letters(&filter).await?;
-            dead.extend(letters.into_iter().filter_map(|letter| Some((*index, letter.letter.record?))));
-        }
         let (mut compared, mut found) = (0, Vec::new());
         let mut after = None;
         loop {
@@ -489,20 +502,23 @@ impl Reconciler {
             let page = shared.around.store.records(&shared.realm, after, PAGE).await?;
             let Some(last) = page.last() else { return Ok((compared, found)) };
             after = Some(last.record.id);
-            for known in &page {
-                for (index, target) in &targets {
-                    let held = known.identity(&target.unit.name).is_some_and(|held| !held.state.deleted);
-                    compared += u64::from(held && !target.readable());
-                    if found.len() < MOST && !dead.contains(&(*index, known.record.id)) {
-                        found.extend(drift::of_target(&shared.program, target, known).map(|kind| (*index, known.record.id, kind)));
-                    }
-                }
+            for (index, target) in &targets {
+                let name = &target.unit.name;
+                let held = page.iter().filter(|known| known.identity(name).is_some_and(|held| !held.state.deleted)).count() as u64;
+                compared += if target.readable() { 0 } else { held };
+                let lacks = |known: &Known| Some((*index, known.record.id, drift::of_target(&shared.program, target, known)?));
+                let lacking: Vec<_> = page.iter().filter_map(lacks).collect();
+                let ids: Vec<RecordId> = lacking.iter().map(|(_, id, _)| *id).collect();
+                // What is a dead letter waits for a person already.
+                let dead = shared.around.store.dead_lettered_records(&shared.realm, name, &ids).await?;
+                let alive = lacking.into_iter().zip(dead).filter(|(_, dead)| !dead).map(|(lacking, _)| lacking);
+                found.extend(alive.take(MOST - found.len().min(MOST)));
             }
         }
     }
 
     /// Puts on its way what was missed, and says how much that was. First what the systems hold, for what a target lacks may be among it.
-    async fn repair(&mut self, missed: &[(usize, BTreeMap<ExternalId, Kind>)], lacking: Vec<(usize, RecordId, Kind)>) -> Result<u64, Stop> {
+    async fn repair(&mut self, missed: &[(usize, BTreeMap<ExternalId, Kind>)], lacking: Vec<(usize, RecordId, Kind)>) -> Result<u64, Halt> {
         let shared = Arc::clone(&self.shared);
         let store = &shared.around.store;
         let mut repaired = 0;
@@ -552,7 +568,7 @@ impl Reconciler {
     }
 
     /// Waits until the reader has read these.
-    async fn drain(&mut self, index: usize, ids: &[ExternalId]) -> Result<(), Stop> {
+    async fn drain(&mut self, index: usize, ids: &[ExternalId]) -> Result<(), Halt> {
         self.shared.participants[index].wake_reader.notify_one();
         let deadline = Instant::now() + self.interval(index) * 3 + PATIENCE;
         while Instant::now() < deadline {
@@ -574,7 +590,7 @@ impl Reconciler {
 
     /// Absorbs that these records are deleted, within what the guard allows, and says how many were. A deletion goes on to every other system,
     /// and time has passed since they were missed: they are looked at once more, right before.
-    async fn absorb_gone(&mut self, index: usize, ids: BTreeSet<ExternalId>) -> Result<u64, Stop> {
+    async fn absorb_gone(&mut self, index: usize, ids: BTreeSet<ExternalId>) -> Result<u64, Halt> {
         let shared = Arc::clone(&self.shared);
         let began = shared.around.store.sequence().await?;
         let found = match self.look_again(index, ids).await {
@@ -583,13 +599,13 @@ impl Reconciler {
                 tracing::warn!(integration = %shared.integration, reason = %error.reason, detail = %error.message, "what is gone could not be looked at once more, and nothing is deleted");
                 return Ok(0);
             }
-            Err(stop) => return Err(stop),
+            Err(Stop::Halt(halt)) => return Err(halt),
         };
         let gone: Vec<ExternalId> = found.into_iter().filter(|(_, kind)| *kind == Kind::Gone).map(|(id, _)| id).collect();
         for ids in gone.chunks(PAGE) {
             let fence = self.fence().await?;
             if !Source::new(Arc::clone(&shared), index).absorb_gone(ids, began, &fence).await? {
-                return Err(Stop::Guarded);
+                return Err(Halt::Guarded);
             }
         }
         Ok(gone.len() as u64)

@@ -486,19 +486,11 @@ impl Source {
             .map(|(id, attempts, error)| {
                 tracing::warn!(integration = %self.shared.integration, participant = self.name(), external_id = %id, reason = %error.reason, detail = %error.message, "record cannot be read and became a dead letter");
                 NewDeadLetter {
-                    stage: Stage::Inbound,
-                    participant: self.name().to_owned(),
                     parent: edits.get(id.as_str()).map(|edit| edit.letter),
                     external_id: Some(id),
-                    record: None,
-                    original: "{}".into(),
-                    payload: None,
-                    class: error.class,
-                    reason: error.reason,
                     message: format!("it cannot be read by its id: {}", error.message),
-                    detail: error.detail.map(Into::into),
-                    field: error.field,
                     attempts,
+                    ..NewDeadLetter::of(Stage::Inbound, self.name(), "{}".into(), &error)
                 }
             })
             .collect();
@@ -528,21 +520,7 @@ impl Source {
         let dead_letters: Vec<_> = rows
             .into_iter()
             .filter(|row| known.insert(row.raw.clone()))
-            .map(|row| NewDeadLetter {
-                stage: Stage::Inbound,
-                participant: name.to_owned(),
-                external_id: None,
-                record: None,
-                original: row.raw,
-                payload: None,
-                class: row.error.class,
-                reason: row.error.reason,
-                message: row.error.message,
-                detail: row.error.detail.map(Into::into),
-                field: row.error.field,
-                attempts: 1,
-                parent: None,
-            })
+            .map(|row| NewDeadLetter::of(Stage::Inbound, name, row.raw, &row.error))
             .collect();
         let unchanged = u64::try_from(read - dead_letters.len()).unwrap_or(0);
         let batch = Absorb { dead_letters, unchanged, ..Absorb::empty(&shared.realm, name, fence.clone(), shared.now()) };
@@ -1190,19 +1168,6 @@ fn park_with(
         return;
     }
     parked.push((native.id.clone(), fingerprint));
-    batch.dead_letters.push(NewDeadLetter {
-        stage,
-        participant: participant.to_owned(),
-        external_id: Some(native.id.clone()),
-        record: None,
-        original: native.raw.clone(),
-        payload: None,
-        class: problem.class,
-        reason: problem.reason.clone(),
-        message: problem.message.clone(),
-        detail: problem.detail.as_deref().map(str::to_owned),
-        field: problem.field.clone(),
-        attempts: 1,
-        parent: None,
-    });
+    let letter = NewDeadLetter::of(stage, participant, native.raw.clone(), problem);
+    batch.dead_letters.push(NewDeadLetter { external_id: Some(native.id.clone()), ..letter });
 }

@@ -109,7 +109,7 @@ pub trait Store: Send + Sync + 'static {
     async fn close_dead_letters(&self, close: &CloseDeadLetters) -> Result<u64, StoreError>;
 
     /// Removes dead letters that were closed long ago, the oldest first, with what was corrected of them, the notes of corrections that are over,
-    /// and conflicts that were kept long enough. Returns how many letters went; as many as were allowed says that there may be more. Books and open letters stay as they are.
+    /// and conflicts that were kept long enough. A letter whose correction waits stays: what becomes of that is told by it. Returns how many letters went; as many as were allowed says that there may be more. Books and open letters stay as they are.
     async fn sweep(&self, sweep: &Sweep) -> Result<u64, StoreError>;
 
     /// Gives a page of stored records other index keys (match rules were edited, another field is to be found by) and notes how far that is,
@@ -219,6 +219,9 @@ pub trait Store: Send + Sync + 'static {
     /// letter only if it is absorbed (`Keep`), and this tells which ones need that.
     async fn dead_lettered(&self, realm: &str, participant: &str, ids: &[ExternalId]) -> Result<Vec<bool>, StoreError>;
 
+    /// Whether a letter of a participant is open that names the record, positionally.
+    async fn dead_lettered_records(&self, realm: &str, participant: &str, ids: &[RecordId]) -> Result<Vec<bool>, StoreError>;
+
     /// A page of records in id order, after `after`; for previews, resync, and the API.
     async fn records(&self, realm: &str, after: Option<RecordId>, max: usize) -> Result<Vec<Known>, StoreError>;
 
@@ -261,6 +264,6 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Refused`]: the realm holds nothing, or the sink takes no more.
     async fn export(&self, only: Option<&str>, now: Timestamp, sink: Box<dyn Sink>) -> Result<(), StoreError>;
 
-    /// The realms that hold anything.
+    /// The realms that hold anything, but those of Connectors ([`fairlead_model::realm::of_connector`]).
     async fn realms(&self) -> Result<Vec<String>, StoreError>;
 }

@@ -3,7 +3,7 @@
 use crate::LaneFence;
 use fairlead_model::hash::ValueHash;
 use fairlead_model::state::ParticipantState;
-use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, Timestamp, document};
+use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -715,6 +715,28 @@ pub struct NewDeadLetter {
     pub attempts: u32,
     /// The dead letter whose edit or replay led here.
     pub parent: Option<i64>,
+}
+
+impl NewDeadLetter {
+    /// A letter of the first attempt, of which nothing is known but this.
+    #[must_use]
+    pub fn of(stage: Stage, participant: &str, original: String, error: &RemoteError) -> Self {
+        Self {
+            stage,
+            participant: participant.to_owned(),
+            external_id: None,
+            record: None,
+            original,
+            payload: None,
+            class: error.class,
+            reason: error.reason.clone(),
+            message: error.message.clone(),
+            detail: error.detail.as_deref().map(str::to_owned),
+            field: error.field.clone(),
+            attempts: 1,
+            parent: None,
+        }
+    }
 }
 
 /// A dead letter.

@@ -411,20 +411,12 @@ pub fn lost(source: &Participant, target: &str, known: &Known) -> NewDeadLetter 
         source = realm::told(&source.unit.name, target),
         target = realm::called(target)
     );
+    let original = Value::Object(known.record.document.clone()).to_string();
+    let error = RemoteError::new(ErrorClass::Data, reason::RECORD_NOT_FOUND, message);
     NewDeadLetter {
-        stage: Stage::Delivery,
-        participant: target.to_owned(),
         external_id: known.identity(target).map(|identity| identity.external_id.clone()),
         record: Some(known.record.id),
-        original: Value::Object(known.record.document.clone()).to_string(),
-        payload: None,
-        class: ErrorClass::Data,
-        reason: reason::RECORD_NOT_FOUND.into(),
-        message,
-        detail: None,
-        field: None,
-        attempts: 1,
-        parent: None,
+        ..NewDeadLetter::of(Stage::Delivery, target, original, &error)
     }
 }
 

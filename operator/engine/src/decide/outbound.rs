@@ -452,20 +452,13 @@ pub fn canonical_of(table: &Table, body: &Document) -> Vec<(FieldPath, Value)> {
 /// A key that cannot be delivered as it is.
 #[must_use]
 pub fn dead_letter(target: &Participant, claimed: &Claimed, stage: Stage, error: &RemoteError, payload: Option<String>) -> Outcome {
+    let original = Value::Object(claimed.known.record.document.clone()).to_string();
     Outcome::DeadLetter(Box::new(NewDeadLetter {
-        stage,
-        participant: target.unit.name.clone(),
         external_id: claimed.known.identity(&target.unit.name).map(|identity| identity.external_id.clone()),
         record: Some(claimed.known.record.id),
-        original: Value::Object(claimed.known.record.document.clone()).to_string(),
         payload,
-        class: error.class,
-        reason: error.reason.clone(),
-        message: error.message.clone(),
-        detail: error.detail.as_deref().map(str::to_owned),
-        field: error.field.clone(),
         attempts: claimed.attempts + 1,
-        parent: None,
+        ..NewDeadLetter::of(stage, &target.unit.name, original, error)
     }))
 }
 

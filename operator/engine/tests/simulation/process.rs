@@ -563,6 +563,7 @@ through! {
         changes_since(realm: [&str], since: [Timestamp], with: [&Guarded]) -> GuardCounts;
         dead_letters(filter: [&DeadLetterFilter]) -> Vec<DeadLetter>;
         dead_lettered(realm: [&str], participant: [&str], ids: [&[ExternalId]]) -> Vec<bool>;
+        dead_lettered_records(realm: [&str], participant: [&str], ids: [&[RecordId]]) -> Vec<bool>;
         records(realm: [&str], after: [Option<RecordId>], max: [usize]) -> Vec<Known>;
         participant_ids(realm: [&str], participant: [&str], after: [Option<&ExternalId>], max: [usize]) -> Vec<ExternalId>;
         waits_for(realm: [&str], target: [&str], ids: [&[RecordId]]) -> Vec<Option<RecordId>>;

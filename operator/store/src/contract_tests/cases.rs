@@ -93,6 +93,8 @@ cases![
     a_newer_dead_letter_replaces_the_open_one,
     a_good_version_closes_dead_letters_by_itself,
     dead_letters_are_replayed_and_discarded_with_balanced_books,
+    records_that_an_open_letter_names_are_told,
+    a_letter_stays_until_its_correction_has_a_result,
     dead_letters_are_found_by_filter,
     what_was_closed_long_ago_is_removed_step_by_step_and_what_is_open_never,
     enqueue_finds_live_records_and_leaves_out_unknown_ones,
@@ -1312,6 +1314,46 @@ async fn dead_letters_are_replayed_and_discarded_with_balanced_books(store: Arc<
     let reasons: Vec<_> = closed.iter().map(|letter| letter.closed.clone().unwrap()).collect();
     assert_eq!(reasons[0], (CloseReason::Discarded, at(3), "kim".to_owned()));
     assert_eq!((reasons[1].0, reasons[2].0), (CloseReason::Replayed, CloseReason::Replayed));
+}
+
+async fn records_that_an_open_letter_names_are_told(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.absorb(vec![inserted(1), inserted(2), inserted(3)], at(1)).await;
+    world.claim(at(1)).await;
+    let lost = |n| (id(n), 1, Outcome::DeadLetter(Box::new(letter(n, Stage::Delivery))));
+    world.try_settle(vec![lost(1), lost(2), (id(3), 1, delivered(3, 1))], at(2)).await.unwrap();
+    let named =
+        async |participant: &str| world.store.dead_lettered_records(REALM, participant, &[id(3), id(2), id(1), id(9)]).await.unwrap();
+    assert_eq!(named(ERP).await, [false, true, true, false]);
+    assert_eq!((named(CRM).await, named("nobody").await), (vec![false; 4], vec![false; 4]));
+    world.absorb(vec![updated(2, 2)], at(3)).await;
+    world.claim(at(3)).await;
+    world.settle(2, 2, delivered(2, 2), at(4)).await;
+    assert_eq!(named(ERP).await, [false, false, true, false]);
+}
+
+async fn a_letter_stays_until_its_correction_has_a_result(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    let batch = Absorb { dead_letters: (1..=3).map(|n| letter(n, Stage::Inbound)).collect(), ..world.batch(at(1)) };
+    world.store.absorb(&batch).await.unwrap();
+    let ids: Vec<i64> = world.store.dead_letters(&open_letters()).await.unwrap().iter().rev().map(|letter| letter.id).collect();
+    let close = CloseDeadLetters { ids: ids.clone(), reason: CloseReason::Replayed, author: "kim".into(), now: at(2) };
+    world.store.close_dead_letters(&close).await.unwrap();
+    let note = format!("{}crm/c1", archive::CORRECTION);
+    world.store.put_note(REALM, &note, &json!({"letter": ids[0], "author": "kim"})).await.unwrap();
+    // One of another letter is over.
+    world.store.put_note(REALM, &format!("{}crm/c2", archive::CORRECTION), &json!(null)).await.unwrap();
+    let sweep = async |max| {
+        world.store.sweep(&Sweep { realm: REALM.into(), participants: None, closed_before: at(9), max, now: at(9) }).await.unwrap()
+    };
+    let left = async || {
+        let letters = world.store.dead_letters(&DeadLetterFilter { closed: true, ..open_letters() }).await.unwrap();
+        letters.iter().map(|letter| letter.id).collect::<Vec<_>>()
+    };
+    assert_eq!((sweep(2).await, left().await), (2, vec![ids[0]]), "it stands in nobody's way");
+    assert_eq!(sweep(2).await, 0);
+    world.store.put_note(REALM, &note, &json!(null)).await.unwrap();
+    assert_eq!((sweep(2).await, left().await), (1, vec![]));
 }
 
 async fn dead_letters_are_found_by_filter(store: Arc<dyn Store>) {

@@ -214,6 +214,8 @@ impl Job for CloseDeadLetters {
 const SWEEP: &str = "DELETE FROM dead_letter WHERE id IN
        (SELECT id FROM dead_letter WHERE realm = $1 AND closed_at < $2 AND closed_at IS NOT NULL
           AND ($4::text IS NULL OR participant IN (SELECT id FROM name WHERE starts_with(text, $4::text)))
+          AND NOT EXISTS (SELECT 1 FROM note WHERE note.realm = $1 AND name >= $5 AND name < $6
+                AND (value::json ->> 'letter') = dead_letter.id::text)
         ORDER BY closed_at LIMIT $3) RETURNING id";
 const SWEEP_NOTES: &str = "DELETE FROM note WHERE realm = $1 AND name = ANY($2::text[])";
 const SWEEP_CORRECTIONS: &str = "DELETE FROM note WHERE realm = $1 AND name >= $2 AND name < $3 AND value = 'null' RETURNING name";
@@ -230,7 +232,8 @@ impl Job for Sweep {
     async fn run(&self, session: &mut Session) -> Result<Done<u64>, Failure> {
         let realm = session.name(&self.realm)?;
         let (first, end) = corrections();
-        let sweep = ask!(SWEEP, realm, self.closed_before.0, limit(self.max), self.participants.clone());
+        let (closed_before, participants) = (self.closed_before.0, self.participants.clone());
+        let sweep = ask!(SWEEP, realm, closed_before, limit(self.max), participants, first.clone(), end.clone());
         let corrections = ask!(SWEEP_CORRECTIONS, realm, first, end);
         let expire = super::conflicts::expire(realm, self.now);
         let [_, gone, over, expired] = session.all([lock_realm(realm), sweep, corrections, expire]).await?;

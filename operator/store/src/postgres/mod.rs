@@ -334,6 +334,10 @@ impl Store for PostgresStore {
         answer!(self, session => query::dead_lettered(&session, realm, participant, ids))
     }
 
+    async fn dead_lettered_records(&self, realm: &str, participant: &str, ids: &[RecordId]) -> Result<Vec<bool>, StoreError> {
+        answer!(self, session => query::dead_lettered_records(&session, realm, participant, ids))
+    }
+
     async fn records(&self, realm: &str, after: Option<RecordId>, max: usize) -> Result<Vec<Known>, StoreError> {
         answer!(self, session => query::records(&session, realm, after, max))
     }

@@ -429,6 +429,24 @@ const DEAD_LETTERED: &str = concat!(
      FROM unnest($3::text[]) WITH ORDINALITY AS asked(external_id, place)"
 );
 
+const DEAD_LETTERED_RECORDS: &str = concat!(
+    "SELECT asked.place, EXISTS (SELECT 1 FROM dead_letter WHERE realm = ",
+    id_of!("$1"),
+    " AND participant = ",
+    id_of!("$2"),
+    " AND record = asked.id AND closed_at IS NULL) FROM unnest($3::uuid[]) WITH ORDINALITY AS asked(id, place)"
+);
+
+pub(super) async fn dead_lettered_records(
+    session: &Session,
+    realm: &str,
+    participant: &str,
+    ids: &[RecordId],
+) -> Result<Vec<bool>, Failure> {
+    let rows = session.ask(ask!(DEAD_LETTERED_RECORDS, realm.to_owned(), participant.to_owned(), uuids(ids))).await?;
+    in_places(ids.len(), &rows, false, |row| get(row, 1))
+}
+
 pub(super) async fn dead_lettered(session: &Session, realm: &str, participant: &str, ids: &[ExternalId]) -> Result<Vec<bool>, Failure> {
     let asked = stored_ids(ids.iter().map(ExternalId::as_str));
     let rows = session.ask(ask!(DEAD_LETTERED, realm.to_owned(), participant.to_owned(), asked)).await?;

@@ -197,17 +197,20 @@ pub(super) fn close_by_number(connection: &Connection, command: &CloseDeadLetter
     Ok(closed)
 }
 
-/// Removes letters that were closed long ago, and the notes that speak of them or of corrections that are over; returns how many letters.
+/// Removes letters that were closed long ago and whose corrections do not wait any more, and the notes that speak of them or of corrections that are over; returns how many letters.
 pub(super) fn sweep(connection: &Connection, command: &Sweep) -> Result<u64, StoreError> {
     let Some(realm) = Names::new(connection).find(&command.realm)? else { return Ok(0) };
     let mut statement = connection.prepare_cached(
         "DELETE FROM dead_letter WHERE id IN
            (SELECT id FROM dead_letter WHERE realm = ?1 AND closed_at < ?2
               AND (?4 IS NULL OR participant IN (SELECT id FROM name WHERE substr(text, 1, length(?4)) = ?4))
+              AND id NOT IN (SELECT json_extract(value, '$.letter') FROM note
+                WHERE realm = ?1 AND name >= ?5 AND name < ?6 AND json_extract(value, '$.letter') IS NOT NULL)
             ORDER BY closed_at LIMIT ?3)
          RETURNING id",
     )?;
-    let asked = params![realm, command.closed_before.0, limit(command.max), command.participants];
+    let (first, end) = corrections();
+    let asked = params![realm, command.closed_before.0, limit(command.max), command.participants, first, end];
     let ids = statement.query_map(asked, |row| row.get::<_, i64>(0))?;
     let ids = ids.collect::<Result<Vec<_>, _>>()?;
     for id in &ids {
@@ -215,7 +218,6 @@ pub(super) fn sweep(connection: &Connection, command: &Sweep) -> Result<u64, Sto
             .prepare_cached("DELETE FROM note WHERE realm = ?1 AND name = ?2")?
             .execute(params![realm, format!("{CORRECTED}{id}")])?;
     }
-    let (first, end) = corrections();
     connection
         .prepare_cached("DELETE FROM note WHERE realm = ?1 AND name >= ?2 AND name < ?3 AND value = 'null'")?
         .execute(params![realm, first, end])?;

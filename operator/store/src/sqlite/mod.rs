@@ -439,6 +439,11 @@ impl Store for SqliteStore {
         self.read(move |connection| query::dead_lettered(connection, &realm, &participant, &ids)).await
     }
 
+    async fn dead_lettered_records(&self, realm: &str, participant: &str, ids: &[RecordId]) -> Result<Vec<bool>, StoreError> {
+        let (realm, participant, ids) = (realm.to_owned(), participant.to_owned(), ids.to_vec());
+        self.read(move |connection| query::dead_lettered_records(connection, &realm, &participant, &ids)).await
+    }
+
     async fn records(&self, realm: &str, after: Option<RecordId>, max: usize) -> Result<Vec<Known>, StoreError> {
         let realm = realm.to_owned();
         self.read(move |connection| query::all_records(connection, &realm, after, max)).await

@@ -350,6 +350,21 @@ pub(super) fn all_realms(connection: &Connection) -> Result<Vec<String>, StoreEr
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+pub(super) fn dead_lettered_records(
+    connection: &Connection,
+    realm: &str,
+    participant: &str,
+    ids: &[RecordId],
+) -> Result<Vec<bool>, StoreError> {
+    let names = Names::new(connection);
+    let (Some(realm), Some(participant)) = (names.find(realm)?, names.find(participant)?) else { return Ok(vec![false; ids.len()]) };
+    let mut statement = connection.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM dead_letter WHERE realm = ?1 AND participant = ?2 AND record = ?3 AND closed_at IS NULL)",
+    )?;
+    let mut named = |id: &RecordId| statement.query_row(params![realm, participant, id_bytes(*id)], |row| row.get(0));
+    Ok(ids.iter().map(&mut named).collect::<Result<_, _>>()?)
+}
+
 pub(super) fn dead_lettered(connection: &Connection, realm: &str, participant: &str, ids: &[ExternalId]) -> Result<Vec<bool>, StoreError> {
     let names = Names::new(connection);
     let (Some(realm), Some(participant)) = (names.find(realm)?, names.find(participant)?) else { return Ok(vec![false; ids.len()]) };
