@@ -24,7 +24,7 @@ pub(crate) struct Backfill {
     /// The record with this id in that participant or target; may be repeated.
     #[arg(long = "id", value_name = "ID")]
     ids: Vec<String>,
-    /// Records from this id on, in the order of the ids' text.
+    /// Records from this id on. Where both ends are digits alone, ids are compared as numbers, and others are left out; else as text.
     #[arg(long, value_name = "ID", requires = "to")]
     from: Option<String>,
     /// Up to and with this id.
@@ -107,6 +107,7 @@ mod tests {
             ("sales/customers --id 1", "say whose ids these are"),
             ("sales/customers --participant crm", "required"),
             ("sales/customers --participant crm --from a", "--to"),
+            ("sales/customers --participant crm --from 10 --to 9", "nothing lies from 10 to 9"),
             ("sales/customers --participant crm --target erp --all", "cannot be used with"),
         ] {
             let refused = refusal(words).await;

@@ -5,7 +5,7 @@
 use crate::state::StateArgs;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use fairlead_engine::letters;
+use fairlead_engine::{letters, names};
 use fairlead_model::{Clock, ErrorClass, FieldPath, SystemClock, Timestamp, realm};
 use fairlead_store::{DeadLetter, DeadLetterFilter, Stage, Store};
 use serde::de::DeserializeOwned;
@@ -128,6 +128,11 @@ impl Which {
         DeadLetterFilter { realm: integration, participant, stage, class, reason, before, text, ..DeadLetterFilter::default() }
     }
 
+    /// Sees to it that there is what it names: a name that nothing has would only find nothing.
+    async fn check(&self, store: &dyn Store, now: Timestamp) -> Result<(), names::NameError> {
+        names::check_letters(store, self.integration.as_deref(), self.participant.as_deref(), now).await
+    }
+
     fn says_something(&self) -> bool {
         let Self { integration, participant, stage, class, reason, older_than, text } = self;
         let texts = [integration, participant, reason, text];
@@ -137,7 +142,8 @@ impl Which {
 
 impl Chosen {
     /// The letters, unless it is an accident: nothing says which, or two things do that do not go together.
-    fn filter(&self, now: Timestamp) -> anyhow::Result<DeadLetterFilter> {
+    async fn filter(&self, store: &dyn Store, now: Timestamp) -> anyhow::Result<DeadLetterFilter> {
+        self.which.check(store, now).await?;
         match (self.ids.is_empty(), self.which.says_something(), self.all) {
             (false, false, false) => Ok(DeadLetterFilter { ids: self.ids.clone(), ..DeadLetterFilter::default() }),
             (true, true, false) | (true, false, true) => Ok(self.which.filter(now)),
@@ -165,6 +171,7 @@ impl DeadLetters {
         let now = SystemClock.now();
         match self.action {
             Action::List { which, closed } => {
+                which.check(store.as_ref(), now).await?;
                 let filter = DeadLetterFilter { closed, max: MAX, ..which.filter(now) };
                 let letters = letters::list(store.as_ref(), &filter).await?;
                 match self.output {
@@ -204,7 +211,7 @@ impl DeadLetters {
                 println!("{}", serde_json::to_string_pretty(&shown)?);
             }
             Action::Replay { chosen } => {
-                let filter = chosen.filter(now)?;
+                let filter = chosen.filter(store.as_ref(), now).await?;
                 if chosen.dry_run {
                     println!("{} would be tried again", letters::count(store.as_ref(), &filter).await?);
                 } else if chosen.ids.is_empty() {
@@ -223,7 +230,7 @@ impl DeadLetters {
                 println!("dead letter {id} is tried again with {} corrected fields", set.len());
             }
             Action::Discard { chosen } => {
-                let filter = chosen.filter(now)?;
+                let filter = chosen.filter(store.as_ref(), now).await?;
                 if chosen.dry_run {
                     println!("{} would be discarded", letters::count(store.as_ref(), &filter).await?);
                 } else if chosen.ids.is_empty() {
@@ -351,6 +358,10 @@ mod tests {
             ("replay 1 --class data", "in one way"),
             ("replay --stage nowhere", "unknown variant `Nowhere`"),
             ("replay --older-than 2d", "is not a duration"),
+            ("list --participant crn", "the state has no participant \"crn\"; there is crm"),
+            ("list --integration a/c", "the state holds nothing of an Integration \"a/c\"; there is a/b"),
+            ("replay --integration a/b --target erp", "a/b has no participant \"erp\"; there is crm"),
+            ("discard --participant crn --dry-run", "the state has no participant \"crn\"; there is crm"),
             ("replay 4711", "there is no open dead letter 4711"),
         ] {
             let refused = format!("{:#}", run(folder.path(), words).await.unwrap_err());

@@ -25,10 +25,36 @@ pub fn turn(now: Timestamp) -> Timestamp {
 pub enum Which {
     /// Those with these external ids.
     Ids(Vec<ExternalId>),
-    /// Those whose external ids lie between these two, both included, in the order of their text.
+    /// Those whose external ids lie between these two, both included. Where both are digits alone, ids are numbers, and others do not lie between
+    /// them; else they are compared as text, byte by byte.
     Range(ExternalId, ExternalId),
     /// All of them.
     All,
+}
+
+impl Which {
+    /// Whether an id lies in the range; all do where there is none.
+    fn covers(&self, id: &ExternalId) -> bool {
+        match self {
+            Self::Range(from, to) => match (number(from), number(to)) {
+                (Some(from), Some(to)) => number(id).is_some_and(|id| from <= id && id <= to),
+                _ => from <= id && id <= to,
+            },
+            Self::Ids(_) | Self::All => true,
+        }
+    }
+
+    /// Whether nothing can lie in the range.
+    fn is_reversed(&self) -> bool {
+        matches!(self, Self::Range(from, to) if !(self.covers(from) && self.covers(to)))
+    }
+}
+
+/// An id of digits alone, however many, as what orders it as a number.
+fn number(id: &ExternalId) -> Option<(usize, &str)> {
+    let digits = id.as_str();
+    let significant = digits.trim_start_matches('0');
+    (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some((significant.len(), significant))
 }
 
 /// Why nothing was asked for.
@@ -52,6 +78,16 @@ pub enum BackfillError {
         given: String,
         /// The targets.
         known: Vec<String>,
+    },
+    /// A range in which nothing can lie.
+    #[error(
+        "nothing lies from {from} to {to}: the first comes after the second, as numbers where both are digits alone, else as text; swap them"
+    )]
+    Reversed {
+        /// Its beginning.
+        from: String,
+        /// Its end.
+        to: String,
     },
     /// The store refuses.
     #[error(transparent)]
@@ -79,6 +115,13 @@ pub async fn readers(store: &dyn Store, integration: &str) -> Result<Vec<String>
     Ok(known)
 }
 
+fn refuse_reversed(which: &Which) -> Result<(), BackfillError> {
+    match which {
+        Which::Range(from, to) if which.is_reversed() => Err(BackfillError::Reversed { from: from.to_string(), to: to.to_string() }),
+        _ => Ok(()),
+    }
+}
+
 /// Has records of an Integration's participant read again by key. `dry` only counts.
 ///
 /// # Errors
@@ -91,6 +134,7 @@ pub async fn read_again(
     dry: bool,
     now: Timestamp,
 ) -> Result<Asked, BackfillError> {
+    refuse_reversed(which)?;
     let member = names::participant(store, integration, participant).await?;
     let known = readers(store, integration).await?;
     if !known.iter().any(|name| name == member.called()) {
@@ -122,6 +166,7 @@ pub async fn compare_again(
     dry: bool,
     now: Timestamp,
 ) -> Result<Asked, BackfillError> {
+    refuse_reversed(which)?;
     let member = names::participant(store, integration, target).await?;
     let lanes = store.snapshot(&member.place.realm, now).await?.lanes;
     let mut known: Vec<String> = lanes.iter().filter_map(|lane| member.place.called(&lane.target)).map(str::to_owned).collect();
@@ -178,7 +223,6 @@ impl<'a> Pages<'a> {
 
     async fn next(&mut self, store: &dyn Store) -> Result<Option<(Vec<ExternalId>, Vec<Option<RecordId>>)>, StoreError> {
         let ids = match self.which {
-            _ if self.ended => Vec::new(),
             Which::Ids(ids) => {
                 let page: Vec<_> = ids.iter().skip(self.given).take(PAGE).cloned().collect();
                 self.given += page.len();
@@ -186,16 +230,20 @@ impl<'a> Pages<'a> {
             }
             Which::All => self.stored(store).await?,
             Which::Range(from, to) => {
-                // What is asked for lies after an id, and the first one is to be among them.
+                // The store's order is that of the text, which is no help with numbers: all are looked at.
+                let by_text = number(from).is_none() || number(to).is_none();
                 let mut page = Vec::new();
-                if self.after.is_none() {
+                if by_text && self.after.is_none() {
+                    // What is asked for lies after an id, and the first one is to be among them.
                     let first = store.record_ids(self.realm, self.participant, std::slice::from_ref(from)).await?;
                     page.extend(first.into_iter().flatten().map(|_| from.clone()));
                     self.after = Some(from.clone());
                 }
-                page.extend(self.stored(store).await?);
-                self.ended = page.iter().any(|id| id > to);
-                page.retain(|id| id <= to);
+                while !self.ended && page.len() < PAGE {
+                    let stored = self.stored(store).await?;
+                    self.ended = stored.is_empty() || (by_text && stored.iter().any(|id| id > to));
+                    page.extend(stored.into_iter().filter(|id| self.which.covers(id)));
+                }
                 page
             }
         };
@@ -210,5 +258,33 @@ impl<'a> Pages<'a> {
         let page = store.participant_ids(self.realm, self.participant, self.after.as_ref(), PAGE).await?;
         self.after = page.last().cloned().or(self.after.take());
         Ok(page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_numbers_and_everything_else_is_text() {
+        let range = |from: &str, to: &str| Which::Range(from.into(), to.into());
+        for (from, to, inside, outside) in [
+            ("9", "100", vec!["9", "10", "99", "100", "0042"], vec!["8", "101", "1000", "c50", "", "9a"]),
+            ("007", "7", vec!["7", "07"], vec!["8", "70"]),
+            ("99999999999999999999998", "99999999999999999999999", vec!["99999999999999999999999"], vec!["100000000000000000000000"]),
+            ("a9", "b1", vec!["a9", "aa", "b", "b1"], vec!["a10", "b10", "B"]),
+            ("9", "c1", vec!["9", "95", "b", "c1"], vec!["10", "c10"]),
+        ] {
+            let which = range(from, to);
+            assert!(!which.is_reversed(), "{from} to {to}");
+            for id in inside {
+                assert!(which.covers(&id.into()), "{id} lies from {from} to {to}");
+            }
+            for id in outside {
+                assert!(!which.covers(&id.into()), "{id} lies outside {from} to {to}");
+            }
+        }
+        assert!(range("100", "9").is_reversed() && range("b", "a").is_reversed());
+        assert!(!range("x", "x").is_reversed() && !Which::All.is_reversed());
     }
 }

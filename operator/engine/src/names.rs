@@ -1,7 +1,7 @@
 //! Names that people give, compared with what the store knows.
 
-use fairlead_model::realm;
 use fairlead_model::unit::ObjectKey;
+use fairlead_model::{Timestamp, realm};
 use fairlead_store::{Store, StoreError};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -151,6 +151,36 @@ pub(crate) async fn participant(store: &dyn Store, integration: &str, given: &st
     Err(NameError::Participant { integration: integration.to_owned(), given: given.to_owned(), known })
 }
 
+/// Checks names that letters are looked for by. Without an Integration a participant may be any realm's, by its name there.
+///
+/// # Errors
+/// [`NameError`], with what there is; and the store's.
+pub async fn check_letters(
+    store: &dyn Store,
+    integration: Option<&str>,
+    participant: Option<&str>,
+    now: Timestamp,
+) -> Result<(), NameError> {
+    let places = match integration {
+        Some(given) => vec![self::integration(store, given).await?],
+        None => store.realms().await?.iter().map(|realm| Place::whole(realm)).collect(),
+    };
+    let Some(given) = participant else { return Ok(()) };
+    let mut known = BTreeSet::new();
+    for place in places {
+        // Whatever was read, written or refused stands in the books.
+        let snapshot = store.snapshot(&place.realm, now).await?;
+        let written = snapshot.lanes.into_iter().map(|lane| lane.target);
+        let names = snapshot.sources.into_keys().chain(written).chain(snapshot.dead_letters.into_keys());
+        known.extend(names.filter_map(|name| place.called(&name).map(str::to_owned)));
+    }
+    if known.contains(given) {
+        return Ok(());
+    }
+    let integration = integration.map_or_else(|| "the state".to_owned(), str::to_owned);
+    Err(NameError::Participant { integration, given: given.to_owned(), known: known.into_iter().collect() })
+}
+
 /// The note that lists the participants that an Integration ever had, and those of others that feed the same records; see
 /// `Shared::note`.
 pub(crate) const PARTICIPANTS: &str = "participants";
@@ -158,8 +188,10 @@ pub(crate) const PARTICIPANTS: &str = "participants";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fairlead_store::SqliteStore;
+    use fairlead_model::{ErrorClass, RemoteError};
+    use fairlead_store::{Absorb, LeaseRequest, NewDeadLetter, SqliteStore, Stage};
     use serde_json::json;
+    use std::time::Duration;
 
     const GOLDEN: &str = "contract:contracts/customer";
 
@@ -206,5 +238,43 @@ mod tests {
         assert_eq!(refused, "europe/customers has no participant \"erp\"; there is crm");
         let refused = integration(&store, "europe/custom").await.unwrap_err().to_string();
         assert!(refused.ends_with("there is contract:contracts/customer, sales/orders"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn letters_are_looked_for_by_names_that_are_there() {
+        let store = SqliteStore::open_in_memory().unwrap();
+        let now = Timestamp(1_000);
+        let error = RemoteError::new(ErrorClass::Data, "ValidationFailed", "name");
+        for (realm, participant) in [("sales/orders", "crm"), (GOLDEN, "europe/customers/erp"), (GOLDEN, "north/customers/shop")] {
+            let request = LeaseRequest { keys: vec![format!("reader/{realm}/x")], holder: "t".into(), ttl: Duration::from_secs(1), now };
+            let fence = store.lease(&request).await.unwrap().pop().flatten().unwrap();
+            let dead_letters = vec![NewDeadLetter::of(Stage::Inbound, participant, "{}".into(), &error)];
+            store.absorb(&Absorb { dead_letters, ..Absorb::empty(realm, participant, fence, now) }).await.unwrap();
+        }
+        for each in ["europe/customers", "north/customers"] {
+            store.put_note(GOLDEN, &format!("{each}/{PARTICIPANTS}"), &json!([])).await.unwrap();
+        }
+        let check = async |integration, participant| {
+            check_letters(&store, integration, participant, now).await.map_err(|error| error.to_string()).err().unwrap_or_default()
+        };
+        for (integration, participant) in [
+            (None, None),
+            (None, Some("crm")),
+            (None, Some("north/customers/shop")),
+            (Some("sales/orders"), Some("crm")),
+            (Some("europe/customers"), None),
+            (Some("europe/customers"), Some("erp")),
+            (Some(GOLDEN), Some("north/customers/shop")),
+        ] {
+            assert_eq!(check(integration, participant).await, "", "{integration:?} {participant:?}");
+        }
+        for (integration, participant, said) in [
+            (Some("sales/order"), None, "the state holds nothing of an Integration \"sales/order\"; there is"),
+            (Some("europe/customers"), Some("shop"), "europe/customers has no participant \"shop\"; there is erp"),
+            (None, Some("crn"), "the state has no participant \"crn\"; there is crm, europe/customers/erp, north/customers/shop"),
+        ] {
+            let refused = check(integration, participant).await;
+            assert!(refused.starts_with(said), "{refused}");
+        }
     }
 }
