@@ -27,6 +27,7 @@ pub(crate) struct Connection {
     definition: Result<Arc<Definition>, RemoteError>,
     /// By priority, in the order of [`Priority::ALL`].
     systems: Result<[Arc<dyn System>; 4], RemoteError>,
+    client: Option<Client>,
     probe: Mutex<Option<Result<Timestamp, Failure>>>,
     /// One at a time notes what was sent, or it would be noted twice.
     noting: tokio::sync::Mutex<()>,
@@ -39,12 +40,19 @@ impl Connection {
         definition: Result<Arc<Definition>, RemoteError>,
         outside: &Outside,
         store: &Arc<dyn Store>,
+        before: Option<&Self>,
     ) -> Arc<Self> {
-        let connect = |definition: Arc<Definition>| Client::connect(&unit, definition, outside);
-        let at = |client: Client| Priority::ALL.map(|priority| Arc::new(client.at(priority)) as Arc<dyn System>);
-        let systems = definition.clone().and_then(connect).map(at);
+        let client = definition.clone().and_then(|definition| Client::connect(&unit, definition, outside));
+        // What the account was told outlives an edit of its Connector.
+        let before = before.filter(|before| is_same_account(&before.unit, &unit)).and_then(|before| before.client.as_ref());
+        if let (Ok(client), Some(wait)) = (&client, before.and_then(Client::asked_to_wait)) {
+            client.wait(wait);
+        }
+        let at = |client: &Client| Priority::ALL.map(|priority| Arc::new(client.at(priority)) as Arc<dyn System>);
+        let systems = client.as_ref().map(at).map_err(Clone::clone);
+        let client = client.ok();
         let (probe, noting, cancel) = (Mutex::default(), tokio::sync::Mutex::default(), CancellationToken::new());
-        let connection = Arc::new(Self { unit, definition, systems, probe, noting, cancel });
+        let connection = Arc::new(Self { unit, definition, systems, client, probe, noting, cancel });
         tokio::spawn(Arc::clone(&connection).probe_forever(Arc::clone(&outside.clock)));
         if connection.counts() {
             tokio::spawn(Arc::clone(&connection).note_forever(Arc::clone(store)));
@@ -233,7 +241,9 @@ impl Connectors {
         for (key, unit) in units.iter() {
             if !live.contains_key(key) {
                 let definition = shared.entry(text(unit)).or_insert_with(|| Definition::of_unit(unit).map(Arc::new)).clone();
-                let connection = Connection::start(Arc::clone(unit), definition, &self.outside, &self.store);
+                let before = gone.iter().find(|before: &&Arc<Connection>| ObjectKey::from(&before.unit.object) == *key);
+                let before = before.map(AsRef::as_ref);
+                let connection = Connection::start(Arc::clone(unit), definition, &self.outside, &self.store, before);
                 live.insert(key.clone(), Arc::clone(&connection));
                 new.push(connection);
             }
@@ -261,6 +271,12 @@ impl Connectors {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         live.iter().map(|(key, connection)| (key.clone(), connection.load())).collect()
     }
+}
+
+/// Whether two units of a Connector speak with one account of the vendor's, as far as can be told.
+fn is_same_account(one: &ConnectorUnit, other: &ConnectorUnit) -> bool {
+    let of = |unit: &ConnectorUnit| (unit.system.clone(), unit.endpoint.clone(), unit.parameters.clone(), unit.secret.clone());
+    of(one) == of(other)
 }
 
 /// Where the text of a unit's definition lies; the planner gives units of one definition the same one.

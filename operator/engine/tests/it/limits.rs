@@ -127,3 +127,29 @@ async fn while_only_backfills_have_no_quota_left_changes_go_out_and_nothing_goes
     assert_eq!(erp.asked("PATCH").len(), 18, "it took along what had time");
     engine.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_that_a_vendor_asked_for_outlives_an_edit_of_its_connector() {
+    let world = World::new(Offers::default(), false).await;
+    let crm = world.vendor("crm").clone();
+    crm.fault("GET /things", Fault::Throttled(600), 1);
+    let engine = world.engine().await;
+    let until_when = |engine: &Engine| connector(engine, "crm").and_then(|report| report.throttled_until);
+    until("the wait to be told", async || until_when(&engine).is_some()).await;
+    let (before, asked) = (until_when(&engine).unwrap(), crm.asked("GET /things").len());
+    let mut units = world.units();
+    let edited = Arc::make_mut(units.connectors.get_mut(&ObjectKey("test/crm".into())).unwrap());
+    (edited.digest, edited.limits.concurrency) = (Digest::of(&json!("edited")), 2);
+    let digest = edited.digest.clone();
+    engine.apply(&units).await;
+    until("the edit to be in force", async || connector(&engine, "crm").is_some_and(|report| report.digest == digest)).await;
+    let after = until_when(&engine).unwrap();
+    assert!(after.since(before) < Duration::from_secs(5) && before.since(after) < Duration::from_secs(5), "{before} and {after}");
+    assert_eq!(crm.asked("GET /things").len(), asked, "it was asked while it wanted not to be");
+    // Another account was told nothing.
+    let edited = Arc::make_mut(units.connectors.get_mut(&ObjectKey("test/crm".into())).unwrap());
+    (edited.digest, edited.secret) = (Digest::of(&json!("other")), ObjectRef::new("test", "other"));
+    engine.apply(&units).await;
+    until("another account to be read", async || crm.asked("GET /things").len() > asked).await;
+    engine.stop().await;
+}

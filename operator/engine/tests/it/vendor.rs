@@ -14,6 +14,8 @@ use tokio::sync::Notify;
 pub(crate) enum Fault {
     /// This answer, and nothing else.
     Status(u16),
+    /// Too many requests; to be asked again after so many seconds.
+    Throttled(u64),
     /// The answer takes so long.
     Slow(Duration),
     /// It is never answered, and takes effect when [`Vendor::release`] is called.
@@ -179,6 +181,11 @@ async fn answer(State(vendor): State<Vendor>, request: Request) -> Response {
     };
     match fault {
         Some(Fault::Status(status)) => return reply(status, &json!({"error": "as the script says"})),
+        Some(Fault::Throttled(seconds)) => {
+            let mut reply = reply(429, &json!({}));
+            reply.headers_mut().insert("retry-after", seconds.into());
+            return reply;
+        }
         Some(Fault::Slow(time)) => tokio::time::sleep(time).await,
         Some(Fault::Held) => {
             // The vendor goes on although the caller may be gone.

@@ -261,6 +261,17 @@ impl Client {
         self.line.gate.wait_until().max(self.spent().map(|spent| spent.until))
     }
 
+    /// For how long the vendor still wants nothing sent, if it asked for that.
+    #[must_use]
+    pub fn asked_to_wait(&self) -> Option<Duration> {
+        self.line.gate.wait_until().map(|until| until.since(self.line.clock.now()))
+    }
+
+    /// The vendor was heard to want nothing sent for so long: by a client of the same account before this one.
+    pub fn wait(&self, wait: Duration) {
+        self.line.gate.learn(&gate::Showed::Throttling { wait: Some(wait), exhausted: false });
+    }
+
     /// How far each window of the quota is used.
     #[must_use]
     pub fn uses(&self) -> Vec<Use> {
