@@ -34,6 +34,7 @@ fn combinations(namespace: &str) -> Vec<(&'static str, Value)> {
             json!({
                 "mode": "distributed", "database": {"secretName": "fairlead-database"}, "namespaces": [namespace],
                 "workers": {"replicas": 3, "plainHttp": true}, "allowEndpoints": ["10.0.0.0/8"],
+                "metrics": {"serviceMonitor": {"enabled": true}},
             }),
         ),
         ("a database in place of the volume", json!({"database": {"secretName": "fairlead-database", "secretKey": "uri"}})),
@@ -161,6 +162,48 @@ async fn kubeconform_and_the_api_server_accept_every_rendering_and_admission_fin
             let answer = apply(&plane, &[pod], &["--dry-run=server"]).await?;
             ensure!(answer.code == Some(0) && !answer.stderr.contains("Warning"), "{about}: {answer}");
         }
+    }
+    Ok(())
+}
+
+/// What a selector of labels finds among objects of a kind, by their labels as `labels` finds them.
+fn selected<'a>(objects: &'a [Value], of: &str, selector: &Value, labels: impl Fn(&Value) -> Value) -> Vec<&'a Value> {
+    let wanted = selector.as_object().cloned().unwrap_or_default();
+    let matches = |labels: &Value| !wanted.is_empty() && wanted.iter().all(|(name, value)| labels[name] == *value);
+    of_kind(objects, of).filter(|object| matches(&labels(object))).collect()
+}
+
+#[tokio::test]
+async fn everything_that_has_metrics_is_scraped_and_nothing_twice() -> anyhow::Result<()> {
+    for (values, scraped) in [
+        (json!({}), vec!["fairlead"]),
+        (
+            json!({"mode": "distributed", "database": {"secretName": "db"}, "workers": {"plainHttp": true}, "gateway": {"enabled": true}}),
+            vec!["fairlead", "fairlead-worker"],
+        ),
+    ] {
+        let mut values = values;
+        values["metrics"] = json!({"serviceMonitor": {"enabled": true, "interval": "10s"}});
+        let objects = render("fairlead-system", &values).await?;
+        let mut found = Vec::new();
+        for monitor in of_kind(&objects, "ServiceMonitor") {
+            let endpoint = &monitor["spec"]["endpoints"][0];
+            assert_eq!((&endpoint["path"], &endpoint["interval"]), (&json!("/metrics"), &json!("10s")));
+            for service in
+                selected(&objects, "Service", &monitor["spec"]["selector"]["matchLabels"], |service| service["metadata"]["labels"].clone())
+            {
+                let port = list(&service["spec"]["ports"]).find(|port| port["name"] == endpoint["port"]).context("the monitor's port")?;
+                let pods = |deployment: &Value| deployment["spec"]["template"]["metadata"]["labels"].clone();
+                for deployment in selected(&objects, "Deployment", &service["spec"]["selector"], pods) {
+                    let containers = list(&deployment["spec"]["template"]["spec"]["containers"]);
+                    let named = containers.flat_map(|container| list(&container["ports"])).any(|each| each["name"] == port["targetPort"]);
+                    assert!(named, "{} has no port {}", name(deployment), port["targetPort"]);
+                    found.push(name(deployment));
+                }
+            }
+        }
+        found.sort_unstable();
+        assert_eq!(found, scraped);
     }
     Ok(())
 }

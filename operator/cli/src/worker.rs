@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// How long what is in flight may take to settle.
 const SETTLE: Duration = Duration::from_secs(20);
@@ -90,8 +90,15 @@ impl Worker {
         tokio::spawn(surface.serve(listener));
 
         let following = tokio::spawn(Follower::new(link.clone(), Arc::new(SystemRandom)).follow(tell));
-        let reporting = tokio::spawn(worker::report(link.clone(), name.clone(), Arc::new(SystemClock), engine.reports()));
-        let running = tokio::spawn(take_over(Arc::clone(&engine), units));
+        let (first, taken_over) = oneshot::channel();
+        let running = tokio::spawn(take_over(Arc::clone(&engine), units, first));
+        let report = worker::report(link.clone(), name.clone(), Arc::new(SystemClock), engine.reports());
+        let reporting = tokio::spawn(async move {
+            // What it has not taken over yet would count as not running anywhere.
+            if taken_over.await.is_ok() {
+                report.await;
+            }
+        });
         terminated.await;
         following.abort();
         // An engine that stops has less and less to report; that it leaves, is what is to be told.
@@ -112,12 +119,16 @@ impl Worker {
     }
 }
 
-/// Runs each set of units, the newest where several came meanwhile, until no more can come.
-async fn take_over(engine: Arc<Engine>, mut units: watch::Receiver<Option<Arc<Units>>>) {
+/// Runs each set of units, the newest where several came meanwhile, until no more can come; tells when the first one runs.
+async fn take_over(engine: Arc<Engine>, mut units: watch::Receiver<Option<Arc<Units>>>, first: oneshot::Sender<()>) {
+    let mut first = Some(first);
     while units.changed().await.is_ok() {
         let now = units.borrow_and_update().clone();
         if let Some(now) = now {
             engine.apply(&now).await;
+            if let Some(first) = first.take() {
+                let _ = first.send(());
+            }
         }
     }
 }

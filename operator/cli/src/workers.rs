@@ -3,8 +3,9 @@
 use anyhow::Context as _;
 use async_trait::async_trait;
 use clap::Args;
-use fairlead_fleet::{Admission, Planner};
-use fairlead_model::SystemClock;
+use fairlead_controller::Judged;
+use fairlead_fleet::{Admission, Bearer, Planner, Refusal};
+use fairlead_model::{SystemClock, SystemRandom};
 use fairlead_store::Store;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ impl PlannerArgs {
         let listener = tokio::net::TcpListener::bind(address)
             .await
             .with_context(|| format!("cannot listen on {address}; choose another address with --workers-listen"))?;
-        let planner = Planner::start(Arc::clone(store), Arc::new(SystemClock), admission()?);
+        let planner = Planner::start(Arc::clone(store), Arc::new(SystemClock), Arc::new(SystemRandom), admission()?);
         tracing::info!(address = %listener.local_addr()?, "planning only; workers are served their units");
         let serving = Arc::clone(&planner);
         tokio::spawn(async move {
@@ -61,11 +62,11 @@ pub(crate) struct ClusterTokens(pub(crate) fairlead_controller::WorkerTokens);
 
 #[async_trait]
 impl Admission for ClusterTokens {
-    async fn admit(&self, token: &str) -> Result<(), fairlead_fleet::Refusal> {
-        match self.0.is_worker(token).await {
-            Some(true) => Ok(()),
-            Some(false) => Err(fairlead_fleet::Refusal::Denied),
-            None => Err(fairlead_fleet::Refusal::Unavailable),
+    async fn admit(&self, token: &str) -> Result<Bearer, Refusal> {
+        match self.0.judge(token).await {
+            Judged::Worker { pod } => Ok(Bearer { pod }),
+            Judged::Stranger => Err(Refusal::Denied),
+            Judged::Unknown => Err(Refusal::Unavailable),
         }
     }
 }

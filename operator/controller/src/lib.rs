@@ -42,7 +42,7 @@ pub use metrics::Metrics;
 pub use operator::{Operator, Settings};
 pub use runtime::Runtime;
 pub use secrets::ClusterSecrets;
-pub use workers::WorkerTokens;
+pub use workers::{Judged, WorkerTokens};
 
 /// The field manager under which status is applied, and the name under which events are reported.
 pub const FIELD_MANAGER: &str = "fairlead-controller";

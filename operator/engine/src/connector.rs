@@ -3,14 +3,19 @@
 //! A healthy connector is probed at its own interval. An unhealthy one is looked at again after five seconds, backing off to that interval;
 //! each look reads the Secret again, so that repairing the cause is all that a person has to do. Where a Connector limits its requests a day,
 //! their count is kept in the store.
+//!
+//! Where several processes share the work, an account's limits are divided among those that use it ([`Neighbours::share_of`]), anew at every look at
+//! who is there. What a vendor asks one of them to wait is a lease of that length, which the others see at their next look.
 
 use crate::metrics::Load;
+use crate::neighbours::{LOOK_EVERY, Neighbours, UsedBy};
+use crate::shared::lock;
 use crate::system::System;
 use crate::usage;
 use fairlead_model::report::{ConnectorReport, Failure};
-use fairlead_model::unit::{ConnectorUnit, ObjectKey};
+use fairlead_model::unit::{ConnectorUnit, ObjectKey, Units};
 use fairlead_model::{Clock, RemoteError, Timestamp};
-use fairlead_store::Store;
+use fairlead_store::{LeaseRequest, Store, StoreError};
 use fairlead_systems::{Client, Definition, Outside, Priority};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 /// The first look after a failure.
 const FIRST_RECHECK: Duration = Duration::from_secs(5);
+
+/// So long a wait is taken over from another process at every look: until the next one, even if that comes late.
+const HELD: Duration = LOOK_EVERY.saturating_mul(3);
 
 /// One live connector.
 pub(crate) struct Connection {
@@ -31,6 +39,8 @@ pub(crate) struct Connection {
     probe: Mutex<Option<Result<Timestamp, Failure>>>,
     /// One at a time notes what was sent, or it would be noted twice.
     noting: tokio::sync::Mutex<()>,
+    /// The wait that the others were told of.
+    passed_on: Mutex<Option<Timestamp>>,
     cancel: CancellationToken,
 }
 
@@ -52,7 +62,7 @@ impl Connection {
         let systems = client.as_ref().map(at).map_err(Clone::clone);
         let client = client.ok();
         let (probe, noting, cancel) = (Mutex::default(), tokio::sync::Mutex::default(), CancellationToken::new());
-        let connection = Arc::new(Self { unit, definition, systems, client, probe, noting, cancel });
+        let connection = Arc::new(Self { unit, definition, systems, client, probe, noting, passed_on: Mutex::default(), cancel });
         tokio::spawn(Arc::clone(&connection).probe_forever(Arc::clone(&outside.clock)));
         if connection.counts() {
             tokio::spawn(Arc::clone(&connection).note_forever(Arc::clone(store)));
@@ -76,6 +86,34 @@ impl Connection {
             Err(error) => Some(error.clone()),
             Ok(system) => system.auth_paused().map(|failure| failure.error),
         }
+    }
+
+    /// The lease that lasts while the vendor wants nothing sent.
+    fn wait_key(&self) -> String {
+        // No realm is called so.
+        format!("wait/account:{}", self.unit.object)
+    }
+
+    /// Takes its part of the account, and waits with another process that was told to.
+    fn divide(&self, neighbours: &Neighbours, used_by: &BTreeSet<UsedBy>) {
+        let Ok(system) = self.system(Priority::Live) else { return };
+        system.divide(neighbours.share_of(used_by));
+        if neighbours.another_has(&self.wait_key()) {
+            system.hold(HELD);
+        }
+    }
+
+    /// Tells the other processes what the vendor asked this one to wait.
+    async fn pass_on(&self, store: &dyn Store, clock: &dyn Clock, holder: &str) -> Result<(), StoreError> {
+        let until = self.system(Priority::Live).ok().and_then(|system| system.told_to_wait());
+        let Some(until) = until.filter(|until| *lock(&self.passed_on) != Some(*until)) else { return Ok(()) };
+        let now = clock.now();
+        let request = LeaseRequest { keys: vec![self.wait_key()], holder: holder.to_owned(), ttl: until.since(now), now };
+        // Where another one has it, that one's wait counts until it is over; then this one's, if it is longer.
+        if store.lease(&request).await?.iter().any(Option::is_some) {
+            *lock(&self.passed_on) = Some(until);
+        }
+        Ok(())
     }
 
     /// Whether its requests are counted beyond the life of the process.
@@ -202,19 +240,51 @@ impl Connection {
 pub(crate) struct Connectors {
     outside: Outside,
     store: Arc<dyn Store>,
+    neighbours: Neighbours,
     live: Mutex<BTreeMap<ObjectKey, Arc<Connection>>>,
+    /// What each is used for.
+    used_by: Mutex<BTreeMap<ObjectKey, BTreeSet<UsedBy>>>,
 }
 
 impl Connectors {
     /// None yet.
-    pub(crate) fn new(outside: Outside, store: Arc<dyn Store>) -> Self {
-        Self { outside, store, live: Mutex::default() }
+    pub(crate) fn new(outside: Outside, store: Arc<dyn Store>, neighbours: Neighbours) -> Self {
+        Self { outside, store, neighbours, live: Mutex::default(), used_by: Mutex::default() }
+    }
+
+    /// Keeps to its part of every account, as other processes come and go; not at all where the store is one process's.
+    pub(crate) async fn share_forever(self: Arc<Self>, holder: String, cancel: CancellationToken) {
+        let mut neighbours = self.neighbours.clone();
+        while self.neighbours.share() {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                () = neighbours.changed() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            self.divide();
+            let live: Vec<_> = lock(&self.live).values().cloned().collect();
+            for connection in live {
+                if let Err(error) = connection.pass_on(self.store.as_ref(), self.outside.clock.as_ref(), &holder).await {
+                    tracing::debug!(connector = %connection.unit.object, %error, "the others learn of the vendor's wait later");
+                }
+            }
+        }
+    }
+
+    /// Divides every account anew.
+    fn divide(&self) {
+        let (live, used_by) = (lock(&self.live), lock(&self.used_by));
+        let none = BTreeSet::new();
+        live.iter().for_each(|(key, connection)| connection.divide(&self.neighbours, used_by.get(key).unwrap_or(&none)));
     }
 
     /// Starts what is new or changed, stops what is gone; untouched ones keep their tokens, limits and circuit. When it returns, those that are new
     /// know what was sent today before them, unless the store could not tell. Returns their names.
-    pub(crate) async fn apply(&self, units: &BTreeMap<ObjectKey, Arc<ConnectorUnit>>) -> BTreeSet<ObjectKey> {
-        let (gone, new) = self.swap(units);
+    pub(crate) async fn apply(&self, units: &Units) -> BTreeSet<ObjectKey> {
+        *lock(&self.used_by) = used_by(units);
+        let (gone, new) = self.swap(&units.connectors);
+        self.divide();
         for connections in [&gone, &new] {
             let counted = connections.iter().filter(|connection| connection.counts());
             let noted = futures::future::join_all(counted.map(|connection| connection.note(self.store.as_ref())));
@@ -277,6 +347,18 @@ impl Connectors {
 fn is_same_account(one: &ConnectorUnit, other: &ConnectorUnit) -> bool {
     let of = |unit: &ConnectorUnit| (unit.system.clone(), unit.endpoint.clone(), unit.parameters.clone(), unit.secret.clone());
     of(one) == of(other)
+}
+
+/// What each Connector is used for.
+fn used_by(units: &Units) -> BTreeMap<ObjectKey, BTreeSet<UsedBy>> {
+    let mut used: BTreeMap<ObjectKey, BTreeSet<UsedBy>> = BTreeMap::new();
+    for unit in units.integrations.values() {
+        for participant in &unit.participants {
+            let by = UsedBy { realm: unit.realm(), participant: participant.name.clone() };
+            used.entry(ObjectKey::from(&participant.connector)).or_default().insert(by);
+        }
+    }
+    used
 }
 
 /// Where the text of a unit's definition lies; the planner gives units of one definition the same one.

@@ -7,12 +7,14 @@ use crate::invariants;
 use crate::lane::Lane;
 use crate::masks::Masks;
 use crate::names::{self, PARTICIPANTS};
+use crate::neighbours::Neighbours;
 use crate::program::{self, Participant, Program};
 use crate::reconcile;
 use crate::retention;
 use crate::shared::{ParticipantFacts, Shared, Surroundings, lock};
 use crate::source::Source;
 use fairlead_contract::Contract;
+use fairlead_model::hash::Digest;
 use fairlead_model::report::{IntegrationReport, Lag, ParticipantReport, ParticipantState, Phase, Preview};
 use fairlead_model::unit::{InitialLoad, ObjectKey};
 use fairlead_model::{ErrorClass, ExternalId, RecordId, RemoteError, realm};
@@ -39,6 +41,41 @@ const RETRIED_LETTERS: usize = 10_000;
 /// How many dead letters are looked at when a preview counts ambiguous ones.
 const PREVIEW_LETTERS: usize = 10_000;
 
+/// By what a process ran an Integration. Another process may have run a newer unit meanwhile, and have asked for everything that this asks for: what
+/// was read, entered into lanes or settled by the older one since is to be looked at again.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Ran {
+    /// By participant of its own: the digests of what its table says about reading and about writing.
+    tables: BTreeMap<String, (u64, u64)>,
+    /// Whoever was told of changes.
+    targets: BTreeSet<String>,
+    ownership: u64,
+    unit: Digest,
+}
+
+impl Ran {
+    fn of(program: &Program) -> Self {
+        let tables = program.participants.iter().map(|each| (each.unit.name.clone(), (each.read_digest, each.write_digest)));
+        let own = program.participants.iter().filter(|each| each.writable()).map(|each| each.unit.name.clone());
+        let others = program.unit.siblings().iter().filter(|sibling| sibling.writes).map(|sibling| sibling.name.clone());
+        Self {
+            tables: tables.collect(),
+            targets: own.chain(others).collect(),
+            ownership: program::ownership_digest(&program.unit.ownership),
+            unit: program.unit.digest.clone(),
+        }
+    }
+
+    fn read_otherwise(&self, participant: &Participant) -> bool {
+        self.tables.get(&participant.unit.name).is_some_and(|(read, _)| *read != participant.read_digest)
+    }
+
+    /// Whoever was no target was told of nothing.
+    fn wrote_otherwise(&self, participant: &Participant) -> bool {
+        self.tables.get(&participant.unit.name).is_none_or(|(_, write)| *write != participant.write_digest)
+    }
+}
+
 /// A running Integration.
 pub(crate) struct Running {
     shared: Arc<Shared>,
@@ -47,18 +84,21 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts the tasks of a compiled Integration.
-    pub(crate) fn start(program: Program, around: Surroundings) -> Self {
+    /// Starts the tasks of a compiled Integration, where this process `ran` it by something else before.
+    pub(crate) fn start(program: Program, around: Surroundings, ran: Option<Ran>) -> Self {
         let (realm, integration) = (program.unit.realm(), ObjectKey::from(&program.unit.object));
         let participants = program.participants.iter().map(|_| ParticipantFacts::default()).collect();
         let digest = program.unit.digest.clone();
         let phase = if program.unit.paused { Phase::Paused } else { Phase::Backfill };
+        let shares = around.neighbours.share();
         let shared = Arc::new(Shared {
             program,
             around,
             realm,
             integration,
             others: Mutex::default(),
+            // What happens in one process alone, the notes tell.
+            ran: ran.filter(|_| shares),
             cancel: CancellationToken::new(),
             prepared: AtomicBool::new(false),
             whole: AtomicBool::new(false),
@@ -84,6 +124,12 @@ impl Running {
     /// The unit that runs.
     pub(crate) fn unit(&self) -> &fairlead_model::unit::IntegrationUnit {
         &self.shared.program.unit
+    }
+
+    /// By what this process read and wrote until now, as far as nothing was asked for since.
+    pub(crate) fn ran(&self) -> Option<Ran> {
+        // Before it is prepared nothing is read or written by it.
+        if self.shared.prepared.load(Ordering::Acquire) { Some(Ran::of(&self.shared.program)) } else { self.shared.ran.clone() }
     }
 
     /// Its contract.
@@ -230,27 +276,36 @@ async fn reindex(shared: &Shared) -> Result<(), StoreError> {
 
 /// Compares what the unit says with what was in force before, and asks for readings and comparisons where that differs. The note that says
 /// so is written last: a crash in between repeats the asking, which is harmless.
+///
+/// Where several processes share the work, another one may have swapped before this one, asked, and noted it, while this one still went by the unit
+/// before. So what this process itself ran by counts like the note; what still waits to be done is not asked for twice.
 async fn prepare(shared: &Shared) -> Result<(), StoreError> {
     let store = &shared.around.store;
     let unit = &shared.program.unit;
     names::note_realm(store.as_ref(), &shared.integration, &shared.realm).await?;
     forget_absent(shared).await?;
     refresh_live(shared, &store.snapshot(&shared.realm, shared.now()).await?).await?;
-    let ownership = json!(program::ownership_digest(&unit.ownership));
+    let ran = shared.ran.as_ref();
+    let digest = program::ownership_digest(&unit.ownership);
+    let ownership = json!(digest);
     let (owners_note, unit_note) = (shared.note("ownership"), shared.note("unit"));
-    let owners_changed = changed(&store.note(&shared.realm, &owners_note).await?, &ownership);
+    let owners_changed =
+        changed(&store.note(&shared.realm, &owners_note).await?, &ownership) || ran.is_some_and(|ran| ran.ownership != digest);
     let loads = Loads::of(shared).await?;
     for participant in &shared.program.participants {
         let name = &participant.unit.name;
         let note = program::table_note(name);
         let table = json!({"read": participant.read_digest, "write": participant.write_digest, "of": origin(participant)});
         let before = store.note(&shared.realm, &note).await?;
-        if participant.readable() && changed(&before.as_ref().and_then(|b| b.get("read").cloned()), &table["read"]) {
+        let read_changed = changed(&before.as_ref().and_then(|b| b.get("read").cloned()), &table["read"])
+            || ran.is_some_and(|ran| ran.read_otherwise(participant));
+        if participant.readable() && read_changed {
             tracing::info!(integration = %shared.integration, participant = %name, "read rows changed: known records are read again by key");
             read_all_again(shared, name).await?;
         }
         // A target that is new here has everything before it; on a first apply there is nothing yet.
-        let write_changed = before.as_ref().and_then(|b| b.get("write")) != Some(&table["write"]);
+        let write_changed = before.as_ref().and_then(|b| b.get("write")) != Some(&table["write"])
+            || ran.is_some_and(|ran| ran.wrote_otherwise(participant));
         if participant.writable() && (write_changed || owners_changed || loads.more) {
             if before.is_some() {
                 tracing::info!(integration = %shared.integration, target = %name, "write rows changed: known records are compared again");
@@ -264,6 +319,10 @@ async fn prepare(shared: &Shared) -> Result<(), StoreError> {
     if loads.previewed {
         enqueue_deleted(shared).await?;
     }
+    // Others may have begun to be written while this process told them nothing yet; each asks for itself in its own process alone.
+    for newcomer in unit.siblings().iter().filter(|each| each.writes && ran.is_some_and(|ran| !ran.targets.contains(&each.name))) {
+        enqueue_all(shared, &newcomer.name, Origin::Remap).await?;
+    }
     if store.note(&shared.realm, &owners_note).await?.as_ref() != Some(&ownership) {
         store.put_note(&shared.realm, &owners_note, &ownership).await?;
     }
@@ -271,7 +330,7 @@ async fn prepare(shared: &Shared) -> Result<(), StoreError> {
     // What others bring makes nothing good that was bad here, and is no part of the digest.
     let revision = json!(unit.digest);
     let before = store.note(&shared.realm, &unit_note).await?;
-    if changed(&before, &revision) {
+    if changed(&before, &revision) || ran.is_some_and(|ran| ran.unit != unit.digest) {
         retry_dead_letters(shared).await?;
     }
     if before.as_ref() != Some(&revision) {
@@ -503,6 +562,9 @@ async fn rewind(shared: &Shared, index: usize) -> Result<(), StoreError> {
 async fn report_forever(shared: Arc<Shared>, report: Arc<Mutex<IntegrationReport>>) {
     let mut looks = shared.around.looks.clone();
     let mut neighbours = shared.around.neighbours.clone();
+    let names: Vec<&str> = shared.program.participants.iter().map(|participant| participant.unit.name.as_str()).collect();
+    let around = |neighbours: &Neighbours| names.iter().map(|name| neighbours.around(&shared.realm, name)).collect::<Vec<_>>();
+    let mut stood = around(&neighbours);
     let mut seen = Seen::default();
     loop {
         let seen_there = looks.borrow_and_update().seen.clone();
@@ -521,10 +583,18 @@ async fn report_forever(shared: Arc<Shared>, report: Arc<Mutex<IntegrationReport
             biased;
             () = shared.cancel.cancelled() => return,
             looked = looks.changed() => if looked.is_err() { return },
-            () = neighbours.changed() => for facts in &shared.participants {
-                facts.wake_lane.notify_one();
-                facts.leases_moved.notify_one();
-            },
+            () = neighbours.changed() => {
+                let stand = around(&neighbours);
+                for (facts, (before, now)) in shared.participants.iter().zip(stood.iter().zip(&stand)) {
+                    if before.lane != now.lane {
+                        facts.wake_lane.notify_one();
+                    }
+                    if before.readers != now.readers {
+                        facts.leases_moved.notify_one();
+                    }
+                }
+                stood = stand;
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 //! what is held is renewed. While a batch is under way nothing is given back or taken; what it was claimed under is kept
 //! ([`LaneLease::during`]).
 
-use crate::lease::{MARGIN, RENEW, TTL, Validity};
+use crate::lease::{Asked, MARGIN, RENEW, TTL, Validity};
 use crate::neighbours::{Neighbours, Seat};
 use fairlead_model::Clock;
 use fairlead_store::{Fence, LaneFence, LeaseRequest, Store, StoreError};
@@ -114,13 +114,13 @@ impl LaneLease {
 
     /// Renews what is held if need be, and tries for `more`; whether everything that was held still is, under its epoch.
     async fn take(&mut self, more: &[u32]) -> Result<bool, StoreError> {
-        let now = self.clock.now();
-        if more.is_empty() && self.held.values().all(|fence| fence.until > now.plus(MARGIN)) {
+        let asked = Asked::now(self.clock.as_ref());
+        if more.is_empty() && (self.held.is_empty() || self.validity.lasts_for(asked.wall(), MARGIN)) {
             return Ok(true);
         }
         let wanted: Vec<u32> = self.held.keys().copied().chain(more.iter().copied()).collect();
         let keys = wanted.iter().map(|partition| self.key_of(*partition)).collect();
-        let granted = self.store.lease(&LeaseRequest { keys, holder: self.holder.clone(), ttl: TTL, now }).await?;
+        let granted = self.store.lease(&LeaseRequest { keys, holder: self.holder.clone(), ttl: TTL, now: asked.wall() }).await?;
         let before = std::mem::take(&mut self.held);
         self.held = wanted.into_iter().zip(granted).filter_map(|(partition, fence)| Some((partition, fence?))).collect();
         let lost: Vec<u32> = before.keys().copied().filter(|partition| !self.held.contains_key(partition)).collect();
@@ -131,8 +131,9 @@ impl LaneLease {
         if !kept {
             self.validity.end();
         }
-        if let Some(until) = self.held.values().map(|fence| fence.until).min() {
-            self.validity.prolong(until);
+        // They are all asked for together.
+        if !self.held.is_empty() {
+            self.validity.prolong(asked);
         }
         Ok(kept)
     }

@@ -2,12 +2,16 @@
 //!
 //! A lease is an optimisation that keeps two processes from doing the same work; safety comes from the epoch that every commit carries. A
 //! request that is under way when its lease ends may still take effect: the next holder finds its intent, and waits until it can no longer.
+//!
+//! Whether a lease has run out is the store's to say. Here it is over [`TTL`] after it was asked for, by the wall clock or by the clock that nobody
+//! steps, whichever says so first: never later than for the store.
 
+use crate::shared::lock;
 use fairlead_model::{Clock, Timestamp};
 use fairlead_store::{Fence, LeaseRequest, Store, StoreError};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// A lease is valid for so long. A process that died is replaced after this time.
 pub(crate) const TTL: Duration = Duration::from_secs(15);
@@ -31,22 +35,46 @@ pub(crate) struct Lease {
 /// Until when a lease holds, readable while it is being renewed. It ends with its epoch: where another was the holder in between, what is
 /// left of an old batch must not go out, although the lease is ours again.
 #[derive(Clone, Default)]
-pub(crate) struct Validity(Arc<AtomicI64>);
+pub(crate) struct Validity(Arc<Mutex<Option<Asked>>>);
+
+/// When a lease was asked for that was granted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    wall: Timestamp,
+    at: Instant,
+}
+
+impl Asked {
+    /// It is asked for now.
+    pub(crate) fn now(clock: &dyn Clock) -> Self {
+        Self { wall: clock.now(), at: Instant::now() }
+    }
+
+    /// The moment for the store.
+    pub(crate) const fn wall(&self) -> Timestamp {
+        self.wall
+    }
+}
 
 impl Validity {
     /// Whether the lease still holds at `now`.
     pub(crate) fn lasts(&self, now: Timestamp) -> bool {
-        now.0 < self.0.load(Ordering::Acquire)
+        self.lasts_for(now, Duration::ZERO)
     }
 
-    /// It holds until then.
-    pub(crate) fn prolong(&self, until: Timestamp) {
-        self.0.store(until.0, Ordering::Release);
+    /// Whether it holds for so much longer.
+    pub(crate) fn lasts_for(&self, now: Timestamp, longer: Duration) -> bool {
+        lock(&self.0).is_some_and(|asked| now.plus(longer) < asked.wall.plus(TTL) && asked.at.elapsed() + longer < TTL)
+    }
+
+    /// It was asked for then, and granted.
+    pub(crate) fn prolong(&self, asked: Asked) {
+        *lock(&self.0) = Some(asked);
     }
 
     /// Whoever was told how long this epoch holds is told that it is over.
     pub(crate) fn end(&mut self) {
-        self.0.store(0, Ordering::Release);
+        *lock(&self.0) = None;
         *self = Self::default();
     }
 }
@@ -62,13 +90,13 @@ impl Lease {
     /// # Errors
     /// Whatever the store says.
     pub(crate) async fn ensure(&mut self) -> Result<Option<Fence>, StoreError> {
-        let now = self.clock.now();
+        let asked = Asked::now(self.clock.as_ref());
         if let Some(fence) = &self.held
-            && fence.until > now.plus(MARGIN)
+            && self.validity.lasts_for(asked.wall(), MARGIN)
         {
             return Ok(Some(fence.clone()));
         }
-        let request = LeaseRequest { keys: vec![self.key.clone()], holder: self.holder.clone(), ttl: TTL, now };
+        let request = LeaseRequest { keys: vec![self.key.clone()], holder: self.holder.clone(), ttl: TTL, now: asked.wall() };
         let fence = self.store.lease(&request).await?.pop().flatten();
         if let (Some(before), Some(after)) = (&self.held, &fence)
             && before.epoch != after.epoch
@@ -80,7 +108,9 @@ impl Lease {
             self.lost();
         }
         self.held.clone_from(&fence);
-        self.validity.prolong(fence.as_ref().map_or(Timestamp(0), |fence| fence.until));
+        if fence.is_some() {
+            self.validity.prolong(asked);
+        }
         Ok(fence)
     }
 
@@ -127,6 +157,7 @@ impl Lease {
 mod tests {
     use super::*;
     use fairlead_store::SqliteStore;
+    use std::sync::atomic::{AtomicI64, Ordering};
 
     struct Hand(AtomicI64);
 
@@ -171,5 +202,20 @@ mod tests {
             mine.ensure().await.unwrap().unwrap();
         }
         assert!(validity.lasts(clock.now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wall_clock_that_is_stepped_back_prolongs_nothing() {
+        let (clock, lease) = world();
+        let mut mine = lease("mine");
+        mine.ensure().await.unwrap().unwrap();
+        let validity = mine.validity();
+        clock.0.fetch_sub(500_000, Ordering::SeqCst);
+        tokio::time::advance(TTL.saturating_sub(Duration::from_secs(1))).await;
+        assert!(validity.lasts(clock.now()));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!validity.lasts(clock.now()), "it would hold for minutes by the wall clock");
+        mine.ensure().await.unwrap().unwrap();
+        assert!(mine.validity().lasts(clock.now()), "and is asked for again");
     }
 }

@@ -57,9 +57,9 @@ mod usage;
 
 use connector::Connectors;
 use counts::Look;
-use fairlead_model::realm;
 use fairlead_model::report::{IntegrationReport, Phase, Reports};
 use fairlead_model::unit::{DeletionPolicy, IntegrationUnit, ObjectKey, Units};
+use fairlead_model::{Clock, realm};
 use fairlead_store::{Store, StoreError};
 use fairlead_systems::{EndpointPolicy, Outside, SecretSource};
 use integration::Running;
@@ -79,6 +79,8 @@ pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How often reports go out.
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
+/// How often it is tried again to remove the state of what is gone.
+const FORGET_AGAIN: Duration = Duration::from_secs(2);
 /// How long to wait for more swaps before reports go out early.
 const GATHER: Duration = Duration::from_millis(10);
 
@@ -118,7 +120,7 @@ pub struct Engine {
     around: Surroundings,
     running: Arc<std::sync::Mutex<BTreeMap<ObjectKey, Arc<Running>>>>,
     rejected: Arc<std::sync::Mutex<BTreeMap<ObjectKey, (fairlead_model::hash::Digest, String)>>>,
-    forgotten: Arc<std::sync::Mutex<BTreeSet<ObjectKey>>>,
+    forgetter: Arc<Forgetter>,
     reports: watch::Receiver<Arc<Reports>>,
     /// Something was swapped: reports go out at once.
     swapped: Arc<Notify>,
@@ -129,10 +131,10 @@ impl Engine {
     /// An engine that runs nothing yet.
     #[must_use]
     pub fn start(config: Config) -> Self {
-        let connectors = Arc::new(Connectors::new(config.outside.clone(), Arc::clone(&config.store)));
         let (tell, looks) = watch::channel(Look { at: Instant::now(), seen: None });
         tokio::spawn(counts::look_forever(Arc::clone(&config.store), Arc::clone(&config.outside.clock), tell));
         let neighbours = Neighbours::watch(&config.store, &config.outside.clock, config.holder.clone());
+        let connectors = Arc::new(Connectors::new(config.outside.clone(), Arc::clone(&config.store), neighbours.clone()));
         let around = Surroundings {
             looks,
             neighbours,
@@ -146,11 +148,18 @@ impl Engine {
             works: config.works,
         };
         let (publish, reports) = watch::channel(Arc::new(Reports::default()));
+        let forgetter = Arc::new(Forgetter {
+            store: Arc::clone(&around.store),
+            clock: Arc::clone(&around.clock),
+            holder: around.holder.clone(),
+            removed: tokio::sync::Mutex::default(),
+            forgotten: std::sync::Mutex::default(),
+        });
         let engine = Self {
             around,
             running: Arc::default(),
             rejected: Arc::default(),
-            forgotten: Arc::default(),
+            forgetter,
             reports,
             swapped: Arc::default(),
             cancel: CancellationToken::new(),
@@ -158,13 +167,16 @@ impl Engine {
         let publisher = Publisher {
             around: engine.around.clone(),
             running: Arc::clone(&engine.running),
-            forgotten: Arc::clone(&engine.forgotten),
+            forgetter: Arc::clone(&engine.forgetter),
             rejected: Arc::clone(&engine.rejected),
         };
         if engine.around.works {
             let (store, clock) = (Arc::clone(&engine.around.store), Arc::clone(&engine.around.clock));
             tokio::spawn(retention::values(store, clock, engine.cancel.clone()));
         }
+        tokio::spawn(Arc::clone(&engine.forgetter).go_forever(engine.cancel.clone()));
+        let sharing = Arc::clone(&engine.around.connectors).share_forever(engine.around.holder.clone(), engine.cancel.clone());
+        tokio::spawn(sharing);
         let (cancel, swapped) = (engine.cancel.clone(), Arc::clone(&engine.swapped));
         tokio::spawn(async move {
             loop {
@@ -211,7 +223,9 @@ impl Engine {
     ///
     /// One that takes its time to settle holds up neither the others nor the reports.
     pub async fn apply(&self, units: &Units) {
-        let new = self.around.connectors.apply(&units.connectors).await;
+        // What is there again is not to be forgotten while it starts.
+        *self.forgetter.removed.lock().await = Removed::default();
+        let new = self.around.connectors.apply(units).await;
         shared::lock(&self.rejected).retain(|key, _| units.integrations.contains_key(key));
         let running = shared::lock(&self.running).clone();
         running.values().for_each(|integration| integration.look_again(&new));
@@ -240,33 +254,9 @@ impl Engine {
         }
         let swaps = by_realm.into_values().map(|swaps| self.take_over(swaps));
         tokio::join!(futures::future::join_all(gone), futures::future::join_all(swaps));
-        let realms: BTreeSet<String> = units.integrations.values().map(|unit| unit.realm()).collect();
-        for (key, policy) in &units.removed {
-            if shared::lock(&self.forgotten).contains(key) {
-                continue;
-            }
-            if *policy == DeletionPolicy::Delete
-                && let Err(error) = self.forget(key, &realms).await
-            {
-                tracing::warn!(integration = %key, %error, "state could not be removed yet");
-                continue;
-            }
-            shared::lock(&self.forgotten).insert(key.clone());
-        }
-    }
-
-    /// Removes the state of an Integration. Golden records outlive it while another one holds or feeds them; `realms` are those that are fed.
-    async fn forget(&self, key: &ObjectKey, realms: &BTreeSet<String>) -> Result<(), StoreError> {
-        let store = &self.around.store;
-        store.forget(&key.0).await?;
-        names::note_realm(store.as_ref(), key, &key.0).await?;
-        for realm in store.realms().await?.into_iter().filter(|realm| realm::is_contract(realm)) {
-            let held = store.forget_participants(&realm, &realm::prefix(key)).await?;
-            if !held && !realms.contains(&realm) {
-                store.forget(&realm).await?;
-            }
-        }
-        Ok(())
+        let fed = units.integrations.values().map(|unit| unit.realm()).collect();
+        *self.forgetter.removed.lock().await = Removed { policies: units.removed.clone(), fed };
+        self.forgetter.go().await;
     }
 
     /// What is to be done about a unit: nothing if it runs already, or cannot.
@@ -277,7 +267,7 @@ impl Engine {
         unit: &Arc<IntegrationUnit>,
         compile: impl FnOnce(&Arc<IntegrationUnit>) -> Result<Program, String>,
     ) -> Option<Swap> {
-        shared::lock(&self.forgotten).remove(key);
+        shared::lock(&self.forgetter.forgotten).remove(key);
         let same = |before: &&Arc<Running>| before.unit().digest == unit.digest && before.unit().is_beside_the_same(unit);
         if let Some(before) = before.filter(same) {
             before.rejected(None);
@@ -306,9 +296,10 @@ impl Engine {
     async fn take_over(&self, swaps: Vec<Swap>) {
         let before = swaps.iter().filter_map(|swap| swap.before.as_ref());
         futures::future::join_all(before.map(|before| before.stop())).await;
-        for Swap { key, program, .. } in swaps {
+        for Swap { key, before, program } in swaps {
             tracing::info!(integration = %key, digest = %program.unit.digest, "running");
-            shared::lock(&self.running).insert(key, Arc::new(Running::start(program, self.around.clone())));
+            let ran = before.and_then(|before| before.ran());
+            shared::lock(&self.running).insert(key, Arc::new(Running::start(program, self.around.clone(), ran)));
             self.swapped.notify_one();
         }
     }
@@ -317,8 +308,90 @@ impl Engine {
     pub async fn stop(&self) {
         let running = std::mem::take(&mut *shared::lock(&self.running));
         futures::future::join_all(running.values().map(|integration| integration.stop())).await;
-        self.around.connectors.apply(&BTreeMap::new()).await;
+        self.around.connectors.apply(&Units::default()).await;
         self.cancel.cancel();
+    }
+}
+
+/// Integrations whose resource is gone, and the realms that others feed.
+#[derive(Default)]
+struct Removed {
+    policies: BTreeMap<ObjectKey, DeletionPolicy>,
+    fed: BTreeSet<String>,
+}
+
+/// Removes the state of Integrations that are gone, once nobody works on it any more.
+struct Forgetter {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    holder: String,
+    /// Held while something is being forgotten.
+    removed: tokio::sync::Mutex<Removed>,
+    forgotten: std::sync::Mutex<BTreeSet<ObjectKey>>,
+}
+
+impl Forgetter {
+    /// Tries again what could not be done yet.
+    async fn go_forever(self: Arc<Self>, cancel: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(FORGET_AGAIN) => self.go().await,
+            }
+        }
+    }
+
+    /// Forgets what can be.
+    async fn go(&self) {
+        let removed = self.removed.lock().await;
+        for (key, policy) in &removed.policies {
+            if shared::lock(&self.forgotten).contains(key) {
+                continue;
+            }
+            if *policy == DeletionPolicy::Delete {
+                match self.forget(key, &removed.fed).await {
+                    Ok(None) => {}
+                    Ok(Some(lease)) => {
+                        tracing::debug!(integration = %key, lease, "another process still works on it; its state is removed later");
+                        continue;
+                    }
+                    Err(error) => {
+                        tracing::warn!(integration = %key, %error, "state could not be removed yet");
+                        continue;
+                    }
+                }
+            }
+            shared::lock(&self.forgotten).insert(key.clone());
+        }
+    }
+
+    /// Removes the state of an Integration. Golden records outlive it while another one holds or feeds them; `fed` are the realms that are. Nothing
+    /// goes while another process holds a lease on it, which is answered: that one would bring it back, as if everything were new.
+    async fn forget(&self, key: &ObjectKey, fed: &BTreeSet<String>) -> Result<Option<String>, StoreError> {
+        let store = &self.store;
+        let prefix = realm::prefix(key);
+        let contracts: Vec<String> = store.realms().await?.into_iter().filter(|realm| realm::is_contract(realm)).collect();
+        let leases = store.leases(self.clock.now()).await?;
+        let others: Vec<String> = leases.into_iter().filter(|lease| lease.holder != self.holder).map(|lease| lease.key).collect();
+        let works = |realm: &str, on: &str| others.iter().find(|lease| shared::is_lease_on(lease, realm, on)).cloned();
+        let busy = works(&key.0, "").or_else(|| contracts.iter().find_map(|realm| works(realm, &prefix)));
+        if busy.is_some() {
+            return Ok(busy);
+        }
+        store.forget(&key.0).await?;
+        names::note_realm(store.as_ref(), key, &key.0).await?;
+        for realm in contracts {
+            let held = store.forget_participants(&realm, &prefix).await?;
+            if !held && !fed.contains(&realm) {
+                let busy = works(&realm, "");
+                if busy.is_some() {
+                    return Ok(busy);
+                }
+                store.forget(&realm).await?;
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -340,7 +413,7 @@ impl Drop for Engine {
 struct Publisher {
     around: Surroundings,
     running: Arc<std::sync::Mutex<BTreeMap<ObjectKey, Arc<Running>>>>,
-    forgotten: Arc<std::sync::Mutex<BTreeSet<ObjectKey>>>,
+    forgetter: Arc<Forgetter>,
     rejected: Arc<std::sync::Mutex<BTreeMap<ObjectKey, (fairlead_model::hash::Digest, String)>>>,
 }
 
@@ -362,7 +435,7 @@ impl Publisher {
             connectors,
             routes: BTreeMap::new(),
             integrations,
-            forgotten: shared::lock(&self.forgotten).iter().cloned().collect(),
+            forgotten: shared::lock(&self.forgetter.forgotten).iter().cloned().collect(),
         }
     }
 }

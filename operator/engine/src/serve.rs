@@ -706,12 +706,14 @@ mod tests {
     /// Records without any Integration, and without systems.
     fn records() -> Records {
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open_in_memory().unwrap());
-        let connectors = Connectors::new(Outside::new(Arc::new(NoSecrets), EndpointPolicy::default()), Arc::clone(&store));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let neighbours = crate::neighbours::Neighbours::watch(&store, &clock, "test".to_owned());
+        let outside = Outside::new(Arc::new(NoSecrets), EndpointPolicy::default());
+        let connectors = Connectors::new(outside, Arc::clone(&store), neighbours.clone());
         let around = Surroundings {
             store: Arc::clone(&store),
             looks: tokio::sync::watch::channel(crate::counts::Look { at: tokio::time::Instant::now(), seen: None }).1,
-            neighbours: crate::neighbours::Neighbours::watch(&store, &clock, "test".to_owned()),
+            neighbours,
             connectors: Arc::new(connectors),
             clock: Arc::clone(&clock),
             random: Arc::new(SystemRandom),
@@ -729,7 +731,7 @@ mod tests {
 
     impl Records {
         fn start(&self) -> Arc<Running> {
-            let running = Arc::new(Running::start(Program::compile(Arc::new(sample::unit())).unwrap(), self.around.clone()));
+            let running = Arc::new(Running::start(Program::compile(Arc::new(sample::unit())).unwrap(), self.around.clone(), None));
             lock(&self.running).insert(customers(), Arc::clone(&running));
             running
         }

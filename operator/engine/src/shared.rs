@@ -3,6 +3,7 @@
 use crate::connector::{Connection, Connectors};
 use crate::counts::Look;
 use crate::decide::share::Reader;
+use crate::integration::Ran;
 use crate::lane_lease::LaneLease;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
@@ -83,6 +84,8 @@ pub(crate) struct Shared {
     pub integration: ObjectKey,
     /// The readers of others that feed the same realm and are read at the moment, and whether they are waited for no more.
     pub others: Mutex<BTreeMap<String, bool>>,
+    /// By what this process ran it before, where others may have noted and asked for what this one runs by now.
+    pub ran: Option<Ran>,
     /// Cancelled to stop.
     pub cancel: CancellationToken,
     /// Its records can be found as the unit says, and what is known of its loads is noted: before, a write past the lane is too early.
@@ -456,7 +459,40 @@ pub(crate) fn reader_key(realm: &str, participant: &str) -> String {
     format!("reader/{realm}/{participant}")
 }
 
+/// Whether a lease is on something of a realm: on what a participant's name begins with `on`, or on anything if that is empty. Whoever waits for such
+/// a lease sits on one, too.
+pub(crate) fn is_lease_on(key: &str, realm: &str, on: &str) -> bool {
+    let of_realm = key.split_once('/').and_then(|(_, rest)| rest.strip_prefix(realm)?.strip_prefix('/'));
+    of_realm.is_some_and(|part| {
+        let waits_for = ["lane/", "reader/"].into_iter().find_map(|kind| part.strip_prefix(kind));
+        part.starts_with(on) || waits_for.is_some_and(|part| key.starts_with("seat/") && part.starts_with(on))
+    })
+}
+
 /// Locks a mutex; a panic elsewhere does not make small facts unusable.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_on_a_realm_and_there_on_a_participant() {
+        let golden = "contract:c/customer";
+        for (key, realm, on, is) in [
+            ("lane/sales/customers/erp/3", "sales/customers", "", true),
+            ("seat/sales/customers/reader/crm/0", "sales/customers", "", true),
+            ("reconcile/sales/customers/", "sales/customers", "", true),
+            ("lane/sales/customers-eu/erp/3", "sales/customers", "", false),
+            ("lane/contract:c/customer/sales/customers/erp/3", golden, "sales/customers/", true),
+            ("seat/contract:c/customer/lane/sales/customers/erp/0", golden, "sales/customers/", true),
+            ("lane/contract:c/customer/north/customers/erp/3", golden, "sales/customers/", false),
+            ("lane/contract:c/customer/north/customers/erp/3", golden, "", true),
+            ("lane/contract:c/customer/lane/sales/customers/erp/3", golden, "sales/customers/", false),
+        ] {
+            assert_eq!(is_lease_on(key, realm, on), is, "{key} on {on} of {realm}");
+        }
+    }
 }

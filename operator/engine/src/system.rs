@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use fairlead_model::report::{Circuit, Failure, Quota, Spent};
 use fairlead_model::{ExternalId, FieldPath, RemoteError, Timestamp};
-use fairlead_systems::{Client, NativeRecord, Page, Priority, ReadRequest, Usage, Use, WriteBatch, Written};
+use fairlead_systems::{Client, NativeRecord, Page, Priority, ReadRequest, Share, Usage, Use, WriteBatch, Written};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,12 @@ pub trait System: Send + Sync {
     fn spent(&self) -> Option<Spent>;
     /// Requests of this priority are throttled until then.
     fn throttled_until(&self) -> Option<Timestamp>;
+    /// This process has this part of the account's limits.
+    fn divide(&self, share: Share);
+    /// Nothing is to be sent for so long: the vendor asked another process for that.
+    fn hold(&self, wait: Duration);
+    /// Until when the vendor asked this very process to wait.
+    fn told_to_wait(&self) -> Option<Timestamp>;
     /// How far each window of the quota is used.
     fn uses(&self) -> Vec<Use>;
     /// How many requests wait for their turn, by priority.
@@ -91,6 +97,18 @@ impl System for Client {
 
     fn throttled_until(&self) -> Option<Timestamp> {
         Self::throttled_until(self)
+    }
+
+    fn divide(&self, share: Share) {
+        Self::divide(self, share);
+    }
+
+    fn hold(&self, wait: Duration) {
+        Self::hold(self, wait);
+    }
+
+    fn told_to_wait(&self) -> Option<Timestamp> {
+        Self::told_to_wait(self)
     }
 
     fn uses(&self) -> Vec<Use> {

@@ -7,8 +7,8 @@
 //!
 //! # Guarantees
 //! A worker takes over a whole set of units or none: a stream that breaks off in the middle of one changes nothing, and while the planner is away its
-//! last good units go on. A peer that is gone without a word is noticed by the missing beats, from either side. Nobody who was not admitted
-//! learns of a unit. Units name Secrets; what these hold is never sent.
+//! last good units go on. A stream is ended after some minutes, and another one begun: a token that is good no more tells nothing new. A peer that is gone without a word is noticed by the missing beats, from either side. Nobody who was not admitted
+//! learns of a unit. Where tokens are bound to pods, none reports under the name of another's worker. Units name Secrets; what these hold is never sent.
 //!
 //! # Assumptions
 //! One process plans at a time. TLS is the business of what lies in between; a worker speaks plain HTTP to another machine only if told so.
@@ -23,7 +23,7 @@ pub mod message;
 pub mod planner;
 pub mod worker;
 
-pub use planner::{Admission, Planner, Refusal, SharedToken};
+pub use planner::{Admission, Bearer, Planner, Refusal, SharedToken};
 pub use worker::{Follower, Link};
 
 /// The audience of the tokens by which workers of a cluster are known.

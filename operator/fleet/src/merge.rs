@@ -2,7 +2,11 @@
 //!
 //! What the store counts is the same in all of them. What only one can know (how a participant is read, why a lane rests) is told by whoever holds its
 //! lease. Of what each meets on its own (probes, circuits, errors) the worst counts, and the newest of its kind.
+//!
+//! What should run runs when it runs everywhere: a worker that says nothing of it has not taken it over yet. One that has only just begun it knows
+//! nothing of it either, and adds nothing to what the others say.
 
+use fairlead_model::hash::Digest;
 use fairlead_model::report::{
     Circuit, ConnectorReport, Failure, IntegrationReport, Lag, ParticipantReport, ParticipantState, Phase, Quota, Reports,
 };
@@ -19,7 +23,9 @@ pub fn merge(workers: &BTreeMap<String, Reports>, holders: &BTreeMap<String, Str
     for key in keys {
         let of: Vec<&ConnectorReport> = workers.values().filter_map(|reports| reports.connectors.get(key)).collect();
         let wanted = units.connectors.get(key).map(|unit| &unit.digest);
-        merged.connectors.extend(connector(&of, |report| Some(&report.digest) == wanted).map(|report| (key.clone(), report)));
+        let told = connector(&of, |report| Some(&report.digest) == wanted);
+        let told = told.map(|report| ConnectorReport { digest: everywhere(report.digest, wanted, of.len(), workers.len()), ..report });
+        merged.connectors.extend(told.map(|report| (key.clone(), report)));
     }
     let keys: BTreeSet<&ObjectKey> = workers.values().flat_map(|reports| reports.integrations.keys()).collect();
     for key in keys {
@@ -29,7 +35,9 @@ pub fn merge(workers: &BTreeMap<String, Reports>, holders: &BTreeMap<String, Str
         let current = |report: &IntegrationReport| Some(&report.digest) == wanted;
         let realm = units.integrations.get(key).map_or_else(|| key.0.clone(), |unit| unit.realm());
         let leases = realm::leases_of(&realm, key);
-        merged.integrations.extend(integration(&leases, &of, holders, current).map(|report| (key.clone(), report)));
+        let told = integration(&leases, &of, holders, current);
+        let told = told.map(|report| IntegrationReport { digest: everywhere(report.digest, wanted, of.len(), workers.len()), ..report });
+        merged.integrations.extend(told.map(|report| (key.clone(), report)));
     }
     // Somebody who has not let go of it yet could bring it back.
     let mut forgotten = workers.values().map(|reports| reports.forgotten.iter().collect::<BTreeSet<_>>());
@@ -37,6 +45,11 @@ pub fn merge(workers: &BTreeMap<String, Reports>, holders: &BTreeMap<String, Str
         merged.forgotten = forgotten.fold(first, |all, next| &all & &next).into_iter().cloned().collect();
     }
     merged
+}
+
+/// The digest to tell: none, where the one that is wanted does not run in each of `all` workers, of which `told` say something of it.
+fn everywhere(digest: Digest, wanted: Option<&Digest>, told: usize, all: usize) -> Digest {
+    if wanted == Some(&digest) && told < all { Digest::default() } else { digest }
 }
 
 fn connector(of: &[&ConnectorReport], current: impl Fn(&ConnectorReport) -> bool) -> Option<ConnectorReport> {
@@ -94,14 +107,18 @@ fn integration(
     holders: &BTreeMap<String, String>,
     current: impl Fn(&IntegrationReport) -> bool,
 ) -> Option<IntegrationReport> {
-    let told = of.values().find(|report| !current(report)).or(of.values().next())?;
-    let all = || of.values();
+    let unlike = of.values().find(|report| !current(report)).or(of.values().next())?;
+    let known: BTreeMap<&str, &IntegrationReport> =
+        of.iter().filter(|(_, report)| !report.participants.is_empty()).map(|(worker, report)| (*worker, *report)).collect();
+    let known = if known.is_empty() { of } else { &known };
+    let told = known.values().find(|report| !current(report)).or(known.values().next())?;
+    let all = || known.values();
     let names = told.participants.iter().map(|participant| participant.name.as_str());
     Some(IntegrationReport {
-        digest: told.digest.clone(),
-        rejected: all().find_map(|report| report.rejected.clone()),
+        digest: unlike.digest.clone(),
+        rejected: of.values().find_map(|report| report.rejected.clone()),
         phase: all().map(|report| report.phase).max_by_key(|phase| phase_rank(*phase)).unwrap_or(told.phase),
-        participants: names.filter_map(|name| participant(leases, name, of, holders)).collect(),
+        participants: names.filter_map(|name| participant(leases, name, known, holders)).collect(),
         awaited: all().map(|report| report.awaited.clone()).max_by_key(Vec::len).unwrap_or_default(),
         lag: all()
             .filter_map(|report| report.lag)
@@ -128,8 +145,10 @@ fn participant(
     let writers = holders.range(lane.clone()..).take_while(|(lease, _)| lease.starts_with(&lane)).map(|(_, holder)| holder);
     // Where nobody reads, whoever knows why tells it.
     let trouble = || of.keys().copied().find(|worker| said(worker).is_some_and(|participant| participant.paused_by.is_some()));
-    let teller =
-        reader.map(String::as_str).filter(|worker| said(worker).is_some()).or_else(trouble).or_else(|| of.keys().next().copied())?;
+    // Its reader's holder may be gone, or have said nothing of it yet: then whoever knows of the last reading.
+    let last =
+        || of.keys().copied().filter(|worker| said(worker).is_some()).max_by_key(|worker| said(worker).and_then(|told| told.last_read));
+    let teller = reader.map(String::as_str).filter(|worker| said(worker).is_some()).or_else(trouble).or_else(last)?;
     let mut told = said(teller)?.clone();
     told.dead_letters = of.keys().filter_map(|worker| said(worker)).map(|participant| participant.dead_letters).max().unwrap_or_default();
     told.conflicts = of.keys().filter_map(|worker| said(worker)).map(|participant| participant.conflicts).max().unwrap_or_default();
@@ -149,9 +168,10 @@ fn participant(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fairlead_model::hash::Digest;
     use fairlead_model::report::RecordFailure;
-    use fairlead_model::{ErrorClass, RemoteError};
+    use fairlead_model::unit::{CircuitBreaker, ConnectorUnit, Limits};
+    use fairlead_model::{ErrorClass, ObjectRef, RemoteError};
+    use std::sync::Arc;
     use std::time::Duration;
 
     fn key() -> ObjectKey {
@@ -176,6 +196,37 @@ mod tests {
 
     fn report(digest: &str, participants: Vec<ParticipantReport>) -> IntegrationReport {
         IntegrationReport { participants, ..IntegrationReport::begun(Digest(digest.into()), Phase::Live) }
+    }
+
+    fn connector_report() -> ConnectorReport {
+        ConnectorReport {
+            digest: Digest("d".into()),
+            probe: None,
+            circuit: Circuit::Closed,
+            quota: Quota::Ample,
+            spent: None,
+            throttled_until: None,
+            last_error: None,
+        }
+    }
+
+    fn connector_unit(digest: &str) -> ConnectorUnit {
+        ConnectorUnit {
+            object: ObjectRef::new("sales", "customers"),
+            generation: 1,
+            digest: Digest(digest.into()),
+            definition: "".into(),
+            system: "things".into(),
+            version: String::new(),
+            endpoint: "http://127.0.0.1".into(),
+            parameters: BTreeMap::new(),
+            auth_method: "ApiKey".into(),
+            secret: ObjectRef::new("sales", "key"),
+            limits: Limits { requests_per_second: None, concurrency: 1, daily_requests: None, interactive_reserve_percent: 0 },
+            circuit_breaker: CircuitBreaker { failures: 1, within: Duration::ZERO, open_for: Duration::ZERO },
+            probe_every: Duration::from_secs(60),
+            ca_pem: None,
+        }
     }
 
     fn workers<const N: usize>(of: [(&str, IntegrationReport); N]) -> BTreeMap<String, Reports> {
@@ -204,8 +255,10 @@ mod tests {
             // Nobody reads: there is a reason for that.
             (None, (None, None), (None, Some("Refused")), (None, Some("Refused"))),
             (None, (None, None), (None, None), (None, None)),
+            (None, (Some(4), None), (Some(5), None), (Some(5), None)),
             // Its holder has died, or says nothing of this one yet.
             (Some("gone"), (Some(5), None), (None, None), (Some(5), None)),
+            (Some("gone"), (None, None), (Some(5), None), (Some(5), None)),
         ];
         for (number, (reader, a, b, told)) in table.into_iter().enumerate() {
             let of = |(last_read, paused)| report("d", vec![participant("crm", last_read, paused)]);
@@ -283,16 +336,44 @@ mod tests {
     }
 
     #[test]
-    fn connectors_are_as_the_worst_worker_finds_them() {
-        let report = |probe, circuit, quota| ConnectorReport {
-            digest: Digest("d".into()),
-            probe,
-            circuit,
-            quota,
-            spent: None,
-            throttled_until: None,
-            last_error: None,
+    fn a_unit_that_a_worker_says_nothing_of_does_not_run_everywhere() {
+        let unit = |digest: &str| {
+            let mut units = Units::default();
+            units.connectors.insert(key(), Arc::new(connector_unit(digest)));
+            units
         };
+        let connected = ConnectorReport { digest: Digest("new".into()), ..connector_report() };
+        let runs = Reports { connectors: BTreeMap::from([(key(), connected)]), ..Reports::default() };
+        let told = |workers: &[(&str, &Reports)], wanted: &str| {
+            let workers = workers.iter().map(|(name, reports)| ((*name).to_owned(), (*reports).clone())).collect();
+            merge(&workers, &BTreeMap::new(), &unit(wanted)).connectors[&key()].digest.0.clone()
+        };
+        let nothing = Reports::default();
+        assert_eq!(told(&[("a", &runs), ("b", &runs)], "new"), "new");
+        for workers in [[("a", &runs), ("b", &nothing)], [("a", &nothing), ("b", &runs)]] {
+            assert_eq!(told(&workers, "new"), "", "one of them has not begun it");
+            assert_eq!(told(&workers, "newer"), "new", "what runs is told where it is not what should");
+        }
+        let digest = |told, wanted: Option<&Digest>, count| everywhere(Digest("new".into()), wanted, told, count).0;
+        assert_eq!(digest(1, None, 2), "new", "what should not run at all holds nothing back");
+    }
+
+    #[test]
+    fn one_that_has_just_begun_changes_nothing_of_what_is_known_whatever_its_name() {
+        let knows = report("d", vec![participant("crm", Some(5), None)]);
+        let begun = IntegrationReport::begun(Digest("d".into()), Phase::Backfill);
+        let alone = merged(&workers([("m", knows.clone())]), &BTreeMap::new());
+        for name in ["a", "z"] {
+            assert_eq!(merged(&workers([("m", knows.clone()), (name, begun.clone())]), &BTreeMap::new()), alone, "{name}");
+        }
+        let before = IntegrationReport::begun(Digest("before".into()), Phase::Backfill);
+        let told = merged(&workers([("m", knows), ("a", before)]), &BTreeMap::new());
+        assert_eq!(told.participants, alone.participants);
+    }
+
+    #[test]
+    fn connectors_are_as_the_worst_worker_finds_them() {
+        let report = |probe, circuit, quota| ConnectorReport { probe, circuit, quota, ..connector_report() };
         let failed = |at| Err(Failure { at: Timestamp(at), error: error("Unreachable") });
         let one = report(Some(Ok(Timestamp(7))), Circuit::Closed, Quota::Low);
         let other = report(Some(failed(3)), Circuit::Open, Quota::Ample);

@@ -13,6 +13,9 @@ pub const MAX_LINE: usize = 64 * 1024 * 1024;
 /// So many units in one line, so that no line grows with the number of resources.
 const PER_LINE: usize = 32;
 
+/// A line is begun anew once it has so many bytes: a whole contract, its tables and its definition may stand in each unit. One unit is never divided.
+const LINE: usize = 4 * 1024 * 1024;
+
 /// One line of the stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -64,28 +67,29 @@ impl Change {
         !self.whole && self.connectors.is_empty() && self.integrations.is_empty() && self.removed.is_empty()
     }
 
-    /// The same in pieces of a bounded number of units, each but the last with `more`.
+    /// The same in pieces of a bounded number of units and bytes, each but the last with `more`.
     #[must_use]
     pub fn pieces(self) -> Vec<Self> {
         let empty = || Self { more: true, ..Self::default() };
-        let (mut pieces, mut piece, mut filled) = (Vec::new(), Self { whole: self.whole, ..empty() }, 0);
-        let mut room = |piece: &mut Self| {
-            if filled == PER_LINE {
+        let (mut pieces, mut piece) = (Vec::new(), Self { whole: self.whole, ..empty() });
+        let (mut units, mut bytes) = (0, 0);
+        let mut room = |piece: &mut Self, wanted: usize| {
+            if units > 0 && (units == PER_LINE || bytes + wanted > LINE) {
                 pieces.push(std::mem::replace(piece, empty()));
-                filled = 0;
+                (units, bytes) = (0, 0);
             }
-            filled += 1;
+            (units, bytes) = (units + 1, bytes + wanted);
         };
         for (key, unit) in self.connectors {
-            room(&mut piece);
+            room(&mut piece, size(&(&key, &unit)));
             piece.connectors.insert(key, unit);
         }
         for (key, unit) in self.integrations {
-            room(&mut piece);
+            room(&mut piece, size(&(&key, &unit)));
             piece.integrations.insert(key, unit);
         }
         for (key, policy) in self.removed {
-            room(&mut piece);
+            room(&mut piece, size(&(&key, &policy)));
             piece.removed.insert(key, policy);
         }
         pieces.push(Self { more: false, ..piece });
@@ -101,6 +105,23 @@ impl Change {
         set(&mut units.integrations, self.integrations);
         set(&mut units.removed, self.removed);
     }
+}
+
+/// How long a value is as JSON. One that cannot be written is found out when it is.
+fn size(value: &impl Serialize) -> usize {
+    struct Counted(usize);
+    impl std::io::Write for Counted {
+        fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+            self.0 += text.len();
+            Ok(text.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counted = Counted(0);
+    if serde_json::to_writer(&mut counted, value).is_ok() { counted.0 } else { 0 }
 }
 
 fn differences<V: PartialEq + Clone>(before: &BTreeMap<ObjectKey, V>, after: &BTreeMap<ObjectKey, V>) -> BTreeMap<ObjectKey, Option<V>> {
@@ -157,6 +178,20 @@ mod tests {
             }
         }
         assert_eq!(units, after);
+    }
+
+    #[test]
+    fn a_line_is_bounded_in_bytes_and_one_unit_is_whole() {
+        let long = |letter: char, length: usize| (ObjectKey(letter.to_string().repeat(length)), DeletionPolicy::Retain);
+        let keys = [('a', LINE / 2), ('b', LINE / 3), ('c', LINE / 3), ('d', 2 * LINE), ('e', 1), ('f', 1)];
+        let units = Units { removed: keys.into_iter().map(|(letter, length)| long(letter, length)).collect(), ..Units::default() };
+        let pieces = Change::whole(&units).pieces();
+        let told: Vec<String> =
+            pieces.iter().map(|piece| piece.removed.keys().map(|key| key.0.chars().next().unwrap()).collect()).collect();
+        assert_eq!(told, ["ab", "c", "d", "ef"]);
+        let mut again = Units::default();
+        pieces.into_iter().for_each(|piece| piece.apply(&mut again));
+        assert_eq!(again, units);
     }
 
     #[test]

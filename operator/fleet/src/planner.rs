@@ -10,11 +10,11 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use bytes::Bytes;
-use fairlead_model::Clock;
 use fairlead_model::report::Reports;
 use fairlead_model::unit::Units;
+use fairlead_model::{Clock, Random};
 use fairlead_store::Store;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, VecDeque};
@@ -36,6 +36,9 @@ const MERGE: Duration = Duration::from_millis(500);
 const MAX_REPORT: usize = 32 * 1024 * 1024;
 /// The longest name of a worker.
 const MAX_NAME: usize = 253;
+/// A stream is ended after so long at least and at most: whoever is let in shows its token again, and a load balancer in between chooses again. The
+/// worker begins a new one, and what it runs goes on.
+const STREAM: (Duration, Duration) = (Duration::from_secs(8 * 60), Duration::from_secs(12 * 60));
 /// So many workers are listened to.
 const MAX_WORKERS: usize = 1024;
 
@@ -48,11 +51,18 @@ pub enum Refusal {
     Unavailable,
 }
 
+/// Whoever was let in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Bearer {
+    /// The pod that its token is bound to, where that is known. One worker runs in it.
+    pub pod: Option<String>,
+}
+
 /// Tells whether whoever has a bearer token is a worker.
 #[async_trait]
 pub trait Admission: Send + Sync + 'static {
     /// Lets the bearer of `token` in, or says why not.
-    async fn admit(&self, token: &str) -> Result<(), Refusal>;
+    async fn admit(&self, token: &str) -> Result<Bearer, Refusal>;
 }
 
 /// One token for all workers, from a file. It is kept as its digest: it cannot be printed, and comparing digests tells nothing by its time.
@@ -83,8 +93,8 @@ fn digest(text: &str) -> [u8; 32] {
 
 #[async_trait]
 impl Admission for SharedToken {
-    async fn admit(&self, token: &str) -> Result<(), Refusal> {
-        if digest(token) == self.0 { Ok(()) } else { Err(Refusal::Denied) }
+    async fn admit(&self, token: &str) -> Result<Bearer, Refusal> {
+        if digest(token) == self.0 { Ok(Bearer::default()) } else { Err(Refusal::Denied) }
     }
 }
 
@@ -92,6 +102,7 @@ impl Admission for SharedToken {
 pub struct Planner {
     admission: Box<dyn Admission>,
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
     /// What should run; nothing until it was planned for the first time, for "nothing is to run" would stop everything.
     units: watch::Sender<Option<Arc<Units>>>,
     heard: Mutex<BTreeMap<String, Heard>>,
@@ -101,16 +112,17 @@ pub struct Planner {
 /// The last that a worker said, its moment by this process's clock.
 struct Heard {
     at: Instant,
+    by: Bearer,
     reports: Reports,
 }
 
 impl Planner {
     /// A planner that knows no units yet. The store tells which worker holds which lease.
     #[must_use]
-    pub fn start(store: Arc<dyn Store>, clock: Arc<dyn Clock>, admission: impl Admission) -> Arc<Self> {
+    pub fn start(store: Arc<dyn Store>, clock: Arc<dyn Clock>, random: Arc<dyn Random>, admission: impl Admission) -> Arc<Self> {
         let (publish, reports) = watch::channel(Arc::default());
         let units = watch::Sender::new(None);
-        let planner = Arc::new(Self { admission: Box::new(admission), clock, units, heard: Mutex::default(), reports });
+        let planner = Arc::new(Self { admission: Box::new(admission), clock, random, units, heard: Mutex::default(), reports });
         tokio::spawn(merge_forever(Arc::downgrade(&planner), store, publish));
         planner
     }
@@ -158,12 +170,15 @@ impl Planner {
 }
 
 /// Lets workers in, before anything that they send is read.
-async fn admitted(State(planner): State<Arc<Planner>>, request: Request, next: Next) -> Response {
+async fn admitted(State(planner): State<Arc<Planner>>, mut request: Request, next: Next) -> Response {
     let bearer = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let refused = match bearer {
         None => Refusal::Denied,
         Some(token) => match planner.admission.admit(token.trim()).await {
-            Ok(()) => return next.run(request).await,
+            Ok(bearer) => {
+                request.extensions_mut().insert(bearer);
+                return next.run(request).await;
+            }
             Err(refused) => refused,
         },
     };
@@ -205,7 +220,9 @@ async fn merge_forever(planner: std::sync::Weak<Planner>, store: Arc<dyn Store>,
 }
 
 async fn units(State(planner): State<Arc<Planner>>) -> Response {
-    let streaming = Streaming { units: planner.units.subscribe(), sent: None, lines: VecDeque::new() };
+    let seconds = planner.random.within(STREAM.0.as_secs()..=STREAM.1.as_secs());
+    let ends = Instant::now() + Duration::from_secs(seconds);
+    let streaming = Streaming { units: planner.units.subscribe(), sent: None, lines: VecDeque::new(), ends };
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/jsonl")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -218,6 +235,7 @@ struct Streaming {
     units: watch::Receiver<Option<Arc<Units>>>,
     sent: Option<Arc<Units>>,
     lines: VecDeque<Line>,
+    ends: Instant,
 }
 
 impl Streaming {
@@ -233,6 +251,10 @@ impl Streaming {
                 };
                 text.push(b'\n');
                 return Some((Ok(text.into()), self));
+            }
+            // Between whole sets only.
+            if Instant::now() >= self.ends {
+                return None;
             }
             let now = self.units.borrow_and_update().clone();
             if let Some(now) = now {
@@ -252,16 +274,28 @@ impl Streaming {
     }
 }
 
-async fn reports(State(planner): State<Arc<Planner>>, Json(posted): Json<Posted>) -> Response {
+async fn reports(State(planner): State<Arc<Planner>>, Extension(by): Extension<Bearer>, Json(posted): Json<Posted>) -> Response {
     let Posted { worker, age, reports } = posted;
+    if !is_name(&worker) {
+        let form = format!("a worker's name has 1 to {MAX_NAME} letters, digits, dots, dashes and underscores");
+        return (StatusCode::BAD_REQUEST, form).into_response();
+    }
     let mut heard = planner.heard();
-    if worker.is_empty() || worker.len() > MAX_NAME || (heard.len() >= MAX_WORKERS && !heard.contains_key(&worker)) {
-        return (StatusCode::BAD_REQUEST, "a worker has a name, and there are not too many of them").into_response();
+    if heard.get(&worker).is_some_and(|heard| heard.by != by) {
+        tracing::warn!(worker, pod = by.pod, "a report was refused: the worker of that name runs in another pod");
+        return (StatusCode::FORBIDDEN, "the worker of this name runs in another pod").into_response();
     }
     match reports {
         Some(reports) => {
+            if by.pod.is_some() {
+                // One that started anew in the same pod has taken the place of the one before.
+                heard.retain(|name, heard| *name == worker || heard.by != by);
+            }
+            if heard.len() >= MAX_WORKERS && !heard.contains_key(&worker) {
+                return (StatusCode::SERVICE_UNAVAILABLE, format!("{MAX_WORKERS} workers are listened to already")).into_response();
+            }
             let reports = Reports { at: planner.clock.now().before(age), routes: BTreeMap::new(), ..reports };
-            heard.insert(worker, Heard { at: Instant::now(), reports });
+            heard.insert(worker, Heard { at: Instant::now(), by, reports });
         }
         None => {
             tracing::info!(worker, "a worker has left");
@@ -269,4 +303,60 @@ async fn reports(State(planner): State<Arc<Planner>>, Json(posted): Json<Posted>
         }
     }
     StatusCode::NO_CONTENT.into_response()
+}
+
+/// Names stand in leases, logs and metrics.
+fn is_name(name: &str) -> bool {
+    (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fairlead_model::{SystemClock, SystemRandom};
+    use fairlead_store::SqliteStore;
+
+    /// Lets everybody in; the token is the pod.
+    struct Pods;
+
+    #[async_trait]
+    impl Admission for Pods {
+        async fn admit(&self, token: &str) -> Result<Bearer, Refusal> {
+            Ok(Bearer { pod: Some(token.to_owned()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_one_pods_and_a_pod_has_one_worker() {
+        let store = Arc::new(SqliteStore::open_in_memory().unwrap());
+        let planner = Planner::start(store, Arc::new(SystemClock), Arc::new(SystemRandom), Pods);
+        let post = async |pod: &str, worker: &str, leaves: bool| {
+            let reports = (!leaves).then(Reports::default);
+            let posted = Posted { worker: worker.into(), age: Duration::ZERO, reports };
+            let by = Bearer { pod: Some(pod.to_owned()) };
+            super::reports(State(Arc::clone(&planner)), Extension(by), Json(posted)).await.status()
+        };
+        let ok = StatusCode::NO_CONTENT;
+        assert_eq!((post("pod-a", "one", false).await, post("pod-b", "two", false).await), (ok, ok));
+        assert_eq!(post("pod-b", "one", false).await, StatusCode::FORBIDDEN);
+        assert_eq!(post("pod-b", "one", true).await, StatusCode::FORBIDDEN, "nor does it send the other away");
+        assert_eq!(planner.heard_of(), ["one", "two"]);
+        assert_eq!(post("pod-a", "three", false).await, ok);
+        assert_eq!(planner.heard_of(), ["three", "two"], "the process before it is gone");
+        assert_eq!(post("pod-a", "three", true).await, ok);
+        assert_eq!(planner.heard_of(), ["two"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_beats_and_ends_between_whole_sets() {
+        let (units, start) = (watch::Sender::new(Some(Arc::new(Units::default()))), Instant::now());
+        let mut stream = Streaming { units: units.subscribe(), sent: None, lines: VecDeque::new(), ends: start + BEAT * 3 };
+        let mut told = Vec::new();
+        while let Some((line, next)) = stream.next().await {
+            told.push((start.elapsed().as_secs(), line.unwrap().starts_with(b"{\"units\"")));
+            stream = next;
+        }
+        assert_eq!(told, [(0, true), (5, false), (10, false), (15, false)]);
+        assert_eq!(start.elapsed(), BEAT * 3);
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::message::{Line, MAX_LINE, Posted};
 use crate::{REPORTS, UNITS};
+use bytes::BytesMut;
 use fairlead_model::report::Reports;
 use fairlead_model::unit::Units;
 use fairlead_model::{Clock, Random, Timestamp};
@@ -93,7 +94,8 @@ impl Link {
 
 fn told(status: StatusCode) -> String {
     match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "the planner does not take this worker's token".to_owned(),
+        StatusCode::UNAUTHORIZED => "the planner does not take this worker's token".to_owned(),
+        StatusCode::FORBIDDEN => "the planner, or what stands before it, refuses this worker; its log says why".to_owned(),
         status => format!("the planner answers {status}"),
     }
 }
@@ -116,17 +118,22 @@ impl Follower {
         let mut wait = AGAIN.0;
         loop {
             let mut came = false;
-            let broken = tokio::select! {
+            let ended = tokio::select! {
                 biased;
                 () = tell.closed() => return,
-                broken = self.stream(&tell, &mut came) => broken,
+                ended = self.read(&tell, &mut came) => ended,
             };
             if came {
                 wait = AGAIN.0;
             }
             let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             let pause = Duration::from_millis(self.random.within(millis / 2..=millis));
-            tracing::warn!(reason = %broken, seconds = pause.as_secs_f32(), "no units come from the planner; what runs goes on");
+            match ended {
+                // It does so from time to time.
+                Ok(()) if came => tracing::debug!("the planner has ended the stream; it is asked again"),
+                Ok(()) => tracing::warn!(seconds = pause.as_secs_f32(), "the planner tells nothing; what runs goes on"),
+                Err(reason) => tracing::warn!(%reason, seconds = pause.as_secs_f32(), "no units come from the planner; what runs goes on"),
+            }
             tokio::select! {
                 biased;
                 () = tell.closed() => return,
@@ -135,14 +142,7 @@ impl Follower {
         }
     }
 
-    /// One stream to its end; why it ended.
-    async fn stream(&self, tell: &watch::Sender<Option<Arc<Units>>>, came: &mut bool) -> String {
-        match self.read(tell, came).await {
-            Ok(()) => "the planner has ended the stream".to_owned(),
-            Err(why) => why,
-        }
-    }
-
+    /// One stream until the planner ends it, or why it broke.
     async fn read(&self, tell: &watch::Sender<Option<Arc<Units>>>, came: &mut bool) -> Result<(), String> {
         let request = self.link.http.get(self.link.address(UNITS)).bearer_auth(self.link.token().await?).send();
         let silent = |_| format!("the planner was silent for {SILENT:?}");
@@ -150,27 +150,67 @@ impl Follower {
         if !answer.status().is_success() {
             return Err(told(answer.status()));
         }
-        let (mut buffer, mut units) = (Vec::new(), Units::default());
+        let (mut lines, mut units) = (Lines::default(), Units::default());
         loop {
             let piece = tokio::time::timeout(SILENT, answer.chunk()).await.map_err(silent)?;
             let Some(piece) = piece.map_err(|error| error.without_url().to_string())? else { return Ok(()) };
-            buffer.extend_from_slice(&piece);
-            while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = buffer.drain(..=end).collect();
+            lines.add(&piece);
+            while let Some(line) = lines.next() {
                 let line = serde_json::from_slice(&line).map_err(|error| format!("the planner speaks another language: {error}"))?;
                 *came = true;
                 if let Line::Units(change) = line {
                     let more = change.more;
                     change.apply(&mut units);
                     if !more {
-                        tell.send_replace(Some(Arc::new(units.clone())));
+                        // A stream begins with everything, which is often what runs already.
+                        tell.send_if_modified(|known| {
+                            let other = known.as_deref() != Some(&units);
+                            if other {
+                                *known = Some(Arc::new(units.clone()));
+                            }
+                            other
+                        });
                     }
                 }
             }
-            if buffer.len() > MAX_LINE {
+            if lines.rest() > MAX_LINE {
                 return Err(format!("the planner's line is longer than {MAX_LINE} bytes"));
             }
         }
+    }
+}
+
+/// Lines out of pieces, each byte of which is looked at once.
+#[derive(Default)]
+struct Lines {
+    buffer: BytesMut,
+    /// So many bytes of it hold no end of a line.
+    seen: usize,
+}
+
+impl Lines {
+    fn add(&mut self, piece: &[u8]) {
+        self.buffer.extend_from_slice(piece);
+    }
+
+    /// The next whole line.
+    fn next(&mut self) -> Option<BytesMut> {
+        match self.buffer.iter().skip(self.seen).position(|byte| *byte == b'\n') {
+            Some(end) => {
+                let line = self.buffer.split_to(self.seen + end + 1);
+                self.seen = 0;
+                Some(line)
+            }
+            None => {
+                self.seen = self.buffer.len();
+                None
+            }
+        }
+    }
+
+    /// How long the line is that has no end yet.
+    fn rest(&self) -> usize {
+        self.buffer.len()
     }
 }
 
@@ -262,7 +302,8 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             let token = SharedToken::read(&folder.path().join("token")).unwrap();
             let begun = runtime.spawn(async move {
-                let planner = Planner::start(Arc::new(SqliteStore::open_in_memory().unwrap()), Arc::new(SystemClock), token);
+                let store = Arc::new(SqliteStore::open_in_memory().unwrap());
+                let planner = Planner::start(store, Arc::new(SystemClock), Arc::new(SystemRandom), token);
                 // The one before may still be about to let go of it.
                 let listener = loop {
                     match tokio::net::TcpListener::bind(("127.0.0.1", port)).await {
@@ -355,13 +396,42 @@ mod tests {
         world.planner.publish(&removed(0..1));
         std::fs::write(world.folder.path().join("other"), "another token of sixteen characters").unwrap();
         let (tell, units) = watch::channel(None);
-        let why = Follower::new(world.link("other"), Arc::new(SystemRandom)).stream(&tell, &mut false).await;
+        let why = Follower::new(world.link("other"), Arc::new(SystemRandom)).read(&tell, &mut false).await.unwrap_err();
         assert!(why.contains("does not take this worker's token"), "{why}");
         let posted = Posted { worker: "x".into(), age: Duration::ZERO, reports: Some(Reports::default()) };
         assert!(post(&world.link("other"), &posted).await.is_err());
         assert!(units.borrow().is_none() && world.planner.heard_of().is_empty());
-        let why = Follower::new(world.link("nowhere"), Arc::new(SystemRandom)).stream(&tell, &mut false).await;
+        let why = Follower::new(world.link("nowhere"), Arc::new(SystemRandom)).read(&tell, &mut false).await.unwrap_err();
         assert!(why.contains("the token cannot be read from"), "{why}");
+    }
+
+    #[test]
+    fn lines_come_out_of_pieces_however_these_are_cut() {
+        let text = b"one\n\nthree and more\nfour";
+        for cut in 1..text.len() {
+            let (mut lines, mut told) = (Lines::default(), Vec::new());
+            for piece in text.chunks(cut) {
+                lines.add(piece);
+                while let Some(line) = lines.next() {
+                    told.push(String::from_utf8(line.to_vec()).unwrap());
+                }
+                assert_eq!(lines.seen, lines.rest(), "what was looked at is not looked at again");
+            }
+            assert_eq!((told.concat().as_str(), lines.rest()), ("one\n\nthree and more\n", 4));
+            assert_eq!(told.len(), 3);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_is_known_by_a_name_that_no_other_pod_takes() {
+        let world = World::start().await;
+        let posted = |worker: &str| Posted { worker: worker.into(), age: Duration::ZERO, reports: Some(Reports::default()) };
+        for bad in ["", "a b", "a/b", "ä", &"a".repeat(254)] {
+            let refused = post(&world.link("token"), &posted(bad)).await;
+            assert!(refused.is_err_and(|why| why.contains("400")), "{bad}");
+        }
+        assert_eq!(post(&world.link("token"), &posted("1-a.b_C")).await, Ok(()));
+        assert_eq!(world.planner.heard_of(), ["1-a.b_C"]);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! past its lease commits nothing. What the engine decides (differences, ownership, what to enqueue) arrives here decided; this room only
 //! makes it durable, keeps the ledger's books while doing so, and answers questions. It must not know Kubernetes, vendors or mappings.
 //!
-//! Time comes in with each command; the store has no clock.
+//! Time comes in with each command. The store has no clock, but for one thing: where several processes share it, their clocks may differ, and the
+//! database's own says which leases have run out.
 
 pub mod archive;
 #[cfg(feature = "contract-tests")]
@@ -33,13 +34,17 @@ pub trait Store: Send + Sync + 'static {
     // ---- leases -----------------------------------------------------------------------------------------------------------------
 
     /// Takes or renews each of the leases `keys` for `holder` until `now + ttl`; answers positionally. Free or expired leases are granted with a
-    /// new epoch, an own unexpired one is prolonged with its epoch; another's unexpired one answers `None`.
+    /// new epoch, an own unexpired one is prolonged with its epoch; another's unexpired one answers `None`. What has expired is judged by `now`, or
+    /// by the database's clock where processes of several machines share it. [`Fence::until`] is the asker's `now + ttl` all the same: it asked
+    /// before it was granted, so until then it may count on the lease by its own clock.
+    ///
+    /// [`StoreError::Unusable`]: a newer Fairlead has changed the database meanwhile. It has ended all leases, and this one gets none.
     async fn lease(&self, request: &LeaseRequest) -> Result<Vec<Option<Fence>>, StoreError>;
 
     /// Gives a lease back, so that the next holder need not wait. The epoch still rises.
     async fn release(&self, fence: &Fence) -> Result<(), StoreError>;
 
-    /// The leases that are held and have not run out, in the order of their keys.
+    /// The leases that are held and have not run out, judged as by [`Store::lease`], in the order of their keys. They run out by the clock that judges.
     async fn leases(&self, now: Timestamp) -> Result<Vec<Fence>, StoreError>;
 
     /// In how many partitions processes drain the lanes of this store, each under a lease of its own: one where a single process is the rule. It

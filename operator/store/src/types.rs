@@ -47,7 +47,7 @@ pub struct LeaseRequest {
     pub holder: String,
     /// For how long.
     pub ttl: Duration,
-    /// The present moment.
+    /// The present moment, by the asker's clock.
     pub now: Timestamp,
 }
 
@@ -60,7 +60,7 @@ pub struct Fence {
     pub holder: String,
     /// Rises with each new holder.
     pub epoch: u64,
-    /// Valid until then.
+    /// Valid until then, by the asker's clock; in a listing, by the one that judges.
     pub until: Timestamp,
 }
 

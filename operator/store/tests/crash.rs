@@ -265,7 +265,7 @@ impl Site for Schema {
         self.folder.path()
     }
     async fn open(&self) -> Arc<dyn Store> {
-        Arc::new(PostgresStore::open(&self.url).await.unwrap())
+        Arc::new(PostgresStore::open(&self.url).await.unwrap().on_given_time())
     }
 }
 
@@ -283,7 +283,7 @@ async fn reference(site: impl Site, n: usize) -> (Value, Value) {
 async fn victim() {
     let store: Arc<dyn Store> = match (std::env::var(FILE), std::env::var(DATABASE)) {
         (Ok(file), _) => Arc::new(SqliteStore::open(Path::new(&file)).unwrap()),
-        (_, Ok(url)) => Arc::new(PostgresStore::open(&url).await.unwrap()),
+        (_, Ok(url)) => Arc::new(PostgresStore::open(&url).await.unwrap().on_given_time()),
         _ => return,
     };
     let mut answered = std::fs::File::create(std::env::var(ANSWERED).unwrap()).unwrap();

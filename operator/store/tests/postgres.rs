@@ -2,21 +2,24 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
+use fairlead_model::Timestamp;
 use fairlead_store::contract_tests::server::{PASSWORD, ROLE, Server};
 use fairlead_store::contract_tests::world::{CRM, ERP, REALM, World, at, delivered, id, inserted, key, lease, record, updated};
 use fairlead_store::contract_tests::{all, archive, books};
-use fairlead_store::{Absorb, AbsorbRecord, Claim, LaneFence, PostgresStore, RecordChange, SqliteStore, Store, StoreError};
+use fairlead_store::{Absorb, AbsorbRecord, Claim, LaneFence, LeaseRequest, PostgresStore, RecordChange, SqliteStore, Store, StoreError};
 use proptest::prelude::*;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+/// A store on which tests make time pass.
 async fn open(url: &str) -> Arc<dyn Store> {
-    Arc::new(PostgresStore::open(url).await.unwrap())
+    Arc::new(PostgresStore::open(url).await.unwrap().on_given_time())
 }
 
 async fn refusal(url: &str) -> StoreError {
@@ -67,6 +70,31 @@ async fn several_processes_share_a_database() {
     whoever_sees_a_sequence_sees_every_commit_up_to_it([&first, &second, &third]).await;
     println!("claims");
     no_key_is_claimed_twice([first, second, third, open(&url).await]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_servers_clock_says_which_leases_have_run_out() {
+    let server = Server::start();
+    let url = server.database("clocks");
+    let store = PostgresStore::open(&url).await.unwrap();
+    let ask = |holder: &str, ttl: u64, now: Timestamp| LeaseRequest {
+        keys: vec!["lane/r/erp/0".into()],
+        holder: holder.into(),
+        ttl: Duration::from_millis(ttl),
+        now,
+    };
+    let (behind, ahead) = (Timestamp(0), at(1_000_000_000));
+    let first = store.lease(&ask("behind", 600_000, behind)).await.unwrap().remove(0).unwrap();
+    assert_eq!((first.epoch, first.until), (1, Timestamp(600_000)), "the holder counts by its own clock");
+    assert_eq!(store.lease(&ask("ahead", 600_000, ahead)).await.unwrap(), [None], "a clock that is years ahead takes nothing");
+    assert_eq!(store.leases(ahead).await.unwrap().len(), 1);
+    let again = store.lease(&ask("behind", 200, behind)).await.unwrap().remove(0).unwrap();
+    assert_eq!(again.epoch, 1, "and its holder prolongs it");
+    let mut taken = None;
+    while taken.is_none() {
+        taken = store.lease(&ask("late", 600_000, behind)).await.unwrap().remove(0);
+    }
+    assert_eq!(taken.unwrap().epoch, 2, "it ran out by the server's clock, which no clock of theirs shows");
 }
 
 async fn the_first_insert_of_a_match_key_wins(first: &Arc<dyn Store>, second: &Arc<dyn Store>) {
@@ -639,7 +667,32 @@ async fn a_realm_moves_from_sqlite_to_the_server_and_back() {
     assert_eq!(target.snapshot(REALM, at(200_000)).await.unwrap(), before);
 }
 
-// ---- the schema before ------------------------------------------------------------------------------------------------------------------
+// ---- the schema after, and before ------------------------------------------------------------------------------------------------------------------
+
+/// How many leases somebody holds.
+fn held(server: &Server, database: &str) -> String {
+    server.sql(database, "SELECT count(*) FROM fairlead.lease WHERE holder IS NOT NULL")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_under_a_schema_that_it_does_not_know_gets_no_lease_and_says_why() {
+    let server = Server::start();
+    let url = server.database("newer");
+    let world = World::new(open(&url).await, "a").await;
+    server.sql("newer", "INSERT INTO fairlead.migration (number) VALUES (1000)");
+    for holder in ["a", "b"] {
+        let keys = vec![world.lane.key.clone()];
+        let request = LeaseRequest { keys, holder: holder.into(), ttl: Duration::from_secs(15), now: at(4) };
+        match world.store.lease(&request).await {
+            Err(StoreError::Unusable(text)) => {
+                assert!(text.contains("to schema 1000") && text.contains("replace it by the newer"), "{text}")
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let until = server.sql("newer", &format!("SELECT until FROM fairlead.lease WHERE key = '{}'", world.lane.key));
+    assert_eq!(until, at(15).0.to_string(), "it was not prolonged");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_in_flight_before_lanes_had_partitions_is_found_in_them() {
@@ -655,7 +708,11 @@ async fn what_was_in_flight_before_lanes_had_partitions_is_found_in_them() {
          ALTER TABLE source_book DROP COLUMN conflicts; ALTER TABLE lane_book DROP COLUMN last_delivered; ALTER TABLE realm_book ALTER COLUMN conflicts DROP DEFAULT;
          ALTER TABLE record DROP COLUMN changed_book, DROP COLUMN deleted_book; DROP TABLE guard_count",
     );
+    assert_eq!(held(&server, "before"), "2");
     let store = open(&url).await;
+    assert_eq!(held(&server, "before"), "0", "who still runs under the schema before commits nothing more");
+    let late = Claim { realm: REALM.into(), target: ERP.into(), fence: world.lane.clone().into(), max: 1, creates: true, now: at(3) };
+    assert!(matches!(world.store.claim(&late).await, Err(StoreError::Fenced { .. })));
     let mut found = 0;
     for partition in 0..store.partitions() {
         let lease = lease(&*store, &format!("lane/{REALM}/{ERP}/{partition}"), "b", at(30)).await.unwrap();

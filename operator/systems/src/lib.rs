@@ -51,8 +51,8 @@ mod message;
 
 pub use catalog::Catalog;
 pub use client::{
-    CallCounters, Client, NativeRecord, Outside, Page, Priority, ReadRequest, Unusable, Usage, Use, WriteBatch, WriteItem, WriteOperation,
-    Written,
+    CallCounters, Client, NativeRecord, Outside, Page, Priority, ReadRequest, Share, Unusable, Usage, Use, WriteBatch, WriteItem,
+    WriteOperation, Written,
 };
 pub use definition::{AuthMethod, Definition, DefinitionFinding, EndOfLife, Entity, Parameter, SecretKey};
 pub use egress::EndpointPolicy;

@@ -1,13 +1,17 @@
-//! Two engines share the work of one Integration on one real database.
+//! Two engines share the work of one Integration: on one real database, or where what is told does not depend on that, on one in memory.
 
-use crate::world::{Offers, World, until};
+use crate::vendor::Fault;
+use crate::world::{Offers, REALM, World, until};
 use fairlead_engine::{Config, Engine};
+use fairlead_model::hash::Digest;
+use fairlead_model::unit::{DeletionPolicy, ObjectKey, Units};
 use fairlead_model::{Clock, SystemClock};
 use fairlead_store::contract_tests::server::Server;
-use fairlead_store::{PostgresStore, Store};
-use serde_json::json;
+use fairlead_store::{Fence, LeaseRequest, PostgresStore, SqliteStore, Store};
+use serde_json::{from_value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How many of the ERP's partitions, and how many readers, each holder has.
 async fn shares(store: &dyn Store) -> [BTreeMap<String, usize>; 2] {
@@ -87,4 +91,96 @@ async fn two_engines_share_lanes_and_readers_and_one_goes_on_alone_when_the_othe
     assert_eq!(erp.count(), 40);
     engine.stop().await;
     assert_eq!(world.store.leases(SystemClock.now()).await.unwrap(), []);
+}
+
+/// A world whose store several engines of this process share.
+async fn shared() -> World {
+    let mut world = World::new(Offers::default(), false).await;
+    world.store = Arc::new(SqliteStore::open_in_memory().unwrap().partitioned(4));
+    world
+}
+
+/// The same, but that every phone in the ERP is to be `phone`.
+fn with_phone(mut units: Units, phone: &str) -> Units {
+    let unit = Arc::make_mut(units.integrations.get_mut(&ObjectKey(REALM.into())).unwrap());
+    let erp = unit.participants.iter_mut().find(|participant| participant.name == "erp").unwrap();
+    Arc::make_mut(erp).rows = from_value(json!([{"canonical": "name", "native": "name"}, {"native": "phone", "value": phone}])).unwrap();
+    unit.digest = Digest::of(&json!(phone));
+    units
+}
+
+/// Somebody else, who holds a lease.
+async fn other(world: &World, key: &str, ttl: Duration) -> Fence {
+    let request = LeaseRequest { keys: vec![key.into()], holder: "other".into(), ttl, now: world.clock.now() };
+    world.store.lease(&request).await.unwrap().remove(0).expect("nobody else should hold it")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_that_was_behind_settled_by_the_old_table_is_compared_when_it_swaps() {
+    let world = shared().await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    crm.put("c0", json!({"name": "Thing", "phone": "0"}));
+    let behind = Engine::start(Config { holder: "behind".into(), ..world.config() });
+    behind.apply(&world.units()).await;
+    until("the first load", async || erp.count() == 1).await;
+    let id = erp.id_of("Thing").unwrap();
+    let table = async || world.store.note(REALM, "table/erp").await.unwrap();
+    let before = table().await;
+
+    let new = with_phone(world.units(), "new");
+    let ahead = Engine::start(Config { holder: "ahead".into(), ..world.config() });
+    ahead.apply(&new).await;
+    until("the one ahead to have asked for everything", async || table().await != before).await;
+    ahead.stop().await;
+    crm.put("c0", json!({"phone": "1"}));
+    until("the one behind to write by the old table", async || erp.value(&id, "phone") == "1").await;
+    behind.apply(&new).await;
+    until("what the new table says", async || erp.value(&id, "phone") == "new").await;
+    behind.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_forgotten_while_another_one_still_works_on_it() {
+    let world = shared().await;
+    let erp = world.vendor("erp");
+    world.vendor("crm").put("c0", json!({"name": "Thing", "phone": "0"}));
+    let engine = world.engine().await;
+    until("the first load", async || erp.count() == 1).await;
+    let fence = other(&world, "reconcile/test/things/", Duration::from_secs(3600)).await;
+    let mut gone = world.units();
+    gone.integrations.clear();
+    gone.removed.insert(ObjectKey(REALM.into()), DeletionPolicy::Delete);
+    engine.apply(&gone).await;
+    let live = async || world.store.snapshot(REALM, world.clock.now()).await.unwrap().live;
+    let forgotten = || engine.reports().borrow().forgotten.clone();
+    assert_eq!((live().await, forgotten()), (1, Vec::new()));
+    world.store.release(&fence).await.unwrap();
+    until("it to be forgotten", async || forgotten() == [ObjectKey(REALM.into())]).await;
+    assert_eq!(live().await, 0);
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_vendor_asks_one_of_them_to_wait_holds_for_the_other() {
+    let world = shared().await;
+    let throttled = |engine: &Engine| {
+        let connector = engine.reports().borrow().connectors.get(&ObjectKey("test/erp".into())).cloned();
+        connector.is_some_and(|connector| connector.throttled_until.is_some())
+    };
+    let waits = async || world.store.leases(world.clock.now()).await.unwrap().iter().any(|lease| lease.key == "wait/account:test/erp");
+    let fence = other(&world, "wait/account:test/erp", Duration::from_secs(3600)).await;
+    let engine = world.engine().await;
+    until("it to wait with the other", async || throttled(&engine)).await;
+    world.vendor("crm").put("c0", json!({"name": "Thing", "phone": "0"}));
+    world.store.release(&fence).await.unwrap();
+    until("it to go on", async || world.vendor("erp").count() == 1 && !throttled(&engine)).await;
+    assert!(!waits().await, "what it only heard of is not passed on");
+    // Told by the vendor itself, it passes it on.
+    world.vendor("erp").fault("PATCH", Fault::Status(429), usize::MAX);
+    world.vendor("crm").put("c0", json!({"phone": "1"}));
+    until("the others to be told", waits).await;
+    world.vendor("erp").heal();
+    let id = world.vendor("erp").id_of("Thing").unwrap();
+    until("the change", async || world.vendor("erp").value(&id, "phone") == "1").await;
+    engine.stop().await;
 }

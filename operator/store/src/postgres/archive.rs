@@ -106,18 +106,18 @@ fn cell(row: &tokio_postgres::Row, place: usize, column: &Column) -> Result<Cell
 // ---- import -----------------------------------------------------------------------------------------------------------------------------
 
 /// The command `import`. It is not tried again: its rows come once.
-pub(super) async fn import(pool: &Pool, import: &Import, rows: Rows) -> Result<(), StoreError> {
+pub(super) async fn import(pool: &Pool, import: &Import, given: Option<Timestamp>, rows: Rows) -> Result<(), StoreError> {
     reach(Command::Import, Step::Received);
     let mut session = Session::new(pool).await.map_err(|failure| failure.error)?;
     // Dropped with its transaction open, should anything fail: the server undoes it all.
-    take_over(&mut session, pool, import, rows).await.map_err(|failure| failure.error)?;
+    take_over(&mut session, pool, (import, given), rows).await.map_err(|failure| failure.error)?;
     reach(Command::Import, Step::Answered);
     Ok(())
 }
 
 const RAISE: &str = "UPDATE store SET sequence = greatest(sequence, $1)";
 
-async fn take_over(session: &mut Session, pool: &Pool, import: &Import, rows: Rows) -> Result<(), Failure> {
+async fn take_over(session: &mut Session, pool: &Pool, (import, given): (&Import, Option<Timestamp>), rows: Rows) -> Result<(), Failure> {
     let realms: Vec<&str> = import.head.realms.iter().map(String::as_str).collect();
     session.begin(&realms).await?;
     reach(Command::Import, Step::Begun);
@@ -128,7 +128,7 @@ async fn take_over(session: &mut Session, pool: &Pool, import: &Import, rows: Ro
     let held = query::realms(session).await?;
     let connectors = query::all_realms(session).await?.into_iter().filter(|realm| realm::is_connector(realm)).collect();
     for realm in &import.head.realms {
-        if let Some(row) = session.ask(leases::live(realm, import.now)).await?.first() {
+        if let Some(row) = session.ask(leases::live(realm, given)).await?.first() {
             return Err(crate::archive::still_held(realm, get(row, 0)?).into());
         }
         session.ask(leases::end_all(realm)).await?;

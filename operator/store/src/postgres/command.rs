@@ -65,7 +65,7 @@ pub(super) async fn run<J: Job>(pool: &Pool, job: &J) -> Result<(J::Answer, u64)
 async fn attempt_once<J: Job>(pool: &Pool, job: &J) -> Result<(J::Answer, u64), Failure> {
     let mut session = Session::new(pool).await?;
     let result = within(&mut session, job).await;
-    if let Err(Failure { error: StoreError::Conflict(_) | StoreError::Fenced { .. }, .. }) = result {
+    if let Err(Failure { error: StoreError::Conflict(_) | StoreError::Fenced { .. } | StoreError::Unusable(_), .. }) = result {
         // The connection is as good as before. If this fails, it is ended instead.
         let _ = session.rollback().await;
     }

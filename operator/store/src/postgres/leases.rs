@@ -1,8 +1,12 @@
 //! Leases: who may commit for a reader or a lane, and under which epoch.
+//!
+//! Processes on several machines ask for them, so the server's clock alone says which have run out. A holder counts from the moment at which it
+//! asked, by its own clock, and so believes in a lease no longer than the server does, whatever either clock shows.
 
 use super::codec::get;
 use super::command::{Done, Job};
 use super::error::Failure;
+use super::schema;
 use super::session::{Ask, Session, ask};
 use crate::crash::{Command, Step, reach};
 use crate::{Fence, LaneFence, LeaseRequest, StoreError};
@@ -11,14 +15,32 @@ use fairlead_model::Timestamp;
 use std::collections::{HashMap, HashSet};
 use tokio_postgres::Row;
 
+/// By what leases are judged: the server's own clock, which is one for all processes, or a moment that is given.
+macro_rules! now {
+    ($given:literal) => {
+        concat!("coalesce(", $given, "::int8, (extract(epoch FROM clock_timestamp()) * 1000)::int8)")
+    };
+}
+
 /// One statement, so that two who ask at once cannot both be granted: the second waits for the row and judges it anew. Rows are taken in the
-/// order of their keys, as by everybody who locks several.
-const TAKE: &str = "INSERT INTO lease AS present (key, holder, epoch, until)
-     SELECT wanted, $2::text, 1::int8, $3::int8 FROM (SELECT DISTINCT wanted COLLATE \"C\" AS wanted FROM unnest($1::text[]) AS wanted ORDER BY 1) AS n
-     ON CONFLICT (key) DO UPDATE SET holder = excluded.holder, until = excluded.until,
-       epoch = CASE WHEN present.holder = excluded.holder AND present.until > $4 THEN present.epoch ELSE present.epoch + 1 END
-     WHERE present.holder IS NULL OR present.holder = excluded.holder OR present.until <= $4
-     RETURNING key, epoch";
+/// order of their keys, as by everybody who locks several. The clock is read once the row is had, however long that took.
+const TAKE: &str = concat!(
+    "INSERT INTO lease AS present (key, holder, epoch, until)
+     SELECT wanted, $2::text, 1::int8, $3::int8 + ",
+    now!("$4"),
+    " FROM (SELECT DISTINCT wanted COLLATE \"C\" AS wanted FROM unnest($1::text[]) AS wanted ORDER BY 1) AS n
+     ON CONFLICT (key) DO UPDATE SET holder = excluded.holder, until = $3::int8 + ",
+    now!("$4"),
+    ", epoch = CASE WHEN present.holder = excluded.holder AND present.until > ",
+    now!("$4"),
+    " THEN present.epoch ELSE present.epoch + 1 END
+     WHERE present.holder IS NULL OR present.holder = excluded.holder OR present.until <= ",
+    now!("$4"),
+    " RETURNING key, epoch"
+);
+
+/// Waits for a migration that is under way; see [`super::schema`].
+const VERSION: &str = "SELECT max(number) FROM migration";
 
 /// Ends the lease, if it still is this one. The row stays, so that the next epoch is higher.
 const RELEASE: &str = "UPDATE lease SET holder = NULL WHERE key = $1 AND holder = $2 AND epoch = $3";
@@ -32,25 +54,33 @@ const CHECK: &str = "SELECT 1 FROM lease WHERE key = $1 AND holder = $2 AND epoc
 const CHECK_ALL: &str = "SELECT lease.key FROM unnest($1::text[], $2::text[], $3::int8[]) AS held(key, holder, epoch)
      JOIN lease ON lease.key = held.key AND lease.holder = held.holder AND lease.epoch = held.epoch FOR SHARE OF lease";
 
-const HELD: &str = "SELECT key, holder, epoch, until FROM lease WHERE holder IS NOT NULL AND until > $1 ORDER BY key";
+const HELD: &str =
+    concat!("SELECT key, holder, epoch, until FROM lease WHERE holder IS NOT NULL AND until > ", now!("$1"), " ORDER BY key");
 
 /// Of every lease of a realm: `<what>/<realm>/<part>`.
 macro_rules! of_realm {
-    ($before:literal, $after:literal) => {
-        concat!($before, " WHERE starts_with(substr(key, strpos(key, '/') + 1), $1)", $after)
+    ($before:literal $(, $after:expr)*) => {
+        concat!($before, " WHERE starts_with(substr(key, strpos(key, '/') + 1), $1)" $(, $after)*)
     };
 }
 
-const END_ALL: &str = of_realm!("UPDATE lease SET holder = NULL, until = $2", "");
-const LIVE: &str = of_realm!("SELECT key FROM lease", " AND holder IS NOT NULL AND until > $2 ORDER BY key LIMIT 1");
+const END_ALL: &str = of_realm!("UPDATE lease SET holder = NULL, until = $2");
+const LIVE: &str = of_realm!("SELECT key FROM lease", " AND holder IS NOT NULL AND until > ", now!("$2"), " ORDER BY key LIMIT 1");
 const EPOCHS: &str = of_realm!("SELECT key, epoch FROM lease", " ORDER BY key");
 
 /// A lease that is free, and whose next epoch is higher than this one.
 const RAISE: &str = "INSERT INTO lease AS present (key, holder, epoch, until) VALUES ($1, NULL, $2, 0)
      ON CONFLICT (key) DO UPDATE SET holder = NULL, until = 0, epoch = greatest(present.epoch, excluded.epoch)";
 
+/// The command `lease`.
+pub(super) struct Take<'r> {
+    pub(super) request: &'r LeaseRequest,
+    /// The moment by which it is judged, where that is given; see [`now`].
+    pub(super) given: Option<Timestamp>,
+}
+
 #[async_trait]
-impl Job for LeaseRequest {
+impl Job for Take<'_> {
     type Answer = Vec<Option<Fence>>;
     const COMMAND: Command = Command::Lease;
 
@@ -59,15 +89,21 @@ impl Job for LeaseRequest {
     }
 
     async fn run(&self, session: &mut Session) -> Result<Done<Vec<Option<Fence>>>, Failure> {
-        let until = self.now.plus(self.ttl);
-        let rows = session.ask(ask!(TAKE, self.keys.clone(), self.holder.clone(), until.0, self.now.0)).await?;
+        let LeaseRequest { keys, holder, ttl, now } = self.request;
+        let length = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX / 2);
+        let take = ask!(TAKE, keys.clone(), holder.clone(), length, self.given.map(|given| given.0));
+        let [version, rows] = session.all([ask!(VERSION), take]).await?;
+        if let Some(row) = version.first() {
+            schema::still_known(get(row, 0)?)?;
+        }
         reach(Command::Lease, Step::Rows);
         let granted = rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect::<Result<HashMap<String, i64>, Failure>>()?;
         let fence = |key: &String| {
             let epoch = granted.get(key)?.cast_unsigned();
-            Some(Fence { key: key.clone(), holder: self.holder.clone(), epoch, until })
+            // It was asked for before it was granted, so this is over no later than what the server noted.
+            Some(Fence { key: key.clone(), holder: holder.clone(), epoch, until: now.plus(*ttl) })
         };
-        let fences = self.keys.iter().map(fence).collect();
+        let fences = keys.iter().map(fence).collect();
         Ok(if granted.is_empty() { Done::Nothing(fences) } else { Done::Commit(fences, Vec::new()) })
     }
 }
@@ -109,8 +145,8 @@ pub(super) fn end(key: &str) -> Ask {
 }
 
 /// Asks for a lease of a realm that somebody holds.
-pub(super) fn live(realm: &str, now: Timestamp) -> Ask {
-    ask!(LIVE, format!("{realm}/"), now.0)
+pub(super) fn live(realm: &str, given: Option<Timestamp>) -> Ask {
+    ask!(LIVE, format!("{realm}/"), given.map(|given| given.0))
 }
 
 /// Asks for the epochs of a realm's leases.
@@ -143,8 +179,8 @@ pub(super) fn held_lane(fence: &LaneFence, rows: &[Row]) -> Result<(), Failure> 
 }
 
 /// The leases that are held and have not run out.
-pub(super) async fn all_held(session: &Session, now: Timestamp) -> Result<Vec<Fence>, Failure> {
-    let rows = session.ask(ask!(HELD, now.0)).await?;
+pub(super) async fn all_held(session: &Session, given: Option<Timestamp>) -> Result<Vec<Fence>, Failure> {
+    let rows = session.ask(ask!(HELD, given.map(|given| given.0))).await?;
     let fence = |row: &Row| {
         Ok(Fence { key: get(row, 0)?, holder: get(row, 1)?, epoch: get::<i64>(row, 2)?.cast_unsigned(), until: Timestamp(get(row, 3)?) })
     };

@@ -13,7 +13,8 @@
 //!
 //! # Assumptions
 //! The server is PostgreSQL 13 or later, or one that keeps its promises (advisory locks, row locks, READ COMMITTED). Connections are the
-//! server's own or those of a pooler in session mode: settings and prepared statements belong to the session.
+//! server's own or those of a pooler in session mode: settings and prepared statements belong to the session. The server's clock says which
+//! leases have run out; where another server takes over, theirs agree to a few seconds.
 //!
 //! # Caveats
 //! Commands of one realm wait for each other, so a realm's throughput is bounded by the round trips to the database; realms run beside each
@@ -79,6 +80,8 @@ const PARTITIONS: u32 = 8;
 pub struct PostgresStore {
     pool: Pool,
     words: String,
+    /// Leases are judged by the moments that come with the commands.
+    on_given_time: bool,
 }
 
 impl PostgresStore {
@@ -120,7 +123,20 @@ impl PostgresStore {
             .build()
             .map_err(|error| StoreError::Other(format!("the database's connections: {error}")))?;
         schema::migrate(&pool, &schema, make).await.map_err(|failure| failure.error)?;
-        Ok(Self { pool, words })
+        Ok(Self { pool, words, on_given_time: false })
+    }
+
+    /// The same store, which judges leases by the moments that come with the commands, as SQLite does, for whoever makes time pass. Processes of
+    /// several machines have several clocks: theirs are judged by the server's.
+    #[must_use]
+    pub fn on_given_time(mut self) -> Self {
+        self.on_given_time = true;
+        self
+    }
+
+    /// The moment by which leases are judged, if not by the server's clock.
+    fn given(&self, now: Timestamp) -> Option<Timestamp> {
+        self.on_given_time.then_some(now)
     }
 
     /// Which database and schema this is, for people; without the role's password.
@@ -167,7 +183,7 @@ macro_rules! answer {
 #[async_trait]
 impl Store for PostgresStore {
     async fn lease(&self, request: &LeaseRequest) -> Result<Vec<Option<Fence>>, StoreError> {
-        self.write(request).await
+        self.write(&leases::Take { request, given: self.given(request.now) }).await
     }
 
     async fn release(&self, fence: &Fence) -> Result<(), StoreError> {
@@ -175,7 +191,7 @@ impl Store for PostgresStore {
     }
 
     async fn leases(&self, now: Timestamp) -> Result<Vec<Fence>, StoreError> {
-        answer!(self, session => leases::all_held(&session, now))
+        answer!(self, session => leases::all_held(&session, self.given(now)))
     }
 
     fn partitions(&self) -> u32 {
@@ -247,7 +263,7 @@ impl Store for PostgresStore {
     }
 
     async fn import(&self, import: Import, rows: Rows) -> Result<(), StoreError> {
-        archive::import(&self.pool, &import, rows).await
+        archive::import(&self.pool, &import, self.given(import.now), rows).await
     }
 
     async fn begin_write(&self, begin: &BeginWrite) -> Result<WriteBegun, StoreError> {

@@ -2,6 +2,10 @@
 //!
 //! The table `migration` says which were run. They run in one transaction under an advisory lock, so several processes that start at once
 //! migrate once. A schema that stands costs one look, so a store opens on a database that is read-only, too, and says so when it writes.
+//!
+//! A process that still runs under the schema before must not go on by rules that hold no more. A migration ends every lease, so that nothing
+//! more is committed under one, and whoever asks for leases looks at the schema's number in the same transaction: an older process gets none
+//! ([`still_known`]). A migration holds the table `migration` for itself, so nobody can look before it and take a lease after.
 
 use super::codec::get;
 use super::error::Failure;
@@ -69,6 +73,18 @@ pub(super) fn wanted() -> i32 {
     i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)
 }
 
+/// Refuses to work on a schema that came after this program.
+pub(super) fn still_known(present: Option<i32>) -> Result<(), StoreError> {
+    match present {
+        Some(number) if number > wanted() => Err(StoreError::Unusable(format!(
+            "a newer Fairlead has brought the database to schema {number}, and this one knows schemas up to {}; it stands back: replace it by \
+             the newer one",
+            wanted()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// The number of the last migration that was run.
 async fn present(client: &Object) -> Result<Option<i32>, Failure> {
     let there = client.query_one("SELECT to_regclass('migration') IS NOT NULL", &[]).await?;
@@ -120,6 +136,9 @@ async fn migrate_under_lock(client: &Object, schema: &str) -> Result<(), Failure
         ))
         .into());
     };
+    if done > 0 && !steps.is_empty() {
+        client.batch_execute("LOCK TABLE migration IN ACCESS EXCLUSIVE MODE; UPDATE lease SET holder = NULL, until = 0").await?;
+    }
     for (number, step) in (done + 1..).zip(steps) {
         client.batch_execute(step).await?;
         client.execute("INSERT INTO migration (number) VALUES ($1)", &[&number]).await?;

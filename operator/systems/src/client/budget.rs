@@ -7,10 +7,13 @@
 //! [`VENDOR_WORD`]: an account has other users, and quotas that roll come back by and by. When the vendor refused and the wait for that is over, it
 //! is asked again, whatever it said before. The probe is always sent, so there is news of a quota that nobody may use.
 //!
+//! Where several processes work on one account, each takes no more than its part of what is left of the day until they have told each other what they sent
+//! ([`Budget::ahead`]).
+//!
 //! Pure values; the moments come in. What was counted is lost with the process, but for what somebody notes ([`Usage`]).
 
 use super::transport::Answer;
-use super::turns::Priority;
+use super::turns::{Priority, Share};
 use crate::definition::format::QuotaFormat;
 use crate::reason;
 use fairlead_model::report::{Quota, Spent, Window};
@@ -24,6 +27,9 @@ pub(crate) const VENDOR_WORD: Duration = Duration::from_secs(300);
 
 /// Whoever is refused asks again after so long at the latest; nothing is sent for it. Somebody may have raised the limit meanwhile.
 const ASK_AGAIN: Duration = Duration::from_secs(300);
+
+/// Processes that share an account have learnt of each other's requests after so long.
+const DIVIDED_AGAIN: Duration = Duration::from_secs(5);
 
 /// The most that is kept from anybody, in percent: whatever the reserve, a little is for all.
 const MOST_KEPT: u32 = 95;
@@ -90,6 +96,7 @@ pub(crate) struct Budget {
     /// Of these: what nobody has noted.
     unnoted: u64,
     told: Option<Told>,
+    share: Share,
 }
 
 fn day_of(now: Timestamp) -> i64 {
@@ -113,7 +120,14 @@ fn share(of: u64, percent: u32) -> u64 {
 
 impl Budget {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self { daily: limits.daily_requests, reserve: limits.interactive_reserve_percent, used: Usage::default(), unnoted: 0, told: None }
+        Self {
+            daily: limits.daily_requests,
+            reserve: limits.interactive_reserve_percent,
+            used: Usage::default(),
+            unnoted: 0,
+            told: None,
+            share: Share::default(),
+        }
     }
 
     /// Requests of this day.
@@ -149,6 +163,23 @@ impl Budget {
             Spent { window: Window::Vendor, until, ends: told.word.ends == Some(until) }
         });
         [day, vendor].into_iter().flatten().max_by_key(|spent| spent.until)
+    }
+
+    /// So many processes take from the day.
+    pub(crate) fn divide(&mut self, share: Share) {
+        self.share = share;
+    }
+
+    /// Whether this process has sent its part of what was left of the day when it was last noted. One request is in it, however many share: else the
+    /// last ones would be nobody's.
+    pub(crate) fn ahead(&self, priority: Priority, now: Timestamp) -> bool {
+        self.share.of > 1
+            && day_of(now) <= self.used.day
+            && self.daily.is_some_and(|limit| {
+                let noted = self.used.requests.saturating_sub(self.unnoted);
+                let left = limit.saturating_sub(share(limit, kept_from(priority, self.reserve))).saturating_sub(noted);
+                self.unnoted >= self.share.part(left).max(1)
+            })
     }
 
     /// Takes one request, or says which quota has none left for `priority`.
@@ -246,6 +277,13 @@ pub(crate) fn refusal(spent: Spent, now: Timestamp) -> RemoteError {
     RemoteError::new(ErrorClass::Throttled, reason::QUOTA_EXHAUSTED, text).retry_after(Some(wait))
 }
 
+/// The error of a request that has to wait until the processes have told each other what they sent.
+pub(crate) fn ahead_refusal() -> RemoteError {
+    let text =
+        "this process's part of the requests that are left of spec.limits.dailyRequests is used up; they are divided anew within seconds";
+    RemoteError::new(ErrorClass::Throttled, reason::QUOTA_EXHAUSTED, text).retry_after(Some(DIVIDED_AGAIN))
+}
+
 // === What the vendor tells ===
 
 /// What an answer tells of the quota, by the definition's words for it.
@@ -320,6 +358,39 @@ mod tests {
             assert_eq!(taken(&mut vendor), wanted, "of the vendor's word, {reserve} % kept");
         }
         assert_eq!(taken(&mut budget(Some(1), 90)), [1, 0, 0, 0], "the smallest budget is one request");
+    }
+
+    #[test]
+    fn two_that_share_a_day_take_no_more_than_there_is_left_until_they_have_told_each_other() {
+        let mut each = [budget(Some(11), 0), budget(Some(11), 0)];
+        let spend = |each: &mut [Budget; 2]| -> u64 {
+            let mut sent = 0;
+            for budget in each.iter_mut() {
+                while !budget.ahead(Interactive, NOON) && budget.take(Interactive, NOON).is_ok() {
+                    sent += 1;
+                }
+            }
+            sent
+        };
+        for (place, budget) in (0..).zip(&mut each) {
+            budget.divide(Share { place, of: 2 });
+            budget.take(Interactive, NOON).unwrap();
+        }
+        assert_eq!(spend(&mut each), 9, "six and five of eleven");
+        let mut all = Usage::default();
+        for budget in &mut each {
+            let ours = budget.unnoted(NOON);
+            all = all.and(ours);
+            budget.noted(all, ours);
+        }
+        assert_eq!(all.requests, 11);
+        each[0].noted(all, Usage { requests: 0, ..all });
+        assert!(each.iter().all(|budget| budget.spent(Interactive, NOON).is_some()), "all know that it is used up");
+        let mut alone = budget(Some(11), 0);
+        alone.divide(Share { place: 1, of: 2 });
+        alone.take(Interactive, NOON).unwrap();
+        alone.divide(Share::default());
+        assert_eq!((0..).take_while(|_| !alone.ahead(Interactive, NOON) && alone.take(Interactive, NOON).is_ok()).count(), 10);
     }
 
     #[test]

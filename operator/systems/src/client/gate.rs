@@ -6,7 +6,7 @@
 //! A circuit opens after so many failures in a row within a time; any answer that shows the vendor alive closes it.
 
 use super::budget::{self, Budget, Usage, Use, Word};
-use super::turns::{Priority, Turn, Turns};
+use super::turns::{Priority, Share, Turn, Turns};
 use crate::definition::format::ThrottleFormat;
 use crate::reason;
 use fairlead_model::report::{Circuit, Quota, Spent};
@@ -68,6 +68,8 @@ struct State {
     /// A half-open probe is under way.
     probing: bool,
     wait_until: Option<Timestamp>,
+    /// The vendor asked another process to wait, until then at least.
+    others_wait_until: Option<Timestamp>,
     /// The last wait that we chose ourselves.
     wait: Duration,
     waited: Duration,
@@ -103,6 +105,7 @@ impl Gate {
             open_until: Timestamp::default(),
             probing: false,
             wait_until: None,
+            others_wait_until: None,
             wait: Duration::ZERO,
             waited: Duration::ZERO,
             budget: Budget::new(limits),
@@ -129,6 +132,11 @@ impl Gate {
         {
             return Err(budget::refusal(spent, self.clock.now()));
         }
+        if let Errand::Of(priority) = errand
+            && self.lock().budget.ahead(priority, self.clock.now())
+        {
+            return Err(budget::ahead_refusal());
+        }
         let turn = self.turns.take(errand.priority(), deadline).await.ok_or_else(|| {
             RemoteError::new(
                 ErrorClass::Transient,
@@ -146,6 +154,7 @@ impl Gate {
         let mut state = self.lock();
         match errand {
             Errand::Probe => state.budget.count(now),
+            Errand::Of(priority) if state.budget.ahead(priority, now) => return Err(budget::ahead_refusal()),
             Errand::Of(priority) => state.budget.take(priority, now).map_err(|spent| budget::refusal(spent, now))?,
         }
         Ok(())
@@ -177,7 +186,7 @@ impl Gate {
     /// Whether the vendor wants nothing sent at this moment. It may have said so since the pass was given.
     pub(crate) fn waited_out(&self) -> Result<(), RemoteError> {
         let now = self.clock.now();
-        let Some(until) = self.lock().wait_until.filter(|until| *until > now) else { return Ok(()) };
+        let Some(until) = self.wait_until() else { return Ok(()) };
         let text = format!("the vendor asked to slow down; nothing is sent before {until}");
         Err(RemoteError::new(ErrorClass::Throttled, reason::RATE_LIMITED, text).retry_after(Some(until.since(now))))
     }
@@ -284,7 +293,25 @@ impl Gate {
     }
 
     pub(crate) fn wait_until(&self) -> Option<Timestamp> {
+        let state = self.lock();
+        state.wait_until.max(state.others_wait_until).filter(|until| *until > self.clock.now())
+    }
+
+    /// Until when the vendor asked this very process to wait.
+    pub(crate) fn told_to_wait(&self) -> Option<Timestamp> {
         self.lock().wait_until.filter(|until| *until > self.clock.now())
+    }
+
+    /// The vendor asked another process that uses the account to wait: nothing is sent for so long.
+    pub(crate) fn hold(&self, wait: Duration) {
+        let until = self.clock.now().plus(wait);
+        self.lock().others_wait_until = Some(until);
+    }
+
+    /// This process has this part of the account's limits.
+    pub(crate) fn divide(&self, share: Share) {
+        self.turns.divide(share);
+        self.lock().budget.divide(share);
     }
 
     /// Up to a fifth longer, so that several connectors do not come back at one moment.
@@ -386,6 +413,19 @@ mod tests {
         pass(&clock, 1);
         assert!(gate.enter(LIVE, soon()).await.is_ok());
         assert_eq!(gate.waited(), 7);
+    }
+
+    #[tokio::test]
+    async fn what_another_process_was_told_holds_here_and_is_not_told_again() {
+        let (gate, clock) = gate(None, 8);
+        gate.hold(Duration::from_secs(2));
+        assert_eq!((gate.wait_until(), gate.told_to_wait()), (Some(clock.now().plus(Duration::from_secs(2))), None));
+        gate.learn(&Showed::Alive);
+        assert_eq!(refused(&gate).await, (reason::RATE_LIMITED.into(), Duration::from_secs(2)));
+        gate.learn(&Showed::Throttling { wait: Some(Duration::from_secs(1)), exhausted: false });
+        assert_eq!((refused(&gate).await.1, gate.told_to_wait()), (Duration::from_secs(2), Some(clock.now().plus(Duration::from_secs(1)))));
+        pass(&clock, 2);
+        assert!(gate.enter(LIVE, soon()).await.is_ok());
     }
 
     #[tokio::test]

@@ -20,7 +20,7 @@ mod write;
 
 pub use budget::{Usage, Use};
 pub use transport::Transport;
-pub use turns::Priority;
+pub use turns::{Priority, Share};
 pub use types::{CallCounters, NativeRecord, Outside, Page, ReadRequest, Unusable, WriteBatch, WriteItem, WriteOperation, Written};
 
 use crate::definition::{Definition, Entity, MAIN};
@@ -294,6 +294,22 @@ impl Client {
     /// outlives a process, and is shared by several.
     pub fn noted(&self, all: Usage, ours: Usage) {
         self.line.gate.noted(all, ours);
+    }
+
+    /// This process has this part of the account's limits: others use the account as well.
+    pub fn divide(&self, share: Share) {
+        self.line.gate.divide(share);
+    }
+
+    /// Sends nothing for so long, since the vendor asked another process for that.
+    pub fn hold(&self, wait: Duration) {
+        self.line.gate.hold(wait);
+    }
+
+    /// Until when the vendor asked this very process to wait.
+    #[must_use]
+    pub fn told_to_wait(&self) -> Option<Timestamp> {
+        self.line.gate.told_to_wait()
     }
 
     /// The last error of any call.

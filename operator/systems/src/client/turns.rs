@@ -4,6 +4,8 @@
 //! request of a higher priority never waits behind the queue of a lower one. Some places may be kept for interactive requests. Whoever gives up
 //! leaves the line, and whoever is then at its head is woken.
 //!
+//! Where several processes work on one account, each has its part of the places and of the rate ([`Share`]), and keeps its own line.
+//!
 //! Guarantees: within a priority the first comes first. Caveat: a priority waits for as long as those above it want every place.
 
 use std::collections::BTreeMap;
@@ -44,24 +46,54 @@ impl Priority {
     }
 }
 
+/// Which part of an account's limits this process has: those of several processes together make up the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// The place of this process among those that share, the first being 0.
+    pub place: u32,
+    /// How many share.
+    pub of: u32,
+}
+
+impl Default for Share {
+    /// Nobody else is there.
+    fn default() -> Self {
+        Self { place: 0, of: 1 }
+    }
+}
+
+impl Share {
+    /// Its part of `whole` things; what does not come out even goes to the first.
+    #[must_use]
+    pub fn part(self, whole: u64) -> u64 {
+        let of = u64::from(self.of.max(1));
+        whole / of + u64::from(u64::from(self.place) < whole % of)
+    }
+}
+
 /// The line of one account.
 pub(crate) struct Turns {
-    places: usize,
-    /// Of the places: kept for interactive requests.
-    kept: usize,
-    /// The time between two requests.
-    interval: Option<Duration>,
+    /// Requests under way at once, of all processes.
+    places: u32,
+    requests_per_second: Option<u32>,
+    reserve: u32,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
+    /// Requests under way at once.
+    places: usize,
+    /// Of these: kept for interactive requests.
+    kept: usize,
+    /// The time between two requests.
+    interval: Option<Duration>,
     /// Interactive requests under way.
     interactive: usize,
     /// Other requests under way.
     others: usize,
-    /// When the next request may leave.
-    next_slot: Option<Instant>,
+    /// The slot in which the last request left.
+    last_slot: Option<Instant>,
     tickets: u64,
     line: BTreeMap<(Priority, u64), Arc<Notify>>,
 }
@@ -112,13 +144,24 @@ enum Answer {
 }
 
 impl Turns {
-    /// With `reserve` percent of the places kept for interactive requests: one at least if it is any, and never all.
+    /// With `reserve` percent of the places kept for interactive requests: one at least if it is any, and never all. All of it is this process's.
     pub(crate) fn new(places: u32, requests_per_second: Option<u32>, reserve: u32) -> Self {
-        let places = usize::try_from(places.max(1)).unwrap_or(1);
-        let share = places.saturating_mul(usize::try_from(reserve.min(100)).unwrap_or(0)) / 100;
-        let kept = if reserve > 0 { share.max(1).min(places - 1) } else { 0 };
-        let interval = requests_per_second.filter(|rate| *rate > 0).map(|rate| Duration::from_secs(1) / rate);
-        Self { places, kept, interval, state: Mutex::default() }
+        let turns = Self { places, requests_per_second, reserve: reserve.min(100), state: Mutex::default() };
+        turns.divide(Share::default());
+        turns
+    }
+
+    /// This process has so much of the places, one at least, and of the rate from now on. Whoever is under way stays so.
+    pub(crate) fn divide(&self, share: Share) {
+        let places = usize::try_from(share.part(u64::from(self.places))).unwrap_or(1).max(1);
+        let reserved = places.saturating_mul(usize::try_from(self.reserve).unwrap_or(0)) / 100;
+        let rate = self.requests_per_second.filter(|rate| *rate > 0);
+        let mut state = self.lock();
+        state.places = places;
+        state.kept = if self.reserve > 0 { reserved.max(1).min(places - 1) } else { 0 };
+        // A rate is divided into longer pauses, however few requests a second it comes to.
+        state.interval = rate.map(|rate| Duration::from_secs(u64::from(share.of.max(1))) / rate);
+        state.wake_head();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -161,18 +204,18 @@ impl Turns {
     fn try_take(&self, key: (Priority, u64)) -> Answer {
         let mut state = self.lock();
         let is_head = state.line.keys().next() == Some(&key);
-        let free = state.interactive + state.others < self.places;
-        let may = key.0 == Priority::Interactive || state.others < self.places - self.kept;
+        let free = state.interactive + state.others < state.places;
+        let may = key.0 == Priority::Interactive || state.others < state.places - state.kept;
         if !(is_head && free && may) {
             return Answer::Wait;
         }
-        if let Some(interval) = self.interval {
+        if let Some(interval) = state.interval {
             let now = Instant::now();
-            let slot = state.next_slot.filter(|next| *next + LATE > now).unwrap_or(now);
+            let slot = state.last_slot.map(|last| last + interval).filter(|next| *next + LATE > now).unwrap_or(now);
             if slot > now {
                 return Answer::At(slot);
             }
-            state.next_slot = Some(slot + interval);
+            state.last_slot = Some(slot);
         }
         *Self::under_way(&mut state, key.0) += 1;
         state.line.remove(&key);
@@ -218,7 +261,7 @@ mod tests {
         for (places, reserve, kept) in
             [(8, 0, 0), (8, 1, 1), (8, 20, 1), (8, 25, 2), (8, 90, 7), (2, 90, 1), (1, 90, 0), (1, 0, 0), (0, 50, 0), (10, 20, 2)]
         {
-            assert_eq!(Turns::new(places, None, reserve).kept, kept, "{reserve} % of {places}");
+            assert_eq!(Turns::new(places, None, reserve).lock().kept, kept, "{reserve} % of {places}");
         }
     }
 
@@ -293,5 +336,61 @@ mod tests {
         assert!(turns.take(Live, soon).await.is_none(), "the next slot is later than that");
         assert!(Instant::now() < soon, "which is known at once");
         assert!(turns.take(Live, later()).await.is_some());
+    }
+
+    #[test]
+    fn parts_make_up_the_whole() {
+        for whole in 0..40 {
+            for of in 1..9 {
+                let parts: Vec<u64> = (0..of).map(|place| Share { place, of }.part(whole)).collect();
+                assert_eq!(parts.iter().sum::<u64>(), whole);
+                assert!(parts.iter().max().unwrap() - parts.iter().min().unwrap() < 2, "{parts:?}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_of_the_rate_is_a_longer_pause_from_the_next_request_on() {
+        let turns = Turns::new(8, Some(2), 0);
+        let start = Instant::now();
+        let next = async || {
+            drop(turns.take(Live, later()).await.unwrap());
+            start.elapsed().as_millis()
+        };
+        assert_eq!((next().await, next().await), (0, 500));
+        // Five share two a second: one each in two and a half.
+        turns.divide(Share { place: 4, of: 5 });
+        assert_eq!((next().await, next().await), (3000, 5500), "it counts from the last request on");
+        // Whoever waits for a slot learns that the others are gone.
+        let waits = async { next().await };
+        let gone = async {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            turns.divide(Share::default());
+        };
+        assert_eq!(tokio::join!(waits, gone).0, 6200);
+        assert_eq!(next().await, 6700);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_of_the_places_is_one_at_least_and_shrinks_at_once() {
+        let turns = Turns::new(3, None, 50);
+        let mut busy: Vec<_> = Vec::new();
+        let fill = |busy: &mut Vec<_>| {
+            while let Some(turn) = turns.take(Interactive, later()).now_or_never().flatten() {
+                busy.push(turn);
+            }
+            busy.len()
+        };
+        assert_eq!(fill(&mut busy), 3);
+        turns.divide(Share { place: 1, of: 2 });
+        busy.pop();
+        assert_eq!(fill(&mut busy), 2, "one place is its part, and two are under way still");
+        busy.clear();
+        assert_eq!(fill(&mut busy), 1);
+        turns.divide(Share { place: 0, of: 2 });
+        assert_eq!(fill(&mut busy), 2, "the first has what does not come out even");
+        busy.clear();
+        turns.divide(Share { place: 6, of: 7 });
+        assert!(turns.take(Live, later()).now_or_never().flatten().is_some(), "and nothing of that one place is kept");
     }
 }
