@@ -98,7 +98,7 @@ async fn the_quickstart_by_kubectl_alone_is_ready_moves_data_and_leaves_nothing_
     wait_until("the end of every watch", PATIENCE, async || {
         let watched: BTreeSet<_> =
             stage.requests(&user)?.into_iter().filter(|request| request.verb == "watch").map(|request| request.resource).collect();
-        Ok(Seen::when(watched.len() == 4, format!("{watched:?}")))
+        Ok(Seen::when(watched.len() == 5, format!("{watched:?}")))
     })
     .await?;
     let requests = stage.requests(&user)?;

@@ -83,6 +83,10 @@ pub struct IntegrationSpec {
     /// When what the systems hold is compared, record by record, with what was read from them and written to them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reconcile: Option<Reconcile>,
+    /// How a new revision of the field tables takes over: compared first, then tried on a share of the records. Left out, it takes over at
+    /// once; so does, in any case, a revision that changes more than field tables and the conditions of writing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
     /// Running (when left out) or Paused: neither reads nor writes; what is in flight settles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<RunState>,
@@ -464,6 +468,30 @@ impl Reconcile {
     }
 }
 
+/// How a new revision of the field tables takes over. It stops by itself, and the revision before stays in force, when more records fail under it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::ROLLOUT)))]
+pub struct Rollout {
+    /// So long the new revision maps every record beside the one in force, and writes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Duration>,
+    /// Then it maps this share of the records, in percent; which ones, their canonical ids decide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub canary_percent: Option<i32>,
+    /// So long, before it maps them all.
+    #[serde(rename = "for", default, skip_serializing_if = "Option::is_none")]
+    pub lasts: Option<Duration>,
+}
+
+impl Rollout {
+    /// The share of the records and the time, if it is tried on any.
+    pub fn canary(&self) -> Option<(u32, std::time::Duration)> {
+        Some((u32::try_from(self.canary_percent?).ok()?, self.lasts?.0))
+    }
+}
+
 macro_rules! choice {
     ($(#[$meta:meta])* $name:ident { $(#[$first_meta:meta])* $first:ident $(, $(#[$variant_meta:meta])* $variant:ident)* $(,)? }) => {
         $(#[$meta])*
@@ -723,6 +751,51 @@ pub struct IntegrationStatus {
     /// What the last reconciliation found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reconciliation: Option<ReconciliationStatus>,
+    /// Which revision maps the records, and which one is to take over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<RevisionStatus>,
+}
+
+/// Which revision maps the records, and which one is to take over. Revisions are kept as ControllerRevisions of this namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionStatus {
+    /// The number of the revision in force.
+    #[schemars(range(min = 1))]
+    pub active: i64,
+    /// The number of the revision that is to take over, while there is one; the same, where only a shared table has changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub canary: Option<i64>,
+    /// Where that one stands: Shadow, Canary or Stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<RolloutPhase>,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// Records that it was tried on, once per system while it is only compared. Changes only together with something else in this status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub tried: Option<i64>,
+    /// Those that it would write or read otherwise than the revision in force. Changes only together with something else in this status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub different: Option<i64>,
+    /// Those that fail under it. Changes only together with something else in this status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub failing: Option<i64>,
+}
+
+/// Where a revision stands that is to take over: Shadow, Canary or Stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RolloutPhase {
+    /// It is compared with the revision in force, and writes nothing.
+    Shadow,
+    /// It maps a share of the records.
+    Canary,
+    /// More records failed under it, and it maps nothing any more.
+    Stopped,
 }
 
 /// How far behind the systems are.

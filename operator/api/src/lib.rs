@@ -55,8 +55,8 @@ pub use integration::{
     CronSchedule, DeadLetters, DeletionPolicy, Delivery, EffectiveRetry, FieldRow, Guard, GuardStatus, InitialLoad, Integration,
     IntegrationSpec, IntegrationStatus, LagBucket, LagStatus, LedgerStatus, Lookup, OnAmbiguous, OnDelete, OnError, OnForeignEdit, OnLeave,
     OnMerge, Otherwise, OwnershipRule, Participant, ParticipantState, ParticipantStatus, Poll, PreviewStatus, ReadSpec, Reconcile,
-    ReconcilePolicy, ReconciliationOutcome, ReconciliationStatus, Reference, Retry, RunState, SyncSpec, Tie, ValuePair, WriteKey,
-    WriteSpec,
+    ReconcilePolicy, ReconciliationOutcome, ReconciliationStatus, Reference, Retry, RevisionStatus, Rollout, RolloutPhase, RunState,
+    SyncSpec, Tie, ValuePair, WriteKey, WriteSpec,
 };
 pub use manifest::{Kind, Resource};
 pub use reasons::Reason;
@@ -83,3 +83,11 @@ pub const FIELD_TABLE_KEY: &str = "fields.yaml";
 pub const LOOKUP_TABLE_LABEL: &str = "fairlead.dev/lookup-table";
 /// The key of a lookup-table ConfigMap that holds the lines.
 pub const LOOKUP_TABLE_KEY: &str = "lookup.csv";
+/// The label, and its value, that marks the ControllerRevisions which the operator keeps.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "fairlead");
+/// The label of a ControllerRevision with the name of its Integration, where that is short enough for a label.
+pub const INTEGRATION_LABEL: &str = "fairlead.dev/integration";
+/// The annotation of a ControllerRevision with its number.
+pub const REVISION_ANNOTATION: &str = "fairlead.dev/revision";
+/// The annotation of a ControllerRevision with the digest of the spec that it holds.
+pub const SPEC_DIGEST_ANNOTATION: &str = "fairlead.dev/spec-digest";

@@ -105,6 +105,14 @@ reasons! {
         "The first load was read and matched, and nothing was written, because initialLoad is Preview.",
         "Set spec.sync.initialLoad to MatchOnly or MatchOrCreate when the counts are what you expect.",
         "kubectl get fint NAME -n NAMESPACE -o jsonpath='{.status.preview}'";
+    RolloutShadow None
+        "A new revision maps every record beside the one in force, and writes nothing; status.revision tells what it would change.",
+        "By itself, when spec.rollout.shadow is over. Removing spec.rollout lets it take over at once; declaring the revision before takes it back.",
+        "kubectl get fint NAME -n NAMESPACE -o jsonpath='{.status.revision}'";
+    RolloutCanary None
+        "A new revision maps a share of the records, and the one before all others.",
+        "By itself, when spec.rollout.for is over and what the share needed has been written. Removing spec.rollout lets it take over at once; declaring the revision before takes it back.",
+        "kubectl get fint NAME -n NAMESPACE -o jsonpath='{.status.revision}'";
     Paused None
         "The Integration neither reads nor writes, because spec.state is Paused. What was in flight has settled.",
         "Set spec.state to Running.",
@@ -229,6 +237,10 @@ reasons! {
         "Some records could not be handled and wait for a person. Everything else goes on.",
         "A later good version of the record, a corrected mapping, or an edit closes a dead letter.",
         "kubectl exec -n fairlead-system deployment/fairlead -- fairlead dead-letters list";
+    RolloutStopped User
+        "More records fail under a new revision than under the one before, which stays in force; the records that it was tried on are put back.",
+        "Correct what the message names and apply that as the next revision, or take the change back (`fairlead rollback`). Removing spec.rollout lets it take over all the same.",
+        "kubectl get fint NAME -n NAMESPACE -o jsonpath='{.status.revision}'";
     DriftFound User
         "The last reconciliation found differences between the systems and what is known of them, and left them.",
         "Set spec.reconcile.policy to Repair, or raise maxRepairPercent if so many are right; spec.sync.resync with a new value repairs everything now.",

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::connector::{CircuitBreaker, ConnectorSpec, Probe};
 use crate::contract::{ApiContractSpec, MAX_SCHEMA_BYTES, Master, Operation, Rate, Security};
-use crate::integration::{DeadLetters, FieldRow, IntegrationSpec, Participant, Poll, ReadSpec, Retry, SyncSpec, WriteSpec};
+use crate::integration::{DeadLetters, FieldRow, IntegrationSpec, Participant, Poll, ReadSpec, Retry, Rollout, SyncSpec, WriteSpec};
 use crate::manifest::Kind;
 use crate::schema;
 
@@ -326,6 +326,38 @@ pub const READ: &[Rule<ReadSpec>] = &[Rule {
     holds: |read| read.poll.is_some(),
 }];
 
+/// Rules on how a new revision takes over. `for` is a word of CEL, which has another name for the field.
+pub const ROLLOUT: &[Rule<Rollout>] = &[
+    Rule {
+        at: "",
+        cel: "has(self.shadow) || has(self.canaryPercent)",
+        message: "at least one of shadow and canaryPercent must be set",
+        hint: "write shadow: 10m, or canaryPercent: 5 with for: 10m, or both; without a rollout, revisions take over at once",
+        holds: |rollout| rollout.shadow.is_some() || rollout.canary_percent.is_some(),
+    },
+    Rule {
+        at: "",
+        cel: "has(self.canaryPercent) == has(self.__for__)",
+        message: "canaryPercent and for belong together",
+        hint: "say on which share of the records it is tried and how long, such as canaryPercent: 5 and for: 10m",
+        holds: |rollout| rollout.canary_percent.is_some() == rollout.lasts.is_some(),
+    },
+    Rule {
+        at: ".shadow",
+        cel: "!has(self.shadow) || duration(self.shadow) >= duration('1s')",
+        message: "must be at least 1s",
+        hint: "write a longer time, such as 10m, or leave it out",
+        holds: |rollout| rollout.shadow.is_none_or(at_least_a_second),
+    },
+    Rule {
+        at: ".for",
+        cel: "!has(self.__for__) || duration(self.__for__) >= duration('1s')",
+        message: "must be at least 1s",
+        hint: "write a longer time, such as 10m",
+        holds: |rollout| rollout.lasts.is_none_or(at_least_a_second),
+    },
+];
+
 /// Rules on how a participant is written.
 pub const WRITE: &[Rule<WriteSpec>] = &[Rule {
     at: ".onLeave",
@@ -564,6 +596,9 @@ impl Validate for IntegrationSpec {
         }
         if let Some(letters) = self.delivery.as_ref().and_then(|delivery| delivery.dead_letters.as_ref()) {
             judge(letters, DEAD_LETTERS, "spec.delivery.deadLetters", &mut found);
+        }
+        if let Some(rollout) = &self.rollout {
+            judge(rollout, ROLLOUT, "spec.rollout", &mut found);
         }
         found
     }

@@ -11,7 +11,7 @@ use crate::common::{LastError, MAX_LABEL, MAX_MESSAGE, MAX_PARTICIPANTS, MAX_TEX
 use crate::conditions;
 use crate::connector::ConnectorStatus;
 use crate::contract::{ApiContractStatus, MAX_USED_BY, Served};
-use crate::integration::{GuardStatus, IntegrationStatus, ParticipantStatus, PreviewStatus};
+use crate::integration::{GuardStatus, IntegrationStatus, ParticipantStatus, PreviewStatus, RevisionStatus};
 
 /// How far the last-sync time must move before it is written again.
 pub const LAST_SYNC_STEP: std::time::Duration = std::time::Duration::from_secs(600);
@@ -138,6 +138,12 @@ impl Meaning for IntegrationStatus {
                 changes: crossing(guard.changes),
                 live: crossing(guard.live),
                 ..guard.clone()
+            }),
+            revision: self.revision.as_ref().map(|revision| RevisionStatus {
+                tried: revision.tried.map(crossing),
+                different: revision.different.map(crossing),
+                failing: revision.failing.map(crossing),
+                ..revision.clone()
             }),
             ..self.clone()
         }

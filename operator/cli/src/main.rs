@@ -15,6 +15,7 @@ mod gateway;
 mod home;
 mod operator;
 mod preview;
+mod rollback;
 mod run;
 mod screen;
 mod signal;
@@ -60,6 +61,7 @@ enum Command {
     DeadLetters(dead_letters::DeadLetters),
     State(stored::Stored),
     Backfill(backfill::Backfill),
+    Rollback(rollback::Rollback),
     Trace(trace::Trace),
     Demo(demo::Demo),
 }
@@ -94,6 +96,7 @@ fn main() -> ExitCode {
             Command::DeadLetters(command) => command.run().await,
             Command::State(command) => command.run().await,
             Command::Backfill(command) => command.run().await,
+            Command::Rollback(command) => command.run().await,
             Command::Trace(command) => command.run().await,
             Command::Demo(command) => command.run().await,
         };

@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fairlead_api::Kind;
 use fairlead_api::manifest::Resource as Typed;
+use fairlead_api::{Integration, Kind};
 use fairlead_model::ObjectRef;
-use fairlead_plan::{ConfigMapView, Undecodable, World, object_ref};
+use fairlead_plan::{ConfigMapView, Recorded, Undecodable, World, object_ref};
 use kube::Resource;
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
@@ -84,6 +84,18 @@ impl Cache {
     /// Takes over the ConfigMaps.
     pub(crate) fn set_config_maps(&mut self, views: Vec<ConfigMapView>) {
         Arc::make_mut(&mut self.world).config_maps = views;
+    }
+
+    /// Takes over the newest recorded revisions.
+    pub(crate) fn set_history(&mut self, newest: BTreeMap<ObjectRef, Recorded>) {
+        if self.world.history.as_ref() != Some(&newest) {
+            Arc::make_mut(&mut self.world).history = Some(newest);
+        }
+    }
+
+    /// What an Integration declares.
+    pub(crate) fn integration(&self, object: &ObjectRef) -> Option<&Integration> {
+        find(&self.world.integrations, object)
     }
 
     /// Something came on a watch.

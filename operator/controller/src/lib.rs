@@ -2,7 +2,7 @@
 //!
 //! Flow: guarded watches fill a [`World`](fairlead_plan::World); a change is planned after a moment's wait; the units go to the runtime; what
 //! the plan found and the runtime reports becomes status, written only where it says something new, and only by the replica that holds the
-//! Kubernetes lease. All decisions are the planner's; this room moves them between the API server and the runtime.
+//! Kubernetes lease; so are the revisions of Integrations, as ControllerRevisions. All decisions are the planner's; this room moves them between the API server and the runtime.
 //!
 //! Guarantees: an object that cannot be decoded is named in its own status and harms no other; nothing is written besides the lease once
 //! everything has settled; a replica that lost its lease, or was paused beyond it, writes nothing that takes effect; no call is without a
@@ -25,6 +25,7 @@ mod health;
 mod judge;
 mod metrics;
 mod operator;
+mod revisions;
 mod runtime;
 mod secrets;
 mod watches;
@@ -40,6 +41,7 @@ pub use election::{LEASE_NAME, LeaseSettings};
 pub use health::Health;
 pub use metrics::Metrics;
 pub use operator::{Operator, Settings};
+pub use revisions::{HISTORY, Revision, revisions};
 pub use runtime::Runtime;
 pub use secrets::ClusterSecrets;
 pub use workers::{Judged, WorkerTokens};

@@ -26,6 +26,7 @@ use crate::events::Events;
 use crate::health::Health;
 use crate::judge::Judge;
 use crate::metrics::Metrics;
+use crate::revisions::Revisions;
 use crate::runtime::Runtime;
 use crate::watches::{Scope, Seen, Watches, scopes};
 use crate::writer::{self, Writer};
@@ -139,6 +140,7 @@ struct Pass {
     watches: Watches,
     cache: Cache,
     config_maps: ConfigMaps,
+    revisions: Revisions,
     planner: Planner,
     planned: Planned,
     /// What runs: the one copy on this side, shared with whoever takes it over.
@@ -172,6 +174,7 @@ impl Pass {
             scopes,
             cache: Cache::new(),
             config_maps: ConfigMaps::new(client.clone()),
+            revisions: Revisions::new(client.clone()),
             planner: Planner::default(),
             planned: Planned::default(),
             units: Arc::default(),
@@ -202,9 +205,11 @@ impl Pass {
             let plan_at = self.plan_at.filter(|_| self.may_plan());
             let check_at = self.check_at();
             let write_at = self.writer.next_due();
+            let record_at = self.revisions.next_due().filter(|_| may_write(self.leading, writer::DEADLINE));
             tokio::select! {
                 () = stop.cancelled() => break,
                 seen = self.watches.next() => self.saw(seen),
+                changed = self.revisions.ended() => if changed { self.plan_soon() },
                 changed = self.config_maps.next() => if changed { self.config_maps_changed() },
                 changed = self.reports.changed(), if reporting => match changed {
                     Ok(()) => self.reported(),
@@ -222,6 +227,7 @@ impl Pass {
                 }
                 () = until(plan_at) => self.plan().await,
                 () = until(check_at) => {}
+                () = until(record_at) => {}
                 () = until(write_at) => {
                     for key in self.writer.due() {
                         self.consider(&key);
@@ -232,6 +238,7 @@ impl Pass {
             self.judge();
             if may_write(self.leading, writer::DEADLINE) {
                 self.writer.pump(&self.cache, &self.judge);
+                self.revisions.keep(&self.planned, &self.cache);
             }
         }
         self.writer.clear();
@@ -261,6 +268,11 @@ impl Pass {
                 }
             }
             Seen::ConfigMap(scope, event) => self.config_maps.saw(&scope, event),
+            Seen::Revision(scope, event) => {
+                if self.revisions.saw(&scope, event) {
+                    self.plan_soon();
+                }
+            }
         }
         if !self.health.is_ready() && self.is_synced() {
             tracing::info!("everything is listed");
@@ -270,7 +282,7 @@ impl Pass {
     }
 
     fn is_synced(&self) -> bool {
-        self.cache.is_synced(&self.scopes) && self.config_maps.is_synced(&self.scopes)
+        self.cache.is_synced(&self.scopes) && self.config_maps.is_synced(&self.scopes) && self.revisions.is_synced(&self.scopes)
     }
 
     fn config_maps_changed(&mut self) {
@@ -292,6 +304,7 @@ impl Pass {
     async fn plan(&mut self) {
         self.plan_at = None;
         let started = Instant::now();
+        self.cache.set_history(self.revisions.newest(&self.cache));
         let (world, mut planner, config, now) =
             (self.cache.world(), std::mem::take(&mut self.planner), self.config.clone(), self.clock.now());
         let planning = tokio::task::spawn_blocking(move || {
@@ -319,6 +332,7 @@ impl Pass {
         self.metrics.planned(started.elapsed(), now.0 / 1000);
         let before = std::mem::replace(&mut self.planned, planned);
         self.judge.planned(&before, &self.planned);
+        self.revisions.planned(&self.planned);
         for kind in Kind::ALL {
             let (objects, undecodable) = self.cache.count(kind);
             self.metrics.holds(kind, objects, undecodable);

@@ -1,4 +1,4 @@
-//! The streams from the API server: our three kinds, and the names of ConfigMaps, in the namespaces that are ours or everywhere.
+//! The streams from the API server: our three kinds, the names of ConfigMaps, and the recorded revisions, in the namespaces that are ours or everywhere.
 //!
 //! Each stream lists in pages and then watches; an error is counted, told, and followed by a growing pause. What comes out are events as
 //! they are; the caches give them their meaning.
@@ -12,6 +12,7 @@ use std::time::Duration;
 use fairlead_api::Kind;
 use futures::stream::{BoxStream, SelectAll};
 use futures::{Stream, StreamExt};
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
@@ -23,6 +24,7 @@ use tokio::time::Instant;
 
 use crate::guarded::Guarded;
 use crate::metrics::Metrics;
+use crate::revisions;
 
 /// The pauses of a stream that fails: below half of the time in which the operator is to have caught up after an outage.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
@@ -43,6 +45,8 @@ pub(crate) enum Seen {
     Object(Kind, Scope, Event<Guarded>),
     /// Of a ConfigMap, by name.
     ConfigMap(Scope, Event<PartialObjectMeta<ConfigMap>>),
+    /// Of a recorded revision, without what it holds.
+    Revision(Scope, Event<PartialObjectMeta<ControllerRevision>>),
 }
 
 /// All streams as one.
@@ -65,16 +69,23 @@ impl Watches {
                     None => Api::all_with(client.clone(), &kind),
                 };
                 let scope = scope.clone();
-                let events = told(watched(api), kind.plural(), metrics);
+                let events = told(watched(api, watcher::Config::default()), kind.plural(), metrics);
                 streams.push(events.map(move |event| Seen::Object(kind, scope.clone(), event)).boxed());
             }
             let api: Api<PartialObjectMeta<ConfigMap>> = match scope {
                 Some(namespace) => Api::namespaced(client.clone(), namespace),
                 None => Api::all(client.clone()),
             };
+            let here = scope.clone();
+            let events = told(watched(api, watcher::Config::default()), "configmaps", metrics);
+            streams.push(events.map(move |event| Seen::ConfigMap(here.clone(), event)).boxed());
+            let api: Api<PartialObjectMeta<ControllerRevision>> = match scope {
+                Some(namespace) => Api::namespaced(client.clone(), namespace),
+                None => Api::all(client.clone()),
+            };
             let scope = scope.clone();
-            let events = told(watched(api), "configmaps", metrics);
-            streams.push(events.map(move |event| Seen::ConfigMap(scope.clone(), event)).boxed());
+            let events = told(watched(api, watcher::Config::default().labels(&revisions::selector())), "controllerrevisions", metrics);
+            streams.push(events.map(move |event| Seen::Revision(scope.clone(), event)).boxed());
         }
         Self { streams }
     }
@@ -89,13 +100,13 @@ impl Watches {
 }
 
 /// Lists, watches, and after a while begins again.
-fn watched<K>(api: Api<K>) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send
+fn watched<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send
 where
     K: kube::Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let once = move || {
         let again = tokio::time::sleep(Duration::from_secs(rand::random_range(RELIST_SECONDS)));
-        watcher::watcher(api.clone(), watcher::Config::default()).take_until(again)
+        watcher::watcher(api.clone(), config.clone()).take_until(again)
     };
     futures::stream::repeat_with(once).flatten()
 }
@@ -229,7 +240,10 @@ mod tests {
         let (api, client) = FakeApi::new(|_| failure(500));
         let mut watches = Watches::new(&client, &scopes(&["sales".into()]), &Arc::default());
         let minute = tokio::time::timeout(Duration::from_secs(60), watches.next()).await;
-        assert!(matches!(minute, Err(_) | Ok(Seen::Object(_, _, Event::Init) | Seen::ConfigMap(_, Event::Init))));
+        assert!(matches!(
+            minute,
+            Err(_) | Ok(Seen::Object(_, _, Event::Init) | Seen::ConfigMap(_, Event::Init) | Seen::Revision(_, Event::Init))
+        ));
         let _ = tokio::time::timeout(Duration::from_secs(60), async {
             loop {
                 watches.next().await;

@@ -11,12 +11,13 @@ use crate::neighbours::Neighbours;
 use crate::program::{self, Participant, Program};
 use crate::reconcile;
 use crate::retention;
+use crate::revision::{self, Arrangement, Before};
 use crate::shared::{ParticipantFacts, Shared, Surroundings, lock};
 use crate::source::Source;
 use fairlead_contract::Contract;
 use fairlead_model::hash::Digest;
 use fairlead_model::report::{IntegrationReport, Lag, ParticipantReport, ParticipantState, Phase, Preview};
-use fairlead_model::unit::{InitialLoad, ObjectKey};
+use fairlead_model::unit::{InitialLoad, ObjectKey, RevisionUnit};
 use fairlead_model::{ErrorClass, ExternalId, RecordId, RemoteError, realm};
 use fairlead_store::{
     Absorb, Checkpoint, DeadLetterFilter, Enqueue, Haste, IndexState, Keys, Known, NewDeadLetter, Origin, Pending, Reindex, Snapshot,
@@ -26,7 +27,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -84,21 +85,45 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts the tasks of a compiled Integration, where this process `ran` it by something else before.
-    pub(crate) fn start(program: Program, around: Surroundings, ran: Option<Ran>) -> Self {
+    /// Starts the tasks of a compiled Integration, which takes the place of `before`.
+    pub(crate) fn start(program: Program, around: Surroundings, before: Option<&Self>) -> Self {
+        let wanted = Arc::new(program);
+        let newest = wanted.unit.revision.clone();
+        let before = before.map(Self::as_before).unwrap_or_default();
+        let phase = if wanted.unit.paused { Phase::Paused } else { Phase::Backfill };
+        let report = IntegrationReport::begun(wanted.unit.digest.clone(), phase);
+        Self::begin(Arc::clone(&wanted), wanted, OnceLock::new(), around, before, newest, report)
+    }
+
+    /// Starts the same by another arrangement, after it was stopped.
+    pub(crate) fn again(&self, arrangement: Arrangement) -> Self {
+        let before = &self.shared;
+        let (program, wanted, newest) = (Arc::clone(&arrangement.program), Arc::clone(&before.wanted), lock(&before.newest).clone());
+        let around = before.around.clone();
+        Self::begin(program, wanted, OnceLock::from(arrangement), around, self.as_before(), newest, self.report())
+    }
+
+    fn begin(
+        program: Arc<Program>,
+        wanted: Arc<Program>,
+        arrangement: OnceLock<Arrangement>,
+        around: Surroundings,
+        before: Before,
+        newest: RevisionUnit,
+        report: IntegrationReport,
+    ) -> Self {
         let (realm, integration) = (program.unit.realm(), ObjectKey::from(&program.unit.object));
         let participants = program.participants.iter().map(|_| ParticipantFacts::default()).collect();
-        let digest = program.unit.digest.clone();
-        let phase = if program.unit.paused { Phase::Paused } else { Phase::Backfill };
-        let shares = around.neighbours.share();
         let shared = Arc::new(Shared {
             program,
+            wanted,
+            arrangement,
+            before,
+            newest: Mutex::new(newest),
             around,
             realm,
             integration,
             others: Mutex::default(),
-            // What happens in one process alone, the notes tell.
-            ran: ran.filter(|_| shares),
             cancel: CancellationToken::new(),
             prepared: AtomicBool::new(false),
             whole: AtomicBool::new(false),
@@ -111,7 +136,7 @@ impl Running {
             store_error: Mutex::default(),
         });
         shared.wait_for_readers(shared.program.unit.siblings());
-        let report = Arc::new(Mutex::new(IntegrationReport::begun(digest, phase)));
+        let report = Arc::new(Mutex::new(report));
         let tasks = TaskTracker::new();
         if shared.around.works {
             tasks.spawn(run(Arc::clone(&shared), tasks.clone()));
@@ -123,13 +148,17 @@ impl Running {
 
     /// The unit that runs.
     pub(crate) fn unit(&self) -> &fairlead_model::unit::IntegrationUnit {
-        &self.shared.program.unit
+        &self.shared.wanted.unit
     }
 
     /// By what this process read and wrote until now, as far as nothing was asked for since.
-    pub(crate) fn ran(&self) -> Option<Ran> {
+    fn as_before(&self) -> Before {
+        let Shared { around, program, before, .. } = &*self.shared;
         // Before it is prepared nothing is read or written by it.
-        if self.shared.prepared.load(Ordering::Acquire) { Some(Ran::of(&self.shared.program)) } else { self.shared.ran.clone() }
+        let is_prepared = self.shared.prepared.load(Ordering::Acquire);
+        let ran = if is_prepared { Some(Ran::of(program)) } else { before.ran.clone() };
+        let percent = if is_prepared { self.shared.percent() } else { before.percent };
+        Before { ran: ran.filter(|_| around.neighbours.share()), percent }
     }
 
     /// Its contract.
@@ -168,6 +197,13 @@ impl Running {
         lock(&self.report).clone()
     }
 
+    /// The same unit is of another revision now.
+    pub(crate) fn renumbered(&self, revision: &RevisionUnit) {
+        if revision.number.is_some() {
+            lock(&self.shared.newest).clone_from(revision);
+        }
+    }
+
     /// Takes note that a newer unit could not be taken over.
     pub(crate) fn rejected(&self, why: Option<String>) {
         lock(&self.report).rejected = why;
@@ -190,6 +226,9 @@ impl Running {
 
 /// Does what the new unit asks for, then starts readers and lanes.
 async fn run(shared: Arc<Shared>, tasks: TaskTracker) {
+    if !until_done(&shared, arrange).await || shared.arrangement.get().is_none() {
+        return;
+    }
     // Also while it is paused: the gateway goes on serving, and finds records by what the unit says.
     if !until_done(&shared, reindex).await || shared.program.unit.paused || !until_done(&shared, find_moved).await {
         return;
@@ -211,11 +250,12 @@ async fn run(shared: Arc<Shared>, tasks: TaskTracker) {
         }
     }
     tasks.spawn(retention::run(Arc::clone(&shared)));
+    tasks.spawn(revision::run(Arc::clone(&shared)));
     tasks.spawn(reconcile::run(shared));
 }
 
 /// Does one thing, again until the store lets it; `false` when the Integration stops before that.
-async fn until_done(shared: &Shared, work: impl AsyncFn(&Shared) -> Result<(), StoreError>) -> bool {
+async fn until_done(shared: &Arc<Shared>, work: impl AsyncFn(&Arc<Shared>) -> Result<(), StoreError>) -> bool {
     loop {
         let result = work(shared).await;
         shared.store_result(&result);
@@ -231,12 +271,26 @@ async fn until_done(shared: &Shared, work: impl AsyncFn(&Shared) -> Result<(), S
     }
 }
 
+/// Finds out by which revisions it runs. Where that is not as it was started, it does nothing, and is started by that instead.
+async fn arrange(shared: &Arc<Shared>) -> Result<(), StoreError> {
+    if shared.arrangement.get().is_none() {
+        let arrangement = revision::arrange(shared).await?;
+        if arrangement.trial.is_none() {
+            // Only this task ever sets it.
+            let _ = shared.arrangement.set(arrangement);
+        } else {
+            shared.renew(arrangement);
+        }
+    }
+    Ok(())
+}
+
 /// Gives the stored records the keys by which this unit finds them, where the unit before found them by others. Page by page, each with the
 /// note how far it is, so that a restart goes on there. Readers wait for it: a record that cannot be found would be made a second time.
 ///
 /// Of several Integrations that feed one realm, each goes through the records itself: when it does, its unit before has written the last one
 /// by its own rules.
-async fn reindex(shared: &Shared) -> Result<(), StoreError> {
+async fn reindex(shared: &Arc<Shared>) -> Result<(), StoreError> {
     let (store, program) = (&shared.around.store, &shared.program);
     let (digest, note) = (program.index_digest(), shared.note(IndexState::NOTE));
     let before = store.note(&shared.realm, &note).await?.and_then(|note| IndexState::deserialize(note).ok());
@@ -279,13 +333,14 @@ async fn reindex(shared: &Shared) -> Result<(), StoreError> {
 ///
 /// Where several processes share the work, another one may have swapped before this one, asked, and noted it, while this one still went by the unit
 /// before. So what this process itself ran by counts like the note; what still waits to be done is not asked for twice.
-async fn prepare(shared: &Shared) -> Result<(), StoreError> {
+async fn prepare(shared: &Arc<Shared>) -> Result<(), StoreError> {
     let store = &shared.around.store;
     let unit = &shared.program.unit;
     names::note_realm(store.as_ref(), &shared.integration, &shared.realm).await?;
+    revision::note(shared).await?;
     forget_absent(shared).await?;
     refresh_live(shared, &store.snapshot(&shared.realm, shared.now()).await?).await?;
-    let ran = shared.ran.as_ref();
+    let ran = shared.before.ran.as_ref();
     let digest = program::ownership_digest(&unit.ownership);
     let ownership = json!(digest);
     let (owners_note, unit_note) = (shared.note("ownership"), shared.note("unit"));
@@ -327,8 +382,10 @@ async fn prepare(shared: &Shared) -> Result<(), StoreError> {
         store.put_note(&shared.realm, &owners_note, &ownership).await?;
     }
     loads.note(shared).await?;
-    // What others bring makes nothing good that was bad here, and is no part of the digest.
-    let revision = json!(unit.digest);
+    revision::ask(shared).await?;
+    // What others bring makes nothing good that was bad here, and is no part of the digest. A revision on trial has not made anything good yet, but
+    // for its share.
+    let revision = shared.trial().map_or_else(|| json!(unit.digest), |trial| json!([unit.digest, trial.phase]));
     let before = store.note(&shared.realm, &unit_note).await?;
     if changed(&before, &revision) || ran.is_some_and(|ran| ran.unit != unit.digest) {
         retry_dead_letters(shared).await?;
@@ -384,7 +441,7 @@ fn origin(participant: &Participant) -> Value {
 
 /// A participant that names another connector or entity than it did: the ids, states and cursor kept under its name are those of other records.
 /// Nothing of the Integration runs then; records would be taken for each other.
-async fn find_moved(shared: &Shared) -> Result<(), StoreError> {
+async fn find_moved(shared: &Arc<Shared>) -> Result<(), StoreError> {
     for (participant, facts) in shared.program.participants.iter().zip(&shared.participants) {
         let unit = &participant.unit;
         let before = shared.around.store.note(&shared.realm, &program::table_note(&unit.name)).await?;
@@ -404,7 +461,7 @@ async fn find_moved(shared: &Shared) -> Result<(), StoreError> {
 }
 
 /// Nothing of it is read; nobody waits for that.
-async fn note_all_refused(shared: &Shared) -> Result<(), StoreError> {
+async fn note_all_refused(shared: &Arc<Shared>) -> Result<(), StoreError> {
     for (index, _) in shared.program.participants.iter().enumerate().filter(|(_, participant)| participant.readable()) {
         shared.note_refused(index, true).await?;
     }
@@ -646,6 +703,7 @@ async fn observe(shared: &Shared, report: &Mutex<IntegrationReport>, counts: &Co
         note_complete(shared).await?;
         shared.note_held().await?;
     }
+    revision::renumber(shared).await?;
     if moved && (shared.around.neighbours.share() || realm::is_contract(&shared.realm)) {
         tell_news(shared, snapshot, &mut seen.pending).await?;
     }
@@ -679,6 +737,8 @@ async fn observe(shared: &Shared, report: &Mutex<IntegrationReport>, counts: &Co
     }
     let balanced = broken.is_empty();
     shared.around.metrics.standing(&shared.integration.0, &participants, lag, snapshot, balanced);
+    let trial = shared.revisions().and_then(|revisions| revisions.trial);
+    shared.around.metrics.rollout(&shared.integration.0, trial.map(|trial| trial.phase));
     if let Some(last) = &*lock(&shared.reconciliation) {
         shared.around.metrics.reconciled(&shared.integration.0, last);
     }
@@ -694,6 +754,7 @@ async fn observe(shared: &Shared, report: &Mutex<IntegrationReport>, counts: &Co
     report.preview = seen.preview.as_ref().map(|last| last.preview);
     report.guard.clone_from(&lock(&shared.guard));
     report.reconciliation.clone_from(&lock(&shared.reconciliation));
+    report.revision = shared.revisions();
     Ok(())
 }
 

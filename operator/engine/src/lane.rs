@@ -11,7 +11,7 @@ use crate::decide::priority;
 use crate::edits::{self, Edit, Edits};
 use crate::lane_lease::LaneLease;
 use crate::look_up::{Found, LookUp};
-use crate::program::Participant;
+use crate::program::{Participant, Program};
 use crate::shared::{Shared, lock};
 use crate::system::System;
 use crate::way::{TargetTimes, Way};
@@ -183,7 +183,12 @@ impl Lane {
     ) -> Result<usize, StoreError> {
         let shared = Arc::clone(&self.shared);
         let target = &shared.program.participants[self.index];
-        let Results { list: results, over, .. } = self.deliver(claimed, haste, connection, fence, &mut times).await?;
+        let (mut results, mut over) = (Vec::new(), Vec::new());
+        for (program, claimed) in shared.by_program(claimed) {
+            let Results { list, over: corrected, .. } = self.deliver(program, claimed, haste, connection, fence, &mut times).await?;
+            results.extend(list);
+            over.extend(corrected);
+        }
         let mark = self.way.mark();
         let count = results.len();
         for result in &results {
@@ -301,8 +306,10 @@ impl Lane {
         Ok(ready)
     }
 
+    /// Writes what these keys need, mapped by `program`.
     async fn deliver(
         &mut self,
+        program: &Program,
         claimed: Vec<Claimed>,
         haste: Haste,
         connection: &Connection,
@@ -311,7 +318,7 @@ impl Lane {
     ) -> Result<Results, StoreError> {
         let mark = self.way.mark();
         let shared = Arc::clone(&self.shared);
-        let target = &shared.program.participants[self.index];
+        let target = &program.participants[self.index];
         let Ok(system) = connection.system(priority::of_writes(haste)) else {
             return Err(StoreError::Other("the connector went away while keys were claimed".into()));
         };
@@ -324,7 +331,8 @@ impl Lane {
         let claimed = self.without_unread(claimed, &mut results).await?;
         let wait = |attempts: u32| backoff(&shared, attempts);
         let ended = &self.ended;
-        let look_up = LookUp { shared: &shared, index: self.index, target, system: system.as_ref(), entity, backoff: &wait, ended };
+        let look_up =
+            LookUp { shared: &shared, program, index: self.index, target, system: system.as_ref(), entity, backoff: &wait, ended };
         let (unsure, mut ready): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|claimed| look_up.wants(claimed));
         if !unsure.is_empty() {
             // Looking up many takes longer than a lease; under a lost one it would begin anew each time.
@@ -375,13 +383,11 @@ impl Lane {
             let known = shared.around.store.known_by_id(&shared.realm, &missing).await?;
             missing.into_iter().zip(known).collect()
         };
-        let never: HashMap<RecordId, RemoteError> = awaited
-            .iter()
-            .filter_map(|(id, known)| Some((*id, outbound::never_there(&shared.program, target, *id, known.as_ref())?)))
-            .collect();
+        let never: HashMap<RecordId, RemoteError> =
+            awaited.iter().filter_map(|(id, known)| Some((*id, outbound::never_there(program, target, *id, known.as_ref())?))).collect();
 
         let map = |document: &Document| target.table.to_native(document, &|_, record| resolved.get(&record).cloned().flatten());
-        let decide = |claimed: &Claimed| match outbound::decide(&shared.program, target, claimed, &map) {
+        let decide = |claimed: &Claimed| match outbound::decide(program, target, claimed, &map) {
             Step::Settle(Outcome::WaitFor { record }) if never.contains_key(&record) => {
                 Step::Settle(outbound::dead_letter(target, claimed, Stage::Outbound, &never[&record], None))
             }
@@ -392,7 +398,7 @@ impl Lane {
             (claimed, step)
         };
         let mut steps: Vec<(Claimed, Step)> = ready.into_iter().map(decided).collect();
-        self.break_circles(&mut steps, |claimed| outbound::decide_without_references(&shared.program, target, claimed, &map)).await?;
+        self.break_circles(&mut steps, |claimed| outbound::decide_without_references(program, target, claimed, &map)).await?;
         let stays_archived = entity.is_some_and(|entity| !entity.can_reactivate());
         let mut writes: Vec<(Claimed, Planned)> = Vec::new();
         for (claimed, step) in steps {
@@ -487,7 +493,7 @@ impl Lane {
                     }
                     let wait = backoff(&shared, claimed.attempts);
                     let trouble = Trouble { error: &error, wait, circuit_closed, alone: any_through, now: shared.now() };
-                    let failed = outbound::failed(&shared.program, target, claimed, planned, &trouble, visible_after);
+                    let failed = outbound::failed(program, target, claimed, planned, &trouble, visible_after);
                     if let Some(external_id) = failed.reread {
                         shared.read_again(self.index, &external_id).await?;
                     }

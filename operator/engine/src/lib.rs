@@ -10,6 +10,7 @@
 //! | [`program`] | a compiled Integration |
 //! | `source`, `lane` | the two loops of each participant: read and absorb; claim, write and settle |
 //! | `integration` | one running Integration with its report |
+//! | `revision` | which revision maps the records, and how another takes over; decided in [`decide::rollout`] |
 //! | `lease`, `lane_lease`, `neighbours` | who may read and write, and how processes share that; decided in [`decide::share`] |
 //! | `connector`, `usage` | live connectors, probed; how many requests each sent today |
 //! | [`invariants`] | what must hold at every moment; for reports, metrics and tests |
@@ -51,6 +52,7 @@ mod look_up;
 mod neighbours;
 mod reconcile;
 mod retention;
+mod revision;
 mod shared;
 mod source;
 mod usage;
@@ -66,11 +68,12 @@ use integration::Running;
 use metrics::Metrics;
 use neighbours::Neighbours;
 use program::Program;
+use revision::Renewal;
 use shared::Surroundings;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -124,6 +127,8 @@ pub struct Engine {
     reports: watch::Receiver<Arc<Reports>>,
     /// Something was swapped: reports go out at once.
     swapped: Arc<Notify>,
+    /// Held while units are taken over: one hand at a time.
+    swapping: Arc<Mutex<()>>,
     cancel: CancellationToken,
 }
 
@@ -135,7 +140,9 @@ impl Engine {
         tokio::spawn(counts::look_forever(Arc::clone(&config.store), Arc::clone(&config.outside.clock), tell));
         let neighbours = Neighbours::watch(&config.store, &config.outside.clock, config.holder.clone());
         let connectors = Arc::new(Connectors::new(config.outside.clone(), Arc::clone(&config.store), neighbours.clone()));
+        let (renewals, renewed) = mpsc::unbounded_channel();
         let around = Surroundings {
+            renewals,
             looks,
             neighbours,
             store: config.store,
@@ -162,8 +169,16 @@ impl Engine {
             forgetter,
             reports,
             swapped: Arc::default(),
+            swapping: Arc::default(),
             cancel: CancellationToken::new(),
         };
+        let renewer = Renewer {
+            running: Arc::clone(&engine.running),
+            swapped: Arc::clone(&engine.swapped),
+            swapping: Arc::clone(&engine.swapping),
+            cancel: engine.cancel.clone(),
+        };
+        tokio::spawn(renewer.run(renewed));
         let publisher = Publisher {
             around: engine.around.clone(),
             running: Arc::clone(&engine.running),
@@ -223,6 +238,7 @@ impl Engine {
     ///
     /// One that takes its time to settle holds up neither the others nor the reports.
     pub async fn apply(&self, units: &Units) {
+        let _swapping = self.swapping.lock().await;
         // What is there again is not to be forgotten while it starts.
         *self.forgetter.removed.lock().await = Removed::default();
         let new = self.around.connectors.apply(units).await;
@@ -272,6 +288,7 @@ impl Engine {
         if let Some(before) = before.filter(same) {
             before.rejected(None);
             before.shared().wait_for_readers(unit.siblings());
+            before.renumbered(&unit.revision);
             return None;
         }
         match compile(unit) {
@@ -298,14 +315,15 @@ impl Engine {
         futures::future::join_all(before.map(|before| before.stop())).await;
         for Swap { key, before, program } in swaps {
             tracing::info!(integration = %key, digest = %program.unit.digest, "running");
-            let ran = before.and_then(|before| before.ran());
-            shared::lock(&self.running).insert(key, Arc::new(Running::start(program, self.around.clone(), ran)));
+            let running = Running::start(program, self.around.clone(), before.as_deref());
+            shared::lock(&self.running).insert(key, Arc::new(running));
             self.swapped.notify_one();
         }
     }
 
     /// Stops everything: no new work, what is in flight settles, leases are given back.
     pub async fn stop(&self) {
+        let _swapping = self.swapping.lock().await;
         let running = std::mem::take(&mut *shared::lock(&self.running));
         futures::future::join_all(running.values().map(|integration| integration.stop())).await;
         self.around.connectors.apply(&Units::default()).await;
@@ -400,6 +418,41 @@ struct Swap {
     key: ObjectKey,
     before: Option<Arc<Running>>,
     program: Program,
+}
+
+/// Takes Integrations over anew that are to run by other revisions than they do.
+struct Renewer {
+    running: Arc<std::sync::Mutex<BTreeMap<ObjectKey, Arc<Running>>>>,
+    swapped: Arc<Notify>,
+    swapping: Arc<Mutex<()>>,
+    cancel: CancellationToken,
+}
+
+impl Renewer {
+    async fn run(self, mut renewals: mpsc::UnboundedReceiver<Renewal>) {
+        loop {
+            let mut all = Vec::new();
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => return,
+                // One that takes its time to settle holds up none of those that come with it.
+                count = renewals.recv_many(&mut all, usize::MAX) => if count == 0 { return },
+            }
+            let _swapping = self.swapping.lock().await;
+            futures::future::join_all(all.into_iter().map(|renewal| self.renew(renewal))).await;
+        }
+    }
+
+    /// Unless another unit has come meanwhile.
+    async fn renew(&self, Renewal { of, arrangement }: Renewal) {
+        let Some(shared) = of.upgrade() else { return };
+        let running = shared::lock(&self.running).get(&shared.integration).cloned();
+        let Some(before) = running.filter(|running| Arc::ptr_eq(running.shared(), &shared)) else { return };
+        before.stop().await;
+        tracing::info!(integration = %shared.integration, phase = ?arrangement.trial.as_ref().map(|trial| trial.phase), "running by another arrangement");
+        shared::lock(&self.running).insert(shared.integration.clone(), Arc::new(before.again(arrangement)));
+        self.swapped.notify_one();
+    }
 }
 
 /// Nobody is told of anything any more.

@@ -9,7 +9,7 @@
 //! read by key at all is sent again, if that does no harm, and is a person's to find out about if it may.
 
 use crate::decide::outbound::{self, LookedUp, Trouble};
-use crate::program::Participant;
+use crate::program::{Participant, Program};
 use crate::shared::Shared;
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{Decimal, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
@@ -35,6 +35,8 @@ pub(crate) enum Found {
 /// What a look into a target needs.
 pub(crate) struct LookUp<'a> {
     pub(crate) shared: &'a Shared,
+    /// By which the keys are mapped.
+    pub(crate) program: &'a Program,
     /// The target's place among the participants.
     pub(crate) index: usize,
     pub(crate) target: &'a Participant,
@@ -179,7 +181,7 @@ impl LookUp<'_> {
         self.shared.failed(self.index, None, Some(claimed.known.record.id), error);
         let circuit_closed = self.system.circuit() == fairlead_model::report::Circuit::Closed;
         let trouble = Trouble { error, wait: (self.backoff)(claimed.attempts), circuit_closed, alone, now: self.shared.now() };
-        let outcome = outbound::look_up_failed(&self.shared.program, self.target, &claimed, &trouble);
+        let outcome = outbound::look_up_failed(self.program, self.target, &claimed, &trouble);
         (claimed, Found::Settled(outcome))
     }
 
@@ -221,7 +223,7 @@ impl LookUp<'_> {
     /// The match rules as searches in the target: those of which it has every field, with the values that would be written.
     fn rules(&self, claimed: &Claimed) -> Vec<Vec<(FieldPath, Value)>> {
         match self.target.table.to_native(&claimed.known.record.document, &|_, _| None) {
-            Ok(outbound) => outbound::searches(&self.shared.program, self.target, &outbound),
+            Ok(outbound) => outbound::searches(self.program, self.target, &outbound),
             // What cannot be mapped is not written either.
             Err(_) => Vec::new(),
         }

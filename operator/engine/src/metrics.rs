@@ -1,7 +1,7 @@
 //! Numbers of the data plane for Prometheus. Labels are bounded: integration and participant names, and result words from fixed lists.
 
 use fairlead_model::metric;
-use fairlead_model::report::{Circuit, ConnectorReport, Drift, Lag, ParticipantReport, Quota, Reconciliation, Window};
+use fairlead_model::report::{Circuit, ConnectorReport, Drift, Lag, ParticipantReport, Quota, Reconciliation, TrialPhase, Window};
 use fairlead_model::unit::ObjectKey;
 use fairlead_store::{Outcome, Snapshot};
 use fairlead_systems::{Priority, Use};
@@ -33,6 +33,13 @@ struct OfParticipant {
 struct OfDrift {
     integration: String,
     kind: &'static str,
+}
+
+/// One Integration, and where a revision on trial stands.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfTrial {
+    integration: String,
+    phase: &'static str,
 }
 
 /// One Integration.
@@ -92,6 +99,7 @@ pub struct Metrics {
     last_delivered: Family<OfIntegration, Gauge>,
     drift: Family<OfDrift, Gauge>,
     reconciled: Family<OfIntegration, Gauge>,
+    rollout: Family<OfTrial, Gauge>,
     reachable: Family<OfConnector, Gauge>,
     circuit_open: Family<OfConnector, Gauge>,
     quota_low: Family<OfConnector, Gauge>,
@@ -117,6 +125,7 @@ impl Metrics {
         r.register(metric::LAST_DELIVERED.name, metric::LAST_DELIVERED.help, self.last_delivered.clone());
         r.register(metric::RECONCILIATION_DRIFT.name, metric::RECONCILIATION_DRIFT.help, self.drift.clone());
         r.register(metric::RECONCILIATION_SUCCESS.name, metric::RECONCILIATION_SUCCESS.help, self.reconciled.clone());
+        r.register(metric::ROLLOUT.name, metric::ROLLOUT.help, self.rollout.clone());
         r.register(metric::CONNECTOR_REACHABLE.name, metric::CONNECTOR_REACHABLE.help, self.reachable.clone());
         r.register(metric::CONNECTOR_CIRCUIT_OPEN.name, metric::CONNECTOR_CIRCUIT_OPEN.help, self.circuit_open.clone());
         r.register(metric::CONNECTOR_QUOTA_LOW.name, metric::CONNECTOR_QUOTA_LOW.help, self.quota_low.clone());
@@ -178,6 +187,18 @@ impl Metrics {
         }
         if let Some(at) = last.last_success {
             self.reconciled.get_or_create(&OfIntegration { integration: integration.to_owned() }).set(at.0 / 1000);
+        }
+    }
+
+    /// Where a revision on trial stands, if there is one.
+    pub(crate) fn rollout(&self, integration: &str, now: Option<TrialPhase>) {
+        for phase in TrialPhase::ALL {
+            let labels = OfTrial { integration: integration.to_owned(), phase: phase.word() };
+            if now == Some(phase) {
+                self.rollout.get_or_create(&labels).set(1);
+            } else {
+                self.rollout.remove(&labels);
+            }
         }
     }
 
@@ -258,6 +279,7 @@ impl Metrics {
             self.dead_letters.remove(&labels);
             self.last_read.remove(&labels);
         }
+        self.rollout(integration, None);
         let labels = OfIntegration { integration: integration.to_owned() };
         self.lag.remove(&labels);
         self.unbalanced.remove(&labels);

@@ -170,7 +170,13 @@ impl Reconciler {
         if now < due {
             return Ok(due.since(now).min(LOOK));
         }
-        if !self.shared.was_loaded() || !self.shared.loaded() || self.shared.guarded() || self.lease.ensure().await?.is_none() {
+        // While a share of the records is mapped otherwise, either mapping would take the other's for drift.
+        if self.shared.has_canary()
+            || !self.shared.was_loaded()
+            || !self.shared.loaded()
+            || self.shared.guarded()
+            || self.lease.ensure().await?.is_none()
+        {
             self.memory = None;
             return Ok(LATER);
         }

@@ -15,6 +15,7 @@ use crate::decide::direct::{self, Refused};
 use crate::decide::outbound::canonical_of;
 use crate::decide::outbound::{self, Planned, Step};
 use crate::integration::Running;
+use crate::program::Program;
 use crate::shared::{Shared, Surroundings, lock};
 use fairlead_model::report::Circuit;
 use fairlead_model::state::ParticipantState;
@@ -312,6 +313,11 @@ struct Write {
 }
 
 impl Write {
+    /// The program that maps the record.
+    fn program(&self) -> &Program {
+        self.shared.program_of(self.id)
+    }
+
     /// Nothing if the unit was given up before the write began.
     async fn unless_renewed(&self, wish: &Wish) -> Option<Result<Record, ServeError>> {
         if self.shared.cancel.is_cancelled() { None } else { Some(self.run(wish).await) }
@@ -324,7 +330,7 @@ impl Write {
 
     async fn run(&self, wish: &Wish) -> Result<Record, ServeError> {
         let shared = &self.shared;
-        let source = &shared.program.participants[self.index];
+        let source = &self.program().participants[self.index];
         let connection = self.connection()?;
         let known = self.settled_known().await?;
         let changes = match wish {
@@ -332,10 +338,10 @@ impl Write {
                 Some(known) if known.record.deleted_at.is_some() => return Err(ServeError::Gone),
                 // Made before: the answer was lost, or its reader was faster.
                 Some(known) if known.identity(&source.unit.name).is_some() => return Ok(known.record.clone()),
-                Some(known) => direct::changes(&shared.program, &known.record.document, document),
+                Some(known) => direct::changes(self.program(), &known.record.document, document),
                 None => {
                     self.no_twin(document).await?;
-                    direct::changes(&shared.program, &Document::new(), document)
+                    direct::changes(self.program(), &Document::new(), document)
                 }
             },
             Wish::Update(base, document) => {
@@ -349,10 +355,10 @@ impl Write {
                 if known.identity(&source.unit.name).is_none() {
                     return Err(not_yet(format!("the record is not in {} yet", source.unit.called()), Vec::new()));
                 }
-                direct::changes(&shared.program, &known.record.document, document)
+                direct::changes(self.program(), &known.record.document, document)
             }
         };
-        let foreign = direct::refused(&shared.program, source, &changes, known.as_ref(), shared.now());
+        let foreign = direct::refused(self.program(), source, &changes, known.as_ref(), shared.now());
         if !foreign.is_empty() {
             return Err(refusal(format!("{} cannot take all of these fields", source.unit.called()), foreign));
         }
@@ -464,7 +470,7 @@ impl Write {
 
     /// That no live record is the same one by the match rules.
     async fn no_twin(&self, document: &Document) -> Result<(), ServeError> {
-        let (shared, program) = (&self.shared, &self.shared.program);
+        let (shared, program) = (&self.shared, self.program());
         let keys = program.match_keys(document);
         let found: Vec<RecordId> = shared.around.store.match_records(&shared.realm, &keys).await?.into_iter().flatten().collect();
         let twins = shared.around.store.known_by_id(&shared.realm, &found).await?;
@@ -477,14 +483,14 @@ impl Write {
     /// What is to be sent.
     async fn plan(&self, claimed: &Claimed) -> Result<Sending, ServeError> {
         let shared = &self.shared;
-        let source = &shared.program.participants[self.index];
+        let source = &self.program().participants[self.index];
         let name = &source.unit.name;
         let references = outbound::references(source, &claimed.known.record.document);
         let ids = shared.around.store.external_ids(&shared.realm, name, &references).await?;
         let resolved: HashMap<RecordId, ExternalId> =
             references.into_iter().zip(ids).filter_map(|(id, external)| Some((id, external?))).collect();
         let map = |document: &Document| source.table.to_native(document, &|_, record| resolved.get(&record).cloned());
-        match outbound::decide(&shared.program, source, claimed, &map) {
+        match outbound::decide(self.program(), source, claimed, &map) {
             Step::Write(planned) => Ok(Sending::Write(planned)),
             Step::Settle(Outcome::Unchanged) => match claimed.known.identity(name) {
                 Some(held) => Ok(Sending::Nothing(held.external_id.clone(), held.state.clone())),
@@ -516,7 +522,7 @@ impl Write {
     /// Sends it.
     async fn send(&self, connection: &Connection, claimed: &Claimed, planned: &Planned) -> Result<(ExternalId, Learnt), ServeError> {
         let shared = &self.shared;
-        let source = &shared.program.participants[self.index];
+        let source = &self.program().participants[self.index];
         let system =
             connection.system(Priority::Interactive).map_err(|_| unavailable("the business system cannot be used at the moment"))?;
         let Some((mut lease, _)) = shared.direct_lease(self.index).await? else { return Err(unavailable("another process writes here")) };
@@ -560,7 +566,7 @@ impl Write {
     ) -> Result<Record, ServeError> {
         let shared = &self.shared;
         let store = &shared.around.store;
-        let source = &shared.program.participants[self.index];
+        let source = &self.program().participants[self.index];
         let name = &source.unit.name;
         for _ in 0..COMMITS {
             // Taking the lease raises the sequence above everything that a read which began before the write can have noted.
@@ -578,7 +584,7 @@ impl Write {
                     let record = direct::wanted(source, self.id, known.as_ref(), changes, shared.now());
                     let mut state = learnt.over(there.map(|identity| &identity.state));
                     state.settled = sequence;
-                    let absorbed = direct::absorbed(&shared.program, source, known.as_ref(), record.clone(), external_id.clone(), state);
+                    let absorbed = direct::absorbed(self.program(), source, known.as_ref(), record.clone(), external_id.clone(), state);
                     batch.guard.book = shared.book();
                     batch.guard.changed.extend(held.then_some(self.id));
                     batch.records.push(absorbed);
@@ -689,7 +695,6 @@ mod tests {
     use super::*;
     use crate::connector::Connectors;
     use crate::decide::sample;
-    use crate::program::Program;
     use fairlead_model::{Clock, ObjectRef, SystemClock, SystemRandom};
     use fairlead_store::{SqliteStore, Store};
     use fairlead_systems::{EndpointPolicy, Outside, SecretData, SecretError, SecretSource};
@@ -721,6 +726,7 @@ mod tests {
             holder: "test".to_owned(),
             witness: None,
             works: true,
+            renewals: tokio::sync::mpsc::unbounded_channel().0,
         };
         Records { running: Arc::default(), around, doors: Arc::default() }
     }

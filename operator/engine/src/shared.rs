@@ -3,25 +3,25 @@
 use crate::connector::{Connection, Connectors};
 use crate::counts::Look;
 use crate::decide::share::Reader;
-use crate::integration::Ran;
 use crate::lane_lease::LaneLease;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::neighbours::{Neighbours, SEATS, Seat};
 use crate::program::Program;
+use crate::revision::{Arrangement, Before, Renewal};
 use crate::way::{Way, Witness};
 use fairlead_model::hash::Digest;
 use fairlead_model::report::{GuardStop, Reconciliation, RecordFailure};
-use fairlead_model::unit::{ObjectKey, Sibling};
+use fairlead_model::unit::{ObjectKey, RevisionUnit, Sibling};
 use fairlead_model::{Clock, ExternalId, Random, RecordId, RemoteError, Timestamp, realm};
-use fairlead_store::{Fence, Haste, Snapshot, Store, StoreError};
+use fairlead_store::{Claimed, Fence, Haste, Snapshot, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 const TRY_STORE: Duration = Duration::from_secs(5);
 
 /// The note that the Integration was loaded as a whole.
-const LOADED: &str = "loaded";
+pub(crate) const LOADED: &str = "loaded";
 
 /// The note by which one process's guard holds the Integration in all.
 const HELD: &str = "guard.held";
@@ -70,12 +70,22 @@ pub(crate) struct Surroundings {
     pub witness: Option<Arc<dyn Witness>>,
     /// Whether anything is read and written here.
     pub works: bool,
+    /// Where it is told that an Integration is to run otherwise.
+    pub renewals: mpsc::UnboundedSender<Renewal>,
 }
 
 /// Shared between the tasks of one running Integration.
 pub(crate) struct Shared {
-    /// What runs.
-    pub program: Program,
+    /// What runs: what was declared, mapped by the revision in force.
+    pub program: Arc<Program>,
+    /// What was declared.
+    pub wanted: Arc<Program>,
+    /// By which revisions it runs, once that was looked up.
+    pub arrangement: OnceLock<Arrangement>,
+    /// By what this process ran it before.
+    pub before: Before,
+    /// The revision that was declared.
+    pub newest: Mutex<RevisionUnit>,
     /// Where it runs.
     pub around: Surroundings,
     /// The realm of its records.
@@ -84,8 +94,6 @@ pub(crate) struct Shared {
     pub integration: ObjectKey,
     /// The readers of others that feed the same realm and are read at the moment, and whether they are waited for no more.
     pub others: Mutex<BTreeMap<String, bool>>,
-    /// By what this process ran it before, where others may have noted and asked for what this one runs by now.
-    pub ran: Option<Ran>,
     /// Cancelled to stop.
     pub cancel: CancellationToken,
     /// Its records can be found as the unit says, and what is known of its loads is noted: before, a write past the lane is too early.
@@ -215,6 +223,17 @@ impl Shared {
     /// The lease on reconciling.
     pub(crate) fn reconcile_lease(&self) -> Lease {
         self.lease_on(format!("reconcile/{}", realm::leases_of(&self.realm, &self.integration)))
+    }
+
+    /// The lease on looking after a revision on trial.
+    pub(crate) fn rollout_lease(&self) -> Lease {
+        self.lease_on(format!("rollout/{}", realm::leases_of(&self.realm, &self.integration)))
+    }
+
+    /// Asks to be run by another arrangement.
+    pub(crate) fn renew(self: &Arc<Self>, arrangement: Arrangement) {
+        // Nobody hears it where the engine stops.
+        let _ = self.around.renewals.send(Renewal { of: Arc::downgrade(self), arrangement });
     }
 
     fn lease(&self, what: &str, participant: usize) -> Lease {
@@ -397,6 +416,16 @@ impl Shared {
                 *noted = Some((error.to_string(), self.now()));
             }
         }
+    }
+
+    /// Claimed keys by the program that maps their records.
+    pub(crate) fn by_program(&self, claimed: Vec<Claimed>) -> Vec<(&Program, Vec<Claimed>)> {
+        if !self.has_canary() {
+            return vec![(&*self.program, claimed)];
+        }
+        let in_force = |claimed: &Claimed| std::ptr::eq(self.program_of(claimed.known.record.id), &*self.program);
+        let (others, share): (Vec<_>, Vec<_>) = claimed.into_iter().partition(in_force);
+        [(&*self.program, others), (&*self.wanted, share)].into_iter().filter(|(_, claimed)| !claimed.is_empty()).collect()
     }
 
     /// Wakes the lanes of these targets.

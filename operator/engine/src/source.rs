@@ -389,8 +389,9 @@ impl Source {
             let system = connection.system(priority::of_keys(haste, loaded)).map_err(|error| Stop::Remote(error.clone()))?;
             let began = store.sequence().await?;
             let mark = self.way.mark();
+            let (shared, index) = (&shared, self.index);
             let read = |ids: Vec<ExternalId>| async move {
-                let records = system.read_keys(&participant.unit.entity, &participant.native_paths, &ids).await;
+                let records = system.read_keys(&participant.unit.entity, shared.native_paths(index), &ids).await;
                 (ids, records)
             };
             let asked = tokio::select! {
@@ -558,7 +559,7 @@ impl Source {
             let request = ReadRequest {
                 entity: participant.unit.entity.clone(),
                 slice: slice.to_owned(),
-                fields: participant.native_paths.clone(),
+                fields: self.shared.native_paths(self.index).to_vec(),
                 cursor: cursor.clone(),
                 deadline: system.request_timeout(),
             };
@@ -676,7 +677,11 @@ impl Source {
 
         let mut times = SourceTimes { read: self.read, ..SourceTimes::default() };
         let mark = self.way.mark();
-        let mapped = map(participant, &shared.program.contract, records, requested.edits, &mut batch, &mut self.parked, &mut parked);
+        let ids: Vec<_> = records.iter().map(|record| record.id.clone()).collect();
+        let canaries = shared.canaries(self.index, &ids).await?;
+        let program_of = |id: &ExternalId| if canaries.contains(id) { &*shared.wanted } else { &*shared.program };
+        let by = |id: &ExternalId| &program_of(id).participants[self.index];
+        let mapped = map(by, &shared.program.contract, records, requested.edits, &mut batch, &mut self.parked, &mut parked);
         times.map = self.way.since(mark);
         let mark = self.way.mark();
         let ids: Vec<_> = mapped.iter().map(|(native, _)| native.id.clone()).collect();
@@ -704,7 +709,8 @@ impl Source {
                 through.push(read.external_id.0.clone());
             }
             let context = Context { new_id: id, began, by_key: done.contains(&read.external_id), stale_for, now };
-            match inbound::decide(&shared.program, participant, &read, known.as_ref(), context) {
+            let program = program_of(&read.external_id);
+            match inbound::decide(program, &program.participants[self.index], &read, known.as_ref(), context) {
                 // A record that is good again closes its dead letter, even if nothing else came of it.
                 Decision::Unchanged if was_dead.contains(&read.external_id) => batch.records.extend(kept(name, &read, known.as_ref())),
                 Decision::Unchanged => batch.unchanged += 1,
@@ -721,6 +727,11 @@ impl Source {
                     batch.guard.deleted.extend(absorbed.deletes.then_some(absorbed.record.id));
                     targets.extend(absorbed.record.enqueue.iter().map(|(target, _)| target.clone()));
                     self.parked.remove(&absorbed.record.external_id);
+                    if !std::ptr::eq(program, shared.program_of(id)) {
+                        // A record whose identity is new here: from now on the revision on trial maps it.
+                        done.remove(&absorbed.record.external_id);
+                        batch.rereads.push((absorbed.record.external_id.clone(), None));
+                    }
                     let lost = absorbed.lost.iter().filter_map(|target| Some(inbound::lost(participant, target, known.as_ref()?)));
                     batch.dead_letters.extend(lost);
                     batch.records.push(absorbed.record);
@@ -1109,8 +1120,8 @@ fn kept(participant: &str, read: &ReadRecord, known: Option<&Known>) -> Option<A
 }
 
 /// Maps and validates; what fails becomes a dead letter with its row and reason.
-fn map(
-    participant: &Participant,
+fn map<'a>(
+    by: impl Fn(&ExternalId) -> &'a Participant,
     contract: &fairlead_contract::Contract,
     records: &[NativeRecord],
     edits: &Edits,
@@ -1118,13 +1129,13 @@ fn map(
     before: &mut HashMap<ExternalId, u64>,
     parked: &mut Vec<(ExternalId, u64)>,
 ) -> Vec<(NativeRecord, Inbound)> {
-    let name = &participant.unit.name;
     let mut mapped = Vec::with_capacity(records.len());
     for native in records {
         if native.deleted {
             mapped.push((native.clone(), Inbound { fields: Vec::new(), references: Vec::new(), skipped: Vec::new() }));
             continue;
         }
+        let participant = by(&native.id);
         let edit = edits.get(native.id.as_str());
         let corrected = edit.map(|edit| {
             let mut body = native.body.clone();
@@ -1133,7 +1144,7 @@ fn map(
         });
         match inbound::canonical(participant, contract, corrected.as_ref().unwrap_or(&native.body)) {
             Ok(inbound) => mapped.push((native.clone(), inbound)),
-            Err(problem) => park_with(Stage::Inbound, name, native, &problem, batch, before, parked),
+            Err(problem) => park_with(Stage::Inbound, &participant.unit.name, native, &problem, batch, before, parked),
         }
     }
     mapped

@@ -129,6 +129,8 @@ fn integration(
         preview: all().find_map(|report| report.preview),
         guard: all().find_map(|report| report.guard.clone()),
         reconciliation: all().filter_map(|report| report.reconciliation.clone()).max_by_key(|last| last.at),
+        // All read it where one writes it; who has read it last is right.
+        revision: all().filter_map(|report| report.revision.clone()).max_by_key(|told| told.trial.as_ref().map(|trial| trial.since)),
         store_error: all().find_map(|report| report.store_error.clone()),
     })
 }

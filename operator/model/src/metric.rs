@@ -71,6 +71,7 @@ metrics! {
     LAST_DELIVERED = Gauge "fairlead_last_delivered_timestamp_seconds" ["integration"] "When a write was last acknowledged (Unix time)";
     RECONCILIATION_DRIFT = Gauge "fairlead_reconciliation_drift" ["integration", "kind"] "Differences that the last reconciliation found, by kind: missing, different, unread, gone";
     RECONCILIATION_SUCCESS = Gauge "fairlead_reconciliation_last_success_timestamp_seconds" ["integration"] "When a reconciliation last left nothing to put right (Unix time)";
+    ROLLOUT = Gauge "fairlead_rollout" ["integration", "phase"] "1 for the phase of a revision that is to take over: shadow, canary, stopped";
     CONNECTOR_REACHABLE = Gauge "fairlead_connector_reachable" ["connector"] "1 while the last authenticated probe succeeded";
     CONNECTOR_CIRCUIT_OPEN = Gauge "fairlead_connector_circuit_open" ["connector"] "1 while nothing is sent, because requests failed";
     CONNECTOR_QUOTA_LOW = Gauge "fairlead_connector_quota_low" ["connector"] "1 while so little of the quota is left that backfills wait, 2 while only what is kept for callers of the API is";

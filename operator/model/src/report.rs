@@ -139,6 +139,9 @@ pub struct IntegrationReport {
     /// What the last reconciliation found.
     #[serde(default)]
     pub reconciliation: Option<Reconciliation>,
+    /// Which revision is in force, and which is on trial; unknown until that was looked up.
+    #[serde(default)]
+    pub revision: Option<Revisions>,
     /// Trouble with the store (full disk, read-only), named.
     pub store_error: Option<String>,
 }
@@ -160,6 +163,7 @@ impl IntegrationReport {
             preview: None,
             guard: None,
             reconciliation: None,
+            revision: None,
             store_error: None,
         }
     }
@@ -314,6 +318,61 @@ pub enum ReconciliationOutcome {
     ThresholdExceeded,
     /// Not everything could be compared.
     Incomplete,
+}
+
+/// Which revision of an Integration maps its records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revisions {
+    /// The number of the one in force, if revisions are counted.
+    pub active: Option<i64>,
+    /// The one that is to take over.
+    pub trial: Option<TrialReport>,
+}
+
+/// A revision on trial.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrialReport {
+    /// Its number, if revisions are counted.
+    pub revision: Option<i64>,
+    /// Where it stands.
+    pub phase: TrialPhase,
+    /// Since when.
+    pub since: Timestamp,
+    /// Records that it was tried on: in all systems while it is only compared, of its share afterwards.
+    pub tried: u64,
+    /// Of these, what it would write otherwise than the revision in force.
+    pub different: u64,
+    /// Of these, what it cannot map or bring to its target.
+    pub failing: u64,
+    /// Why it was stopped.
+    pub stopped: Option<String>,
+}
+
+/// Where a revision on trial stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum TrialPhase {
+    /// It is compared with the revision in force, and writes nothing.
+    Shadow,
+    /// It maps a share of the records.
+    Canary,
+    /// It did worse than the revision in force, and maps nothing any more.
+    Stopped,
+}
+
+impl TrialPhase {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Shadow, Self::Canary, Self::Stopped];
+
+    /// The word for it in metrics.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Shadow => "shadow",
+            Self::Canary => "canary",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// Why the guard holds an Integration.

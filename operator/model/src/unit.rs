@@ -132,8 +132,14 @@ pub struct IntegrationUnit {
     pub object: ObjectRef,
     /// Its generation.
     pub generation: i64,
-    /// The digest over everything below, but what it knows of others.
+    /// The digest over everything below but the revision, and what it knows of others.
     pub digest: Digest,
+    /// Which revision of the Integration this is.
+    #[serde(default)]
+    pub revision: RevisionUnit,
+    /// How a revision that maps records otherwise than the one before takes over; at once, if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutUnit>,
     /// The canonical entity.
     pub entity: String,
     /// The contract it keeps.
@@ -173,6 +179,35 @@ pub struct IntegrationUnit {
     /// Its records are golden records, which other Integrations of the contract feed as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub master: Option<MasterUnit>,
+}
+
+/// Which revision of its Integration a unit was made of.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RevisionUnit {
+    /// Its number in the history that the cluster keeps; without a cluster, revisions are counted where they run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<i64>,
+    /// The digest of what was declared.
+    pub spec: Digest,
+}
+
+/// How a revision that maps records otherwise takes over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutUnit {
+    /// So long it is first only compared with the one in force; zero is not at all.
+    pub shadow: Duration,
+    /// Then it maps a share of the records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryUnit>,
+}
+
+/// On which records a revision is tried, and how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryUnit {
+    /// The share of the records, in percent.
+    pub percent: u32,
+    /// So long.
+    pub lasts: Duration,
 }
 
 /// What an Integration knows of the others that feed the same golden records: all that a decision about one of them needs, and no more.
@@ -535,16 +570,15 @@ impl ConnectorUnit {
 }
 
 impl IntegrationUnit {
-    /// The same unit with its digest computed over all other content but the generation, and what it knows of others that feed the same
-    /// records: nothing of its own changes with them.
+    /// The same unit with its digest computed over all other content but the generation, the revision, and what it knows of others that feed the
+    /// same records: nothing of its own changes with them.
     #[must_use]
     pub fn sealed(mut self) -> Self {
         self.digest = Digest::default();
-        let generation = std::mem::take(&mut self.generation);
+        let (generation, revision) = (std::mem::take(&mut self.generation), std::mem::take(&mut self.revision));
         let siblings = self.master.as_mut().map(std::mem::take);
         self.digest = Digest::of_serialized(&self);
-        self.generation = generation;
-        self.master = siblings;
+        (self.generation, self.revision, self.master) = (generation, revision, siblings);
         self
     }
 

@@ -21,9 +21,9 @@ use fairlead_model::hash::Digest;
 use fairlead_model::schedule::{Schedule, ScheduleError, ScheduleText};
 use fairlead_model::schema::{CanonicalSchema, FieldType, NativeSchema};
 use fairlead_model::unit::{
-    ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, LookupRow, LookupTable, MasterUnit, OnDelete, OnError,
-    OnForeignEdit, OnLeave, OnMerge, OwnershipRule, ParticipantUnit, ReadUnit, ReconcileUnit, Reference, Retry, RowOrigin, RowUnit,
-    Sibling, Tie, ValuePair, WriteUnit,
+    CanaryUnit, ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, LookupRow, LookupTable, MasterUnit, OnDelete, OnError,
+    OnForeignEdit, OnLeave, OnMerge, OwnershipRule, ParticipantUnit, ReadUnit, ReconcileUnit, Reference, Retry, RevisionUnit, RolloutUnit,
+    RowOrigin, RowUnit, Sibling, Tie, ValuePair, WriteUnit,
 };
 use fairlead_model::{FieldPath, ObjectRef, realm};
 use fairlead_systems::{Definition, Entity};
@@ -42,6 +42,8 @@ pub(crate) struct PlannedIntegration {
     pub(crate) orders: Orders,
     /// The realm of golden records that it feeds, and what it declares of itself there.
     pub(crate) feeds: Option<(String, Vec<Sibling>)>,
+    /// Which revision it is.
+    pub(crate) revision: Option<RevisionUnit>,
 }
 
 /// An Integration's plan and everything it was made from. While all of that is the same, so is the plan. Kept only where everything it
@@ -50,6 +52,7 @@ pub(crate) struct PlannedIntegration {
 pub(crate) struct Remembered {
     spec: api::IntegrationSpec,
     generation: i64,
+    revision: RevisionUnit,
     contract: ContractInput,
     connectors: Vec<ConnectorInput>,
     tables: Tables,
@@ -107,10 +110,11 @@ pub(crate) fn plan(
     let generation = resource.metadata.generation.unwrap_or_default();
     let inputs = inputs(object, resource, contracts, connectors);
     let tables = Tables::of(object, resource, index, memo, fresh);
+    let revision = index.revision(object, &resource.spec);
     let remembered = memo.integrations.remove(object).filter(|known| {
         inputs.as_ref().is_some_and(|(contract, connectors)| {
-            (known.generation, &known.spec, &known.contract, &known.connectors, &known.tables)
-                == (generation, &resource.spec, contract, connectors, &tables)
+            (known.generation, &known.spec, &known.revision, &known.contract, &known.connectors, &known.tables)
+                == (generation, &resource.spec, &revision, contract, connectors, &tables)
         })
     });
     if let Some(known) = remembered {
@@ -118,9 +122,9 @@ pub(crate) fn plan(
         fresh.integrations.insert(object.clone(), known);
         return plan;
     }
-    let plan = compile(object, resource, index, contracts, connectors, &tables);
+    let plan = compile(object, resource, &revision, index, contracts, connectors, &tables);
     if let Some((contract, connectors)) = inputs {
-        let known = Remembered { spec: resource.spec.clone(), generation, contract, connectors, tables, plan: plan.clone() };
+        let known = Remembered { spec: resource.spec.clone(), generation, revision, contract, connectors, tables, plan: plan.clone() };
         fresh.integrations.insert(object.clone(), known);
     }
     plan
@@ -173,6 +177,7 @@ struct Context<'a> {
 fn compile(
     object: &ObjectRef,
     resource: &Integration,
+    revision: &RevisionUnit,
     index: &Index<'_>,
     contracts: &BTreeMap<ObjectRef, PlannedContract<'_>>,
     connectors: &BTreeMap<ObjectRef, PlannedConnector<'_>>,
@@ -265,6 +270,8 @@ fn compile(
             object: object.clone(),
             generation,
             digest: Digest::default(),
+            revision: revision.clone(),
+            rollout: spec.rollout.as_ref().map(rollout),
             entity: planned.resource.spec.entity.clone(),
             contract: ContractUnit {
                 object: contract_ref.clone(),
@@ -295,7 +302,15 @@ fn compile(
     });
     let mut verdict = Verdict::of(Kind::Integration, object.clone(), generation, findings);
     verdict.participants = facts;
-    PlannedIntegration { verdict, unit, names, orders, feeds }
+    PlannedIntegration { verdict, unit, names, orders, feeds, revision: Some(revision.clone()) }
+}
+
+/// How a new revision takes over.
+fn rollout(rollout: &api::Rollout) -> RolloutUnit {
+    RolloutUnit {
+        shadow: rollout.shadow.unwrap_or_default().0,
+        canary: rollout.canary().map(|(percent, lasts)| CanaryUnit { percent, lasts }),
+    }
 }
 
 /// Whether anything can flow, and meet. What feeds a golden record need not have its counterpart in the same Integration.

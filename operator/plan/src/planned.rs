@@ -16,7 +16,7 @@ use crate::world::{Index, World};
 use crate::{connector, contract, route};
 use fairlead_api::{FieldTable, Integration, Kind, Reason};
 use fairlead_model::hash::Digest;
-use fairlead_model::unit::{ConnectorUnit, LookupTable, ObjectKey, Units};
+use fairlead_model::unit::{ConnectorUnit, LookupTable, ObjectKey, RevisionUnit, Units};
 use fairlead_model::{ObjectRef, Timestamp};
 use fairlead_systems::{Catalog, Definition};
 use serde_json::Value;
@@ -67,6 +67,17 @@ pub struct Verdict {
     pub participants: Vec<(String, ObjectRef)>,
     /// Of an ApiContract with operations: where it should be served.
     pub route: Option<RouteFacts>,
+    /// Of an Integration: which revision this generation is.
+    pub revision: Option<RevisionFacts>,
+}
+
+/// Which revision of its Integration a generation is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevisionFacts {
+    /// Its number, and what was declared.
+    pub unit: RevisionUnit,
+    /// It stands in the history, or nobody keeps one. What does not plan is not recorded: nobody could go back to it.
+    pub recorded: bool,
 }
 
 /// Where a contract's operations should be served.
@@ -105,6 +116,7 @@ impl Verdict {
             system: None,
             participants: Vec::new(),
             route: None,
+            revision: None,
         }
     }
 
@@ -210,6 +222,7 @@ impl Planner {
         for (object, resource) in &by_age(&index) {
             let mut result = integration::plan(object, resource, &index, &contracts, &connectors, &mut self.memo, &mut fresh);
             double_check(&index, &mut result.verdict);
+            result.verdict.revision = result.revision.take().map(|unit| RevisionFacts { recorded: index.is_recorded(object, &unit), unit });
             for target in &result.names {
                 planned.references.add(Target::new(RefKind::Integration, object.clone()), target.clone());
             }

@@ -4,8 +4,10 @@
 //! (with a deletion timestamp) are left out by [`World::present`], so that what they ran stops.
 
 use crate::finding::Finding;
-use fairlead_api::{ApiContract, Connector, Integration, Kind, Resource, Violation, manifest};
+use fairlead_api::{ApiContract, Connector, Integration, IntegrationSpec, Kind, Resource, Violation, manifest};
 use fairlead_model::ObjectRef;
+use fairlead_model::hash::Digest;
+use fairlead_model::unit::RevisionUnit;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -24,8 +26,19 @@ pub struct World {
     pub config_maps: Vec<ConfigMapView>,
     /// Objects of our kinds that are there and cannot be decoded.
     pub undecodable: Vec<Undecodable>,
+    /// The newest revision of each Integration that is recorded; nothing where nobody records any.
+    pub history: Option<BTreeMap<ObjectRef, Recorded>>,
     /// Whether this is all there is. False for a check of some files: a reference to something that is not given is then unknown, not wrong.
     pub complete: bool,
+}
+
+/// A recorded revision: its number, and what was declared by its digest. No plan needs more of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// Its number.
+    pub number: i64,
+    /// The digest of the spec.
+    pub spec: Digest,
 }
 
 /// A ConfigMap's name and text entries.
@@ -140,6 +153,7 @@ pub(crate) struct Index<'a> {
     pub(crate) integrations: BTreeMap<ObjectRef, &'a Integration>,
     pub(crate) config_maps: BTreeMap<&'a ObjectRef, &'a BTreeMap<String, String>>,
     pub(crate) undecodable: BTreeMap<(Kind, &'a ObjectRef), &'a Undecodable>,
+    pub(crate) history: Option<&'a BTreeMap<ObjectRef, Recorded>>,
     pub(crate) complete: bool,
     /// Objects that were given more than once; the first counts.
     pub(crate) doubled: Vec<(Kind, ObjectRef)>,
@@ -157,9 +171,26 @@ impl<'a> Index<'a> {
             integrations,
             config_maps: world.config_maps.iter().map(|map| (&map.object, &map.data)).collect(),
             undecodable: world.undecodable.iter().map(|each| ((each.kind, &each.object), each)).collect(),
+            history: world.history.as_ref(),
             complete: world.complete,
             doubled,
         }
+    }
+
+    /// Which revision of its Integration a spec is: the newest that is recorded, or the next one. An equal spec makes no new one.
+    pub(crate) fn revision(&self, object: &ObjectRef, spec: &IntegrationSpec) -> RevisionUnit {
+        let spec = Digest::of_serialized(spec);
+        let number = self.history.map(|history| match history.get(object) {
+            None => 1,
+            Some(newest) if newest.spec == spec => newest.number,
+            Some(newest) => newest.number + 1,
+        });
+        RevisionUnit { number, spec }
+    }
+
+    /// Whether a revision is recorded, or is to be.
+    pub(crate) fn is_recorded(&self, object: &ObjectRef, revision: &RevisionUnit) -> bool {
+        self.history.is_none_or(|history| history.get(object).is_some_and(|newest| newest.spec == revision.spec))
     }
 
     /// The undecodable object of this kind and name.

@@ -103,6 +103,21 @@ fn the_gateway_example_is_the_quickstarts_contract_with_operations_and_plans_wit
 }
 
 #[test]
+fn the_rollout_example_is_the_quickstarts_integration_with_a_rollout_and_plans_without_a_finding() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/rollout/integration.yaml");
+    let rolled = documents(&std::fs::read_to_string(path).unwrap()).remove(0);
+    let mut all = quickstart();
+    let plain = all.iter_mut().find(|document| document["kind"] == "Integration").unwrap();
+    plain["spec"]["rollout"] = rolled["spec"]["rollout"].clone();
+    assert_eq!(*plain, rolled);
+    let planned = plan(&World::of_manifests(&all, true), Catalog::builtin(), &Config::default(), Timestamp(0));
+    let findings: Vec<String> = planned.verdicts().flat_map(|verdict| &verdict.findings).map(ToString::to_string).collect();
+    assert_eq!(findings, Vec::<String>::new());
+    let rollout = planned.units.integrations.values().next().and_then(|unit| unit.rollout.clone()).unwrap();
+    assert_eq!((rollout.shadow.as_secs(), rollout.canary.map(|canary| (canary.percent, canary.lasts.as_secs()))), (300, Some((5, 600))));
+}
+
+#[test]
 fn the_three_units_of_the_golden_record_example_plan_without_a_finding() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/golden-record");
     let files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();

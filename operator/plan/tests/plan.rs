@@ -5,9 +5,10 @@
 use fairlead_api::Kind;
 use fairlead_model::unit::{DeletionPolicy, ObjectKey, Units};
 use fairlead_model::{ObjectRef, Timestamp};
-use fairlead_plan::{Config, Direction, Planned, Planner, RefKind, Target, Undecodable, World, merge_last_good, plan};
+use fairlead_plan::{Config, Direction, Planned, Planner, Recorded, RefKind, Target, Undecodable, World, merge_last_good, plan};
 use fairlead_systems::Catalog;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 fn base() -> Vec<Value> {
     fairlead_api::manifest::from_yaml(include_str!("golden/base.yaml")).unwrap()
@@ -466,4 +467,34 @@ fn a_planner_that_remembers_golden_records_says_what_a_fresh_one_says() {
         let world = World::of_manifests(&documents, true);
         assert_eq!(planner.plan(&world, Catalog::builtin(), &Config::default(), Timestamp(0)), planned(&world));
     }
+}
+
+#[test]
+fn an_equal_spec_is_the_recorded_revision_and_any_other_the_next() {
+    let rollout = |d: &mut Value| d["spec"]["rollout"] = json!({"shadow": "10m", "canaryPercent": 5, "for": "10m"});
+    let mut world = world(&[("Integration", "customers", rollout)]);
+    let facts = |planned: &Planned| planned.integrations[&customers()].revision.clone().unwrap();
+    let unit = |planned: &Planned| planned.units.integrations[&key(&customers())].clone();
+    let files = planned(&world);
+    assert_eq!((facts(&files).unit.number, facts(&files).recorded), (None, true), "nobody keeps a history of files but their owner");
+
+    world.history = Some(BTreeMap::new());
+    let first = planned(&world);
+    assert_eq!((facts(&first).unit.number, facts(&first).recorded), (Some(1), false));
+    let recorded = |number| Recorded { number, spec: facts(&files).unit.spec };
+    world.history = Some(BTreeMap::from([(customers(), recorded(7))]));
+    let same = planned(&world);
+    assert_eq!((facts(&same).unit.number, facts(&same).recorded), (Some(7), true));
+    assert_eq!(unit(&same).revision, facts(&same).unit);
+    assert_eq!(unit(&same).digest, unit(&first).digest, "a number alone makes no new unit");
+    let rollout = unit(&same).rollout.clone().unwrap();
+    assert_eq!((rollout.shadow.as_secs(), rollout.canary.map(|canary| canary.percent)), (600, Some(5)));
+
+    let mut planner = Planner::default();
+    let again = |planner: &mut Planner, world: &World| planner.plan(world, Catalog::builtin(), &Config::default(), Timestamp(0));
+    assert_eq!(facts(&again(&mut planner, &world)).unit.number, Some(7));
+    world.integrations[0].spec.owner = Some(fairlead_api::Owner { team: "another".into(), contact: None });
+    let other = again(&mut planner, &world);
+    assert_eq!((facts(&other).unit.number, facts(&other).recorded), (Some(8), false));
+    assert_eq!(unit(&other).revision.number, Some(8), "what is remembered has the number of now");
 }

@@ -711,7 +711,7 @@ async fn what_was_in_flight_before_lanes_had_partitions_is_found_in_them() {
     assert_eq!(held(&server, "before"), "2");
     let store = open(&url).await;
     assert_eq!(held(&server, "before"), "0", "who still runs under the schema before commits nothing more");
-    let late = Claim { realm: REALM.into(), target: ERP.into(), fence: world.lane.clone().into(), max: 1, creates: true, now: at(3) };
+    let late = world.claim_of(1, true, true, at(3));
     assert!(matches!(world.store.claim(&late).await, Err(StoreError::Fenced { .. })));
     let mut found = 0;
     for partition in 0..store.partitions() {

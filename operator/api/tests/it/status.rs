@@ -41,6 +41,7 @@ fn status() -> IntegrationStatus {
         preview: None,
         guard: None,
         reconciliation: None,
+        revision: None,
     }
 }
 

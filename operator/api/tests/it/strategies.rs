@@ -318,6 +318,11 @@ pub(crate) fn integration() -> impl Strategy<Value = IntegrationSpec> {
         policy,
         max_repair_percent,
     });
+    let rollout = (of(duration()), of(1..=100i32), of(duration())).prop_map(|(shadow, canary_percent, lasts)| Rollout {
+        shadow,
+        canary_percent,
+        lasts,
+    });
     let retry = (of(1..100i32), of(duration()), of(duration())).prop_map(|(attempts, initial, max)| Retry { attempts, initial, max });
     (
         of(owner()),
@@ -325,19 +330,12 @@ pub(crate) fn integration() -> impl Strategy<Value = IntegrationSpec> {
         sync,
         of((of(retry), of(of(duration()).prop_map(|keep| DeadLetters { keep })))
             .prop_map(|(retry, dead_letters)| Delivery { retry, dead_letters })),
-        of(reconcile),
+        (of(reconcile), of(rollout)),
         of(prop_oneof![Just(RunState::Running), Just(RunState::Paused)]),
         of(prop_oneof![Just(DeletionPolicy::Retain), Just(DeletionPolicy::Delete)]),
         of(allowed()),
     )
-        .prop_map(|(owner, contract, sync, delivery, reconcile, state, deletion_policy, allowed_namespaces)| IntegrationSpec {
-            allowed_namespaces,
-            owner,
-            contract,
-            sync,
-            delivery,
-            reconcile,
-            state,
-            deletion_policy,
+        .prop_map(|(owner, contract, sync, delivery, (reconcile, rollout), state, deletion_policy, allowed_namespaces)| {
+            IntegrationSpec { allowed_namespaces, owner, contract, sync, delivery, reconcile, rollout, state, deletion_policy }
         })
 }

@@ -12,6 +12,7 @@ pub mod merge;
 pub mod outbound;
 pub mod ownership;
 pub mod priority;
+pub mod rollout;
 pub mod share;
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use fairlead_contract::Contract;
 use fairlead_model::hash::Digest;
 use fairlead_model::unit::{
     ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, MasterUnit, OnDelete, OnForeignEdit, OnLeave, OnMerge,
-    OwnershipRule, ParticipantUnit, ReadUnit, Retry, Sibling, Tie, WriteUnit,
+    OwnershipRule, ParticipantUnit, ReadUnit, Retry, RevisionUnit, Sibling, Tie, WriteUnit,
 };
 use fairlead_model::{Document, ExternalId, ObjectRef, RecordId, Timestamp};
 use fairlead_store::{Claimed, Haste, Identity, Known, LaneEntry, Origin, Outcome, RecordChange};
@@ -88,6 +88,8 @@ pub(crate) fn unit() -> IntegrationUnit {
         reconcile: None,
         retry: Retry { attempts: 3, initial: Duration::from_secs(1), max: Duration::from_secs(60) },
         keep_letters: Duration::from_secs(720 * 3600),
+        revision: RevisionUnit::default(),
+        rollout: None,
         paused: false,
         deletion_policy: DeletionPolicy::Retain,
         master: None,

@@ -12,5 +12,6 @@ mod moving;
 mod newcomers;
 mod reading;
 mod reconciling;
+mod rollout;
 mod sharing;
 mod writing;

@@ -8,7 +8,7 @@ use fairlead_model::hash::Digest;
 use fairlead_model::report::IntegrationReport;
 use fairlead_model::unit::{
     CircuitBreaker, ConnectorUnit, ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, Limits, ObjectKey, OnDelete,
-    OnForeignEdit, OnLeave, OnMerge, OwnershipRule, ParticipantUnit, ReadUnit, ReconcileUnit, Retry, Tie, Units, WriteUnit,
+    OnForeignEdit, OnLeave, OnMerge, OwnershipRule, ParticipantUnit, ReadUnit, ReconcileUnit, Retry, RevisionUnit, Tie, Units, WriteUnit,
 };
 use fairlead_model::{Clock, ObjectRef, Timestamp};
 use fairlead_store::{DeadLetter, DeadLetterFilter, SqliteStore, Store};
@@ -241,6 +241,8 @@ impl World {
             reconcile: self.reconcile.clone(),
             retry: Retry { attempts: 2, initial: Duration::from_millis(200), max: Duration::from_secs(1) },
             keep_letters: Duration::from_secs(720 * 3600),
+            revision: RevisionUnit::default(),
+            rollout: None,
             paused: false,
             deletion_policy: DeletionPolicy::Retain,
             master: None,

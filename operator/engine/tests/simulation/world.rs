@@ -6,7 +6,8 @@ use fairlead_contract::Contract;
 use fairlead_model::hash::Digest;
 use fairlead_model::unit::{
     CircuitBreaker, ConnectorUnit, ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, Limits, MasterUnit, ObjectKey,
-    OnDelete, OnForeignEdit, OnLeave, OnMerge, OwnershipRule, ParticipantUnit, ReadUnit, Retry, Sibling, Tie, Units, WriteUnit,
+    OnDelete, OnForeignEdit, OnLeave, OnMerge, OwnershipRule, ParticipantUnit, ReadUnit, Retry, RevisionUnit, Sibling, Tie, Units,
+    WriteUnit,
 };
 use fairlead_model::{ObjectRef, realm};
 use fairlead_simulators::history::{Agreement, Form, Naming, Part, Shared};
@@ -243,6 +244,8 @@ impl World {
             lookups: BTreeMap::new(),
             retry: self.retry.clone(),
             keep_letters: Duration::from_secs(720 * 3600),
+            revision: RevisionUnit::default(),
+            rollout: None,
             paused: false,
             deletion_policy: DeletionPolicy::Retain,
         };

@@ -18,11 +18,11 @@ use fairlead_api::conditions::{ConditionType, Truth, Wanted, find, is_true};
 use fairlead_api::status::{Meaning, coarse_time};
 use fairlead_api::{
     self as api, ConnectorStatus, GuardStatus, IntegrationStatus, LagBucket, LagStatus, LastError, LedgerStatus, ParticipantState,
-    ParticipantStatus, PreviewStatus, Reason, ReconciliationStatus,
+    ParticipantStatus, PreviewStatus, Reason, ReconciliationStatus, RevisionStatus, RolloutPhase,
 };
 use fairlead_model::report::{
     GuardStop, IntegrationReport, Lag, ParticipantReport, ParticipantState as ReportedState, Phase, Reconciliation, ReconciliationOutcome,
-    RecordFailure,
+    RecordFailure, Revisions, TrialPhase, TrialReport,
 };
 use fairlead_model::{ObjectRef, Timestamp};
 use std::collections::BTreeMap;
@@ -90,6 +90,7 @@ pub fn integration_status(
             Some(report) => report.reconciliation.as_ref().map(reconciliation),
             None => previous.and_then(|status| status.reconciliation.clone()),
         },
+        revision: view.revision().or_else(|| previous.and_then(|status| status.revision.clone())),
     };
     let status = match previous {
         Some(previous) if previous.says_the_same(&next) => previous.clone(),
@@ -340,6 +341,9 @@ impl View<'_> {
         if !report.balanced {
             return Readiness::stalled(Reason::LedgerUnbalanced, UNBALANCED);
         }
+        if let Some(trial) = self.trial() {
+            return on_trial(trial);
+        }
         if report.phase == Phase::Previewed {
             return Readiness::ready(
                 Reason::Preview,
@@ -353,6 +357,36 @@ impl View<'_> {
             return Readiness::ready(Reason::DriftFound, drift);
         }
         Readiness::ready(Reason::Succeeded, "the systems are kept in step")
+    }
+
+    /// Which revisions there are, once the runtime has told of the one of this generation. Its number is the history's, where there is one.
+    fn revision(&self) -> Option<RevisionStatus> {
+        let Revisions { active, trial } = self.current()?.revision.as_ref()?;
+        let told = self.verdict.revision.as_ref().and_then(|revision| revision.unit.number);
+        let newest = told.or(trial.as_ref().map_or(*active, |trial| trial.revision));
+        let Some(trial) = trial else {
+            let none =
+                RevisionStatus { active: newest?, canary: None, phase: None, since: None, tried: None, different: None, failing: None };
+            return Some(none);
+        };
+        Some(RevisionStatus {
+            active: active.or(newest)?,
+            canary: newest,
+            phase: Some(match trial.phase {
+                TrialPhase::Shadow => RolloutPhase::Shadow,
+                TrialPhase::Canary => RolloutPhase::Canary,
+                TrialPhase::Stopped => RolloutPhase::Stopped,
+            }),
+            since: Some(time(trial.since)),
+            tried: Some(count(trial.tried)),
+            different: Some(count(trial.different)).filter(|_| trial.phase != TrialPhase::Canary),
+            failing: Some(count(trial.failing)),
+        })
+    }
+
+    /// The revision that is to take over and has not.
+    fn trial(&self) -> Option<&TrialReport> {
+        self.current()?.revision.as_ref()?.trial.as_ref()
     }
 
     /// The lag, if it is beyond the objective and should not be (a first load and a pause have none to keep).
@@ -443,6 +477,24 @@ fn backfilling(report: &IntegrationReport, usual: &str) -> String {
             clean(first),
             if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) }
         ),
+    }
+}
+
+/// While a revision is on trial, what was declared is not so yet.
+fn on_trial(trial: &TrialReport) -> Readiness {
+    match trial.phase {
+        TrialPhase::Shadow => {
+            Readiness::waiting(Reason::RolloutShadow, "the new revision is compared with the one in force; status.revision has the counts")
+        }
+        TrialPhase::Canary => Readiness::waiting(
+            Reason::RolloutCanary,
+            "the new revision maps a share of the records; the others are mapped by the one before",
+        ),
+        TrialPhase::Stopped => {
+            let why = trial.stopped.as_deref().unwrap_or("more records fail under it");
+            let message = format!("the new revision was stopped, and the one before stays in force: {}", clean(why));
+            Readiness::stalled(Reason::RolloutStopped, message)
+        }
     }
 }
 

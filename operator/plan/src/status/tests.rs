@@ -10,7 +10,7 @@ use fairlead_model::ErrorClass as Class;
 use fairlead_model::hash::Digest;
 use fairlead_model::report::{
     Circuit, ConnectorReport, Drift, GuardStop, IntegrationReport, Lag, ParticipantReport, ParticipantState as Reported, Phase, Preview,
-    Quota, Reconciliation, ReconciliationOutcome as Outcome, RecordFailure, Spent, Window,
+    Quota, Reconciliation, ReconciliationOutcome as Outcome, RecordFailure, Revisions, Spent, TrialPhase, TrialReport, Window,
 };
 use fairlead_model::route::{RejectedRoute, RouteReport, ServedRoute};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -86,8 +86,10 @@ fn integration_report() -> IntegrationReport {
         last_error: None,
         balanced: true,
         preview: None,
+        awaited: Vec::new(),
         guard: None,
         reconciliation: None,
+        revision: None,
         store_error: None,
     }
 }
@@ -346,6 +348,37 @@ fn integration_with(edit: impl Fn(&mut IntegrationReport), connectors: &BTreeMap
 
 fn integration(edit: impl Fn(&mut IntegrationReport)) -> IntegrationStatus {
     integration_with(edit, &good_connectors())
+}
+
+fn on_trial(phase: TrialPhase) -> Revisions {
+    let stopped = (phase == TrialPhase::Stopped).then(|| "3 of 9 fail".to_owned());
+    let trial = TrialReport { revision: Some(8), phase, since: at(90), tried: 9, different: 4, failing: 3, stopped };
+    Revisions { active: Some(7), trial: Some(trial) }
+}
+
+#[test]
+fn a_rollout_is_no_readiness_and_a_stopped_one_is_a_persons_turn() {
+    let told = |phase| integration(move |report| report.revision = Some(on_trial(phase)));
+    let (shadow, canary, stopped) = (told(TrialPhase::Shadow), told(TrialPhase::Canary), told(TrialPhase::Stopped));
+    assert_eq!(story(&shadow.conditions), ["Ready=False RolloutShadow", "Reconciling=True RolloutShadow"]);
+    assert_eq!(story(&canary.conditions), ["Ready=False RolloutCanary", "Reconciling=True RolloutCanary"]);
+    assert_eq!(story(&stopped.conditions), ["Ready=False RolloutStopped", "Stalled=True RolloutStopped"]);
+    let ready = find(&stopped.conditions, ConditionType::Ready).unwrap();
+    assert!(ready.message.ends_with("stays in force: 3 of 9 fail"), "{}", ready.message);
+
+    let revision = shadow.revision.unwrap();
+    assert_eq!((revision.active, revision.canary, revision.phase), (7, Some(8), Some(fairlead_api::RolloutPhase::Shadow)));
+    assert_eq!((revision.tried, revision.different, revision.failing), (Some(9), Some(4), Some(3)));
+    assert_eq!(canary.revision.unwrap().different, None, "what it writes is written");
+    let over = integration(|report| report.revision = Some(Revisions { active: Some(8), trial: None })).revision.unwrap();
+    assert_eq!((over.active, over.canary, over.phase), (8, None, None));
+    // What ran before goes on and says nothing of what was declared since.
+    let other = integration(|report| {
+        report.revision = Some(on_trial(TrialPhase::Canary));
+        report.digest = Digest("sha256:before".into());
+    });
+    assert!(story(&other.conditions).contains(&"Ready=False Progressing".to_owned()));
+    assert_eq!(other.revision, None);
 }
 
 fn reconciled(outcome: Outcome) -> Reconciliation {
@@ -768,9 +801,13 @@ fn any_integration_report() -> impl Strategy<Value = IntegrationReport> {
             0.3,
             prop_oneof![Just(Outcome::InStep), Just(Outcome::Drifted), Just(Outcome::Incomplete)].prop_map(reconciled),
         ),
+        prop::option::weighted(0.3, prop::sample::select(TrialPhase::ALL.to_vec()).prop_map(on_trial)),
     );
     ((any_digest(), phase, any_participants()), (lag, prop::option::of(0u64..400), guard, error, trouble)).prop_map(
-        |((digest, phase, participants), (lag, delivered, guard, last_error, (rejected, store_error, balanced, reconciliation)))| {
+        |(
+            (digest, phase, participants),
+            (lag, delivered, guard, last_error, (rejected, store_error, balanced, reconciliation, revision)),
+        )| {
             IntegrationReport {
                 digest,
                 rejected,
@@ -781,8 +818,10 @@ fn any_integration_report() -> impl Strategy<Value = IntegrationReport> {
                 last_error,
                 balanced,
                 preview: None,
+                awaited: Vec::new(),
                 guard,
                 reconciliation,
+                revision,
                 store_error,
             }
         },
