@@ -368,7 +368,6 @@ mod tests {
             assert!(refused.contains(said), "{words}: {refused}");
         }
         run(folder.path(), "replay --all --dry-run").await.unwrap();
-        run(folder.path(), "discard --participant nobody").await.unwrap();
         assert_eq!(open_ones(store.as_ref()).await, [3, 2, 1]);
 
         run(folder.path(), "replay --older-than 90m --reason ValidationFailed --author mia").await.unwrap();

@@ -263,7 +263,7 @@ impl Metrics {
         for participant in participants {
             self.conflicts.remove(&OfParticipant { integration: integration.to_owned(), participant: participant.clone() });
             for (family, results) in [(&self.read, &READ[..]), (&self.settled, &Outcome::WORDS[..])] {
-                for result in results {
+                for result in results.iter().copied() {
                     family.remove(&Records { integration: integration.to_owned(), participant: participant.clone(), result });
                 }
             }

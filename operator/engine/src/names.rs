@@ -252,7 +252,7 @@ mod tests {
             store.absorb(&Absorb { dead_letters, ..Absorb::empty(realm, participant, fence, now) }).await.unwrap();
         }
         for each in ["europe/customers", "north/customers"] {
-            store.put_note(GOLDEN, &format!("{each}/{PARTICIPANTS}"), &json!([])).await.unwrap();
+            store.put_note(GOLDEN, &realm::note(GOLDEN, &ObjectKey(each.into()), PARTICIPANTS), &json!([])).await.unwrap();
         }
         let check = async |integration, participant| {
             check_letters(&store, integration, participant, now).await.map_err(|error| error.to_string()).err().unwrap_or_default()

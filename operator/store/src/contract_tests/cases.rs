@@ -1625,7 +1625,7 @@ async fn conflicts_are_kept_by_record_the_newest_and_for_a_while(store: Arc<dyn 
     let long = Conflict { shown: Some(json!("ü".repeat(CONFLICT_VALUE))), kept: Some(json!("short")), ..contested(3, "name") };
     note(vec![long], most + 2).await;
     let kept = world.store.conflicts(REALM, id(3), at(100)).await.unwrap().remove(0).conflict;
-    let shown = kept.shown.as_ref().and_then(Value::as_str).unwrap();
+    let shown = kept.shown.as_ref().and_then(|shown| shown.as_str()).unwrap();
     assert!(shown.starts_with("üüü") && shown.ends_with("… (4098 bytes)") && shown.len() < CONFLICT_VALUE, "{shown}");
     assert_eq!(kept.kept, Some(json!("short")));
 
