@@ -272,7 +272,7 @@ async fn a_stale_view_after_a_restart_forgets_nothing_and_makes_nothing_twice() 
         wait_until("a record of every list", PATIENCE, async || Ok(Seen::when(operator.page("readyz").await? == "ok", "not ready")))
             .await?;
         let recorded = scene.proxy.stop_recording();
-        ensure!(recorded.len() == 4, "{recorded:?}");
+        ensure!(recorded.len() == 5, "{recorded:?}");
         operator.stop().await
     };
     let stale = || {

@@ -1,11 +1,11 @@
 //! The counts that reports are made of, taken once for all that runs: one look at the store, however many Integrations there are.
 
+use crate::news::Teller;
 use fairlead_model::{Clock, Timestamp};
 use fairlead_store::{Snapshot, Store, StoreError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// How often the store is looked at.
@@ -38,13 +38,16 @@ pub(crate) struct Look {
 }
 
 /// Looks until nobody listens. Tells of every look, also where nothing moved: what is reported besides may have.
-pub(crate) async fn look_forever(store: Arc<dyn Store>, clock: Arc<dyn Clock>, tell: watch::Sender<Look>) {
+pub(crate) async fn look_forever(store: Arc<dyn Store>, clock: Arc<dyn Clock>, tell: Teller<Look>) {
     let mut last = None;
     loop {
         let began = Instant::now();
         let seen = look(&*store, clock.now(), last.take()).await;
         last = seen.as_ref().ok().cloned();
-        tell.send_replace(Look { at: Instant::now(), seen: Some(seen) });
+        tell.tell(|look| {
+            *look = Look { at: Instant::now(), seen: Some(seen) };
+            true
+        });
         tokio::select! {
             biased;
             () = tell.closed() => return,

@@ -624,7 +624,7 @@ async fn report_forever(shared: Arc<Shared>, report: Arc<Mutex<IntegrationReport
     let mut stood = around(&neighbours);
     let mut seen = Seen::default();
     loop {
-        let seen_there = looks.borrow_and_update().seen.clone();
+        let seen_there = looks.take().seen.clone();
         if let Some(counts) = seen_there {
             let result = match counts {
                 Ok(counts) => observe(&shared, &report, &counts, &mut seen).await,
@@ -639,7 +639,7 @@ async fn report_forever(shared: Arc<Shared>, report: Arc<Mutex<IntegrationReport
         tokio::select! {
             biased;
             () = shared.cancel.cancelled() => return,
-            looked = looks.changed() => if looked.is_err() { return },
+            looked = looks.changed() => if !looked { return },
             () = neighbours.changed() => {
                 let stand = around(&neighbours);
                 for (facts, (before, now)) in shared.participants.iter().zip(stood.iter().zip(&stand)) {

@@ -50,6 +50,7 @@ mod lane_lease;
 mod lease;
 mod look_up;
 mod neighbours;
+mod news;
 mod reconcile;
 mod retention;
 mod revision;
@@ -136,7 +137,7 @@ impl Engine {
     /// An engine that runs nothing yet.
     #[must_use]
     pub fn start(config: Config) -> Self {
-        let (tell, looks) = watch::channel(Look { at: Instant::now(), seen: None });
+        let (tell, looks) = news::channel(Look { at: Instant::now(), seen: None });
         tokio::spawn(counts::look_forever(Arc::clone(&config.store), Arc::clone(&config.outside.clock), tell));
         let neighbours = Neighbours::watch(&config.store, &config.outside.clock, config.holder.clone());
         let connectors = Arc::new(Connectors::new(config.outside.clone(), Arc::clone(&config.store), neighbours.clone()));
@@ -484,7 +485,7 @@ impl Publisher {
         self.around.metrics.connectors(&connectors, &self.around.connectors.loads());
         Reports {
             // Its age is what counts, and a wall clock may be stepped.
-            at: self.around.clock.now().before(self.around.looks.borrow().at.elapsed()),
+            at: self.around.clock.now().before(self.around.looks.newest().at.elapsed()),
             connectors,
             routes: BTreeMap::new(),
             integrations,

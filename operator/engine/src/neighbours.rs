@@ -2,6 +2,7 @@
 
 use crate::decide::share::{self, Partitions, Reader};
 use crate::lease::Lease;
+use crate::news::{self, News, Teller};
 use fairlead_model::Clock;
 use fairlead_model::hash::ValueHash;
 use fairlead_store::{Store, StoreError};
@@ -10,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// How often it is looked who holds what: a newcomer has its share after a few looks of either side.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -44,13 +44,13 @@ pub(crate) struct Around {
 pub(crate) struct Neighbours {
     me: String,
     partitions: u32,
-    holders: watch::Receiver<Arc<Holders>>,
+    holders: News<Arc<Holders>>,
 }
 
 impl Neighbours {
     /// Looks around until nobody wants to know; not at all where the store is one process's.
     pub(crate) fn watch(store: &Arc<dyn Store>, clock: &Arc<dyn Clock>, me: String) -> Self {
-        let (tell, holders) = watch::channel(Arc::default());
+        let (tell, holders) = news::channel(Arc::default());
         let partitions = store.partitions();
         if partitions > 1 {
             tokio::spawn(look_forever(Arc::clone(store), Arc::clone(clock), tell));
@@ -70,7 +70,7 @@ impl Neighbours {
 
     /// Somebody took a lease, or gave one back; never where the store is one process's.
     pub(crate) async fn changed(&mut self) {
-        if self.holders.changed().await.is_err() {
+        if !self.holders.changed().await {
             std::future::pending().await
         }
     }
@@ -81,7 +81,7 @@ impl Neighbours {
         if !self.share() {
             return share::partitions(1, first, mine, &BTreeMap::new(), &BTreeSet::new());
         }
-        let holders = self.holders.borrow();
+        let holders = self.holders.newest();
         let others = below(&holders, &format!("{key}/"))
             .filter(|(_, holder)| *holder != self.me)
             .filter_map(|(partition, holder)| Some((partition.parse().ok()?, holder)))
@@ -94,7 +94,7 @@ impl Neighbours {
         if !self.share() {
             return Reader::Read;
         }
-        let holders = self.holders.borrow();
+        let holders = self.holders.newest();
         let read = below(&holders, &format!("reader/{realm}/")).collect();
         let mut waiting: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for (seat, holder) in below(&holders, &format!("seat/{realm}/reader/")) {
@@ -112,7 +112,7 @@ impl Neighbours {
         if !self.share() {
             return Share::default();
         }
-        let holders = self.holders.borrow();
+        let holders = self.holders.newest();
         let mut all = BTreeSet::from([self.me.as_str()]);
         for UsedBy { realm, participant } in used_by {
             all.extend(holders.get(&format!("reader/{realm}/{participant}")).map(String::as_str));
@@ -132,12 +132,12 @@ impl Neighbours {
 
     /// Another process holds this lease.
     pub(crate) fn another_has(&self, key: &str) -> bool {
-        self.holders.borrow().get(key).is_some_and(|holder| *holder != self.me)
+        self.holders.newest().get(key).is_some_and(|holder| *holder != self.me)
     }
 
     /// Who has and waits for what a participant's lane and the realm's readers are shared by.
     pub(crate) fn around(&self, realm: &str, participant: &str) -> Around {
-        let holders = self.holders.borrow();
+        let holders = self.holders.newest();
         let of = |prefixes: [String; 2]| {
             let mut hasher = DefaultHasher::new();
             for prefix in prefixes {
@@ -159,7 +159,7 @@ impl Neighbours {
 
     /// A seat that was free a moment ago.
     fn free_seat(&self, seats: &str) -> Option<String> {
-        let holders = self.holders.borrow();
+        let holders = self.holders.newest();
         (0..SEATS).map(|number| format!("{seats}{number}")).find(|key| !holders.contains_key(key))
     }
 }
@@ -170,12 +170,12 @@ fn below<'h>(holders: &'h Holders, prefix: &str) -> impl Iterator<Item = (&'h st
     holders.range(prefix.to_owned()..).map_while(move |(key, holder)| Some((key.strip_prefix(of.as_str())?, holder.as_str())))
 }
 
-async fn look_forever(store: Arc<dyn Store>, clock: Arc<dyn Clock>, tell: watch::Sender<Arc<Holders>>) {
+async fn look_forever(store: Arc<dyn Store>, clock: Arc<dyn Clock>, tell: Teller<Arc<Holders>>) {
     loop {
         match store.leases(clock.now()).await {
             Ok(leases) => {
                 let seen: Holders = leases.into_iter().map(|fence| (fence.key, fence.holder)).collect();
-                tell.send_if_modified(|known| {
+                tell.tell(|known| {
                     let moved = **known != seen;
                     if moved {
                         *known = Arc::new(seen);
@@ -246,7 +246,7 @@ mod tests {
 
     fn seen(me: &str, leases: &[(&str, &str)]) -> Neighbours {
         let holders: Holders = leases.iter().map(|(key, holder)| ((*key).to_owned(), (*holder).to_owned())).collect();
-        Neighbours { me: me.into(), partitions: 8, holders: watch::channel(Arc::new(holders)).1 }
+        Neighbours { me: me.into(), partitions: 8, holders: news::channel(Arc::new(holders)).1 }
     }
 
     #[test]

@@ -285,9 +285,9 @@ pub(crate) async fn arrange(shared: &Shared) -> Result<Arrangement, StoreError> 
 
 /// The revision with its number. Where no history gives it one, revisions are counted here.
 fn counted(told: &RevisionUnit, active: Option<&RevisionUnit>, newest: &RevisionUnit) -> RevisionUnit {
-    let known = || [active, Some(newest)].into_iter().flatten();
-    let same = || known().find(|known| known.spec == told.spec).and_then(|known| known.number);
-    let next = || known().filter_map(|known| known.number).max().unwrap_or(0) + 1;
+    let last = Some(newest).filter(|newest| newest.number.is_some()).or(active);
+    let same = || last.filter(|last| last.spec == told.spec).and_then(|last| last.number);
+    let next = || last.and_then(|last| last.number).unwrap_or(0) + 1;
     RevisionUnit { number: Some(told.number.or_else(same).unwrap_or_else(next)), spec: told.spec.clone() }
 }
 
@@ -303,7 +303,12 @@ pub(crate) async fn note(shared: &Shared) -> Result<(), StoreError> {
     }
     let before: Option<Noted> = recall(shared, ROLLOUT).await?;
     let noted = before.clone().unwrap_or_default();
-    let trial = shared.trial().map(|trial| lock(&trial.noted).clone());
+    let mine = shared.trial().map(|trial| lock(&trial.noted).clone());
+    // Another process may have moved it on since this one looked.
+    let trial = match (noted.trial, mine) {
+        (Some(noted), Some(mine)) if noted.is_same(&mine) => Some(noted),
+        (_, mine) => mine,
+    };
     let noted = Noted { trial, touched: noted.touched.max(shared.percent()), newest };
     if before.as_ref() != Some(&noted) {
         remember(shared, ROLLOUT, &noted).await?;
@@ -405,7 +410,7 @@ impl Keeper<'_> {
         let shared = self.shared;
         let noted: Noted = recall(shared, ROLLOUT).await?.unwrap_or_default();
         let mine = lock(&self.trial.noted).clone();
-        let same = |noted: &&Trial| (&noted.mapping, &noted.against, noted.phase) == (&mine.mapping, &mine.against, mine.phase);
+        let same = |noted: &&Trial| noted.is_same(&mine) && noted.phase == mine.phase;
         let Some(mut trial) = noted.trial.as_ref().filter(same).cloned() else {
             // Another process has moved it on.
             return self.renew().await;
@@ -624,5 +629,47 @@ impl Keeper<'_> {
             waiting.extend(records.into_iter().flatten().filter(|record| is_in_share(*record, percent)));
         }
         Ok(Some(Findings { tried, active, waiting: waiting.len() as u64, example, ..Findings::default() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::sample;
+
+    #[test]
+    fn revisions_are_counted_where_no_history_gives_them_a_number() {
+        let revision = |number, spec: &str| RevisionUnit { number, spec: Digest::of(&json!(spec)) };
+        let (none, told) = (RevisionUnit::default(), |spec| revision(None, spec));
+        assert_eq!(counted(&told("a"), None, &none), revision(Some(1), "a"));
+        assert_eq!(counted(&told("a"), None, &revision(Some(1), "a")), revision(Some(1), "a"));
+        assert_eq!(counted(&told("b"), Some(&revision(Some(1), "a")), &revision(Some(1), "a")), revision(Some(2), "b"));
+        let back = counted(&told("a"), Some(&revision(Some(1), "a")), &revision(Some(2), "b"));
+        assert_eq!(back, revision(Some(3), "a"), "going back is a revision too");
+        assert_eq!(counted(&revision(Some(9), "c"), None, &revision(Some(2), "b")), revision(Some(9), "c"));
+    }
+
+    #[test]
+    fn a_mapping_is_what_it_maps_and_not_where_its_rows_stand() {
+        let unit = sample::unit();
+        let (mapping, shape_before) = (Mapping::of(&unit), shape(&unit));
+        let edit = |edit: &dyn Fn(&mut ParticipantUnit)| {
+            let mut unit = unit.clone();
+            edit(Arc::make_mut(&mut unit.participants[1]));
+            unit
+        };
+        let moved = edit(&|erp| erp.rows[0].origin = Some(fairlead_model::unit::RowOrigin { table: "shared".into(), row: 3 }));
+        assert_eq!(Mapping::of(&moved).digest(), mapping.digest());
+        let edited = edit(&|erp| {
+            erp.rows.pop();
+            erp.write.as_mut().unwrap().when = Some("true".into());
+            erp.read = None;
+        });
+        assert_ne!(Mapping::of(&edited).digest(), mapping.digest());
+        assert_ne!(shape(&edited), shape_before, "who is not read any more takes part otherwise");
+        let unread = edit(&|erp| erp.read = None);
+        assert_eq!(mapping.onto(&edited), unread, "mapped as before, and everything else as declared");
+        let slower = edit(&|erp| erp.read.as_mut().unwrap().every = Duration::from_secs(3600));
+        assert_eq!((Mapping::of(&slower).digest(), shape(&slower)), (mapping.digest(), shape_before), "how often it is read holds at once");
     }
 }

@@ -717,7 +717,7 @@ mod tests {
         let connectors = Connectors::new(outside, Arc::clone(&store), neighbours.clone());
         let around = Surroundings {
             store: Arc::clone(&store),
-            looks: tokio::sync::watch::channel(crate::counts::Look { at: tokio::time::Instant::now(), seen: None }).1,
+            looks: crate::news::channel(crate::counts::Look { at: tokio::time::Instant::now(), seen: None }).1,
             neighbours,
             connectors: Arc::new(connectors),
             clock: Arc::clone(&clock),

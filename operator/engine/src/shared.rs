@@ -7,6 +7,7 @@ use crate::lane_lease::LaneLease;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::neighbours::{Neighbours, SEATS, Seat};
+use crate::news::News;
 use crate::program::Program;
 use crate::revision::{Arrangement, Before, Renewal};
 use crate::way::{Way, Witness};
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +54,7 @@ pub(crate) struct Surroundings {
     /// The store.
     pub store: Arc<dyn Store>,
     /// What it was last seen to hold.
-    pub looks: watch::Receiver<Look>,
+    pub looks: News<Look>,
     /// The other processes that work on it.
     pub neighbours: Neighbours,
     /// The connectors.

@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_worker_is_known_by_a_name_that_no_other_pod_takes() {
+    async fn a_worker_is_listened_to_under_a_name_of_the_right_form() {
         let world = World::start().await;
         let posted = |worker: &str| Posted { worker: worker.into(), age: Duration::ZERO, reports: Some(Reports::default()) };
         for bad in ["", "a b", "a/b", "ä", &"a".repeat(254)] {

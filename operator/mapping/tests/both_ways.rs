@@ -356,7 +356,7 @@ fn what_the_contract_does_not_name_inside_an_object_reaches_no_system() {
             {"native": "Nick", "fromCanonical": "join!(keys(object!(.record.address)), \",\")"},
             {"native": "Extra", "fromCanonical": ".record"},
         ]),
-        |source| source.when = Some("!includes(keys(object!(.record.address)), \"vault\")"),
+        |source| (source.read, source.when) = (false, Some("!includes(keys(object!(.record.address)), \"vault\")")),
     )
     .unwrap();
     let record = json!({"name": "A", "address": {"city": "Bonn", "vault": "secret"}, "extra": {"anything": 1}});

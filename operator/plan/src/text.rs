@@ -66,7 +66,7 @@ fn connector(unit: &ConnectorUnit) -> Value {
 }
 
 fn integration(unit: &IntegrationUnit) -> Value {
-    let mut shown = shorn(unit, &["object", "generation", "digest", "contract", "participants", "lookups"]);
+    let mut shown = shorn(unit, &["object", "generation", "digest", "revision", "contract", "participants", "lookups"]);
     let contract = &unit.contract;
     shown.insert("contract".into(), json!({"object": contract.object, "fields": contract.fields.len()}));
     if !unit.lookups.is_empty() {

@@ -706,7 +706,9 @@ async fn what_was_in_flight_before_lanes_had_partitions_is_found_in_them() {
         "before",
         "SET search_path TO fairlead; DELETE FROM migration WHERE number > 3; DROP TABLE past_conflict;
          ALTER TABLE source_book DROP COLUMN conflicts; ALTER TABLE lane_book DROP COLUMN last_delivered; ALTER TABLE realm_book ALTER COLUMN conflicts DROP DEFAULT;
-         ALTER TABLE record DROP COLUMN changed_book, DROP COLUMN deleted_book; DROP TABLE guard_count",
+         ALTER TABLE record DROP COLUMN changed_book, DROP COLUMN deleted_book; DROP TABLE guard_count;
+         ALTER TABLE lane DROP COLUMN bulk; CREATE INDEX lane_order ON lane (realm, target, phase, due, record);
+         ALTER TABLE reread DROP COLUMN bulk, DROP COLUMN asked; CREATE INDEX reread_order ON reread (realm, participant, since, external_id)",
     );
     assert_eq!(held(&server, "before"), "2");
     let store = open(&url).await;

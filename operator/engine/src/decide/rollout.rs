@@ -135,6 +135,12 @@ pub fn on_trial(
 }
 
 impl Trial {
+    /// Whether two are of one revision, beside the same one in force.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.mapping, &self.against) == (&other.mapping, &other.against)
+    }
+
     /// Counts the time since it was counted last.
     pub fn count(&mut self, now: Timestamp) {
         let passed = now.since(self.counted).min(BETWEEN);

@@ -207,12 +207,12 @@ async fn a_guard_does_not_wait_for_the_readers_of_others() {
     }
     world.vendor("us-crm").fault("GET /things", Fault::Status(500), usize::MAX);
     let engine = engine(&world, &[EUROPE, AMERICA]).await;
-    let report = || engine.reports().borrow().integrations[&ObjectKey(EUROPE.into())].clone();
-    until("its own readers", async || !report().awaited.is_empty()).await;
+    let report = || engine.reports().borrow().integrations.get(&ObjectKey(EUROPE.into())).cloned();
+    until("its own readers", async || report().is_some_and(|report| !report.awaited.is_empty())).await;
     for number in 0..20 {
         world.vendor("eu-crm").put(&format!("e{number}"), json!({"phone": "gone wrong"}));
     }
-    until("the guard", async || report().guard.is_some()).await;
+    until("the guard", async || report().is_some_and(|report| report.guard.is_some())).await;
     engine.stop().await;
 }
 

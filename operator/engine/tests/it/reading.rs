@@ -193,7 +193,7 @@ async fn a_backfill_reads_what_a_person_names_and_waits_behind_what_is_new() {
 
     // A long backfill does not hold up what is new.
     crm.fault("GET /things/many", Fault::Slow(Duration::from_millis(5)), usize::MAX);
-    let many = Which::Ids((0..4000).map(|number| ExternalId(format!("many{number}"))).collect());
+    let many = Which::Ids((0..2500).map(|number| ExternalId(format!("many{number}"))).collect());
     backfill::read_again(store, REALM, "crm", &many, false, now()).await.unwrap();
     until("the first of many", async || !crm.asked("GET /things/many").is_empty()).await;
     crm.put("c5", json!({"phone": "new"}));
@@ -216,7 +216,7 @@ async fn a_long_backfill_has_nobody_polled_the_more_often() {
     let polls = || crm.asked("GET /things").iter().filter(|line| !line.contains("/things/")).count();
     let before = polls();
     let now = fairlead_model::Clock::now(&fairlead_model::SystemClock);
-    let many = Which::Ids((0..4000).map(|number| ExternalId(format!("many{number}"))).collect());
+    let many = Which::Ids((0..2500).map(|number| ExternalId(format!("many{number}"))).collect());
     backfill::read_again(world.store.as_ref(), REALM, "crm", &many, false, now).await.unwrap();
     until("all of it", async || pending(&world).await.is_empty()).await;
     // One for whoever woke the reader, and one that was under way.

@@ -124,7 +124,8 @@ pub fn step_from(number: u64) -> Step {
 enum Place {
     Waits,
     Flies,
-    Delivered,
+    /// When.
+    Delivered(i64),
     Unchanged,
     Filtered(bool),
     Superseded,
@@ -407,7 +408,7 @@ impl Model {
         let learnt = (ending == Ending::Unchanged(true)).then(|| (erp_id(erp), state(version)));
         self.world.try_settle_all(vec![Settlement { id: record, version, learnt, outcome: outcome.clone() }], now).await.unwrap();
         let place = match ending {
-            Ending::Delivered => Some(Place::Delivered),
+            Ending::Delivered => Some(Place::Delivered(self.now)),
             Ending::Unchanged(_) => Some(Place::Unchanged),
             Ending::Filtered(when) => Some(Place::Filtered(when)),
             Ending::DeadLetter(outbound) => {
@@ -518,7 +519,10 @@ impl Model {
             book.entered += 1;
             match entry.place {
                 Place::Waits | Place::Flies => book.pending += 1,
-                Place::Delivered => book.delivered += 1,
+                Place::Delivered(when) => {
+                    book.delivered += 1;
+                    book.last_delivered = book.last_delivered.max(Some(at(when)));
+                }
                 Place::Unchanged => book.unchanged += 1,
                 Place::Filtered(when) => *book.filtered.entry(reason(when)).or_default() += 1,
                 Place::Superseded => book.superseded += 1,

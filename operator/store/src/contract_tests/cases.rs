@@ -19,7 +19,7 @@ use crate::{
 };
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{ErrorClass, RecordId, Timestamp};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::Arc;
 
 macro_rules! cases {
