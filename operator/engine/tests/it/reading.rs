@@ -6,7 +6,9 @@ use fairlead_engine::backfill::{self, Asked, Which};
 use fairlead_engine::checkpoints::{self, CheckpointError};
 use fairlead_engine::decide::cursor::Wanted;
 use fairlead_model::{ExternalId, Timestamp};
+use fairlead_store::SqliteStore;
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
 
 async fn ask_again(world: &World, ids: &[&str]) {
@@ -204,12 +206,14 @@ async fn a_backfill_reads_what_a_person_names_and_waits_behind_what_is_new() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_backfill_has_nobody_polled_the_more_often() {
-    let world = World::new(Offers::default(), false).await;
+    let mut world = World::new(Offers::default(), false).await;
+    // Where processes share a store, a reader is told of what another one asks for.
+    world.store = Arc::new(SqliteStore::open_in_memory().unwrap().partitioned(2));
     let crm = world.vendor("crm");
     crm.put("c0", json!({"name": "Thing", "phone": "1"}));
     let mut units = world.units();
-    let unit = std::sync::Arc::make_mut(units.integrations.values_mut().next().unwrap());
-    std::sync::Arc::make_mut(&mut unit.participants[0]).read.as_mut().unwrap().every = Duration::from_secs(300);
+    let unit = Arc::make_mut(units.integrations.values_mut().next().unwrap());
+    Arc::make_mut(&mut unit.participants[0]).read.as_mut().unwrap().every = Duration::from_secs(300);
     let engine = fairlead_engine::Engine::start(world.config());
     engine.apply(&units).await;
     until("the first load", async || world.vendor("erp").count() == 1).await;
