@@ -177,8 +177,10 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
                     });
                 }
                 field.disputed = Some(shown);
-                if keeps_foreign_edits(source) && (sight == Sight::Changed || shown != ValueHash::ABSENT) {
-                    // What stays counts as this system's rendering of the present value: the owner's next value is written again.
+                // The owner's next value is written again, and so is one that has not been told here yet.
+                let told = field.sent.is_none_or(|sent| sent == current);
+                if keeps_foreign_edits(source) && told && (sight == Sight::Changed || shown != ValueHash::ABSENT) {
+                    // What stays counts as this system's rendering of the present value.
                     field.sent = Some(current);
                     field.rendered = Some(shown);
                 }

@@ -133,6 +133,20 @@ fn a_record_that_lives_again_is_told_where_another_integration_has_deleted_it() 
 }
 
 #[test]
+fn with_keep_an_edit_does_not_stay_where_the_owner_has_had_another_value_meanwhile() {
+    let mut unit = unit();
+    erp(&mut unit).write.as_mut().unwrap().on_foreign_edit = OnForeignEdit::Keep;
+    let mut world = World::of(unit);
+    both(&mut world, json!({"Name": "Acme"}));
+    world.read("crm", json!({"Name": "Acme Corp"}));
+    // On its way, and not written yet (seed 110): also what a system made of the value before looks like an edit.
+    world.read("erp", json!({"Name": "ACME"}));
+    assert_eq!(world.write("erp"), Some(json!({"Name": "Acme Corp"})));
+    world.read("erp", json!({"Name": "ACME CORP"}));
+    assert_eq!(world.write("erp"), None, "of the present value it stays");
+}
+
+#[test]
 fn with_keep_a_foreign_edit_stays_until_the_owner_has_another_value() {
     let mut unit = unit();
     erp(&mut unit).write.as_mut().unwrap().on_foreign_edit = OnForeignEdit::Keep;
