@@ -390,7 +390,13 @@ impl Forgetter {
     async fn forget(&self, key: &ObjectKey, fed: &BTreeSet<String>) -> Result<Option<String>, StoreError> {
         let store = &self.store;
         let prefix = realm::prefix(key);
-        let contracts: Vec<String> = store.realms().await?.into_iter().filter(|realm| realm::is_contract(realm)).collect();
+        let mut contracts = Vec::new();
+        for realm in store.realms().await?.into_iter().filter(|realm| realm::is_contract(realm)) {
+            // The records of others are not looked at for one that never fed them.
+            if !fed.contains(&realm) || store.note(&realm, &realm::note(&realm, key, names::PARTICIPANTS)).await?.is_some() {
+                contracts.push(realm);
+            }
+        }
         let leases = store.leases(self.clock.now()).await?;
         let others: Vec<String> = leases.into_iter().filter(|lease| lease.holder != self.holder).map(|lease| lease.key).collect();
         let works = |realm: &str, on: &str| others.iter().find(|lease| shared::is_lease_on(lease, realm, on)).cloned();

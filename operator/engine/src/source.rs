@@ -188,7 +188,9 @@ impl Source {
                     facts.unread.store(unread, Ordering::Release);
                     self.stale_rounds = if std::mem::take(&mut self.stale) { self.stale_rounds + 1 } else { 0 };
                     let every = if self.stale_rounds == 0 { every } else { every.min(STALE * 2u32.pow(self.stale_rounds.min(8) - 1)) };
-                    let due = self.unreadable.values().map(|unreadable| unreadable.until).min();
+                    // While the quota has none left for what has time, those of it cannot be tried again, and nobody is asked the more often.
+                    let unreadable = self.unreadable.values().filter(|_| !self.held_back);
+                    let due = unreadable.map(|unreadable| unreadable.until).min();
                     let every = due.map_or(every, |due| every.min(due.saturating_duration_since(Instant::now()).max(STALE)));
                     if self.more { Duration::ZERO } else { every }
                 }

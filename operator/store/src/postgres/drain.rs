@@ -358,7 +358,7 @@ impl<'c> Settling<'c> {
                 }
             }
             Ending::Retry { at, attempt, unknown } => {
-                let overtaken = self.with_lane(row, |lane| lane.retry(*at, *attempt, *unknown));
+                let overtaken = self.with_lane(row, |lane| lane.retry(*at, (*attempt, *unknown), now.0));
                 self.superseded(overtaken.flatten());
             }
             Ending::WaitFor(record) => {

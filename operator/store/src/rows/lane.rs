@@ -73,14 +73,17 @@ impl Lane {
     /// the new one ends, and the older takes over its version.
     pub(crate) fn enter(&mut self, origin: i64, version: i64, now: i64, at_once: bool) -> Option<i64> {
         let older = self.pending;
+        let had_time = self.bulk && older.is_some();
         self.bulk = is_bulk(origin) && (self.bulk || (older.is_none() && self.claimed.is_none()));
+        // What had time may have been put off for long.
+        let hastens = had_time && !self.bulk;
         let waited = self.waits_for.is_some();
         let (origin, ended) = match older {
             Some(Entry { origin: REPLAY, .. }) => (REPLAY, Some(origin)),
             older => (origin, older.map(|entry| entry.origin)),
         };
         self.pending = Some(Entry { origin, since: older.map_or(now, |entry| entry.since), version });
-        if self.claimed.is_none() && (older.is_none() || waited || at_once) {
+        if self.claimed.is_none() && (older.is_none() || waited || at_once || hastens) {
             self.make_due(now);
         }
         if at_once {
@@ -120,14 +123,18 @@ impl Lane {
     }
 
     /// The entry in flight is tried again at `at`. An outcome that is unknown leaves the intent open; where none was committed, the claim
-    /// itself stands for it.
-    pub(crate) fn retry(&mut self, at: i64, attempt: bool, unknown: bool) -> Option<i64> {
+    /// itself stands for it. What has time and was put off without an attempt does not put off a newer one that has none.
+    pub(crate) fn retry(&mut self, at: i64, (attempt, unknown): (bool, bool), now: i64) -> Option<i64> {
         let flight = self.claimed.take()?;
         let unsaid = || Sent { at: flight.at, version: flight.entry.version, sent: "null".into() };
         self.intent = unknown.then(|| self.intent.take().unwrap_or_else(unsaid));
         self.attempts += u32::from(attempt);
         let ended = self.put_back(flight.entry);
-        self.due = at;
+        if ended.is_some() && !attempt && !self.bulk && is_bulk(flight.entry.origin) {
+            self.make_due(now);
+        } else {
+            self.due = at;
+        }
         ended
     }
 
@@ -257,7 +264,7 @@ mod tests {
         assert!(!lane.bulk, "overtaken by what has time");
         lane.take(2, 1, 3);
         lane.enter(REMAP, 3, 4, false);
-        lane.retry(9, true, false);
+        lane.retry(9, (true, false), 9);
         assert!(!lane.bulk, "tried again");
         lane.take(3, 1, 9);
         lane.finish(9, true);
@@ -265,5 +272,25 @@ mod tests {
         assert!(lane.bulk, "what comes later has time, whatever was before");
         lane.enter(CRM, 5, 11, false);
         assert!(!lane.bulk);
+    }
+
+    #[test]
+    fn what_has_time_and_was_put_off_does_not_put_off_what_has_none() {
+        let put_off = |beside: Option<i64>, attempt: bool| {
+            let mut lane = waiting(1, REMAP, 1);
+            lane.take(1, 1, 2);
+            if let Some(origin) = beside {
+                lane.enter(origin, 2, 3, false);
+            }
+            lane.retry(900, (attempt, false), 4);
+            lane
+        };
+        assert_eq!(put_off(None, false).due, 900);
+        assert_eq!(put_off(Some(REMAP), false).due, 900);
+        assert!(put_off(Some(CRM), false).due <= 4, "it came while the other was in flight");
+        assert_eq!(put_off(Some(CRM), true).due, 900, "a failure is one for both");
+        let mut lane = put_off(None, false);
+        lane.enter(CRM, 2, 5, false);
+        assert!(lane.due <= 5, "it came while the other waited");
     }
 }

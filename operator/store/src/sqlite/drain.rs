@@ -212,7 +212,7 @@ impl Settling<'_> {
                 }
                 None
             }
-            Ending::Retry { at, attempt, unknown } => lane.retry(*at, *attempt, *unknown),
+            Ending::Retry { at, attempt, unknown } => lane.retry(*at, (*attempt, *unknown), now.0),
             Ending::WaitFor(record) => {
                 self.lanes_wait = true;
                 self.wait(&mut lane, record)?
