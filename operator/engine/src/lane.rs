@@ -165,8 +165,9 @@ impl Lane {
         let (soon, bulk): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|claimed| claimed.haste == Haste::Soon);
         let mut count = 0;
         for (haste, claimed) in [(Haste::Soon, soon), (Haste::Bulk, bulk)] {
-            if !claimed.is_empty() {
-                count += self.write(claimed, haste, &connection, &fence, times).await?;
+            // Each revision's part is settled before the next is sent.
+            for (program, claimed) in shared.by_program(claimed) {
+                count += self.write(program, claimed, haste, &connection, &fence, times).await?;
             }
         }
         Ok(count)
@@ -175,6 +176,7 @@ impl Lane {
     /// Writes and settles claimed keys; how many were settled.
     async fn write(
         &mut self,
+        program: &Program,
         claimed: Vec<Claimed>,
         haste: Haste,
         connection: &Connection,
@@ -183,12 +185,7 @@ impl Lane {
     ) -> Result<usize, StoreError> {
         let shared = Arc::clone(&self.shared);
         let target = &shared.program.participants[self.index];
-        let (mut results, mut over) = (Vec::new(), Vec::new());
-        for (program, claimed) in shared.by_program(claimed) {
-            let Results { list, over: corrected, .. } = self.deliver(program, claimed, haste, connection, fence, &mut times).await?;
-            results.extend(list);
-            over.extend(corrected);
-        }
+        let Results { list: results, over, .. } = self.deliver(program, claimed, haste, connection, fence, &mut times).await?;
         let mark = self.way.mark();
         let count = results.len();
         for result in &results {

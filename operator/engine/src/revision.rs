@@ -25,7 +25,7 @@ use crate::shared::{LOADED, Shared, lock};
 use fairlead_model::hash::{Digest, ValueHash};
 use fairlead_model::report::{Revisions, TrialPhase, TrialReport};
 use fairlead_model::unit::{InitialLoad, IntegrationUnit, LookupTable, ParticipantUnit, RevisionUnit, RolloutUnit, RowUnit, WriteUnit};
-use fairlead_model::{ExternalId, FieldPath, RecordId};
+use fairlead_model::{ErrorClass, ExternalId, FieldPath, RecordId, RemoteError};
 use fairlead_store::{DeadLetterFilter, Enqueue, Haste, Keys, Origin, StoreError};
 use fairlead_systems::Priority;
 use serde::{Deserialize, Serialize};
@@ -333,9 +333,6 @@ pub(crate) async fn ask(shared: &Shared) -> Result<(), StoreError> {
 
 async fn ask_share(shared: &Shared, percent: u32) -> Result<(), StoreError> {
     let store = &shared.around.store;
-    // By which mapping they were written is not known where it is not the one on trial.
-    let all = shared.trial().is_none();
-    let pairs: Vec<_> = shared.program.participants.iter().zip(&shared.wanted.participants).collect();
     let mut after: Option<RecordId> = None;
     loop {
         let page = store.records(&shared.realm, after, PAGE).await?;
@@ -346,14 +343,15 @@ async fn ask_share(shared: &Shared, percent: u32) -> Result<(), StoreError> {
         if share.is_empty() {
             continue;
         }
-        for (active, tried) in &pairs {
-            let name = &active.unit.name;
-            if active.writable() && (all || active.write_digest != tried.write_digest) {
+        // By which mapping they were read and written last is not known: it may be one that another revision has tried.
+        for participant in &shared.program.participants {
+            let name = &participant.unit.name;
+            if participant.writable() {
                 let keys = Keys::Records(share.iter().map(|known| known.record.id).collect());
                 let (realm, target) = (shared.realm.clone(), name.clone());
                 store.enqueue(&Enqueue { realm, target, keys, origin: Origin::Remap, now: shared.now() }).await?;
             }
-            if active.readable() && (all || active.read_digest != tried.read_digest) {
+            if participant.readable() {
                 let held = share.iter().filter_map(|known| known.identity(name)).filter(|identity| !identity.state.deleted);
                 let ids: Vec<ExternalId> = held.map(|identity| identity.external_id.clone()).collect();
                 store.request_reads(&shared.realm, name, &ids, Haste::Bulk, shared.now()).await?;
@@ -429,7 +427,7 @@ impl Keeper<'_> {
                 TrialPhase::Shadow => self.compare().await?,
                 TrialPhase::Canary | TrialPhase::Stopped => self.count().await?,
             };
-            let rest = if found.is_some() { (began.elapsed() * REST).max(TICK) } else { LATER };
+            let rest = (began.elapsed() * REST).max(if found.is_some() { TICK } else { LATER });
             self.look = Instant::now() + rest;
             if let Some(found) = found {
                 trial.found = Some(Findings { last: due, ..found });
@@ -438,6 +436,11 @@ impl Keeper<'_> {
         // What took long may have outlasted the lease.
         if !self.lease.validity().lasts(shared.now()) {
             return Ok(false);
+        }
+        // Another process may have moved it on, or taken over another revision.
+        let noted: Noted = recall(shared, ROLLOUT).await?.unwrap_or_default();
+        if !noted.trial.as_ref().is_some_and(|noted| same(&noted)) {
+            return self.renew().await;
         }
         let (step, now) = (trial.next(&self.trial.rollout), shared.now());
         match &step {
@@ -536,14 +539,17 @@ impl Keeper<'_> {
             if asked.read.is_empty() {
                 // Perhaps a field that only the new revision names cannot be read.
                 let error = asked.failed.drain().map(|(_, error)| error).next().or(asked.trouble);
+                let Some(error) = error else { return Ok(false) };
+                if !may_be_the_field(&error) {
+                    return Ok(false);
+                }
                 let one = system.read_keys(entity, &active.native_paths, &ids[..1]);
-                return match (error, self.lease.during(one).await) {
-                    (Some(error), Ok(_)) => {
-                        found.refused = Some(format!("{} cannot be read by it: {}", active.unit.called(), error.message));
-                        Ok(true)
-                    }
-                    _ => Ok(false),
-                };
+                if self.lease.during(one).await.is_ok() {
+                    found.refused = Some(format!("{} cannot be read by it: {}", active.unit.called(), error.message));
+                    return Ok(true);
+                }
+                // Records that neither can read tell nothing.
+                continue;
             }
             if asked.trouble.is_some() {
                 return Ok(false);
@@ -553,6 +559,16 @@ impl Keeper<'_> {
             }
         }
         Ok(true)
+    }
+
+    /// Why a system refuses to be read with the fields that only the revision on trial names, if it does.
+    fn refused(&self) -> Option<String> {
+        let pairs = self.shared.program.participants.iter().zip(&self.shared.wanted.participants);
+        let told = pairs.zip(&self.shared.participants).zip(&self.trial.native_paths).find_map(|(((active, _), facts), paths)| {
+            let error = lock(&facts.paused).clone().filter(may_be_the_field)?;
+            (paths.len() > active.native_paths.len()).then(|| (active.unit.called().to_owned(), error))
+        });
+        told.map(|(called, error)| format!("{called} cannot be read by it: {}", error.message))
     }
 
     /// Some records of a participant: the same ones each time, as long as there are no others.
@@ -628,8 +644,13 @@ impl Keeper<'_> {
             let records = store.record_ids(&shared.realm, name, &read).await?;
             waiting.extend(records.into_iter().flatten().filter(|record| is_in_share(*record, percent)));
         }
-        Ok(Some(Findings { tried, active, waiting: waiting.len() as u64, example, ..Findings::default() }))
+        Ok(Some(Findings { tried, active, waiting: waiting.len() as u64, example, refused: self.refused(), ..Findings::default() }))
     }
+}
+
+/// Whether this is how a system refuses a field that it does not have, or does not show.
+fn may_be_the_field(error: &RemoteError) -> bool {
+    matches!(error.class, ErrorClass::Configuration | ErrorClass::Permission | ErrorClass::Data)
 }
 
 #[cfg(test)]

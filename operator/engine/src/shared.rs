@@ -421,9 +421,6 @@ impl Shared {
 
     /// Claimed keys by the program that maps their records.
     pub(crate) fn by_program(&self, claimed: Vec<Claimed>) -> Vec<(&Program, Vec<Claimed>)> {
-        if !self.has_canary() {
-            return vec![(&*self.program, claimed)];
-        }
         let in_force = |claimed: &Claimed| std::ptr::eq(self.program_of(claimed.known.record.id), &*self.program);
         let (others, share): (Vec<_>, Vec<_>) = claimed.into_iter().partition(in_force);
         [(&*self.program, others), (&*self.wanted, share)].into_iter().filter(|(_, claimed)| !claimed.is_empty()).collect()

@@ -707,7 +707,7 @@ impl Source {
             .collect();
         for Identified { mut read, known, id, .. } in resolved {
             if let Some(edit) = requested.edits.get(read.external_id.as_str()) {
-                read.edited = edited_units(participant, edit);
+                read.edited = edited_units(by(&read.external_id), edit);
                 through.push(read.external_id.0.clone());
             }
             let context = Context { new_id: id, began, by_key: done.contains(&read.external_id), stale_for, now };

@@ -198,6 +198,21 @@ async fn who_takes_a_canary_back_has_its_share_put_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_canary_has_written_is_put_back_also_where_the_next_revision_is_tried_on_another_table() {
+    let (world, engine) = in_step().await;
+    engine.apply(&revision(&world, 2, "erp", &plus("fromCanonical"))).await;
+    until("a comparison", async || trial(&engine).is_some_and(|trial| trial.tried > 0)).await;
+    due(&world, &engine).await;
+    let share = share(&world).await;
+    until("the share", async || phones(&world, |phone| phone.starts_with('+')) == share).await;
+    let third = json!({"canonical": "phone", "native": "phone", "toCanonical": "string!(.record.phone)"});
+    engine.apply(&revision(&world, 3, "crm", &third)).await;
+    phase(&engine, TrialPhase::Shadow).await;
+    until("all put back", async || phones(&world, |phone| !phone.starts_with('+')) == THINGS).await;
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_revision_that_cannot_map_what_there_is_never_writes() {
     let (world, engine) = in_step().await;
     let fails = json!({"canonical": "phone", "native": "phone", "fromCanonical": r#"to_string(parse_int!(string!(.record.name), 10))"#});
