@@ -1,6 +1,7 @@
 //! The books are written.
 
 use super::codec::uuids;
+use super::records::by_ids;
 use super::session::{Ask, ask};
 use crate::Guarded;
 use crate::rows::books::{Books, GUARD_HOURS, SourceDelta, hour_of};
@@ -29,25 +30,31 @@ const SOURCE: &str = "INSERT INTO source_book AS book (realm, participant, read,
        conflicts = book.conflicts + excluded.conflicts";
 
 /// Moves records to the present hour and this book, and their count with them.
-const CHANGED: &str = "WITH old AS (SELECT row, changed_hour AS hour, coalesce(changed_book, realm) AS place FROM record
-         WHERE realm = $1 AND id = ANY($2::uuid[]) AND (changed_hour IS DISTINCT FROM $3::int8 OR coalesce(changed_book, realm) <> $4::int8)),
+const CHANGED: &str = concat!(
+    "WITH old AS (SELECT r.row, r.changed_hour AS hour, coalesce(r.changed_book, r.realm) AS place FROM ",
+    by_ids!("$2"),
+    " WHERE r.changed_hour IS DISTINCT FROM $3::int8 OR coalesce(r.changed_book, r.realm) <> $4::int8),
        moved AS (UPDATE record SET changed_hour = $3::int8, changed_book = $4::int8 FROM old WHERE record.row = old.row),
        less AS (UPDATE guard_count AS book SET changes = book.changes - left_hour.count
          FROM (SELECT place, hour, count(*) AS count FROM old WHERE hour IS NOT NULL GROUP BY place, hour) AS left_hour
          WHERE book.realm = $1 AND book.book = left_hour.place AND book.hour = left_hour.hour)
      INSERT INTO guard_count AS book (realm, book, hour, changes, deletes)
      SELECT $1::int8, $4::int8, $3::int8, count(*), 0 FROM old HAVING count(*) > 0
-     ON CONFLICT (realm, book, hour) DO UPDATE SET changes = book.changes + excluded.changes";
+     ON CONFLICT (realm, book, hour) DO UPDATE SET changes = book.changes + excluded.changes"
+);
 
-const DELETED: &str = "WITH old AS (SELECT row, deleted_hour AS hour, coalesce(deleted_book, realm) AS place FROM record
-         WHERE realm = $1 AND id = ANY($2::uuid[]) AND (deleted_hour IS DISTINCT FROM $3::int8 OR coalesce(deleted_book, realm) <> $4::int8)),
+const DELETED: &str = concat!(
+    "WITH old AS (SELECT r.row, r.deleted_hour AS hour, coalesce(r.deleted_book, r.realm) AS place FROM ",
+    by_ids!("$2"),
+    " WHERE r.deleted_hour IS DISTINCT FROM $3::int8 OR coalesce(r.deleted_book, r.realm) <> $4::int8),
        moved AS (UPDATE record SET deleted_hour = $3::int8, deleted_book = $4::int8 FROM old WHERE record.row = old.row),
        less AS (UPDATE guard_count AS book SET deletes = book.deletes - left_hour.count
          FROM (SELECT place, hour, count(*) AS count FROM old WHERE hour IS NOT NULL GROUP BY place, hour) AS left_hour
          WHERE book.realm = $1 AND book.book = left_hour.place AND book.hour = left_hour.hour)
      INSERT INTO guard_count AS book (realm, book, hour, changes, deletes)
      SELECT $1::int8, $4::int8, $3::int8, 0, count(*) FROM old HAVING count(*) > 0
-     ON CONFLICT (realm, book, hour) DO UPDATE SET deletes = book.deletes + excluded.deletes";
+     ON CONFLICT (realm, book, hour) DO UPDATE SET deletes = book.deletes + excluded.deletes"
+);
 
 const FORGET_HOURS: &str = "DELETE FROM guard_count WHERE realm = $1 AND hour < $2";
 

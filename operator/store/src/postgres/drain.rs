@@ -7,7 +7,7 @@ use super::command::{Done, Job};
 use super::error::Failure;
 use super::image::{Image, Naming};
 use super::letters::{self, Opened};
-use super::records::{KNOWN, known_of};
+use super::records::{KNOWN, by_ids, known_of};
 use super::session::{Session, ask, lock_realm};
 use super::{lane, leases, reads, records};
 use crate::crash::{Command, Step, reach};
@@ -125,8 +125,9 @@ fn open_intent(intent: &Sent) -> Result<Intent, StoreError> {
 // ---- intend -----------------------------------------------------------------------------------------------------------------------------
 
 const INTEND: &str = "UPDATE lane SET i_at = $3, i_version = lane.c_version, i_sent = n.sent
-     FROM unnest($4::uuid[], $5::text[]) AS n(id, sent) JOIN record ON record.realm = $1 AND record.id = n.id
-     WHERE lane.record = record.row AND lane.target = $2 AND lane.c_epoch = ($6::int8[])[(record.row % $7)::int4 + 1] RETURNING n.id";
+     FROM (SELECT asked.id, asked.sent, r.row FROM unnest($4::uuid[], $5::text[]) AS asked(id, sent) CROSS JOIN LATERAL
+           (SELECT row FROM record WHERE realm = $1 AND id = asked.id LIMIT 1) AS r OFFSET 0) AS n
+     WHERE lane.record = n.row AND lane.target = $2 AND lane.c_epoch = ($6::int8[])[(n.row % $7)::int4 + 1] RETURNING n.id";
 
 #[async_trait]
 impl Job for Intend {
@@ -168,9 +169,13 @@ const ANY: &str = "SELECT EXISTS (SELECT 1 FROM dead_letter WHERE realm = $1 AND
        EXISTS (SELECT 1 FROM reread WHERE realm = $1 AND participant = $2 AND waits_for IS NOT NULL)";
 
 /// For each record that is waited for: the one that it lives on in, whether that lives, and whether the target holds it.
-const AWAITED: &str = "SELECT r.id, own.id, own.row, own.deleted_at IS NULL,
+const AWAITED: &str = concat!(
+    "SELECT r.id, own.id, own.row, own.deleted_at IS NULL,
        EXISTS (SELECT 1 FROM identity WHERE identity.record = own.row AND identity.participant = $2)
-     FROM record r JOIN record AS own ON own.row = coalesce(r.merged_into, r.row) WHERE r.realm = $1 AND r.id = ANY($3::uuid[])";
+     FROM ",
+    by_ids!("$3"),
+    " CROSS JOIN LATERAL (SELECT * FROM record WHERE record.row = coalesce(r.merged_into, r.row) LIMIT 1) AS own"
+);
 
 #[async_trait]
 impl Job for Results {

@@ -2,6 +2,7 @@
 
 use super::codec::{get, uuid_of};
 use super::error::Failure;
+use super::records::by_ids;
 use super::session::{Ask, ask};
 use crate::LaneFence;
 use crate::rows::codec::IdBytes;
@@ -19,7 +20,7 @@ macro_rules! columns {
 
 /// All places of records of a realm.
 const OF_RECORDS: &str =
-    concat!("SELECT ", columns!(), " FROM record r JOIN lane l ON l.record = r.row WHERE r.realm = $1 AND r.id = ANY($2::uuid[])");
+    concat!("SELECT ", columns!(), " FROM ", by_ids!("$2"), " CROSS JOIN LATERAL (SELECT * FROM lane WHERE record = r.row OFFSET 0) AS l");
 
 const DUE: &str = concat!(
     "SELECT ",

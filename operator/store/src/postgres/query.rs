@@ -49,12 +49,12 @@ fn page(rows: &[Row]) -> Result<Vec<Known>, Failure> {
 // ---- records ----------------------------------------------------------------------------------------------------------------------------
 
 const BY_EXTERNAL: &str = known!(concat!(
-    "(SELECT x.record, asked.place FROM unnest($3::text[]) WITH ORDINALITY AS asked(external_id, place) JOIN identity x
-        ON x.realm = ",
+    "(SELECT x.record, asked.place FROM unnest($3::text[]) WITH ORDINALITY AS asked(external_id, place) CROSS JOIN LATERAL
+       (SELECT record FROM identity WHERE realm = ",
     id_of!("$1"),
-    " AND x.participant = ",
+    " AND participant = ",
     id_of!("$2"),
-    " AND x.external_id = asked.external_id)"
+    " AND external_id = asked.external_id LIMIT 1) AS x)"
 ));
 
 pub(super) async fn known_by_external(
@@ -69,10 +69,10 @@ pub(super) async fn known_by_external(
 }
 
 const BY_ID: &str = known!(concat!(
-    "(SELECT coalesce(x.merged_into, x.row), asked.place FROM unnest($2::uuid[]) WITH ORDINALITY AS asked(id, place) JOIN record x
-        ON x.realm = ",
+    "(SELECT x.row, asked.place FROM unnest($2::uuid[]) WITH ORDINALITY AS asked(id, place) CROSS JOIN LATERAL
+       (SELECT coalesce(merged_into, row) AS row FROM record WHERE realm = ",
     id_of!("$1"),
-    " AND x.id = asked.id)"
+    " AND id = asked.id LIMIT 1) AS x)"
 ));
 
 pub(super) async fn known_by_id(session: &Session, realm: &str, ids: &[RecordId]) -> Result<Vec<Option<Known>>, Failure> {
@@ -154,10 +154,12 @@ pub(super) async fn referring(
 
 const EXTERNAL_IDS: &str = concat!(
     "SELECT asked.place, i.external_id FROM unnest($3::uuid[]) WITH ORDINALITY AS asked(id, place)
-       JOIN record r ON r.realm = ",
+       CROSS JOIN LATERAL (SELECT coalesce(merged_into, row) AS row FROM record WHERE realm = ",
     id_of!("$1"),
-    " AND r.id = asked.id JOIN identity i ON i.record = coalesce(r.merged_into, r.row) AND i.participant = ",
-    id_of!("$2")
+    " AND id = asked.id LIMIT 1) AS r
+       CROSS JOIN LATERAL (SELECT external_id FROM identity WHERE record = r.row AND participant = ",
+    id_of!("$2"),
+    " LIMIT 1) AS i"
 );
 
 pub(super) async fn external_ids(
@@ -172,12 +174,13 @@ pub(super) async fn external_ids(
 
 const RECORD_IDS: &str = concat!(
     "SELECT asked.place, own.id FROM unnest($3::text[]) WITH ORDINALITY AS asked(external_id, place)
-       JOIN identity i ON i.realm = ",
+       CROSS JOIN LATERAL (SELECT record FROM identity WHERE realm = ",
     id_of!("$1"),
-    " AND i.participant = ",
+    " AND participant = ",
     id_of!("$2"),
-    " AND i.external_id = asked.external_id
-       JOIN record r ON r.row = i.record JOIN record AS own ON own.row = coalesce(r.merged_into, r.row)"
+    " AND external_id = asked.external_id LIMIT 1) AS i
+       CROSS JOIN LATERAL (SELECT coalesce(merged_into, row) AS row FROM record WHERE record.row = i.record LIMIT 1) AS r
+       CROSS JOIN LATERAL (SELECT id FROM record WHERE record.row = r.row LIMIT 1) AS own"
 );
 
 pub(super) async fn record_ids(
@@ -247,11 +250,12 @@ const PENDING_READS_OF: &str = concat!(
 );
 
 const AWAITS_READ: &str = concat!(
-    "SELECT asked.place, reread.bulk FROM unnest($3::text[]) WITH ORDINALITY AS asked(external_id, place) JOIN reread ON reread.realm = ",
+    "SELECT asked.place, reread.bulk FROM unnest($3::text[]) WITH ORDINALITY AS asked(external_id, place) CROSS JOIN LATERAL
+       (SELECT bulk FROM reread WHERE realm = ",
     id_of!("$1"),
-    " AND reread.participant = ",
+    " AND participant = ",
     id_of!("$2"),
-    " AND reread.external_id = asked.external_id AND reread.waits_for IS NULL"
+    " AND external_id = asked.external_id AND waits_for IS NULL LIMIT 1) AS reread"
 );
 
 pub(super) async fn pending_reads(session: &Session, realm: &str, participant: &str, max: usize) -> Result<Vec<ExternalId>, Failure> {
@@ -328,10 +332,12 @@ pub(super) async fn held(session: &Session, realm: &str, participants: &[String]
 
 const WAITS_FOR: &str = concat!(
     "SELECT asked.place, l.waits_for FROM unnest($3::uuid[]) WITH ORDINALITY AS asked(id, place)
-       JOIN record r ON r.realm = ",
+       CROSS JOIN LATERAL (SELECT row FROM record WHERE realm = ",
     id_of!("$1"),
-    " AND r.id = asked.id JOIN lane l ON l.record = r.row AND l.target = ",
-    id_of!("$2")
+    " AND id = asked.id LIMIT 1) AS r
+       CROSS JOIN LATERAL (SELECT waits_for FROM lane WHERE record = r.row AND target = ",
+    id_of!("$2"),
+    " LIMIT 1) AS l"
 );
 
 pub(super) async fn waits_for(session: &Session, realm: &str, target: &str, ids: &[RecordId]) -> Result<Vec<Option<RecordId>>, Failure> {

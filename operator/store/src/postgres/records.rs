@@ -10,16 +10,34 @@ use std::collections::BTreeMap;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+/// The records `r` of the realm `$1` that have one of these ids, for `FROM`.
+///
+/// Each is looked up by itself, through its index (`LATERAL` with `LIMIT` or `OFFSET` is not joined otherwise). A statement is planned when the tables
+/// are empty, and for an empty table it looks as cheap to go through all of it once for what is asked; that plan would stay while the table grows.
+macro_rules! by_ids {
+    ($ids:literal) => {
+        concat!(
+            "(SELECT DISTINCT unnest(",
+            $ids,
+            "::uuid[]) AS id) AS asked CROSS JOIN LATERAL (SELECT * FROM record WHERE realm = $1 AND id = asked.id LIMIT 1) AS r"
+        )
+    };
+}
+pub(super) use by_ids;
+
 /// Records by id, as far as commands need to know of them.
-const BY_ID: &str =
-    "SELECT id, row, version, deleted_at IS NULL, merged_into, index_keys FROM record WHERE realm = $1 AND id = ANY($2::uuid[])";
+const BY_ID: &str = concat!("SELECT r.id, r.row, r.version, r.deleted_at IS NULL, r.merged_into, r.index_keys FROM ", by_ids!("$2"));
 
 /// Their identities.
-const IDENTITIES: &str = "SELECT i.record, i.participant, i.external_id, i.settled FROM record r JOIN identity i ON i.record = r.row
-     WHERE r.realm = $1 AND r.id = ANY($2::uuid[])";
+const IDENTITIES: &str = concat!(
+    "SELECT i.record, i.participant, i.external_id, i.settled FROM ",
+    by_ids!("$2"),
+    " CROSS JOIN LATERAL (SELECT * FROM identity WHERE record = r.row OFFSET 0) AS i"
+);
 
 /// For which records external ids of a participant stand.
-const OWNERS: &str = "SELECT external_id, record FROM identity WHERE realm = $1 AND participant = $2 AND external_id = ANY($3::text[])";
+const OWNERS: &str = "SELECT i.external_id, i.record FROM (SELECT DISTINCT unnest($3::text[]) AS id) AS asked CROSS JOIN LATERAL
+       (SELECT external_id, record FROM identity WHERE realm = $1 AND participant = $2 AND external_id = asked.id LIMIT 1) AS i";
 
 /// Live records that carry keys, a few of each key.
 const CARRIERS: &str = "SELECT wanted, found.record FROM unnest($2::int8[]) AS wanted CROSS JOIN LATERAL
@@ -96,7 +114,7 @@ macro_rules! known {
                i.names, i.external_ids, i.settled, i.states, l.names, l.open
              FROM ",
             $asked,
-            " AS asked(row, place) JOIN record r ON r.row = asked.row
+            " AS asked(row, place) CROSS JOIN LATERAL (SELECT * FROM record WHERE record.row = asked.row LIMIT 1) AS r
              CROSS JOIN LATERAL (SELECT array_agg(x.name) AS names, array_agg(x.external_id) AS external_ids, array_agg(x.settled) AS settled,
                  array_agg(x.state) AS states
                FROM (SELECT (SELECT text FROM name WHERE name.id = participant) AS name, external_id, settled, state
