@@ -176,7 +176,10 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
                         kept: document::present(&canonical, unit).cloned(),
                     });
                 }
-                field.disputed = Some(shown);
+                if sight == Sight::Changed || shown != ValueHash::ABSENT {
+                    // What was empty from the start was not shown in place of anything: emptied later, it is an edit, and no rendering.
+                    field.disputed = Some(shown);
+                }
                 // The owner's next value is written again, and so is one that has not been told here yet.
                 let told = field.sent.is_none_or(|sent| sent == current);
                 if keeps_foreign_edits(source) && told && (sight == Sight::Changed || shown != ValueHash::ABSENT) {

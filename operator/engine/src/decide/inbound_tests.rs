@@ -147,6 +147,18 @@ fn with_keep_an_edit_does_not_stay_where_the_owner_has_had_another_value_meanwhi
 }
 
 #[test]
+fn what_was_filled_at_first_and_its_owner_empties_then_is_emptied_everywhere() {
+    let mut world = World::new();
+    world.read("crm", json!({"Name": "Acme", "Credit": "5"}));
+    world.read("erp", json!({"Name": "Acme"}));
+    assert_eq!(world.write("erp"), Some(json!({"Credit": "5"})), "nobody had emptied it");
+    // The first that is read of it since (seed 468).
+    let seen = world.read("erp", json!({"Name": "Acme"}));
+    assert_eq!(world.canonical(), json!({"name": "Acme"}));
+    assert!(seen.lanes().contains(&"crm:erp".to_owned()));
+}
+
+#[test]
 fn with_keep_a_foreign_edit_stays_until_the_owner_has_another_value() {
     let mut unit = unit();
     erp(&mut unit).write.as_mut().unwrap().on_foreign_edit = OnForeignEdit::Keep;
