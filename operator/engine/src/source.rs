@@ -795,8 +795,8 @@ impl Source {
         let loser = store.known_by_external(&shared.realm, &name, &ids[..1]).await?.pop().flatten();
         let Some(loser) = loser.filter(|loser| loser.merged_into.is_none()) else { return Ok(()) };
         let survivor = match store.record_ids(&shared.realm, &name, &ids[1..]).await?.pop().flatten() {
-            // It may be what a creation of ours has made; who it is, is told when that one's outcome is known (seed 193).
-            None if self.may_be_ours().await? => return Ok(()),
+            // It may be what a creation of ours has made; who it is, is told when that one's outcome is known (seeds 193 and 952).
+            None if self.creates().await? => return Ok(()),
             None => None,
             Some(id) => store.known_by_id(&shared.realm, &[id]).await?.pop().flatten(),
         };
@@ -853,12 +853,9 @@ impl Source {
         Ok(())
     }
 
-    /// Whether a record that nobody knows may be what a creation of ours has made, of which nothing else tells.
-    async fn may_be_ours(&self) -> Result<bool, StoreError> {
-        let participant = self.participant();
-        Ok(participant.writable()
-            && participant.key.is_none()
-            && self.shared.around.store.creating(&self.shared.realm, self.name()).await?)
+    /// Whether creations of ours are under way here, or have no known outcome: a record that nobody knows may be what one of them has made.
+    async fn creates(&self) -> Result<bool, StoreError> {
+        Ok(self.participant().writable() && self.shared.around.store.creating(&self.shared.realm, self.name()).await?)
     }
 
     /// Finds each record's identity: known, told by the correlation field, matched, or new.
@@ -917,7 +914,8 @@ impl Source {
         let wanted: Vec<_> = candidates.iter().flatten().flatten().copied().collect::<BTreeSet<_>>().into_iter().collect();
         let by_id: HashMap<_, _> = wanted.iter().copied().zip(store.known_by_id(&shared.realm, &wanted).await?).collect();
 
-        let creating = self.may_be_ours().await?;
+        // Where there is a key, that tells who it is.
+        let creating = participant.key.is_none() && self.creates().await?;
         // Match keys of records that are new in this very batch: two of them in one system are one record twice.
         let mut fresh: HashMap<u64, ExternalId> = HashMap::new();
         let mut claimed: HashMap<RecordId, ExternalId> = HashMap::new();
