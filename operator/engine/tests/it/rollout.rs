@@ -89,6 +89,17 @@ async fn share(world: &World) -> usize {
     records.iter().filter(|known| is_in_share(known.record.id, PERCENT)).count()
 }
 
+/// The same two, and a second revision that was compared and has written its share.
+async fn in_canary() -> (World, Engine) {
+    let (world, engine) = in_step().await;
+    engine.apply(&revision(&world, 2, "erp", &plus("fromCanonical"))).await;
+    until("a comparison", async || trial(&engine).is_some_and(|trial| trial.tried > 0)).await;
+    due(&world, &engine).await;
+    let share = share(&world).await;
+    until("the share", async || phones(&world, |phone| phone.starts_with('+')) == share).await;
+    (world, engine)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revision_writes_nothing_in_the_shadow_its_share_as_a_canary_and_then_all() {
     let (world, engine) = in_step().await;
@@ -182,12 +193,7 @@ async fn a_canary_whose_writes_are_refused_is_stopped_and_its_share_is_put_back(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_takes_a_canary_back_has_its_share_put_back() {
-    let (world, engine) = in_step().await;
-    engine.apply(&revision(&world, 2, "erp", &plus("fromCanonical"))).await;
-    until("a comparison", async || trial(&engine).is_some_and(|trial| trial.tried > 0)).await;
-    due(&world, &engine).await;
-    let share = share(&world).await;
-    until("the share", async || phones(&world, |phone| phone.starts_with('+')) == share).await;
+    let (world, engine) = in_canary().await;
     // While nobody works.
     engine.stop().await;
     let engine = Engine::start(world.config());
@@ -199,12 +205,7 @@ async fn who_takes_a_canary_back_has_its_share_put_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_canary_has_written_is_put_back_also_where_the_next_revision_is_tried_on_another_table() {
-    let (world, engine) = in_step().await;
-    engine.apply(&revision(&world, 2, "erp", &plus("fromCanonical"))).await;
-    until("a comparison", async || trial(&engine).is_some_and(|trial| trial.tried > 0)).await;
-    due(&world, &engine).await;
-    let share = share(&world).await;
-    until("the share", async || phones(&world, |phone| phone.starts_with('+')) == share).await;
+    let (world, engine) = in_canary().await;
     let third = json!({"canonical": "phone", "native": "phone", "toCanonical": "string!(.record.phone)"});
     engine.apply(&revision(&world, 3, "crm", &third)).await;
     phase(&engine, TrialPhase::Shadow).await;
