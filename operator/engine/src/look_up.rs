@@ -188,8 +188,9 @@ impl LookUp<'_> {
     /// Searches for a record that was perhaps created, or that nobody has read.
     async fn creation(&self, claimed: &Claimed) -> Result<Result<Found, RemoteError>, StoreError> {
         let by_key = self.target.key.as_ref().map(|key| (key.clone(), Value::String(claimed.known.record.id.to_string())));
-        // What was created by the correlation field carries it; what nobody has read may carry the match fields only.
-        let rules = if by_key.is_some() && claimed.intent.is_some() { Vec::new() } else { self.rules(claimed) };
+        // What was created by the correlation field carries it. What nobody has read may carry the match fields only, also after a write: that
+        // one may have been for a record found by them, and never have arrived.
+        let rules = if by_key.is_none() || self.searches_first(claimed) { self.rules(claimed) } else { Vec::new() };
         let searches: Vec<Vec<(FieldPath, Value)>> = by_key.iter().map(|key| vec![key.clone()]).chain(rules).collect();
         if searches.is_empty() || !self.entity.is_some_and(Entity::can_search) {
             return Ok(Ok(self.unsearchable(claimed)));
@@ -201,6 +202,8 @@ impl LookUp<'_> {
                 Err(error) => return Ok(Err(error)),
             };
             let keyed = place == 0 && by_key.is_some();
+            // What is found may be what a creation of ours has made.
+            let made = claimed.intent.is_some() && (keyed || by_key.is_none());
             let free = if keyed { Some(hits) } else { self.free(claimed, hits, criteria).await? };
             let Some(hits) = free else {
                 // A reader has found it since the key was claimed.
@@ -209,11 +212,11 @@ impl LookUp<'_> {
             match hits.as_slice() {
                 [] => {}
                 [one] if keyed => return Ok(Ok(compare(self.target, claimed, one))),
-                [one] if claimed.intent.is_some() => return Ok(Ok(compare_made(self.target, claimed, one))),
+                [one] if made => return Ok(Ok(compare_made(self.target, claimed, one))),
                 [one] => return Ok(Ok(adopt(self.target, claimed, one))),
                 _ => {
                     let fields: Vec<String> = criteria.iter().map(|(field, _)| field.to_string()).collect();
-                    return Ok(Ok(Found::Settled(self.several(claimed, &fields.join(", ")))));
+                    return Ok(Ok(Found::Settled(self.several(claimed, made, &fields.join(", ")))));
                 }
             }
         }
@@ -259,9 +262,9 @@ impl LookUp<'_> {
         Found::Settled(outbound::dead_letter(self.target, claimed, Stage::Delivery, &error, None))
     }
 
-    fn several(&self, claimed: &Claimed, fields: &str) -> Outcome {
+    fn several(&self, claimed: &Claimed, made: bool, fields: &str) -> Outcome {
         let name = self.target.unit.called();
-        let error = if claimed.intent.is_some() {
+        let error = if made {
             let message = format!(
                 "the creation was sent, no answer came, and several records in {name} fit it by {fields}; remove all but one, then replay"
             );

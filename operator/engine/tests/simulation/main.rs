@@ -30,13 +30,16 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds that found a defect once, each with what it was.
-const REGRESSIONS: [(u64, &str); 6] = [
+const REGRESSIONS: [(u64, &str); 9] = [
     (44, "what its owner has emptied was filled by a participant seen later"),
     (52, "a creation of unknown outcome was found by its reader while it was looked up, and sent again"),
     (69, "what its owner has emptied was filled by a participant seen later"),
     (110, "what a system made of the owner's value before was kept as an edit, and the next one never written"),
     (178, "what a look-up had taught was lost with its process, and our own write taken for an edit"),
     (193, "what was merged into a creation of unknown outcome took its id, and it was made a second time"),
+    (1182, "a record that was found where nobody reads was forgotten with its process, and made a second time"),
+    (1362, "a record that was found where nobody reads was forgotten with its process, and made a second time"),
+    (1446, "a record that was found where nobody reads was forgotten with its process, and made a second time"),
 ];
 
 fn number(variable: &str) -> Option<u64> {
