@@ -484,7 +484,28 @@ impl Judge<'_> {
         let part = book.naming.part;
         let edited = book.given(key, index).iter().any(|given| given.entry.origin == Origin::Person);
         let own = edited || (part.keeps && !book.first(key, field, place).is_empty());
-        self.belongs(place, key) && (place == field.owner || !own || (part.read && !part.keeps))
+        self.belongs(place, key)
+            && (place == field.owner || !own || (part.read && !part.keeps && !self.entered_again(place, key, index, field)))
+    }
+
+    /// Whether a person entered over the owner's value, after it was put back, just what stood there before: as long as nobody has read it in
+    /// between, that is how the system renders the owner's value.
+    fn entered_again(&self, place: usize, key: &str, index: usize, field: &Shared) -> bool {
+        let [.., first, put_back, last] = self.book(place).given(key, index) else { return false };
+        let by = |given: &Given<'_>, origin| given.entry.origin == origin;
+        let entered = by(first, Origin::Person) && by(put_back, Origin::Api) && by(last, Origin::Person) && first.value == last.value;
+        entered && self.owned(key, field).is_some_and(|owned| owned == put_back.value)
+    }
+
+    /// Whether what the owner of the field said may have been said to nobody: where nothing is written, a field that was empty at first and is empty
+    /// again looks as if nothing had been entered in between. What has arrived anywhere was seen.
+    fn unseen(&self, key: &str, index: usize, field: &Shared) -> bool {
+        let owner = self.book(field.owner);
+        let states = owner.states(key, index, field, field.owner);
+        let is_empty = |state: Option<&String>| state.is_some_and(String::is_empty);
+        let seen = |given: &Given<'_>| given.entry.origin == Origin::Api && !given.value.is_empty() && states.contains(&given.value);
+        let arrived = self.others(field.owner).any(|other| self.book(other).given(key, index).iter().any(seen));
+        !owner.naming.part.written && is_empty(states.first()) && is_empty(states.last()) && !arrived
     }
 
     fn count(&self, place: usize, report: &mut Report) {
@@ -568,7 +589,7 @@ impl Judge<'_> {
                 continue;
             }
             report.edits += edits.clone().filter(|given| given.entry.outcome == Outcome::Updated).count() as u64;
-            let Some(last) = edits.next_back().filter(|_| !self.deleted(key)) else { continue };
+            let Some(last) = edits.next_back().filter(|_| !self.deleted(key) && !self.unseen(key, *index, field)) else { continue };
             for at in (0..self.books.len()).filter(|at| *at == place || self.bound(*at, key, *index, field)) {
                 let book = self.book(at);
                 // A record that is missing altogether is told once, as a difference or a lost creation.
@@ -671,9 +692,8 @@ impl Judge<'_> {
                 let mut bound = places.clone().filter(|place| self.bound(*place, key, index, field)).filter_map(held);
                 // Until its owner has the record, the others agree among themselves.
                 // An owner's empty value replaces nothing at first, and where nothing is written it stays empty.
-                let says = |(place, value): &(usize, String)| {
-                    !value.is_empty() || self.belongs(*place, key) || !self.book(*place).given(key, index).is_empty()
-                };
+                let entered = |place: usize| !self.book(place).given(key, index).is_empty() && !self.unseen(key, index, field);
+                let says = |(place, value): &(usize, String)| !value.is_empty() || self.belongs(*place, key) || entered(*place);
                 let Some((first, wanted)) = held(field.owner).filter(says).or_else(|| bound.next()) else { continue };
                 for (place, other) in bound.filter(|(_, other)| *other != wanted) {
                     let (owner, one, two) = (self.book(field.owner).system(), self.book(first).system(), self.book(place).system());

@@ -313,6 +313,39 @@ fn a_foreign_edit_may_stay_where_that_is_agreed_and_the_owners_next_value_is_not
 }
 
 #[test]
+fn a_foreign_edit_that_is_made_again_after_it_was_put_back_may_stay() {
+    let mut case = quiet();
+    case.left.person("A1", json!({"Phone": "4"})).person("A1", json!({"Phone": "5"}));
+    case.left.after = vec![account("A1", "DE1", "5", json!(100))];
+    case.right.person("7", json!({"phone": "9"})).api("7", json!({"phone": "5"})).person("7", json!({"phone": "9"}));
+    case.right.after = vec![customer("7", "DE1", "9", json!(100))];
+    assert!(faults(&judged(&case)).is_empty(), "{}", judged(&case));
+    case.right.person("7", json!({"phone": "8"}));
+    case.right.after = vec![customer("7", "DE1", "8", json!(100))];
+    assert_eq!(faults(&judged(&case)), ["lost", "differences"], "another value is an edit");
+    let mut case = quiet();
+    case.left.person("A1", json!({"Phone": "4"})).person("A1", json!({"Phone": "5"}));
+    case.left.after = vec![account("A1", "DE1", "5", json!(100))];
+    case.right.person("7", json!({"phone": "9"})).api("7", json!({"phone": "4"})).person("7", json!({"phone": "9"}));
+    case.right.after = vec![customer("7", "DE1", "9", json!(100))];
+    assert_eq!(faults(&judged(&case)), ["lost", "differences"], "the owner's last value was never put there");
+}
+
+#[test]
+fn what_was_entered_and_emptied_again_where_nothing_is_written_is_owed_once_it_has_arrived_anywhere() {
+    let (mut agreement, mut case, third) = three(Part::default());
+    agreement.naming[0].part.written = false;
+    case.left.before = vec![account("A1", "DE1", "", json!(100))];
+    case.left.after.clone_from(&case.left.before);
+    case.left.person("A1", json!({"Phone": "2"})).person("A1", json!({"Phone": null}));
+    assert!(faults(&judged_three(&agreement, &case, &third)).is_empty(), "nobody has seen it");
+    case.right.api("7", json!({"phone": "2"}));
+    case.right.after = vec![customer("7", "DE1", "2", json!(100))];
+    let report = judged_three(&agreement, &case, &third);
+    assert_eq!(faults(&report), ["lost", "differences"], "{report}");
+}
+
+#[test]
 fn a_record_is_owed_only_where_its_condition_holds() {
     let (agreement, mut case, mut third) = three(Part { only: Some(("phone", "5")), ..Part::default() });
     (third.before, third.after) = (Vec::new(), Vec::new());
