@@ -346,15 +346,11 @@ impl Lane {
                         ready.push(*clear);
                     }
                     Found::Settled(outcome) => results.settle(&claimed, outcome),
-                    Found::Adopted(adopted) => {
-                        results.learn(target, &claimed, &adopted);
-                        if let Some(identity) = adopted.known.identity(&target.unit.name) {
+                    Found::Adopted(found) | Found::Edited(found) => {
+                        results.learn(target, &claimed, &found);
+                        if let Some(identity) = found.known.identity(&target.unit.name) {
                             shared.read_again(self.index, &identity.external_id).await?;
                         }
-                        results.settle(&claimed, after_reading);
-                    }
-                    Found::Edited(external_id) => {
-                        shared.read_again(self.index, &external_id).await?;
                         results.settle(&claimed, after_reading);
                     }
                 }

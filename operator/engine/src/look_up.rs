@@ -29,7 +29,7 @@ pub(crate) enum Found {
     /// It is settled.
     Settled(Outcome),
     /// Somebody else edited it meanwhile: read and absorb first.
-    Edited(ExternalId),
+    Edited(Box<Claimed>),
 }
 
 /// What a look into a target needs.
@@ -341,7 +341,7 @@ fn gone(claimed: &Claimed, target: &str) -> Found {
             let state = ParticipantState { deleted: true, ..identity.state.clone() };
             Found::Settled(Outcome::Delivered { external_id: identity.external_id.clone(), state, incomplete: None })
         }
-        Some(identity) => Found::Edited(identity.external_id.clone()),
+        Some(_) => Found::Edited(Box::new(without_intent(claimed))),
         None => Found::Clear(Box::new(without_intent(claimed))),
     }
 }
@@ -354,7 +354,8 @@ fn compare(target: &Participant, claimed: &Claimed, shown: &NativeRecord) -> Fou
     let fields = outbound::canonical_of(&target.table, &shown.body);
     let mut learnt = without_intent(claimed);
     let created = claimed.known.identity(name).is_none();
-    let Some(sent) = sent.filter(|sent| !created || !sent.is_empty()) else {
+    // What nobody reads is known natively, however it was made.
+    let Some(sent) = sent.filter(|sent| !created || (!sent.is_empty() && target.readable())) else {
         return adopt(target, claimed, shown);
     };
     if created {
@@ -367,10 +368,17 @@ fn compare(target: &Participant, claimed: &Claimed, shown: &NativeRecord) -> Fou
     let Some(identity) = learnt.known.identities.iter_mut().find(|identity| identity.participant == *name) else {
         return Found::Clear(Box::new(learnt));
     };
+    if !target.readable() {
+        sent.held_natively(&outbound::adopted(target, shown), &mut identity.state);
+        return Found::Clear(Box::new(learnt));
+    }
     match outbound::looked_up(&identity.state, &fields, &sent) {
         LookedUp::NoEffect if !created => sent.no_effect(&fields, &mut identity.state),
         // A record found by the canonical id was made by our creation; what differs since is an edit, and a read will tell.
-        LookedUp::Edited if !created => return Found::Edited(shown.id.clone()),
+        LookedUp::Edited if !created => {
+            sent.no_effect(&fields, &mut identity.state);
+            return Found::Edited(Box::new(learnt));
+        }
         _ => sent.took_effect(&mut identity.state),
     }
     Found::Clear(Box::new(learnt))

@@ -9,7 +9,7 @@ use crate::edits::Edit;
 use crate::program::{Participant, Program};
 use fairlead_mapping::{Outbound, RowError, Table};
 use fairlead_model::hash::ValueHash;
-use fairlead_model::state::{ParticipantState, RowState, Standing};
+use fairlead_model::state::{FieldState, ParticipantState, RowState, Standing};
 use fairlead_model::unit::{InitialLoad, OnDelete, OnMerge};
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
 use fairlead_store::{Claimed, Identity, Intent, Known, NewDeadLetter, Outcome, Stage, WAITS_FOR};
@@ -539,13 +539,29 @@ impl Sent {
         }
     }
 
-    /// The state of a target that shows these values, and in which this did not take effect.
+    /// The state of a target that shows these values, and in which this did not take effect as far as anybody can tell.
     pub fn no_effect(&self, shown: &[(FieldPath, Value)], state: &mut ParticipantState) {
-        for (unit, value) in shown {
-            let shown = ValueHash::of(Some(value));
-            if self.held.get(&unit.to_string()) == Some(&shown) {
-                difference::wrote(state.fields.entry(unit.to_string()).or_default(), shown, None);
+        let shown: BTreeMap<String, ValueHash> = shown.iter().map(|(unit, value)| (unit.to_string(), ValueHash::of(Some(value)))).collect();
+        for (unit, sent) in &self.units {
+            let field = state.fields.entry(unit.clone()).or_default();
+            match shown.get(unit) {
+                Some(shown) if self.held.get(unit) == Some(shown) => difference::wrote(field, *shown, None),
+                Some(shown) if [field.seen, field.sent, field.rendered].contains(&Some(*shown)) => {}
+                // It may be what the system made of what was sent: no entry of its own that may stay over the owner's next value.
+                _ => *field = FieldState { seen: field.seen, sent: Some(*sent), ..FieldState::default() },
             }
+        }
+    }
+
+    /// The state of a target that nobody reads and that natively shows what `shown` holds: whatever this did, it is compared with that.
+    pub fn held_natively(&self, shown: &ParticipantState, state: &mut ParticipantState) {
+        for (native, digest, _) in &self.rows {
+            if let Some(row) = shown.rows.get(native) {
+                state.rows.insert(*native, RowState { digest: *digest, native: row.native });
+            }
+        }
+        for unit in self.units.keys() {
+            state.fields.remove(unit);
         }
     }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::decide::sample::{ID, World, document, erp, golden, unit};
 use fairlead_contract::Contract;
 use fairlead_model::schema::NativeSchema;
-use fairlead_model::unit::{LookupTable, OnDelete, OnLeave, RowUnit, ValuePair};
+use fairlead_model::unit::{LookupTable, OnDelete, OnForeignEdit, OnLeave, RowUnit, ValuePair};
 use fairlead_systems::WriteOperation;
 use serde_json::json;
 use std::sync::Arc;
@@ -454,6 +454,60 @@ fn what_a_look_up_taught_is_known_to_the_next_one_too() {
     let mut state = stored.clone();
     sent.no_effect(&shown("Acme Corp"), &mut state);
     assert_eq!(state.fields["name"], learnt.fields["name"]);
+}
+
+#[test]
+fn what_may_be_a_rendering_of_a_write_without_an_answer_gives_way_to_the_owners_next_value_where_edits_are_kept() {
+    let mut unit = unit();
+    erp(&mut unit).write.as_mut().unwrap().on_foreign_edit = OnForeignEdit::Keep;
+    let mut world = World::of(unit);
+    world.read("crm", json!({"Credit": "5"}));
+    world.read("erp", json!({"Credit": "5"}));
+    world.read("crm", json!({"Name": "Acme", "Credit": "5"}));
+    let sent = Sent::of(&written(world.step("erp")));
+    let shown = world.shown("erp", json!({"Name": "ACME", "Credit": "5"}));
+    let identity = world.claimed().known.identity("erp").unwrap().clone();
+    let mut state = identity.state.clone();
+    assert_eq!(looked_up(&state, &shown.fields, &sent), LookedUp::Edited);
+    sent.no_effect(&shown.fields, &mut state);
+    assert!(!crate::decide::inbound::in_step(world.participant("erp"), &world.claimed().known.record.document, &state));
+    world.learn("erp", identity.external_id, state);
+    // The owner's next value comes before the target is read (seed 1199).
+    world.read("crm", json!({"Name": "Acme Corp", "Credit": "5"}));
+    world.read("erp", json!({"Name": "ACME", "Credit": "5"}));
+    assert_eq!(world.write("erp"), Some(json!({"Name": "Acme Corp"})));
+}
+
+#[test]
+fn what_nobody_reads_is_compared_natively_after_a_write_without_an_answer() {
+    let mut unit = unit();
+    erp(&mut unit).read = None;
+    let mut world = World::of(unit);
+    world.read("crm", json!({"Name": "Acme", "Credit": "5"}));
+    world.write("erp");
+    world.read("crm", json!({"Name": "Acme Corp", "Credit": "5"}));
+    let sent = Sent::of(&written(world.step("erp")));
+    // Meanwhile it has another value again: the one that was there before, and that the target has no more if the write took effect (seed 757).
+    world.read("crm", json!({"Name": "Acme", "Credit": "5"}));
+    let identity = world.claimed().known.identity("erp").unwrap().clone();
+    let mut after = |shown: Value| {
+        let body = document(shown);
+        let native = NativeRecord {
+            id: identity.external_id.clone(),
+            version: None,
+            modified: None,
+            deleted: false,
+            merged_into: None,
+            body,
+            raw: String::new(),
+        };
+        let mut state = identity.state.clone();
+        sent.held_natively(&adopted(world.participant("erp"), &native), &mut state);
+        world.learn("erp", identity.external_id.clone(), state);
+        world.write("erp")
+    };
+    assert_eq!(after(json!({"Name": "Acme Corp", "Credit": "5"})), Some(json!({"Name": "Acme"})), "it took effect");
+    assert_eq!(after(json!({"Name": "Acme", "Credit": "5"})), None, "it did not");
 }
 
 #[test]

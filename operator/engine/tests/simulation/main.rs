@@ -30,14 +30,17 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds that found a defect once, each with what it was.
-const REGRESSIONS: [(u64, &str); 9] = [
+const REGRESSIONS: [(u64, &str); 12] = [
     (44, "what its owner has emptied was filled by a participant seen later"),
     (52, "a creation of unknown outcome was found by its reader while it was looked up, and sent again"),
     (69, "what its owner has emptied was filled by a participant seen later"),
     (110, "what a system made of the owner's value before was kept as an edit, and the next one never written"),
     (178, "what a look-up had taught was lost with its process, and our own write taken for an edit"),
     (193, "what was merged into a creation of unknown outcome took its id, and it was made a second time"),
+    (757, "a write of unknown outcome in a target that nobody reads was taken for none, and what was cleared then stayed there"),
+    (991, "the same of a reference"),
     (1182, "a record that was found where nobody reads was forgotten with its process, and made a second time"),
+    (1199, "what a system made of a write of unknown outcome was kept as an edit, and the owner's next value never written"),
     (1362, "a record that was found where nobody reads was forgotten with its process, and made a second time"),
     (1446, "a record that was found where nobody reads was forgotten with its process, and made a second time"),
 ];
