@@ -327,9 +327,9 @@ impl Lane {
 
         let claimed = self.without_unread(claimed, &mut results).await?;
         let wait = |attempts: u32| backoff(&shared, attempts);
-        let ended = &self.ended;
+        let ended = self.ended.clone();
         let look_up =
-            LookUp { shared: &shared, program, index: self.index, target, system: system.as_ref(), entity, backoff: &wait, ended };
+            LookUp { shared: &shared, program, index: self.index, target, system: system.as_ref(), entity, backoff: &wait, ended: &ended };
         let (unsure, mut ready): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|claimed| look_up.wants(claimed));
         if !unsure.is_empty() {
             // Looking up many takes longer than a lease; under a lost one it would begin anew each time.
@@ -424,6 +424,13 @@ impl Lane {
             }
         }
         times.map = self.way.since(mark);
+        let (writes, others) = self.lease.during(look_up.before_writing(writes)).await;
+        for (claimed, failed) in others {
+            if let Some(external_id) = failed.reread {
+                shared.read_again(self.index, &external_id).await?;
+            }
+            results.settle(&claimed, failed.outcome);
+        }
         if writes.is_empty() {
             return Ok(results);
         }

@@ -8,7 +8,7 @@
 //! What another process was sending may still be under way after it died; it is looked up when a request can take no longer. What cannot be
 //! read by key at all is sent again, if that does no harm, and is a person's to find out about if it may.
 
-use crate::decide::outbound::{self, LookedUp, Trouble};
+use crate::decide::outbound::{self, Failed, LookedUp, Planned, Trouble};
 use crate::program::{Participant, Program};
 use crate::shared::Shared;
 use fairlead_model::state::ParticipantState;
@@ -23,8 +23,8 @@ use std::time::Duration;
 pub(crate) enum Found {
     /// It is as sure now as if nothing had been in flight; with what was learnt, it may be written.
     Clear(Box<Claimed>),
-    /// It is the target's record of this id, entered by somebody else as it seems: what the target holds is read and absorbed before
-    /// anything is written.
+    /// It is the target's record of this id, entered or edited by somebody else as it seems: what the target holds is read and absorbed
+    /// before anything is written.
     Adopted(Box<Claimed>),
     /// It is settled.
     Settled(Outcome),
@@ -124,12 +124,53 @@ impl LookUp<'_> {
         Ok(found)
     }
 
+    /// Looks at records right before values of their own systems are written over; what may be written, and what comes of the others.
+    pub(crate) async fn before_writing(&self, writes: Vec<(Claimed, Planned)>) -> (Vec<(Claimed, Planned)>, Vec<(Claimed, Failed)>) {
+        let can_look = self.target.readable() && self.entity.is_some_and(Entity::can_read_keys);
+        let looks = |(claimed, planned): &(Claimed, Planned)| {
+            can_look && !outbound::own_rows(self.program, self.target, claimed, planned).is_empty()
+        };
+        let (own, mut ready): (Vec<_>, Vec<_>) = writes.into_iter().partition(looks);
+        let ids: Vec<ExternalId> = own.iter().filter_map(|(_, planned)| planned.item.id.clone()).collect();
+        if ids.is_empty() {
+            return (ready, Vec::new());
+        }
+        let mut asked = self.read_apart(ids).await;
+        let alone = !asked.read.is_empty();
+        let mut others = Vec::new();
+        for (claimed, planned) in own {
+            let id = planned.item.id.as_ref();
+            let failed = match (id.and_then(|id| asked.read.remove(id)), id.and_then(|id| asked.failed.get(id))) {
+                // What is gone, its write will tell.
+                (Some(shown), _) => shown.and_then(|shown| self.edited_since(&claimed, &planned, &shown)),
+                (None, Some(error)) => Some(Failed { outcome: self.trouble(&claimed, error, alone), reread: None }),
+                (None, None) => Some(Failed { outcome: self.put_off(&claimed, asked.trouble.as_ref()), reread: None }),
+            };
+            match failed {
+                Some(failed) => others.push((claimed, failed)),
+                None => ready.push((claimed, planned)),
+            }
+        }
+        (ready, others)
+    }
+
+    fn edited_since(&self, claimed: &Claimed, planned: &Planned, shown: &NativeRecord) -> Option<Failed> {
+        let error = outbound::edited_since(self.program, self.target, claimed, planned, &shown.body)?;
+        let (wait, now) = ((self.backoff)(claimed.attempts), self.shared.now());
+        let trouble = Trouble { error: &error, wait, circuit_closed: true, alone: false, now };
+        Some(outbound::failed(self.program, self.target, claimed, planned, &trouble, Duration::ZERO))
+    }
+
     /// A key that was not looked up, for the trouble of others ended the asking.
     fn not_asked(&self, claimed: Claimed, trouble: Option<&RemoteError>) -> (Claimed, Found) {
+        let outcome = self.put_off(&claimed, trouble);
+        (claimed, Found::Settled(outcome))
+    }
+
+    fn put_off(&self, claimed: &Claimed, trouble: Option<&RemoteError>) -> Outcome {
         let told = trouble.and_then(|error| error.retry_after);
         let at = self.shared.now().plus(told.unwrap_or_else(|| (self.backoff)(0)));
-        let unknown = claimed.intent.is_some();
-        (claimed, Found::Settled(Outcome::Retry { at, attempt: false, unknown }))
+        Outcome::Retry { at, attempt: false, unknown: claimed.intent.is_some() }
     }
 
     /// Until when a write of this key may still be under way: one that another process has sent, of whose end nothing is known here. A
@@ -178,11 +219,15 @@ impl LookUp<'_> {
     }
 
     fn failed(&self, claimed: Claimed, error: &RemoteError, alone: bool) -> (Claimed, Found) {
+        let outcome = self.trouble(&claimed, error, alone);
+        (claimed, Found::Settled(outcome))
+    }
+
+    fn trouble(&self, claimed: &Claimed, error: &RemoteError, alone: bool) -> Outcome {
         self.shared.failed(self.index, None, Some(claimed.known.record.id), error);
         let circuit_closed = self.system.circuit() == fairlead_model::report::Circuit::Closed;
         let trouble = Trouble { error, wait: (self.backoff)(claimed.attempts), circuit_closed, alone, now: self.shared.now() };
-        let outcome = outbound::look_up_failed(self.program, self.target, &claimed, &trouble);
-        (claimed, Found::Settled(outcome))
+        outbound::look_up_failed(self.program, self.target, claimed, &trouble)
     }
 
     /// Searches for a record that was perhaps created, or that nobody has read.
@@ -372,14 +417,17 @@ fn compare(target: &Participant, claimed: &Claimed, shown: &NativeRecord) -> Fou
         sent.held_natively(&outbound::adopted(target, shown), &mut identity.state);
         return Found::Clear(Box::new(learnt));
     }
+    if created {
+        // A record found by the canonical id was made by our creation; what differs since is an edit, which is read before it is written over.
+        return if sent.made(&fields, &mut identity.state) { Found::Adopted(Box::new(learnt)) } else { Found::Clear(Box::new(learnt)) };
+    }
     match outbound::looked_up(&identity.state, &fields, &sent) {
-        LookedUp::NoEffect if !created => sent.no_effect(&fields, &mut identity.state),
-        // A record found by the canonical id was made by our creation; what differs since is an edit, and a read will tell.
-        LookedUp::Edited if !created => {
+        LookedUp::NoEffect => sent.no_effect(&fields, &mut identity.state),
+        LookedUp::Edited => {
             sent.no_effect(&fields, &mut identity.state);
             return Found::Edited(Box::new(learnt));
         }
-        _ => sent.took_effect(&mut identity.state),
+        LookedUp::TookEffect => sent.took_effect(&mut identity.state),
     }
     Found::Clear(Box::new(learnt))
 }

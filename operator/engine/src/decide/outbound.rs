@@ -4,7 +4,7 @@
 //! rendering and the row is the one it was rendered under. So an echo writes nothing, a normalised value is not sent again, and an edited
 //! row is compared natively without reading anything.
 
-use crate::decide::{difference, inbound};
+use crate::decide::{difference, inbound, ownership};
 use crate::edits::Edit;
 use crate::program::{Participant, Program};
 use fairlead_mapping::{Outbound, RowError, Table};
@@ -301,6 +301,40 @@ pub fn delivered(
     Outcome::Delivered { external_id: written.id.clone(), state, incomplete: planned.incomplete }
 }
 
+/// The rows of a write that go over values on which the target itself has the word: an empty field of its own that another one fills, a
+/// reference that a merge elsewhere has turned. Rows of lists are kept by no read, so they cannot be compared.
+#[must_use]
+pub fn own_rows<'p>(program: &Program, target: &Participant, claimed: &Claimed, planned: &'p Planned) -> Vec<&'p PlannedRow> {
+    if claimed.known.identity(&target.unit.name).is_none() {
+        return Vec::new();
+    }
+    let own = |unit: &FieldPath| ownership::has_the_word(&program.unit, &target.unit, unit, &claimed.known);
+    let rows = planned.rows.iter().filter(|row| row.native.list_root().is_none());
+    rows.filter(|row| row.unit.as_ref().is_some_and(|(unit, _)| own(unit))).collect()
+}
+
+/// What keeps a write from going over the target's own values: somebody edited them since they were read. Most vendors take no precondition
+/// with a write, so the record is `shown` right before.
+#[must_use]
+pub fn edited_since(
+    program: &Program,
+    target: &Participant,
+    claimed: &Claimed,
+    planned: &Planned,
+    shown: &Document,
+) -> Option<RemoteError> {
+    let state = &claimed.known.identity(&target.unit.name)?.state;
+    let read = |native: &FieldPath| state.rows.get(&ValueHash::of_text(&native.to_string()).0).map_or(ValueHash::ABSENT, |row| row.native);
+    let mut rows = own_rows(program, target, claimed, planned).into_iter();
+    let edited = rows.find(|row| ValueHash::of(document::present(shown, &row.native)) != read(&row.native))?;
+    let message = format!(
+        "{} was edited in {} since it was read, and is read again before it is written; if that cannot be read, see its own dead letter",
+        edited.native,
+        target.unit.called()
+    );
+    Some(RemoteError::new(ErrorClass::Conflict, reason::RECORD_CONFLICT, message).field(Some(edited.native.to_string())))
+}
+
 /// A call about a key that failed, and what surrounds it.
 #[derive(Debug, Clone, Copy)]
 pub struct Trouble<'a> {
@@ -478,9 +512,9 @@ pub enum LookedUp {
 pub struct Sent {
     rows: Vec<(u64, u64, ValueHash)>,
     units: BTreeMap<String, ValueHash>,
-    /// What the target held before by a look-up whose teaching is not settled yet: the stored state says otherwise.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    held: BTreeMap<String, ValueHash>,
+    /// What the target held before by a look-up whose teaching is not settled yet: the stored state says otherwise, or nothing at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    held: Option<BTreeMap<String, ValueHash>>,
     #[serde(default)]
     removal: bool,
 }
@@ -497,7 +531,7 @@ impl Sent {
                 .filter_map(|row| row.told(&planned.item.operation))
                 .map(|(unit, hash)| (unit.to_string(), *hash))
                 .collect(),
-            held: BTreeMap::new(),
+            held: None,
             removal: matches!(planned.item.operation, WriteOperation::Archive | WriteOperation::Delete),
         }
     }
@@ -506,8 +540,7 @@ impl Sent {
     /// for somebody's edit.
     #[must_use]
     pub fn over(mut self, learnt: &ParticipantState) -> Self {
-        let held = |unit: &String| Some((unit.clone(), learnt.fields.get(unit)?.seen?));
-        self.held = self.units.keys().filter_map(held).collect();
+        self.held = Some(learnt.fields.iter().filter_map(|(unit, field)| Some((unit.clone(), field.seen?))).collect());
         self
     }
 
@@ -545,7 +578,7 @@ impl Sent {
         for (unit, sent) in &self.units {
             let field = state.fields.entry(unit.clone()).or_default();
             match shown.get(unit) {
-                Some(shown) if self.held.get(unit) == Some(shown) => difference::wrote(field, *shown, None),
+                Some(shown) if self.held(unit) == Some(*shown) => difference::wrote(field, *shown, None),
                 Some(shown) if [field.seen, field.sent, field.rendered].contains(&Some(*shown)) => {}
                 // It may be what the system made of what was sent: no entry of its own that may stay over the owner's next value.
                 _ => *field = FieldState { seen: field.seen, sent: Some(*sent), ..FieldState::default() },
@@ -563,6 +596,34 @@ impl Sent {
         for unit in self.units.keys() {
             state.fields.remove(unit);
         }
+    }
+
+    fn held(&self, unit: &str) -> Option<ValueHash> {
+        self.held.as_ref()?.get(unit).copied()
+    }
+
+    /// The state of a record that a creation of ours made, which shows these values, and whether it shows others than it was told. If a
+    /// look-up had found it before, this was no creation but a write over what had been made: of that, what is shown took effect.
+    pub fn made(&self, shown: &[(FieldPath, Value)], state: &mut ParticipantState) -> bool {
+        let Some(held) = &self.held else {
+            self.took_effect(state);
+            return shown
+                .iter()
+                .any(|(unit, value)| self.units.get(&unit.to_string()).is_some_and(|sent| *sent != ValueHash::of(Some(value))));
+        };
+        for (unit, held) in held {
+            difference::wrote(state.fields.entry(unit.clone()).or_default(), *held, None);
+        }
+        let mut edited = false;
+        for (unit, value) in shown {
+            let (unit, shown) = (unit.to_string(), ValueHash::of(Some(value)));
+            if self.units.get(&unit) == Some(&shown) {
+                difference::wrote(state.fields.entry(unit).or_default(), shown, None);
+            } else {
+                edited |= held.get(&unit).is_some_and(|held| *held != shown);
+            }
+        }
+        edited
     }
 
     /// The state of a target in which this took effect.
@@ -594,7 +655,7 @@ pub fn looked_up(state: &ParticipantState, shown: &[(FieldPath, Value)], sent: &
             continue;
         }
         took_effect = false;
-        if sent.held.get(&name) == Some(&shown) {
+        if sent.held(&name) == Some(shown) {
             continue;
         }
         if before.is_some_and(|field| field.seen != Some(shown) && field.sent != Some(shown) && field.rendered != Some(shown)) {
