@@ -356,7 +356,8 @@ impl Run {
         let told: Vec<Told> = (0..self.world.systems.len())
             .map(|place| {
                 let system = self.world.systems[place].lock().unwrap();
-                Told { before: self.world.before(place).to_vec(), log: system.log(), after: system.records() }
+                let log = system.known_log(&self.world.owned(place));
+                Told { before: self.world.before(place).to_vec(), log, after: system.records() }
             })
             .collect();
         history::check(&self.world.agreement(), &told.iter().collect::<Vec<_>>())

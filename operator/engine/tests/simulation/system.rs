@@ -6,10 +6,14 @@ use fairlead_simulators::core::value::Value as Native;
 use fairlead_simulators::history::{Entry, Origin, Outcome};
 use fairlead_systems::Definition;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The fields that people edit, in the systems' words.
 pub(crate) const FIELDS: [&str; 5] = ["Code", "Name", "Phone", "Label", "Parent"];
+
+/// So long a caller may take from looking at a record to the effect of its write: two requests that are slow, and what lies between them.
+const LOOK_TO_WRITE: i64 = 30_000;
 
 /// How a system is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,6 +207,12 @@ struct Row {
     /// When it became what it is, and what it was before that.
     since: i64,
     before: Option<(Map<String, Value>, i64)>,
+    /// The place in the log of that change.
+    change: usize,
+    /// When a caller last looked at this very record, and how much of the log it could know of then.
+    looked: Cell<Option<(i64, usize)>>,
+    /// Fields in which somebody was ever shown a value.
+    told: RefCell<BTreeSet<&'static str>>,
 }
 
 /// Who changes something, and when.
@@ -220,6 +230,8 @@ pub(crate) struct System {
     pub(crate) style: Style,
     rows: BTreeMap<String, Row>,
     log: Vec<Entry>,
+    /// What people entered, by entry and field, of which no caller could know (see [`System::known_log`]).
+    unknown: BTreeSet<(u64, &'static str)>,
     token: u64,
     made: u64,
     /// The last page of a pass.
@@ -228,7 +240,7 @@ pub(crate) struct System {
 
 impl System {
     pub(crate) fn new(style: Style) -> Self {
-        Self { style, rows: BTreeMap::new(), log: Vec::new(), token: 1, made: 0, page: None }
+        Self { style, rows: BTreeMap::new(), log: Vec::new(), unknown: BTreeSet::new(), token: 1, made: 0, page: None }
     }
 
     // === What people do ===
@@ -252,7 +264,19 @@ impl System {
         let newest = self.rows.get(id).map_or(0, |row| row.since);
         let stamp = if newest < stamp { stamp } else { now };
         let hand = Hand { origin: Origin::Person, now, stamp, answered: true, request: 0 };
+        let cleared: Vec<&str> = FIELDS.into_iter().filter(|field| values.get(*field).is_some_and(Value::is_null)).collect();
         self.change(id, values, None, "edit", hand);
+        let told = self.rows.get(id).map(|row| row.told.borrow().clone()).unwrap_or_default();
+        for field in cleared.into_iter().filter(|field| !told.contains(field)) {
+            self.nobody_knows(id, field, 0);
+        }
+    }
+
+    /// No caller could know what people have entered in a field since this place in the log.
+    fn nobody_knows(&mut self, id: &str, field: &'static str, since: usize) {
+        let entries = self.log.iter().skip(since).filter(|entry| entry.key == id && entry.origin == Origin::Person);
+        let entries = entries.filter(|entry| entry.values.get(field).is_some());
+        self.unknown.extend(entries.map(|entry| (entry.sequence, field)));
     }
 
     /// A person deletes a record, or merges it into another; what referred to it refers to that one, or to nothing.
@@ -290,6 +314,20 @@ impl System {
     /// Everything that was done, in order.
     pub(crate) fn log(&self) -> Vec<Entry> {
         self.log.clone()
+    }
+
+    /// The same, as far as a caller could know of it in `fields`. What is left out is not promised to be kept, see `docs/reliability.md`:
+    /// - what a person entered after the caller looked at the record and before its write took effect, for there are no preconditions here;
+    /// - what a person filled in and cleared again, or cleared, before anybody was shown a value there: the field is empty, as it was.
+    pub(crate) fn known_log(&self, fields: &[&'static str]) -> Vec<Entry> {
+        let known = |mut entry: Entry| {
+            if let Native::Object(values) = &mut entry.values {
+                let hidden = |name: &str| fields.iter().any(|field| *field == name && self.unknown.contains(&(entry.sequence, *field)));
+                values.retain(|name, _| !hidden(name));
+            }
+            entry
+        };
+        self.log.iter().cloned().map(known).collect()
     }
 
     // === The table ===
@@ -353,7 +391,9 @@ impl System {
         self.note(&id, key, operation, &fields, Outcome::Created, None, hand);
         let hidden = if hand.origin == Origin::Api { self.style.visible_after } else { 0 };
         let stamp = self.stamp(hand.stamp);
-        self.rows.insert(id.clone(), Row { fields, stamp, since: hand.now, visible_at: hand.now + hidden, ..Row::default() });
+        let told: BTreeSet<_> = filled(&fields).filter(|_| hand.origin == Origin::Api).collect();
+        let row = Row { fields, stamp, since: hand.now, visible_at: hand.now + hidden, told: RefCell::new(told), ..Row::default() };
+        self.rows.insert(id.clone(), row);
         id
     }
 
@@ -368,10 +408,23 @@ impl System {
         let fields = row.fields.clone();
         let of = |fields: &Map<String, Value>, field: &String| fields.get(field).cloned().unwrap_or_default();
         let same = values.iter().all(|(field, value)| of(&fields, field) == *value);
+        let looked = row.looked.get().filter(|(at, _)| hand.origin == Origin::Api && hand.now - at <= LOOK_TO_WRITE);
+        let overwritten = |field: &&str| values.get(*field).is_some_and(|value| of(&fields, &(*field).to_owned()) != *value);
+        let overwritten: Vec<&str> = FIELDS.into_iter().filter(overwritten).collect();
+        row.change = self.log.len();
         row.before = Some((fields, row.stamp));
         row.since = hand.now;
         row.stamp = stamp;
         row.fields.extend(values.clone());
+        if hand.origin == Origin::Api {
+            // What a caller wrote, it knows.
+            row.told.borrow_mut().extend(filled(&values));
+            // The next write needs another look.
+            row.looked.set(None);
+        }
+        if let Some((_, since)) = looked {
+            overwritten.into_iter().for_each(|field| self.nobody_knows(id, field, since));
+        }
         self.note(id, key, operation, &values, if same { Outcome::Unchanged } else { Outcome::Updated }, None, hand);
         true
     }
@@ -407,6 +460,18 @@ impl System {
             fields.insert("MergedInto".into(), json!(row.merged_into));
         }
         Some((stamp, fields))
+    }
+
+    /// Takes note that a caller is shown these rows, and whether it looked at just them.
+    fn tell(&self, shown: &[Map<String, Value>], now: i64, how: Treatment, by_id: bool) {
+        for fields in shown.iter().filter(|_| how.answered) {
+            let Some(row) = fields["Id"].as_str().and_then(|id| self.rows.get(id)) else { continue };
+            row.told.borrow_mut().extend(filled(fields));
+            if by_id {
+                let outdated = row.before.is_some() && now - row.since < how.stale;
+                row.looked.set(Some((now, if outdated { row.change } else { self.log.len() })));
+            }
+        }
     }
 
     fn record(&self, id: &str) -> Value {
@@ -451,10 +516,15 @@ impl System {
                     .map(|(_, fields)| fields)
                     .filter(fits)
                     .collect();
+                self.tell(&found, now, how, false);
                 Told::json(200, &json!({"data": found}))
             }
             ("GET", ["things", id]) => match self.rows.get(*id).filter(|row| !row.deleted) {
-                Some(row) => Told::json(200, &Value::Object(self.shown(id, row, now, how.stale, true).unwrap().1)),
+                Some(row) => {
+                    let fields = self.shown(id, row, now, how.stale, true).unwrap().1;
+                    self.tell(std::slice::from_ref(&fields), now, how, true);
+                    Told::json(200, &Value::Object(fields))
+                }
                 None => Told::error(404, "NOT_FOUND"),
             },
             ("PUT", ["by-key", key]) => {
@@ -506,6 +576,7 @@ impl System {
             .collect();
         let more = found.len() > self.style.page;
         found.truncate(self.style.page);
+        self.tell(&found, now, how, false);
         let next = if more { found.last().unwrap()["Id"].clone() } else { json!("") };
         let page = json!({"data": found, "next": next});
         self.page = Some(page.clone());
@@ -588,12 +659,18 @@ impl System {
         rows.sort_by_key(|(stamp, fields)| (*stamp, fields["Id"].as_str().map(str::to_owned)));
         rows.truncate(limit.parse().unwrap());
         let records: Vec<_> = rows.into_iter().map(|(_, fields)| fields).collect();
+        self.tell(&records, now, how, by_id);
         let page = json!({"done": true, "records": records});
         if !by_id && all {
             self.page = Some(page.clone());
         }
         Told::json(200, &page)
     }
+}
+
+/// The fields that have a value.
+fn filled(values: &Map<String, Value>) -> impl Iterator<Item = &'static str> + use<'_> {
+    FIELDS.into_iter().filter(|field| values.get(*field).is_some_and(|value| !value.is_null()))
 }
 
 fn refused(how: Treatment, at: usize) -> bool {

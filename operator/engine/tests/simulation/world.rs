@@ -159,6 +159,11 @@ impl World {
         &self.before[place]
     }
 
+    /// The fields that the system at a place owns.
+    pub(crate) fn owned(&self, place: usize) -> Vec<&'static str> {
+        FIELDS.into_iter().zip(&self.owners).filter(|(_, owner)| **owner == place).map(|(field, _)| field).collect()
+    }
+
     /// What is agreed on.
     pub(crate) fn agreement(&self) -> Agreement {
         let naming = self.sides.iter().map(|side| Naming {
