@@ -1,7 +1,7 @@
 //! The lane of one target: from waiting keys to acknowledged writes.
 //!
 //! Flow: hold the lane's leases, or this process's share of them; claim due keys (which marks them in flight); look up those whose last outcome is unknown; map the *current*
-//! record, compare with what the target holds, write only what differs; settle. A crash between the target's effect and `settle` leaves the
+//! record, compare with what the target holds, write only what differs, and what goes over values of the target's own only after a look at them; settle. A crash between the target's effect and `settle` leaves the
 //! mark, and the next holder looks before it writes.
 
 use crate::connector::Connection;
@@ -424,6 +424,7 @@ impl Lane {
             }
         }
         times.map = self.way.since(mark);
+        // The time since the last read is long enough for an edit.
         let (writes, others) = self.lease.during(look_up.before_writing(writes)).await;
         for (claimed, failed) in others {
             if let Some(external_id) = failed.reread {

@@ -1,5 +1,5 @@
-//! Looking into a target before a key is written: what became of a write that has no known outcome, and whether a target that nobody reads
-//! holds a new record already.
+//! Looking into a target before a key is written: what became of a write that has no known outcome, whether a target that nobody reads
+//! holds a new record already, and whether values on which the target itself has the word are still what was read of them.
 //!
 //! A record that the target is known to hold is read by its id. A creation is searched for: by the correlation field where there is one,
 //! else by the match rules, once everything that was sent must have become visible. One hit is adopted, none means that it is not there,
@@ -124,17 +124,18 @@ impl LookUp<'_> {
         Ok(found)
     }
 
-    /// Looks at records right before values of their own systems are written over; what may be written, and what comes of the others.
+    /// Looks at records right before values are written over on which the target itself has the word; what may be written, and what comes of
+    /// the others.
     pub(crate) async fn before_writing(&self, writes: Vec<(Claimed, Planned)>) -> (Vec<(Claimed, Planned)>, Vec<(Claimed, Failed)>) {
         let can_look = self.target.readable() && self.entity.is_some_and(Entity::can_read_keys);
         let looks = |(claimed, planned): &(Claimed, Planned)| {
             can_look && !outbound::own_rows(self.program, self.target, claimed, planned).is_empty()
         };
         let (own, mut ready): (Vec<_>, Vec<_>) = writes.into_iter().partition(looks);
-        let ids: Vec<ExternalId> = own.iter().filter_map(|(_, planned)| planned.item.id.clone()).collect();
-        if ids.is_empty() {
+        if own.is_empty() {
             return (ready, Vec::new());
         }
+        let ids: Vec<ExternalId> = own.iter().filter_map(|(_, planned)| planned.item.id.clone()).collect();
         let mut asked = self.read_apart(ids).await;
         let alone = !asked.read.is_empty();
         let mut others = Vec::new();

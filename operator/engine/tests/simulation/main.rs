@@ -30,19 +30,22 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds that found a defect once, each with what it was.
-const REGRESSIONS: [(u64, &str); 12] = [
+const REGRESSIONS: [(u64, &str); 15] = [
     (44, "what its owner has emptied was filled by a participant seen later"),
     (52, "a creation of unknown outcome was found by its reader while it was looked up, and sent again"),
     (69, "what its owner has emptied was filled by a participant seen later"),
     (110, "what a system made of the owner's value before was kept as an edit, and the next one never written"),
     (178, "what a look-up had taught was lost with its process, and our own write taken for an edit"),
     (193, "what was merged into a creation of unknown outcome took its id, and it was made a second time"),
+    (358, "a reference that its owner had turned elsewhere was written over unread, for a merge in another system"),
     (757, "a write of unknown outcome in a target that nobody reads was taken for none, and what was cleared then stayed there"),
-    (991, "the same of a reference"),
+    (870, "what its owner had filled in since it was read was written over with what another system had there"),
+    (991, "a write of unknown outcome in a target that nobody reads was taken for none: a reference"),
     (1182, "a record that was found where nobody reads was forgotten with its process, and made a second time"),
     (1199, "what a system made of a write of unknown outcome was kept as an edit, and the owner's next value never written"),
     (1362, "a record that was found where nobody reads was forgotten with its process, and made a second time"),
     (1446, "a record that was found where nobody reads was forgotten with its process, and made a second time"),
+    (1589, "a write that never left was taken for part of the creation before it, and what it brought never came"),
 ];
 
 fn number(variable: &str) -> Option<u64> {
