@@ -25,6 +25,7 @@ mod control_plane;
 mod launch;
 mod namespace;
 mod node;
+pub mod orders;
 mod pki;
 mod process;
 pub mod proxy;

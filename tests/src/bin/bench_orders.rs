@@ -6,6 +6,9 @@
 //! the target holds every order and, for Fairlead, all is settled; memory is the peak of their resident sets. How Fairlead's cost grows with what
 //! it has stored is told below the table.
 //!
+//! `--workers 1,2` measures another thing: how fast one Integration is when so many processes share it on one PostgreSQL, with a target that answers at once and
+//! with one that answers late (`--latency`), so that waiting for it, and not this machine, is the limit.
+//!
 //! It is not the same promise: Fairlead has every order committed before it counts as read, and keeps the golden record, its identities, what each
 //! system holds and the ledger; the others keep nothing.
 
@@ -20,23 +23,21 @@ use axum::extract::{Query, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use clap::{Parser, ValueEnum};
-use fairlead_model::Decimal;
 use fairlead_store::contract_tests::server::Server;
+use fairlead_tests::orders::{self, Ask, Batch, Feed, PAGE, hundredths};
 use fairlead_tests::two_systems::Fairlead;
 use fairlead_tests::{Process, fairlead, free_port};
-use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::process::Command;
 
 /// The longest that one peer may take.
 const PATIENCE: Duration = Duration::from_secs(3600);
 /// Between two looks at the peer.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Orders on a page of the feed.
-const PAGE: usize = 200;
-/// Orders come one a second since this moment, in milliseconds since 1970.
-const BEGIN: i64 = 1_735_689_600_000;
+/// The database of those that share one.
+const DATABASE: &str = "orders";
+/// Several processes are measured once this part of the orders has arrived: by then they have divided the work.
+const DIVIDED: usize = 5;
 /// Of a growing store the cost is told around this many orders, and at its end.
 const SMALL: u64 = 10_000;
 /// The unit in which Linux tells a process's times, on every architecture that Fairlead runs on.
@@ -58,8 +59,14 @@ struct Cli {
     #[arg(long, value_delimiter = ',', default_values_t = Peer::value_variants().to_vec())]
     peers: Vec<Peer>,
     /// The folder of the peers as tools/bench-orders has built them
-    #[arg(long)]
-    built: PathBuf,
+    #[arg(long, required_unless_present = "workers")]
+    built: Option<PathBuf>,
+    /// In place of the peers: one Integration by so many processes on one PostgreSQL
+    #[arg(long, value_delimiter = ',')]
+    workers: Vec<usize>,
+    /// With --workers: the target answers so many milliseconds late
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 500], requires = "workers")]
+    latency: Vec<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -87,7 +94,9 @@ impl std::fmt::Display for Peer {
 #[tokio::main]
 #[expect(clippy::print_stderr, reason = "a command's error")]
 async fn main() -> ExitCode {
-    match run(&Cli::parse()).await {
+    let cli = Cli::parse();
+    let done = if cli.workers.is_empty() { run(&cli).await } else { by_workers(&cli).await };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -186,24 +195,22 @@ fn print(took: &[(Peer, Vec<Took>)]) {
     }
 }
 
-fn hundredths(value: u64) -> String {
-    format!("{}.{:02}", value / 100, value % 100)
-}
-
 async fn once(cli: &Cli, peer: Peer) -> anyhow::Result<Took> {
     let orders = if peer == Peer::Airbyte { (cli.orders / cli.slow_part).max(PAGE) } else { cli.orders };
-    let world = Arc::new(World::new(orders));
+    let world = Arc::new(World::new(orders, Duration::ZERO));
     let address = serve(Arc::clone(&world)).await?;
     let folder = tempfile::Builder::new().prefix("fairlead-bench-").tempdir().context("make a folder")?;
     let server = (peer == Peer::FairleadPostgres).then(Server::start);
+    let built = cli.built.as_deref().ok_or_else(|| anyhow!("the folder of the peers is not named: give --built"))?;
     let (mut command, status) = match peer {
         Peer::Fairlead | Peer::FairleadAgain | Peer::FairleadPostgres => {
             let status = format!("127.0.0.1:{}", free_port()?);
-            (by_fairlead(folder.path(), &address, &status, server.as_ref())?, Some(status))
+            let database = server.as_ref().map(|server| server.database(DATABASE));
+            (by_fairlead(folder.path(), &address, &status, database.as_deref())?, Some(status))
         }
-        Peer::Benthos => (benthos(&cli.built), None),
-        Peer::Camel => (camel(&cli.built), None),
-        Peer::Airbyte => (airbyte(&cli.built), None),
+        Peer::Benthos => (benthos(built), None),
+        Peer::Camel => (camel(built), None),
+        Peer::Airbyte => (airbyte(built), None),
     };
     let origin = format!("http://{address}");
     command.env("FEED", &origin).env("TARGET", &origin).env("PAGES", orders.div_ceil(PAGE).to_string());
@@ -244,6 +251,74 @@ async fn once(cli: &Cli, peer: Peer) -> anyhow::Result<Took> {
     world.judged()?;
     let orders = u64::try_from(orders)?;
     Ok(Took { orders, wall, cpu, server, peak_mib: peak / 1024, growth: growth(&course, orders) })
+}
+
+// ---- several processes ----------------------------------------------------------------------------------------------------------------------
+
+#[expect(clippy::print_stderr, clippy::print_stdout, reason = "progress, and what the command is for")]
+async fn by_workers(cli: &Cli) -> anyhow::Result<()> {
+    ensure!(cli.orders >= 10 * PAGE && cli.rounds >= 1, "at least one round of {} orders is needed", 10 * PAGE);
+    ensure!(!cli.workers.contains(&0), "at least one worker is needed: give --workers 1,2");
+    let mut rows = Vec::new();
+    for latency in &cli.latency {
+        let mut rates: Vec<(usize, Vec<u64>)> = cli.workers.iter().map(|workers| (*workers, Vec::new())).collect();
+        for round in 1..=cli.rounds {
+            for (workers, rates) in &mut rates {
+                let rate = rate_of_workers(cli.orders, *workers, Duration::from_millis(*latency)).await?;
+                eprintln!("==> round {round} of {}: {workers} workers, {latency} ms: {rate} orders/s", cli.rounds);
+                rates.push(rate);
+            }
+        }
+        let mut first = None;
+        for (workers, mut rates) in rates {
+            rates.sort_unstable();
+            let median = rates[rates.len() / 2];
+            let ratio = hundredths(median * 100 / (*first.get_or_insert(median)).max(1));
+            let spread = format!("{} .. {}", rates[0], rates[rates.len() - 1]);
+            rows.push(format!("| {latency:>7} ms | {workers:>7} | {median:>8} | {spread:>16} | {ratio:>5} |"));
+        }
+    }
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    println!("One Integration, {} orders of 1.1 KB, batches of {PAGE}; {cores} cores, shared with feed, target and database", cli.orders);
+    println!("| {:>10} | {:>7} | {:>8} | {:>16} | {:>5} |", "answers in", "workers", "orders/s", "spread", "ratio");
+    println!("|{:->12}|{:->9}|{:->10}|{:->18}|{:->7}|", ":", ":", ":", ":", ":");
+    println!("{}", rows.join("\n"));
+    Ok(())
+}
+
+/// Orders a second that so many processes deliver, once they have divided the work.
+async fn rate_of_workers(orders: usize, workers: usize, latency: Duration) -> anyhow::Result<u64> {
+    let world = Arc::new(World::new(orders, latency));
+    let address = serve(Arc::clone(&world)).await?;
+    let folder = tempfile::Builder::new().prefix("fairlead-bench-").tempdir().context("make a folder")?;
+    let server = Server::start();
+    let url = server.database(DATABASE);
+    let started = (1..=workers).map(|number| {
+        let status = format!("127.0.0.1:{}", free_port()?);
+        let command = by_fairlead(folder.path(), &address, &status, Some(&url))?;
+        Ok(Fairlead::at(Process::start(&format!("worker-{number}"), command, folder.path())?, status))
+    });
+    let started = started.collect::<anyhow::Result<Vec<Fairlead>>>()?;
+    let begun = Instant::now();
+    let mut divided = None;
+    while world.left() > 0 {
+        world.judged()?;
+        ensure!(begun.elapsed() < PATIENCE, "{} orders are missing after {PATIENCE:?}", world.left());
+        if divided.is_none() && world.left() <= orders - orders / DIVIDED {
+            divided = Some((world.left(), Instant::now()));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (left, since) = divided.ok_or_else(|| anyhow!("all orders arrived at once: give more --orders"))?;
+    let rate = (left as u64).saturating_mul(1000) / u64::try_from(since.elapsed().as_millis())?.max(1);
+    for worker in &started {
+        worker.ready(PATIENCE).await?;
+    }
+    for worker in started {
+        worker.stop().await?;
+    }
+    world.judged()?;
+    Ok(rate)
 }
 
 // ---- the kernel's account of processes ----------------------------------------------------------------------------------------------------
@@ -289,7 +364,9 @@ fn resident_of_tree(root: i32) -> anyhow::Result<u64> {
 
 /// Which orders have arrived.
 struct World {
-    orders: usize,
+    feed: Feed,
+    /// The target answers so late.
+    latency: Duration,
     arrived: Mutex<Arrived>,
 }
 
@@ -304,8 +381,9 @@ struct Arrived {
 }
 
 impl World {
-    fn new(orders: usize) -> Self {
-        Self { orders, arrived: Mutex::new(Arrived { there: vec![false; orders], left: orders, again: 0, wrong: None }) }
+    fn new(orders: usize, latency: Duration) -> Self {
+        let arrived = Arrived { there: vec![false; orders], left: orders, again: 0, wrong: None };
+        Self { feed: Feed::of(orders), latency, arrived: Mutex::new(arrived) }
     }
 
     fn left(&self) -> usize {
@@ -320,6 +398,23 @@ impl World {
             None => Ok(()),
         }
     }
+
+    fn take(&self, batch: &Batch) -> Value {
+        let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+        for sent in &batch.records {
+            match sent.number().filter(|number| *number < arrived.there.len()) {
+                Some(number) if sent.is_whole() && sent.is_right(number, 0) => {
+                    if std::mem::replace(&mut arrived.there[number], true) {
+                        arrived.again += 1;
+                    } else {
+                        arrived.left -= 1;
+                    }
+                }
+                _ => arrived.wrong = Some(format!("{sent:?}")),
+            }
+        }
+        json!({"results": batch.records.iter().map(|sent| json!({"id": sent.order_no, "status": "ok"})).collect::<Vec<_>>()})
+    }
 }
 
 async fn serve(world: Arc<World>) -> anyhow::Result<String> {
@@ -327,127 +422,17 @@ async fn serve(world: Arc<World>) -> anyhow::Result<String> {
         .route("/orders", get(page))
         .route("/orders/batch", post(batch))
         .route("/me", get(async || Json(json!({}))))
-        .layer(axum::extract::DefaultBodyLimit::max(16 << 20))
         .with_state(world);
-    let listener = TcpListener::bind("127.0.0.1:0").await.context("listen")?;
-    let address = listener.local_addr()?.to_string();
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    Ok(address)
+    orders::serve(router).await
 }
 
-fn stamp(number: usize) -> String {
-    let at = chrono::DateTime::from_timestamp_millis(BEGIN + i64::try_from(number).unwrap_or(0) * 1000).unwrap_or_default();
-    at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
-}
-
-/// Five lines, and the total of the order.
-fn lines(number: usize) -> (usize, [(usize, usize); 5]) {
-    let lines: [(usize, usize); 5] = std::array::from_fn(|line| (1 + (number + line) % 9, 101 + (number * 37 + line * 11) % 9899));
-    (lines.iter().map(|(quantity, price)| quantity * price).sum(), lines)
-}
-
-/// One order, as text: 1.1 KB.
-fn order(number: usize, out: &mut String) {
-    use std::fmt::Write as _;
-    let (total, lines) = lines(number);
-    let status = ["A", "B", "C"][number % 3];
-    let (stamp, customer, total) = (stamp(number), number % 10_007, hundredths(total as u64));
-    // Writing to a String does not fail.
-    let _ = write!(
-        out,
-        r#"{{"id":"O-{number:09}","number":"SO-{number:09}","status":"{status}","currency":"EUR","total":{total},"createdAt":"{stamp}","updatedAt":"{stamp}","customer":{{"id":"C-{customer:06}","name":"Müller & Söhne GmbH {customer}","email":"orders-{customer}@customer.example","address":{{"street":"Hafenstraße {customer}","city":"Hamburg","zip":"20457","country":"de"}}}},"notes":"Deliver to the rear entrance between eight and four; call the warehouse before you arrive. Reference {number}.","items":["#
-    );
-    for (line, (quantity, price)) in lines.into_iter().enumerate() {
-        let (comma, price) = (if line == 0 { "" } else { "," }, hundredths(price as u64));
-        let _ = write!(
-            out,
-            r#"{comma}{{"lineId":"{number}-{line}","sku":"SKU-{:05}","description":"Stainless bracket, type {line}","quantity":{quantity},"unitPrice":{price}}}"#,
-            (number * 7 + line) % 50_000
-        );
-    }
-    out.push_str("]}");
-}
-
-#[derive(Deserialize)]
-struct Ask {
-    #[serde(default)]
-    page: Option<usize>,
-    #[serde(default)]
-    since: Option<String>,
-}
-
-/// A page of the orders that were changed at `since` or later.
 async fn page(State(world): State<Arc<World>>, Query(ask): Query<Ask>) -> ([(&'static str, &'static str); 1], String) {
-    let since = ask.since.and_then(|since| chrono::DateTime::parse_from_rfc3339(&since).ok());
-    let first = since.map_or(0, |since| usize::try_from((since.timestamp_millis() - BEGIN + 999) / 1000).unwrap_or(0));
-    let page = ask.page.unwrap_or(0);
-    let begin = (first + page * PAGE).min(world.orders);
-    let end = (begin + PAGE).min(world.orders);
-    let mut out = String::with_capacity(PAGE * 1200);
-    out.push_str(r#"{"data":["#);
-    for number in begin..end {
-        if number > begin {
-            out.push(',');
-        }
-        order(number, &mut out);
-    }
-    out.push_str(&if end < world.orders { format!(r#"],"next":{}}}"#, page + 1) } else { r#"],"next":null}"#.to_owned() });
-    ([("content-type", "application/json")], out)
-}
-
-#[derive(Deserialize)]
-struct Batch {
-    records: Vec<Sent>,
-}
-
-/// What is judged of an order that arrives.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Sent {
-    order_no: String,
-    state: String,
-    country: String,
-    amount: Value,
-    lines: Vec<SentLine>,
-}
-
-#[derive(Debug, Deserialize)]
-struct SentLine {
-    sku: String,
-    qty: u64,
-}
-
-impl Sent {
-    fn number(&self) -> Option<usize> {
-        self.order_no.strip_prefix("SO-")?.parse().ok()
-    }
-
-    fn is_right(&self, number: usize) -> bool {
-        let (total, lines) = lines(number);
-        let state = ["draft", "confirmed", "shipped"][number % 3];
-        let quantities = self.lines.iter().map(|line| line.qty).eq(lines.iter().map(|(quantity, _)| *quantity as u64));
-        let decimal = |text: &str| text.parse::<Decimal>().ok();
-        let amount = decimal(self.amount.to_string().trim_matches('"')) == decimal(&hundredths(total as u64));
-        let skus = self.lines.iter().all(|line| line.sku.starts_with("SKU-"));
-        self.state == state && self.country == "DE" && amount && quantities && skus
-    }
+    ([("content-type", "application/json")], world.feed.page(&ask))
 }
 
 async fn batch(State(world): State<Arc<World>>, Json(batch): Json<Batch>) -> Json<Value> {
-    let mut arrived = world.arrived.lock().unwrap_or_else(PoisonError::into_inner);
-    for sent in &batch.records {
-        match sent.number().filter(|number| *number < world.orders) {
-            Some(number) if sent.is_right(number) => {
-                if std::mem::replace(&mut arrived.there[number], true) {
-                    arrived.again += 1;
-                } else {
-                    arrived.left -= 1;
-                }
-            }
-            _ => arrived.wrong = Some(format!("{sent:?}")),
-        }
-    }
-    Json(json!({"results": batch.records.iter().map(|sent| json!({"id": sent.order_no, "status": "ok"})).collect::<Vec<_>>()}))
+    tokio::time::sleep(world.latency).await;
+    Json(world.take(&batch))
 }
 
 // ---- the peers ------------------------------------------------------------------------------------------------------------------------------
@@ -471,18 +456,15 @@ fn airbyte(built: &Path) -> Command {
     command
 }
 
-fn by_fairlead(folder: &Path, address: &str, status: &str, server: Option<&Server>) -> anyhow::Result<Command> {
+fn by_fairlead(folder: &Path, address: &str, status: &str, database: Option<&str>) -> anyhow::Result<Command> {
     let manifests = folder.join("manifests");
     std::fs::create_dir_all(&manifests)?;
-    std::fs::write(
-        manifests.join("orders.yaml"),
-        include_str!("bench_orders.yaml").replace("http://orders.example", &format!("http://{address}")),
-    )?;
+    std::fs::write(manifests.join("orders.yaml"), orders::MANIFESTS.replace(orders::ENDPOINT, &format!("http://{address}")))?;
     let mut command = fairlead()?;
     command.env("FAIRLEAD_LOG", "warn").arg("run").arg(manifests);
     command.args(["--listen", status, "--allow-endpoints", "127.0.0.0/8"]);
-    match server {
-        Some(server) => command.env("FAIRLEAD_DATABASE_URL", server.database("orders")),
+    match database {
+        Some(url) => command.env("FAIRLEAD_DATABASE_URL", url),
         None => command.arg("--state").arg(folder.join("state")),
     };
     Ok(command)
