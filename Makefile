@@ -11,7 +11,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 export RUST_LIB_BACKTRACE ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint build image bench bench-orders bench-gateway crds cluster cluster-down
+.PHONY: help demo test soak soak-orders lint build image bench bench-orders bench-gateway crds cluster cluster-down
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -25,9 +25,13 @@ demo: ## Two simulated systems, customers kept in step between them; ends with t
 test: lint ## Everything that CI runs; ARGS='-E "test(name)"' chooses tests
 	@tools/test $(ARGS)
 
-soak: ## The tests of faults at their full sizes: hours; ARGS as for test
+soak: ## A million orders under 200 deaths, then the tests of faults at their full sizes: hours; ARGS as for test
 	@tools/setup test
 	@tools/soak $(ARGS)
+
+soak-orders: ## The first part of it: a million orders, 200 deaths; ARGS='--records 20000 --kills 20' for less
+	@tools/setup test
+	@tools/soak-orders $(ARGS)
 
 lint: ## Formatting, clippy, licences, known vulnerabilities
 	@tools/setup test

@@ -29,6 +29,8 @@ pub mod orders;
 mod pki;
 mod process;
 pub mod proxy;
+pub mod relay;
+pub mod soak;
 pub mod stage;
 pub mod two_systems;
 mod wait;
