@@ -3,6 +3,7 @@
 //! These are hashes, never values. A field is *in step* when the canonical value is what a read showed, or is what we sent while the system
 //! still shows what it made of that (vendors trim, round and upper-case what they are given, and that is no change).
 
+use crate::RecordId;
 use crate::hash::ValueHash;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -71,6 +72,9 @@ pub struct ParticipantState {
     /// Where the target does something about records that leave it (`onLeave: Archive`): whether this one was inside.
     #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
     pub standing: Option<Standing>,
+    /// The record was split off another one, and its correlation field may still hold the id of this one: it is to get its own.
+    #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
+    pub keyed_as: Option<RecordId>,
 }
 
 /// A record's standing in a target whose `when` may turn false.

@@ -17,6 +17,7 @@ pub enum Command {
     Release,
     Absorb,
     Merge,
+    Split,
     Claim,
     Intend,
     Settle,
@@ -61,11 +62,12 @@ pub enum Step {
 
 impl Command {
     /// Every command.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Lease,
         Self::Release,
         Self::Absorb,
         Self::Merge,
+        Self::Split,
         Self::Claim,
         Self::Intend,
         Self::Settle,
@@ -91,6 +93,7 @@ impl Command {
             Self::Release => "release",
             Self::Absorb => "absorb",
             Self::Merge => "merge",
+            Self::Split => "split",
             Self::Claim => "claim",
             Self::Intend => "intend",
             Self::Settle => "settle",
@@ -115,6 +118,7 @@ impl Command {
         match self {
             Self::Absorb => &[Step::Fenced, Step::Partly, Step::Rows, Step::DeadLetters, Step::Reads],
             Self::Merge => &[Step::Fenced, Step::Partly, Step::Rows, Step::Reads],
+            Self::Split => &[Step::Partly, Step::Rows, Step::Reads],
             Self::Claim | Self::Intend | Self::Settle => &[Step::Fenced, Step::Partly, Step::Rows],
             Self::Enqueue | Self::Reindex | Self::Forget | Self::Import => &[Step::Partly, Step::Rows],
             Self::Lease

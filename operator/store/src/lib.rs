@@ -78,6 +78,15 @@ pub trait Store: Send + Sync + 'static {
     /// also an external id that stands for a record by now. Nothing is committed then.
     async fn merge(&self, merge: &Merge) -> Result<(), StoreError>;
 
+    /// Splits a record in ONE transaction, by a person's word: external ids leave it, aliases of it among them, and stand for a new record in
+    /// version 0. What is to be read again, and the lanes that the record enters, are committed with it; its waiting entries and open letters
+    /// stay its own. In a target whose id has left there is something to create.
+    ///
+    /// [`StoreError::Conflict`]: another version than the one looked up, or a record that is deleted or merged; a write of it that is in flight
+    /// or has no known outcome; an external id that does not stand for it any more, or was written since its state was looked up. Without
+    /// records: a note that has changed. Nothing is committed then.
+    async fn split(&self, split: &Split) -> Result<(), StoreError>;
+
     /// Claims up to `max` due keys of one target's lane, or of those of its partitions that are held, marks them in flight under the
     /// epoch of their partition (until they are settled, or claimed again under a newer epoch) and returns them with everything needed to write
     /// them. Those that are wanted soon come first, those that have time after them, each oldest first; of ten keys one has time, where such wait.

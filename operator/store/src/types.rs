@@ -108,7 +108,7 @@ pub enum Haste {
 pub struct Record {
     /// Its id.
     pub id: RecordId,
-    /// Rises by one with every change.
+    /// Rises by one with every change; none has been yet where a record was split off another one and nobody who holds it was read since.
     pub version: u64,
     /// The canonical document.
     pub document: Document,
@@ -129,6 +129,21 @@ pub struct Provenance {
     /// The vendor's modification time.
     #[serde(rename = "t")]
     pub at: Timestamp,
+}
+
+impl Provenance {
+    /// Of a value that came from somebody who does not hold the record any more, for it was split: the first who shows one of its own has the
+    /// word.
+    #[must_use]
+    pub const fn nobodys() -> Self {
+        Self { participant: String::new(), at: Timestamp(0) }
+    }
+
+    /// Whether it is such a value.
+    #[must_use]
+    pub const fn is_nobodys(&self) -> bool {
+        self.participant.is_empty()
+    }
 }
 
 /// An external id that stands for a record.
@@ -430,6 +445,39 @@ pub struct Referring {
     pub change: RecordChange,
     /// Lanes that it enters.
     pub enqueue: Vec<(String, Origin)>,
+}
+
+/// Some of what holds a record leaves it, because the record was made one of two by mistake, and is a record of its own from then on.
+#[derive(Debug, Clone)]
+pub struct Split {
+    /// The realm.
+    pub realm: String,
+    /// The record that is split, as it is from now on but for its document, which stays: its version one above the one that was looked up.
+    pub id: RecordId,
+    /// That version.
+    pub version: u64,
+    /// The participant where what stays was born.
+    pub home: String,
+    /// Who set which of its fields.
+    pub provenance: BTreeMap<String, Provenance>,
+    /// Lanes that it enters.
+    pub enqueue: Vec<(String, Origin)>,
+    /// New states of participants that hold it on.
+    pub states: Vec<(String, ParticipantState)>,
+    /// The record of what leaves: in version 0 and empty, for nothing of it was read yet.
+    pub new: RecordId,
+    /// The participant where it was born.
+    pub new_home: String,
+    /// What leaves; at least one.
+    pub leaving: Vec<Identity>,
+    /// External ids to read again by key, by participant.
+    pub rereads: Vec<(String, Vec<ExternalId>)>,
+    /// Leases of readers, which end, so that nothing is committed that was read when the record was still one.
+    pub leases: Vec<String>,
+    /// Notes by name, as they were looked up and as they are from now on.
+    pub notes: Vec<(String, Option<Value>, Value)>,
+    /// The present moment.
+    pub now: Timestamp,
 }
 
 /// The result of [`crate::Store::absorb`].

@@ -10,12 +10,13 @@ use fairlead_model::hash::LineDigest;
 use fairlead_store::contract_tests::archive;
 use fairlead_store::contract_tests::server::Server;
 use fairlead_store::contract_tests::world::{
-    CRM, ERP, REALM, World, at, contested, crm_id, deleted, delivered, id, inserted, key, lease, letter, merge_into, retry, updated,
+    CRM, ERP, REALM, World, at, contested, crm_id, deleted, delivered, id, inserted, key, lease, letter, merge_into, retry, split_off,
+    state, updated,
 };
 use fairlead_store::crash::{VARIABLE, points};
 use fairlead_store::{
-    Absorb, BeginWrite, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, Guarded, Haste, IndexState, Keys, Merge, Origin,
-    Outcome, PostgresStore, RecordChange, Referring, Reindex, SetCheckpoint, SqliteStore, Stage, Store, Sweep, WriteBegun,
+    Absorb, BeginWrite, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, Guarded, Haste, Identity, IndexState, Keys, Merge,
+    Origin, Outcome, PostgresStore, RecordChange, Referring, Reindex, SetCheckpoint, Split, SqliteStore, Stage, Store, Sweep, WriteBegun,
 };
 use serde_json::{Value, json};
 use std::io::Write;
@@ -31,7 +32,7 @@ const DATABASE: &str = "FAIRLEAD_STORE_TEST_DATABASE";
 const ANSWERED: &str = "FAIRLEAD_STORE_TEST_ANSWERED";
 
 /// How many commands the script has.
-const COMMANDS: usize = 33;
+const COMMANDS: usize = 34;
 
 /// What is known of the leases before they are asked for again.
 struct Actor {
@@ -141,6 +142,10 @@ impl Actor {
                 let sweep = Sweep { realm: REALM.into(), participants: None, closed_before: at(20), max: 1, now };
                 assert_eq!(self.store.sweep(&sweep).await, Ok(1));
             }
+            33 => {
+                let leaving = vec![Identity { participant: CRM.into(), external_id: crm_id(2), state: state(2) }];
+                self.store.split(&Split { leaving, ..split_off((2, 3), 7, now) }).await.unwrap();
+            }
             30 => drop(archive::import(&*self.store, &copy(), false, now).await.unwrap()),
             _ => unreachable!("the script has {COMMANDS} commands"),
         }
@@ -177,6 +182,7 @@ async fn contents(store: &dyn Store) -> Value {
         "records": format!("{:?}", store.records(REALM, None, 100).await.unwrap()),
         "letters": format!("{:?}", store.dead_letters(&letters).await.unwrap()),
         "set": store.note(REALM, "set").await.unwrap(),
+        "splits": store.note(REALM, "splits").await.unwrap(),
         "checkpoint": store.checkpoint(REALM, CRM, "main").await.unwrap(),
         "reads": store.pending_reads(REALM, CRM, 100).await.unwrap(),
         "guard": format!("{:?}", store.changes_since(REALM, at(0), &Guarded::default()).await.unwrap()),

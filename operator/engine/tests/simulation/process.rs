@@ -529,6 +529,7 @@ through! {
     }
     commands {
         release(fence: [&Fence]) -> ();
+        split(split: [&Split]) -> ();
         enqueue(enqueue: [&Enqueue]) -> u64;
         request_reads(realm: [&str], participant: [&str], ids: [&[ExternalId]], haste: [Haste], now: [Timestamp]) -> ();
         close_dead_letters(close: [&CloseDeadLetters]) -> u64;

@@ -4,10 +4,12 @@
 //! both must tell the same numbers, and at the end everything that waits can be brought home. Which keys a claim returns is the store's to
 //! say (time decides that); that each of them had an entry is checked.
 
-use super::world::{CRM, ERP, REALM, World, at, crm_id, deleted, erp_id, id, inserted, lease, letter, merge_into, state, updated};
+use super::world::{
+    CRM, ERP, REALM, World, at, crm_id, deleted, erp_id, id, inserted, lease, letter, merge_into, split_off, state, updated,
+};
 use crate::{
     Absorb, AbsorbRecord, Claimed, CloseDeadLetters, CloseReason, DeadLetterFilter, Keys, LaneLedger, Merge, Origin, Outcome, Record,
-    RecordChange, Settlement, SourceLedger, Stage, Store, StoreError, Survivor,
+    RecordChange, Settlement, SourceLedger, Split, Stage, Store, StoreError, Survivor,
 };
 use fairlead_model::RecordId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +51,8 @@ pub enum Step {
     TakeOver,
     /// The CRM merges one record into another.
     Merge(u8, u8),
+    /// The ERP's id of a record leaves it for a new one.
+    Split(u8),
     /// Time passes.
     Pass(u8),
 }
@@ -92,6 +96,7 @@ pub fn step_from(number: u64) -> Step {
     let yes = b & 1 == 1;
     match kind % 32 {
         0..=4 => Step::Change(a),
+        5 if c & 1 == 1 => Step::Split(a),
         5 => Step::Merge(a, b),
         6 => Step::Delete(a),
         7 => Step::Touch(a),
@@ -145,6 +150,8 @@ struct Shape {
     version: u64,
     dead: bool,
     in_erp: bool,
+    /// The CRM does not hold it.
+    split_off: bool,
     /// By which number the ERP's id of it is made.
     erp: u64,
     settled: u64,
@@ -157,6 +164,8 @@ struct Model {
     records: BTreeMap<u64, Shape>,
     /// What was merged, into what.
     merged: BTreeMap<u64, u64>,
+    /// The number of the next record that is split off, and of the ERP's next id.
+    next: u64,
     entries: Vec<Entry>,
     source: SourceLedger,
     erp_source: SourceLedger,
@@ -173,6 +182,7 @@ pub async fn walk(store: Arc<dyn Store>, steps: &[Step]) {
         epochs: 1,
         records: BTreeMap::new(),
         merged: BTreeMap::new(),
+        next: 1000,
         entries: Vec::new(),
         source: SourceLedger::default(),
         erp_source: SourceLedger::default(),
@@ -320,6 +330,10 @@ impl Model {
                 let (loser, survivor) = (self.number(loser), self.number(survivor));
                 self.merge(loser, survivor).await;
             }
+            Step::Split(choice) => {
+                let number = self.number(choice);
+                self.split(number).await;
+            }
             Step::Pass(seconds) => self.now += i64::from(seconds),
         }
     }
@@ -367,7 +381,7 @@ impl Model {
     /// A claim puts back what an earlier epoch left in flight; then what it returns had an entry that waited.
     fn take(&mut self, claimed: Vec<Claimed>) {
         let ours: BTreeSet<RecordId> = self.flying.iter().map(|key| key.known.record.id).collect();
-        for number in 1..=u64::from(RECORDS) {
+        for number in (1..=u64::from(RECORDS)).chain(1000..self.next) {
             if !ours.contains(&id(number)) {
                 self.put_back(number);
             }
@@ -440,16 +454,9 @@ impl Model {
         }
         let merge = merge_into(&self.world, (loser, gone.version), (survivor, kept.version), at(self.now));
         let merge = Merge { survivor: alive_as(merge.survivor, kept.dead), ..merge };
-        match self.world.store.merge(&merge).await {
-            Ok(()) => {}
-            Err(StoreError::Conflict(ids)) => {
-                let open = self.world.store.known_by_id(REALM, &ids).await.unwrap();
-                let open = open.iter().flatten().any(|known| known.lanes.iter().any(|lane| lane.in_flight));
-                // An outcome that was never found out is an open write that stands in no lane.
-                assert!(open || self.entries.iter().any(|entry| ids.contains(&id(entry.record))), "refused without a write that is open");
-                return;
-            }
-            Err(error) => panic!("{error}"),
+        let merged = self.world.store.merge(&merge).await;
+        if !self.is_done(merged).await {
+            return;
         }
         self.records.remove(&loser);
         self.merged.insert(loser, survivor);
@@ -465,6 +472,38 @@ impl Model {
             self.find(loser, |at| at == place).for_each(|entry| entry.place = if own { Place::Superseded } else { place });
             self.find(loser, |at| at == place).for_each(|entry| entry.record = survivor);
         }
+        self.last = None;
+    }
+
+    /// Whether something was done to records, or else refused for a write that is open.
+    async fn is_done(&self, result: Result<(), StoreError>) -> bool {
+        let ids = match result {
+            Ok(()) => return true,
+            Err(StoreError::Conflict(ids)) => ids,
+            Err(error) => panic!("{error}"),
+        };
+        let open = self.world.store.known_by_id(REALM, &ids).await.unwrap();
+        let open = open.iter().flatten().any(|known| known.lanes.iter().any(|lane| lane.in_flight));
+        // An outcome that was never found out is an open write that stands in no lane.
+        assert!(open || self.entries.iter().any(|entry| ids.contains(&id(entry.record))), "refused without a write that is open");
+        false
+    }
+
+    async fn split(&mut self, number: u64) {
+        let Some(shape) = self.records.get(&number).copied().filter(|shape| shape.in_erp && !shape.dead) else { return };
+        let new = self.next;
+        let mut split = Split { notes: Vec::new(), rereads: Vec::new(), ..split_off((number, shape.version), new, at(self.now)) };
+        for identity in &mut split.leaving {
+            (identity.external_id, identity.state.settled) = (erp_id(shape.erp), shape.settled);
+        }
+        let split = self.world.store.split(&split).await;
+        if !self.is_done(split).await {
+            return;
+        }
+        self.next += 1;
+        self.records.insert(new, Shape { version: 0, split_off: true, ..shape });
+        self.records.insert(number, Shape { version: shape.version + 1, in_erp: false, erp: new, settled: 0, ..shape });
+        self.enter(number, CRM);
         self.last = None;
     }
 
@@ -541,7 +580,7 @@ impl Model {
         assert_eq!(snapshot.dead_letters.get(ERP).copied().unwrap_or(0), dead, "{when}: dead letters of the target");
         assert_eq!(snapshot.dead_letters.get(CRM).copied().unwrap_or(0), self.bad_reads.len() as u64, "{when}: dead letters of the source");
         let live = self.records.values().filter(|shape| !shape.dead).count() as u64;
-        let matched = self.records.values().filter(|shape| !shape.dead && shape.in_erp).count() as u64;
+        let matched = self.records.values().filter(|shape| !shape.dead && !shape.split_off && shape.in_erp).count() as u64;
         assert_eq!((snapshot.live, snapshot.matched), (live, matched), "{when}: live and matched records");
         for (number, shape) in &self.records {
             let known = self.world.known(*number).await.unwrap();

@@ -7,15 +7,15 @@ use super::archive::{
 };
 use super::world::{
     CRM, ERP, REALM, TTL, World, at, contested, crm_id, deleted, delivered, erp_id, id, inserted, key, lease, leases, letter, merge_into,
-    record, retry, state, updated,
+    record, retry, split_off, state, updated,
 };
 use super::{Case, books};
 use crate::archive;
 use crate::{
     Absorb, AbsorbRecord, BeginWrite, CONFLICT_VALUE, CONFLICTS_FOR, CONFLICTS_PER_RECORD, Checkpoint, Claim, Claimed, CloseDeadLetters,
-    CloseReason, Conflict, DeadLetterFilter, GuardCounts, Guarded, Haste, IndexKey, IndexState, Intend, Keys, LaneEntry, LaneFence, Merge,
-    NewDeadLetter, Origin, Outcome, PastConflict, Pending, RecordChange, Referring, Reindex, SetCheckpoint, Settle, Settlement,
-    SourceLedger, Stage, Standing, Store, StoreError, Survivor, Sweep, WAITS_FOR, WriteBegun,
+    CloseReason, Conflict, DeadLetterFilter, GuardCounts, Guarded, Haste, Identity, IndexKey, IndexState, Intend, Keys, LaneEntry,
+    LaneFence, Merge, NewDeadLetter, Origin, Outcome, PastConflict, Pending, Record, RecordChange, Referring, Reindex, SetCheckpoint,
+    Settle, Settlement, SourceLedger, Split, Stage, Standing, Store, StoreError, Survivor, Sweep, WAITS_FOR, WriteBegun,
 };
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{ErrorClass, RecordId, Timestamp};
@@ -106,6 +106,10 @@ cases![
     the_guard_counts_each_record_in_the_book_of_its_last_change,
     conflicts_are_kept_by_record_the_newest_and_for_a_while,
     the_conflicts_of_a_merged_record_are_its_survivors,
+    what_leaves_a_record_is_one_of_its_own,
+    an_alias_leaves_its_record_and_another_one_stays,
+    a_split_is_a_conflict_when_anything_of_it_has_changed_and_leaves_nothing_then,
+    a_split_waits_for_writes_that_are_open,
     notes_are_kept_by_name,
     a_write_past_the_lane_is_entered_and_delivered_at_once,
     a_write_with_a_key_is_done_once_and_its_answer_kept,
@@ -1123,6 +1127,139 @@ async fn merges_follow_one_another(store: Arc<dyn Store>) {
     let aliases = world.store.known_by_external(REALM, CRM, &[crm_id(1), crm_id(2)]).await.unwrap();
     assert!(aliases.iter().flatten().all(|alias| alias.merged_into == Some(id(3))));
     assert_eq!(world.snapshot(at(3)).await.live, 1);
+}
+
+async fn what_leaves_a_record_is_one_of_its_own(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.in_step([1, 2], at(1)).await;
+    world.enqueue(Keys::Records(vec![id(1)]), Origin::Repair, at(1)).await;
+    let lane = world.book(CRM).await;
+    let split = Split { leases: vec![world.reader.key.clone()], ..split_off((1, 1), 50, at(2)) };
+    world.store.split(&split).await.unwrap();
+    let (stays, new) = (world.known(1).await.unwrap(), world.known(50).await.unwrap());
+    assert_eq!((stays.record.version, stays.record.document.clone()), (2, record(1, 1).document), "its values stay");
+    assert!(stays.record.provenance["name"].is_nobodys());
+    assert_eq!(stays.identities.iter().map(|held| held.external_id.clone()).collect::<Vec<_>>(), [crm_id(1)]);
+    assert_eq!((new.record.version, new.record.document.len(), new.record.home.as_str()), (0, 0, ERP));
+    assert_eq!((new.record.deleted_at, new.merged_into, new.lanes.len()), (None, None, 0));
+    assert_eq!(new.identity(ERP).unwrap().state.keyed_as, Some(id(1)));
+    assert_eq!(world.store.record_ids(REALM, ERP, &[erp_id(1), erp_id(2)]).await.unwrap(), [Some(id(50)), Some(id(2))]);
+    assert_eq!(world.store.external_ids(REALM, ERP, &[id(1), id(50)]).await.unwrap(), [None, Some(erp_id(1))]);
+    assert_eq!(world.store.match_records(REALM, &[key(u64::MAX - 1)]).await.unwrap(), [vec![id(1)]], "it is found as before");
+    assert_eq!(world.store.pending_reads(REALM, ERP, 9).await.unwrap(), [erp_id(1)]);
+    assert_eq!(world.store.pending_reads(REALM, CRM, 9).await.unwrap(), [crm_id(1), crm_id(101)]);
+    assert_eq!(world.store.note(REALM, "splits").await.unwrap(), Some(json!(1)));
+    let snapshot = world.snapshot(at(2)).await;
+    assert_eq!((snapshot.live, snapshot.matched), (3, 1));
+    assert_eq!(world.store.referring(REALM, &[id(50)], None, 9).await.unwrap(), []);
+
+    // Nothing is committed that was read before.
+    assert!(matches!(world.try_absorb(vec![updated(2, 2)], at(3)).await, Err(StoreError::Fenced { .. })));
+    // What waited there waits on; there is something to create now.
+    assert!(world.try_claim(9, false, at(3)).await.unwrap().is_empty());
+    let claimed = world.claim(at(3)).await.remove(0);
+    assert_eq!((claimed.known.record.id, claimed.known.record.version), (id(1), 2));
+    let made = Outcome::Delivered { external_id: erp_id(9), state: state(2), incomplete: None };
+    world.try_settle(vec![(id(1), 2, made)], at(4)).await.unwrap();
+    let book = world.book(CRM).await;
+    assert_eq!((book.entered, book.delivered, book.pending), (lane.entered + 1, lane.delivered + 1, 0));
+    assert_eq!((world.book("Repair").await.superseded, world.snapshot(at(4)).await.matched), (1, 2));
+
+    // What is read of the new one makes it a record like any other.
+    let reader = lease(&*world.store, "reader/erp", "a", at(5)).await.unwrap();
+    let filled = AbsorbRecord {
+        id: id(50),
+        change: RecordChange::Update { record: Record { id: id(50), home: ERP.into(), ..record(50, 1) }, keys: vec![key(u64::MAX - 1)] },
+        external_id: erp_id(1),
+        state: ParticipantState { settled: u64::MAX >> 1, ..state(1) },
+        enqueue: Vec::new(),
+        counts_as_changed: true,
+    };
+    let sequence = world.store.sequence().await.unwrap();
+    let batch = Absorb { reread_done: vec![erp_id(1)], began: sequence, ..Absorb::empty(REALM, ERP, reader, at(5)) };
+    world.store.absorb(&Absorb { records: vec![filled], ..batch }).await.unwrap();
+    assert_eq!(world.known(50).await.unwrap().record.version, 1);
+    assert!(world.store.pending_reads(REALM, ERP, 9).await.unwrap().is_empty());
+    let mut both = world.store.match_records(REALM, &[key(u64::MAX - 1)]).await.unwrap().remove(0);
+    both.sort();
+    assert_eq!(both, [id(1), id(50)], "who is like both is nobody's guess");
+}
+
+async fn an_alias_leaves_its_record_and_another_one_stays(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.in_step([1, 2], at(1)).await;
+    let mut merge = merge_into(&world, (1, 1), (2, 1), at(2));
+    if let Survivor::Record { put_away, .. } = &mut merge.survivor {
+        put_away.push((ERP.to_owned(), Origin::Source(CRM.to_owned())));
+    }
+    world.store.merge(&merge).await.unwrap();
+    let alias = |participant: &str, external_id| Identity { participant: participant.into(), external_id, state: state(1) };
+    let of = |leaving: Identity| Split { leaving: vec![leaving], enqueue: Vec::new(), ..split_off((2, 2), 50, at(3)) };
+    // On its way to be put away.
+    world.claim(at(3)).await;
+    let settled = |alias: Identity| Identity { state: ParticipantState { settled: u64::MAX >> 1, ..alias.state }, ..alias };
+    let split = of(settled(alias(ERP, erp_id(1))));
+    assert_eq!(world.store.split(&split).await, Err(StoreError::Conflict(vec![id(2)])));
+    world.store.split(&of(alias(CRM, crm_id(1)))).await.unwrap();
+    let (stays, new) = (world.known(2).await.unwrap(), world.known(50).await.unwrap());
+    assert_eq!((stays.record.version, stays.identities.len()), (3, 2));
+    assert_eq!(new.identities, [alias(CRM, crm_id(1))], "alive again");
+    assert_eq!(world.store.record_ids(REALM, CRM, &[crm_id(1), crm_id(2)]).await.unwrap(), [Some(id(50)), Some(id(2))]);
+    assert_eq!(world.store.record_ids(REALM, ERP, &[erp_id(1)]).await.unwrap(), [Some(id(2))], "the other alias stays one");
+    assert_eq!(world.known(1).await.unwrap().record.id, id(2), "and so does the id that was folded");
+    let snapshot = world.snapshot(at(4)).await;
+    assert_eq!((snapshot.live, snapshot.matched), (2, 1));
+}
+
+async fn a_split_is_a_conflict_when_anything_of_it_has_changed_and_leaves_nothing_then(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.in_step([1, 2, 3, 4], at(1)).await;
+    world.absorb(vec![deleted(3, 2, at(1))], at(1)).await;
+    world.store.merge(&merge_into(&world, (4, 1), (2, 1), at(1))).await.unwrap();
+    let everything = async || {
+        let records = world.store.records(REALM, None, 99).await.unwrap();
+        let reads = (world.store.pending_reads(REALM, CRM, 99).await.unwrap(), world.store.pending_reads(REALM, ERP, 99).await.unwrap());
+        (records, reads, world.snapshot(at(2)).await, world.store.note(REALM, "splits").await.unwrap())
+    };
+    let before = everything().await;
+    let split = split_off((1, 1), 50, at(2));
+    let with = |how: fn(&mut Split)| {
+        let mut split = split.clone();
+        how(&mut split);
+        split
+    };
+    for (refused, named) in [
+        (split_off((1, 2), 50, at(2)), vec![id(1)]),
+        (split_off((7, 1), 50, at(2)), vec![id(7)]),
+        (split_off((3, 2), 50, at(2)), vec![id(3)]),
+        (split_off((4, 2), 50, at(2)), vec![id(4)]),
+        (with(|split| split.leaving[0].external_id = erp_id(2)), vec![id(1)]),
+        (with(|split| split.leaving[0].external_id = erp_id(77)), vec![id(1)]),
+        (with(|split| split.leaving[0].state.settled = 0), vec![id(1)]),
+        (with(|split| split.leaving.push(split.leaving[0].clone())), vec![id(1)]),
+        (with(|split| split.notes.push(("other".to_owned(), Some(json!(1)), json!(2)))), Vec::new()),
+    ] {
+        assert_eq!(world.store.split(&refused).await, Err(StoreError::Conflict(named)), "{refused:?}");
+        assert_eq!(everything().await, before, "{refused:?}");
+    }
+    world.store.split(&split).await.unwrap();
+    assert_eq!(world.store.split(&split).await, Err(StoreError::Conflict(vec![id(1)])), "it is done");
+    assert_eq!(world.snapshot(at(2)).await.live, before.2.live + 1);
+}
+
+async fn a_split_waits_for_writes_that_are_open(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.in_step([1], at(1)).await;
+    world.enqueue(Keys::Records(vec![id(1)]), Origin::Repair, at(1)).await;
+    world.claim(at(2)).await;
+    let split = split_off((1, 1), 50, at(2));
+    assert_eq!(world.store.split(&split).await, Err(StoreError::Conflict(vec![id(1)])));
+    world.intend(&[id(1)], at(2)).await.unwrap();
+    world.settle(1, 1, Outcome::Retry { at: at(3), attempt: true, unknown: true }, at(2)).await;
+    assert_eq!(world.store.split(&split).await, Err(StoreError::Conflict(vec![id(1)])), "of which nobody knows what it did");
+    world.try_claim(1, false, at(3)).await.unwrap();
+    world.settle(1, 1, delivered(1, 1), at(3)).await;
+    world.store.split(&split).await.unwrap();
 }
 
 async fn a_record_goes_on_under_another_external_id(store: Arc<dyn Store>) {

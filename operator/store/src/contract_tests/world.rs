@@ -1,8 +1,9 @@
 //! A small scenario for tests of stores: one realm, a CRM that is read and an ERP that is written, and short ways to say what happens.
 
 use crate::{
-    Absorb, AbsorbRecord, Absorbed, Claim, Claimed, Conflict, Enqueue, Fence, Guarded, IndexKey, Intend, Keys, Known, LeaseRequest, Merge,
-    NewDeadLetter, Origin, Outcome, Provenance, Record, RecordChange, Settle, Settlement, Snapshot, Stage, Store, StoreError, Survivor,
+    Absorb, AbsorbRecord, Absorbed, Claim, Claimed, Conflict, Enqueue, Fence, Guarded, Identity, IndexKey, Intend, Keys, Known,
+    LeaseRequest, Merge, NewDeadLetter, Origin, Outcome, Provenance, Record, RecordChange, Settle, Settlement, Snapshot, Split, Stage,
+    Store, StoreError, Survivor,
 };
 use fairlead_model::state::{FieldState, ParticipantState};
 use fairlead_model::{ErrorClass, ExternalId, RecordId, Timestamp};
@@ -133,6 +134,31 @@ pub fn merge_into(world: &World, (loser, loser_version): (u64, u64), (survivor, 
         reread_done: vec![crm_id(loser)],
         began: EVER,
         guard: Guarded::default(),
+        now,
+    }
+}
+
+/// The ERP's id of the record `n`, looked up in a version, leaves it for the new record `new`.
+#[must_use]
+pub fn split_off((n, version): (u64, u64), new: u64, now: Timestamp) -> Split {
+    Split {
+        realm: REALM.to_owned(),
+        id: id(n),
+        version: version + 1,
+        home: CRM.to_owned(),
+        provenance: BTreeMap::from([("name".to_owned(), Provenance::nobodys())]),
+        enqueue: vec![(ERP.to_owned(), Origin::Source(CRM.to_owned()))],
+        states: Vec::new(),
+        new: id(new),
+        new_home: ERP.to_owned(),
+        leaving: vec![Identity {
+            participant: ERP.to_owned(),
+            external_id: erp_id(n),
+            state: ParticipantState { keyed_as: Some(id(n)), settled: EVER, ..ParticipantState::default() },
+        }],
+        rereads: vec![(ERP.to_owned(), vec![erp_id(n)]), (CRM.to_owned(), vec![crm_id(n), crm_id(n + 100)])],
+        leases: Vec::new(),
+        notes: vec![("splits".to_owned(), None, serde_json::json!(n))],
         now,
     }
 }

@@ -43,6 +43,7 @@ mod records;
 mod reindex;
 mod schema;
 mod session;
+mod split;
 mod tls;
 mod writes;
 
@@ -54,7 +55,7 @@ use crate::rows::settle::Results;
 use crate::{
     Absorb, Absorbed, BeginWrite, CONFLICTS_FOR, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue,
     Fence, GuardCounts, Guarded, Haste, IndexKey, Intend, Known, LaneFence, LeaseRequest, Merge, PastConflict, Reindex, SetCheckpoint,
-    Settle, Snapshot, Standing, Store, StoreError, Sweep, WriteBegun,
+    Settle, Snapshot, Split, Standing, Store, StoreError, Sweep, WriteBegun,
 };
 use async_trait::async_trait;
 use command::{Job, run};
@@ -205,6 +206,10 @@ impl Store for PostgresStore {
 
     async fn merge(&self, merge: &Merge) -> Result<(), StoreError> {
         self.write(&merge::Folding::new(merge)?).await
+    }
+
+    async fn split(&self, split: &Split) -> Result<(), StoreError> {
+        self.write(&split::Splitting::new(split)?).await
     }
 
     async fn claim(&self, claim: &Claim) -> Result<Vec<Claimed>, StoreError> {

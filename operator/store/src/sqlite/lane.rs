@@ -137,6 +137,16 @@ pub(super) fn mark_held(connection: &Connection, record: i64, target: i64) -> Re
     Ok(())
 }
 
+/// The target does not hold the record any more: there is something to create.
+pub(super) fn mark_left(connection: &Connection, record: i64, target: i64) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "UPDATE lane SET held = 0, phase = CASE WHEN phase = 1 AND i_at IS NULL THEN 0 ELSE phase END WHERE record = ?1 AND target = ?2",
+        )?
+        .execute(params![record, target])?;
+    Ok(())
+}
+
 /// The record died or came to life again: in a target without an id for it there is something to create, or not.
 pub(super) fn mark_life(connection: &Connection, record: i64, lives: bool) -> Result<(), StoreError> {
     connection

@@ -56,6 +56,24 @@ pub(super) fn merge(connection: &Connection, command: &Merge, sequence: i64) -> 
     books::write(merging.books, connection, realm)
 }
 
+/// A write that is in flight, or was and has no known outcome, comes to its end first.
+pub(super) fn refuse_open_writes(connection: &Connection, id: RecordId, row: i64) -> Result<(), StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM lane WHERE record = ?1 AND (c_origin IS NOT NULL OR i_at IS NOT NULL))")?;
+    if statement.query_row(params![row], |row| row.get(0))? { Err(StoreError::Conflict(vec![id])) } else { Ok(()) }
+}
+
+/// What a participant that holds a record is known to hold from now on.
+pub(super) fn set_state(connection: &Connection, row: i64, participant: i64, state: &ParticipantState) -> Result<(), StoreError> {
+    connection.prepare_cached("UPDATE identity SET settled = ?3, state = ?4 WHERE record = ?1 AND participant = ?2")?.execute(params![
+        row,
+        participant,
+        state.settled.cast_signed(),
+        encode_state(state)?
+    ])?;
+    Ok(())
+}
+
 /// An identity as it is stored.
 struct Row {
     participant: i64,
@@ -114,8 +132,8 @@ impl Merging<'_> {
         let survivor = records::find(connection, realm, &survivor_id)?
             .filter(|stored| stored.version + 1 == record.version.cast_signed() && stored.merged_into.is_none() && stored.row != loser.row)
             .ok_or_else(|| StoreError::Conflict(vec![record.id]))?;
-        self.refuse_open_writes(command.loser, loser.row)?;
-        self.refuse_open_writes(record.id, survivor.row)?;
+        refuse_open_writes(connection, command.loser, loser.row)?;
+        refuse_open_writes(connection, record.id, survivor.row)?;
 
         let body = Body::new(record, keys)?;
         let held = (records::holders(connection, loser.row)?, records::holders(connection, survivor.row)?);
@@ -133,7 +151,7 @@ impl Merging<'_> {
             }
         }
         for (participant, state) in aliases {
-            self.set_state(loser.row, self.names.intern(participant)?, state)?;
+            set_state(connection, loser.row, self.names.intern(participant)?, state)?;
         }
         self.bury(loser, survivor.row)?;
         records::update(connection, &self.names, realm, &survivor, &body)?;
@@ -152,7 +170,7 @@ impl Merging<'_> {
     fn under_another_id(&mut self, command: &Merge, stored: &Stored) -> Result<(), StoreError> {
         let Survivor::ExternalId { external_id, state, alias, alias_state } = &command.survivor else { return Ok(()) };
         let Self { connection, realm, participant, now, .. } = *self;
-        self.refuse_open_writes(command.loser, stored.row)?;
+        refuse_open_writes(connection, command.loser, stored.row)?;
         let former: Option<String> = connection
             .prepare_cached("SELECT external_id FROM identity WHERE record = ?1 AND participant = ?2")?
             .query_row(params![stored.row, participant], |row| row.get(0))
@@ -189,14 +207,6 @@ impl Merging<'_> {
         Ok(())
     }
 
-    /// A write that is in flight, or was and has no known outcome, comes to its end first.
-    fn refuse_open_writes(&self, id: RecordId, row: i64) -> Result<(), StoreError> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM lane WHERE record = ?1 AND (c_origin IS NOT NULL OR i_at IS NOT NULL))")?;
-        if statement.query_row(params![row], |row| row.get(0))? { Err(StoreError::Conflict(vec![id])) } else { Ok(()) }
-    }
-
     /// The identities of the record in `row`, and whether `other` has one in the same participant.
     fn identities(&self, row: i64, other: i64) -> Result<Vec<Row>, StoreError> {
         let mut statement = self.connection.prepare_cached(
@@ -206,13 +216,6 @@ impl Merging<'_> {
         let rows = statement
             .query_map(params![row, other], |row| Ok(Row { participant: row.get(0)?, external_id: row.get(1)?, held: row.get(2)? }))?;
         Ok(rows.collect::<Result<_, _>>()?)
-    }
-
-    fn set_state(&self, row: i64, participant: i64, state: &ParticipantState) -> Result<(), StoreError> {
-        self.connection
-            .prepare_cached("UPDATE identity SET settled = ?3, state = ?4 WHERE record = ?1 AND participant = ?2")?
-            .execute(params![row, participant, state.settled.cast_signed(), encode_state(state)?])?;
-        Ok(())
     }
 
     /// The loser becomes a tombstone of `survivor`, and so do those that were folded into it before.

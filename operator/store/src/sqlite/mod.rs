@@ -23,6 +23,7 @@ mod reads;
 mod records;
 mod reindex;
 mod schema;
+mod split;
 mod writer;
 mod writes;
 
@@ -35,7 +36,7 @@ use crate::rows::settle::Results;
 use crate::{
     Absorb, Absorbed, BeginWrite, CONFLICTS_FOR, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue,
     Fence, GuardCounts, Guarded, Haste, IndexKey, Intend, Known, LaneFence, LeaseRequest, Merge, PastConflict, Reindex, SetCheckpoint,
-    Settle, Snapshot, Standing, Store, StoreError, Sweep, WriteBegun,
+    Settle, Snapshot, Split, Standing, Store, StoreError, Sweep, WriteBegun,
 };
 use async_trait::async_trait;
 use error::name_disk;
@@ -246,6 +247,11 @@ impl Store for SqliteStore {
     async fn merge(&self, merge: &Merge) -> Result<(), StoreError> {
         let merge = merge.clone();
         self.write(Command::Merge, move |connection, sequence| merge::merge(connection, &merge, sequence)).await
+    }
+
+    async fn split(&self, split: &Split) -> Result<(), StoreError> {
+        let split = split.clone();
+        self.write(Command::Split, move |connection, sequence| split::split(connection, &split, sequence)).await
     }
 
     async fn claim(&self, claim: &Claim) -> Result<Vec<Claimed>, StoreError> {
