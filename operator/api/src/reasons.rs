@@ -259,7 +259,7 @@ reasons! {
         "kubectl exec -n fairlead-system deployment/fairlead -- fairlead dead-letters list";
     DuplicateIdentity User
         "A second record of one system is the same record as another by the match rules or the correlation field.",
-        "Merge the two in that system, or tell them apart; then replay the dead letter.",
+        "Merge the two in that system, or tell them apart; then replay the dead letter. One that was merged away and is there again becomes a record of its own by `fairlead split`; where the other one was made of two by mistake, so does what does not belong to it.",
         "kubectl exec -n fairlead-system deployment/fairlead -- fairlead dead-letters list";
     ReferenceUnresolved User
         "A record points to another one that is not known, was deleted, or did not come within 24 hours; it is a dead letter.",

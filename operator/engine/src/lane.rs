@@ -13,12 +13,13 @@ use crate::lane_lease::LaneLease;
 use crate::look_up::{Found, LookUp};
 use crate::program::{Participant, Program};
 use crate::shared::{Shared, lock};
+use crate::split;
 use crate::system::System;
 use crate::way::{TargetTimes, Way};
 use fairlead_model::state::ParticipantState;
 use fairlead_model::unit::InitialLoad;
 use fairlead_model::{Document, ErrorClass, ExternalId, RecordId, RemoteError, Timestamp};
-use fairlead_store::{Claim, Claimed, Haste, Intend, Known, LaneFence, Origin, Outcome, Settle, Settlement, Stage, StoreError};
+use fairlead_store::{Claim, Claimed, Haste, Intend, Known, LaneFence, Origin, Outcome, Provenance, Settle, Settlement, Stage, StoreError};
 use fairlead_systems::{Priority, WriteBatch, WriteOperation};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -303,6 +304,44 @@ impl Lane {
         Ok(ready)
     }
 
+    /// A record that another one was split off is not made before its values are its own: what came from the other one stays only until those
+    /// who hold it are read. Nor is it made where the other one still carries its id in the correlation field: it would be written over.
+    async fn without_split(&self, claimed: Vec<Claimed>, results: &mut Results) -> Result<Vec<Claimed>, StoreError> {
+        let (shared, target) = (&self.shared, self.target());
+        let is_new = |claimed: &&Claimed| claimed.known.identity(&target.unit.name).is_none() && claimed.known.record.deleted_at.is_none();
+        let mut early: BTreeSet<RecordId> = BTreeSet::new();
+        let new: BTreeSet<RecordId> = claimed.iter().filter(is_new).map(|claimed| claimed.known.record.id).collect();
+        if target.key.is_some() && !new.is_empty() {
+            early = split::still_named(shared.around.store.as_ref(), &shared.realm, &target.unit.name, &new).await?;
+        }
+        for Claimed { known, .. } in claimed.iter().filter(is_new) {
+            if known.record.provenance.values().any(Provenance::is_nobodys) && self.awaits_reading(known).await? {
+                early.insert(known.record.id);
+            }
+        }
+        let now = shared.now();
+        let (wait, ready): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|claimed| early.contains(&claimed.known.record.id));
+        for claimed in wait {
+            let after = now.since(claimed.since).clamp(AFTER_BULK.0, AFTER_BULK.1);
+            results.settle(&claimed, Outcome::Retry { at: now.plus(after), attempt: false, unknown: claimed.intent.is_some() });
+        }
+        Ok(ready)
+    }
+
+    /// Whether the record is to be read again in one of this Integration's systems.
+    async fn awaits_reading(&self, known: &Known) -> Result<bool, StoreError> {
+        let shared = &self.shared;
+        for participant in shared.program.participants.iter().filter(|participant| participant.readable()) {
+            let name = &participant.unit.name;
+            let Some(identity) = known.identity(name) else { continue };
+            let ids = std::slice::from_ref(&identity.external_id);
+            if shared.around.store.awaits_read(&shared.realm, name, ids).await?.into_iter().flatten().next().is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Writes what these keys need, mapped by `program`.
     async fn deliver(
         &mut self,
@@ -326,6 +365,7 @@ impl Lane {
         let mut results = Results { edits, ..Results::default() };
 
         let claimed = self.without_unread(claimed, &mut results).await?;
+        let claimed = self.without_split(claimed, &mut results).await?;
         let wait = |attempts: u32| backoff(&shared, attempts);
         let ended = self.ended.clone();
         let look_up =
@@ -408,6 +448,9 @@ impl Lane {
                         results.learnt.insert(claimed.known.record.id, learnt);
                         results.settle(&claimed, outcome);
                     }
+                }
+                Step::Write(planned) if planned.renames() && !entity.is_some_and(fairlead_systems::Entity::updates_by_id) => {
+                    results.settle(&claimed, outbound::stays_misnamed(target, &claimed, &planned));
                 }
                 Step::Write(mut planned) => {
                     if let Some(edit) = results.edit(&claimed) {

@@ -15,7 +15,7 @@
 //! | `connector`, `usage` | live connectors, probed; how many requests each sent today |
 //! | [`invariants`] | what must hold at every moment; for reports, metrics and tests |
 //! | [`letters`], [`checkpoints`], [`backfill`] | what people do with what could not pass and with where reading stands, and have done again |
-//! | [`records`] | what is known of one record, for people |
+//! | [`records`], [`split`] | what is known of one record, for people; and two made of one, by their word |
 //! | [`serve`] | records for callers of the API: read from the store, written to a participant at once |
 //! | [`trial`] | what would become of one record, for `preview` and `test` |
 //!
@@ -38,6 +38,7 @@ pub mod names;
 pub mod program;
 pub mod records;
 pub mod serve;
+pub mod split;
 pub mod system;
 pub mod trial;
 pub mod way;

@@ -17,15 +17,16 @@ use crate::decide::outbound::{self, Planned, Step};
 use crate::integration::Running;
 use crate::program::Program;
 use crate::shared::{Shared, Surroundings, lock};
+use crate::split;
 use fairlead_model::report::Circuit;
 use fairlead_model::state::ParticipantState;
 use fairlead_model::unit::{InitialLoad, ObjectKey};
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError};
 use fairlead_store::{Absorb, Claimed, Haste, IndexKey, IndexState, Known, Origin, Outcome, Record, StoreError};
-use fairlead_systems::{Priority, WriteBatch};
+use fairlead_systems::{Priority, WriteBatch, WriteOperation};
 use serde::Deserialize as _;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -491,7 +492,15 @@ impl Write {
             references.into_iter().zip(ids).filter_map(|(id, external)| Some((id, external?))).collect();
         let map = |document: &Document| source.table.to_native(document, &|_, record| resolved.get(&record).cloned());
         match outbound::decide(self.program(), source, claimed, &map) {
-            Step::Write(planned) => Ok(Sending::Write(planned)),
+            Step::Write(planned) => {
+                let made = planned.item.operation == WriteOperation::Create && planned.item.key.is_some();
+                if made
+                    && !split::still_named(shared.around.store.as_ref(), &shared.realm, name, &BTreeSet::from([self.id])).await?.is_empty()
+                {
+                    return Err(unavailable("a record that was split off this one has not got an id of its own there yet"));
+                }
+                Ok(Sending::Write(planned))
+            }
             Step::Settle(Outcome::Unchanged) => match claimed.known.identity(name) {
                 Some(held) => Ok(Sending::Nothing(held.external_id.clone(), held.state.clone())),
                 None => Err(ServeError::Defect("a record that is not there was found unchanged".into())),

@@ -878,7 +878,8 @@ impl Source {
                     let alias = known.identity(name).filter(|alias| alias.external_id == native.id);
                     if alias.is_some_and(|alias| merge::undone(alias, native.deleted, native.modified)) {
                         let message = format!(
-                            "it was merged into another record in {called} and is there again; merge it once more, or delete it and enter it anew"
+                            "it was merged into another record in {called} and is there again; merge it once more, or make it a record of its own: fairlead split {} --participant {called} --integration {}",
+                            native.id, shared.integration
                         );
                         park(name, &native, "DuplicateIdentity", &message, batch, &self.parked, parked);
                         continue;

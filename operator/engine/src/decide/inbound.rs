@@ -126,6 +126,7 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     let mut provenance = known.map(|known| known.record.provenance.clone()).unwrap_or_default();
     let (mut changed, mut seen_change, mut replaced, mut conflicts) = (false, false, false, Vec::new());
 
+    let any_left_behind = provenance.values().any(Provenance::is_nobodys);
     for (unit, value) in &read.fields {
         let shown = ValueHash::of(Some(value));
         let current = ValueHash::of(document::present(&canonical, unit));
@@ -139,7 +140,13 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
         }
         let field = state.fields.entry(unit.to_string()).or_default();
         let sight = difference::observe(field, shown, current);
+        // What came from somebody who left the record belongs to the first who shows a value of the field.
+        let left_behind = any_left_behind && provenance.get(&unit.to_string()).is_some_and(Provenance::is_nobodys);
         if sight == Sight::Same {
+            if left_behind && shown == current {
+                provenance.remove(&unit.to_string());
+                changed = true;
+            }
             continue;
         }
         seen_change = true;
@@ -148,6 +155,7 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
         let foreign = ownership::is_foreign(&program.unit.ownership, unit, &source.unit.role);
         let verdict = match sight {
             Sight::First if shown == ValueHash::ABSENT => Verdict::Foreign,
+            Sight::First if left_behind => Verdict::Accept,
             Sight::First if current == ValueHash::ABSENT && !(foreign && provenance.contains_key(&unit.to_string())) => Verdict::Accept,
             // Until its owner has the record, the creator's value stands.
             Sight::First if foreign => Verdict::Foreign,
@@ -165,6 +173,8 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
                 }
                 if let Some(at) = read.modified {
                     provenance.insert(unit.to_string(), Provenance { participant: source.unit.name.clone(), at });
+                } else if left_behind {
+                    provenance.remove(&unit.to_string());
                 }
             }
             Verdict::Foreign => {
@@ -212,6 +222,11 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     }
     state.vendor_version.clone_from(&read.version);
     state.modified = read.modified.map(|at| at.0);
+    if let (Some(key), Some(known)) = (&source.key, known)
+        && document::present(&read.body, key).and_then(Value::as_str) == Some(known.record.id.to_string().as_str())
+    {
+        state.keyed_as = None;
+    }
     note_rows(source, &read.body, &mut state);
     if source.archives_leavers && state.standing.is_none() && source.table.accepts(&canonical) == Ok(true) {
         state.standing = Some(Standing::Inside);
@@ -359,7 +374,7 @@ pub(crate) fn lanes(
     for target in program.participants.iter().filter(|p| p.writable()) {
         if target.unit.name == *name {
             let differs = (changed || seen_change) && (!in_step(target, &record.document, state) || moves(target, &record.document, state));
-            if differs || (!seen_before && lacks_constants(target, state)) {
+            if differs || is_misnamed(target, state) || (!seen_before && lacks_constants(target, state)) {
                 let origin = if seen_before { Origin::Restore } else { Origin::Source(record.home.clone()) };
                 lanes.push((name.clone(), origin));
             }
@@ -371,7 +386,8 @@ pub(crate) fn lanes(
         let wanted = match known.and_then(|known| known.identity(&target.unit.name)) {
             Some(identity) => {
                 let (document, state) = (&record.document, &identity.state);
-                !state.deleted && (target.derives || !in_step(target, document, state) || moves(target, document, state))
+                let differs = !in_step(target, document, state) || moves(target, document, state) || is_misnamed(target, state);
+                !state.deleted && (target.derives || differs)
             }
             // What `when` cannot judge enters the lane: there it becomes a dead letter with its reason.
             None => target.table.accepts(&record.document).unwrap_or(true),
@@ -432,6 +448,11 @@ pub fn in_step(target: &Participant, canonical: &Document, state: &ParticipantSt
         let wanted = ValueHash::of(document::present(canonical, unit));
         state.fields.get(&unit.to_string()).map_or(wanted == ValueHash::ABSENT, |field| field.in_step(wanted))
     })
+}
+
+/// Whether the target's correlation field may still tell that the record is the one that it was split off.
+pub(crate) fn is_misnamed(target: &Participant, state: &ParticipantState) -> bool {
+    target.key.is_some() && state.keyed_as.is_some()
 }
 
 /// Whether some constant of the field table is not what a read showed in its place.

@@ -14,6 +14,7 @@ pub mod ownership;
 pub mod priority;
 pub mod rollout;
 pub mod share;
+pub mod split;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a world for tests")]

@@ -53,6 +53,13 @@ pub struct PlannedRow {
 }
 
 impl Planned {
+    /// Whether the correlation field of a record that is there gets another id.
+    #[must_use]
+    pub fn renames(&self) -> bool {
+        let key = self.item.key.as_ref().filter(|_| self.item.operation != WriteOperation::Create);
+        key.is_some_and(|(field, id)| document::present(&self.item.body, field).and_then(Value::as_str) == Some(id))
+    }
+
     /// Puts a person's correction in place of what the mapping gave. The canonical record is not touched by it.
     pub fn correct(&mut self, edit: &Edit) {
         for (path, value) in &edit.set {
@@ -121,6 +128,10 @@ fn decide_as(
     if held.is_some_and(|identity| identity.state.deleted) {
         return Step::Settle(Outcome::Filtered { reason: "DeletedThere".into() });
     }
+    if record.version == 0 {
+        // It was split off another record; when somebody who holds it is read, it enters the lanes anew.
+        return Step::Settle(Outcome::Filtered { reason: "Unread".into() });
+    }
     match target.table.accepts(&record.document) {
         Err(error) => return Step::Settle(dead_letter(target, claimed, Stage::Outbound, &inbound::unmapped("when", &error), None)),
         Ok(false) => return leave(target, held),
@@ -160,6 +171,9 @@ fn decide_as(
         if needed || held.is_none() {
             rows.push(PlannedRow { native: row.native, digest, value, unit });
         }
+    }
+    if let Some(key) = target.key.as_ref().filter(|_| held.is_some() && inbound::is_misnamed(target, state)) {
+        document::set(&mut body, key, Value::String(record.id.to_string()));
     }
     let operation = match held {
         None => WriteOperation::Create,
@@ -227,6 +241,19 @@ pub fn stays_archived(target: &Participant, claimed: &Claimed) -> Option<((Exter
     Some(((held.external_id.clone(), state), dead_letter(target, claimed, Stage::Delivery, &error, None)))
 }
 
+/// What becomes of a record whose correlation field should get another id in a target that changes records by that field alone: a letter to a
+/// person. Once it is put right there by hand, a reading tells.
+#[must_use]
+pub fn stays_misnamed(target: &Participant, claimed: &Claimed, planned: &Planned) -> Outcome {
+    let (field, id) = planned.item.key.as_ref().map(|(field, id)| (field.to_string(), id.as_str())).unwrap_or_default();
+    let message = format!(
+        "it was split off another record, whose id stands in {field}, and the definition does not say how a record is changed by its own id; put {id} into {field} by hand in {}, then replay",
+        target.unit.called()
+    );
+    let error = RemoteError::new(ErrorClass::Data, reason::DEFINITION_INVALID, message);
+    dead_letter(target, claimed, Stage::Delivery, &error, None)
+}
+
 /// Whether a row must be written to a record that the target holds.
 fn differs(state: &ParticipantState, native: &FieldPath, digest: u64, value: ValueHash, unit: Option<&(FieldPath, ValueHash)>) -> bool {
     let row = state.rows.get(&ValueHash::of_text(&native.to_string()).0);
@@ -285,6 +312,9 @@ pub fn delivered(
         WriteOperation::Delete => state.deleted = true,
         WriteOperation::Create | WriteOperation::Update | WriteOperation::Reactivate => {
             state.standing = target.archives_leavers.then_some(Standing::Inside);
+            if planned.renames() {
+                state.keyed_as = None;
+            }
         }
     }
     for row in &planned.rows {

@@ -11,12 +11,12 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const REALM: &str = "contract:test/thing";
-const EUROPE: &str = "test/europe";
-const AMERICA: &str = "test/america";
+pub(crate) const REALM: &str = "contract:test/thing";
+pub(crate) const EUROPE: &str = "test/europe";
+pub(crate) const AMERICA: &str = "test/america";
 
 /// Two units, each with a CRM and an ERP that are read and written.
-async fn two_units() -> World {
+pub(crate) async fn two_units() -> World {
     let mut world = World::new(Offers::default(), true).await;
     world.sides.clear();
     for name in ["eu-crm", "eu-erp", "us-crm", "us-erp"] {
@@ -89,7 +89,7 @@ fn paused(mut units: Units, key: &str) -> Units {
     units
 }
 
-async fn engine(world: &World, running: &[&str]) -> Engine {
+pub(crate) async fn engine(world: &World, running: &[&str]) -> Engine {
     let engine = Engine::start(world.config());
     engine.apply(&units(world, running)).await;
     engine

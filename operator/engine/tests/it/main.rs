@@ -14,4 +14,5 @@ mod reading;
 mod reconciling;
 mod rollout;
 mod sharing;
+mod splitting;
 mod writing;

@@ -107,6 +107,7 @@ entities:
   - {{name: key, type: String, correlation: true}}
   - {{name: name, type: String}}
   - {{name: phone, type: String}}
+  - {{name: parent, type: Reference}}
   read: {{request: {{path: /things, query: {{since: '{{{{cursor}}}}'}}}}, records: .data, cursor: {{field: .updated}}}}
   search: {{request: {{path: /things, query: {{field: '{{{{field}}}}', equals: '{{{{value}}}}'}}}}, records: .data}}
   upsert: {{request: {{method: PUT, path: '/things/{{{{key}}}}', body: .record}}, result: {{id: .id}}, idempotent: true}}

@@ -345,6 +345,12 @@ impl Entity {
         self.format.collections.is_some() || once
     }
 
+    /// Whether a record can be changed by its own id, and not by its correlation field alone.
+    #[must_use]
+    pub fn updates_by_id(&self) -> bool {
+        self.format.collections.is_some() || self.format.update.is_some() || self.format.batch.is_some()
+    }
+
     /// The most records that travel in one request.
     #[must_use]
     pub fn batch_max(&self) -> usize {
