@@ -576,6 +576,56 @@ async fn merge_of_records_folds_them_repoints_what_refers_to_them_and_archives_t
 }
 
 #[tokio::test]
+async fn merge_of_records_that_is_taken_back_becomes_two_records_by_a_persons_word() -> anyhow::Result<()> {
+    let (systems, worker) = in_step_by(|manifests| {
+        manifests.participant("erp")?["write"]["onMerge"] = json!("Archive");
+        Ok(())
+    })
+    .await?;
+    let (loser, survivor) = (
+        systems.salesforce.create(new_account("Merged away", "DE-LOSER")).await?,
+        systems.salesforce.create(new_account("Lives on", "DE-SURVIVOR")).await?,
+    );
+    systems.in_step(SOON).await?;
+    worker.ready(SOON).await?;
+    let customer = async |tax: &str| anyhow::Ok(text(&systems.netsuite.find("vatRegNumber", tax).await?, "id"));
+    let (second, first) = (customer("DE-LOSER").await?, customer("DE-SURVIVOR").await?);
+    systems.salesforce.merge(&loser, &survivor).await?;
+    holds(&systems.netsuite, &second, "isInactive", "true").await?;
+    worker.ready(SOON).await?;
+    systems.salesforce.undelete(&loser).await?;
+    let letters = wait_until("a dead letter of the one that is there again", SOON, async || {
+        let letters = systems.open_letters(false).await?;
+        Ok(if letters.is_empty() { Seen::NotYet("none".into()) } else { Seen::Yes(letters) })
+    })
+    .await?;
+    // The letter says how; what was put away in the ERP for the merge belongs to it, too.
+    let cure = letters[0]["message"].as_str().and_then(|message| message.split_once("fairlead split ")).unwrap().1.to_owned();
+    let (leaves_crm, leaves_erp) = (format!("crm={loser}"), format!("erp={second}"));
+    let mut words: Vec<&str> = ["split"].into_iter().chain(cure.split(' ')).collect();
+    words.extend(["--leaves", &leaves_crm, "--leaves", &leaves_erp, "--author", "kim"]);
+    let told = systems.ask(&[words.as_slice(), &["--dry-run"]].concat()).await?;
+    assert!(told.contains(&format!("would leave for a new record: {leaves_crm}, {leaves_erp}")), "{told}");
+    assert_eq!(systems.open_letters(false).await?.len(), 1, "only looked");
+    let told = systems.ask(&words).await?;
+    let new = told.split_once("has left for ").and_then(|(_, rest)| rest.split_once(':')).unwrap().0.to_owned();
+    let refused = systems.ask(&words).await.unwrap_err().to_string();
+    assert!(refused.contains("nothing is left to split"), "{refused}");
+
+    holds(&systems.netsuite, &second, "isInactive", "false").await?;
+    holds(&systems.netsuite, &second, "externalId", &new).await?;
+    holds(&systems.salesforce, &loser, "Fairlead_Id__c", &new).await?;
+    systems.salesforce.edit(&loser, json!({"Phone": "+49 30 66"})).await?;
+    systems.salesforce.edit(&survivor, json!({"Phone": "+49 30 77"})).await?;
+    holds(&systems.netsuite, &second, "phone", "+49 30 66").await?;
+    holds(&systems.netsuite, &first, "phone", "+49 30 77").await?;
+    worker.ready(SOON).await?;
+    systems.in_step(SOON).await?;
+    assert!(systems.open_letters(false).await?.is_empty());
+    worker.stop().await
+}
+
+#[tokio::test]
 async fn merge_of_records_into_one_that_was_turned_away_as_their_double_goes_on_under_its_id() -> anyhow::Result<()> {
     let (systems, worker) = in_step().await?;
     let (account, customer) = one_company(&systems).await?;

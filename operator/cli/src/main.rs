@@ -20,6 +20,7 @@ mod run;
 mod screen;
 mod signal;
 mod simulate;
+mod split;
 mod state;
 mod status;
 mod stored;
@@ -63,6 +64,7 @@ enum Command {
     Backfill(backfill::Backfill),
     Rollback(rollback::Rollback),
     Trace(trace::Trace),
+    Split(split::Split),
     Demo(demo::Demo),
 }
 
@@ -98,6 +100,7 @@ fn main() -> ExitCode {
             Command::Backfill(command) => command.run().await,
             Command::Rollback(command) => command.run().await,
             Command::Trace(command) => command.run().await,
+            Command::Split(command) => command.run().await,
             Command::Demo(command) => command.run().await,
         };
         if let Some(traces) = traces {
