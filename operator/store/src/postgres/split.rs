@@ -87,7 +87,7 @@ impl Job for Splitting<'_> {
         let new: i64 = get(added.first().ok_or_else(conflict)?, 0)?;
         reach(Command::Split, Step::Partly);
 
-        let (held, mut leave) = (image.holders(row), Vec::new());
+        let (held, mut leave, mut left) = (image.holders(row), Vec::new(), BTreeSet::new());
         for identity in &command.leaving {
             let Identity { participant, external_id, state } = identity;
             let participant = session.name(participant)?;
@@ -96,7 +96,8 @@ impl Job for Splitting<'_> {
             let (from, settled): (i64, i64) = (get(found, 0)?, get(found, 2)?);
             let is_alias = get::<Option<i64>>(found, 1)? == Some(row);
             // An alias may be on its way to be put away.
-            if (from != row && !is_alias) || settled > state.settled.cast_signed() || get(found, 3)? {
+            let stands = from == row || is_alias;
+            if !stands || settled > state.settled.cast_signed() || get(found, 3)? || !left.insert(participant) {
                 return Err(conflict());
             }
             if from == row {
