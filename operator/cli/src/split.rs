@@ -75,10 +75,7 @@ fn lines(told: &Told, dry: bool) -> Vec<String> {
     let Told { realm, record, new, leaving, staying, came, referring } = told;
     let mut lines = vec![
         format!("{} {record} of {realm}: {}", if dry { "would stay with" } else { "stays with" }, named(staying)),
-        match dry {
-            true => format!("would leave for a new record: {}", named(leaving)),
-            false => format!("has left for {new}: {}", named(leaving)),
-        },
+        if dry { format!("would leave for a new record: {}", named(leaving)) } else { format!("has left for {new}: {}", named(leaving)) },
     ];
     if !came.is_empty() {
         let fields: Vec<String> = came.iter().map(ToString::to_string).collect();
