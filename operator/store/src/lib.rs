@@ -139,6 +139,16 @@ pub trait Store: Send + Sync + 'static {
     /// Writes a small named value of a realm (resync token, table digests, guard confirmations).
     async fn put_note(&self, realm: &str, name: &str, value: &serde_json::Value) -> Result<(), StoreError>;
 
+    /// Writes a note where the present one is `known` (`None`: there is none), and says whether it is: else somebody else wrote it meanwhile, and
+    /// nothing was changed. So processes add to one value without losing what another adds.
+    async fn replace_note(
+        &self,
+        realm: &str,
+        name: &str,
+        known: Option<&serde_json::Value>,
+        value: &serde_json::Value,
+    ) -> Result<bool, StoreError>;
+
     /// Removes everything of a realm, and ends its leases (those with `/<realm>/` in their key), so that nobody who still runs brings it
     /// back. Epochs stay.
     async fn forget(&self, realm: &str) -> Result<(), StoreError>;

@@ -537,6 +537,7 @@ through! {
         reindex(page: [&Reindex]) -> ();
         set_checkpoint(set: [&SetCheckpoint]) -> ();
         put_note(realm: [&str], name: [&str], value: [&serde_json::Value]) -> ();
+        replace_note(realm: [&str], name: [&str], known: [Option<&serde_json::Value>], value: [&serde_json::Value]) -> bool;
         forget(realm: [&str]) -> ();
         forget_participants(realm: [&str], prefix: [&str]) -> bool;
         import(import: [Import], rows: [Rows]) -> ();

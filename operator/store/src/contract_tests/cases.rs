@@ -19,7 +19,7 @@ use crate::{
 };
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{ErrorClass, RecordId, Timestamp};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 macro_rules! cases {
@@ -111,6 +111,8 @@ cases![
     a_split_is_a_conflict_when_anything_of_it_has_changed_and_leaves_nothing_then,
     a_split_waits_for_writes_that_are_open,
     notes_are_kept_by_name,
+    a_note_is_replaced_only_where_it_is_as_it_was_known,
+    nothing_that_is_added_to_a_note_is_lost,
     a_write_past_the_lane_is_entered_and_delivered_at_once,
     a_write_with_a_key_is_done_once_and_its_answer_kept,
     a_key_without_an_answer_is_free_again_when_its_process_died_or_gave_it_up,
@@ -1878,6 +1880,37 @@ async fn notes_are_kept_by_name(store: Arc<dyn Store>) {
     }
     assert_eq!(store.note(REALM, "other").await.unwrap(), None);
     assert_eq!(store.note("nowhere", "resync").await.unwrap(), None);
+}
+
+async fn a_note_is_replaced_only_where_it_is_as_it_was_known(store: Arc<dyn Store>) {
+    let (one, two) = (json!({"day": 1, "requests": 7}), json!({"day": 1, "requests": 9}));
+    let replace = async |known: Option<&Value>, value: &Value| store.replace_note(REALM, "requests", known, value).await.unwrap();
+    assert!(!replace(Some(&one), &two).await, "there is none");
+    assert!(replace(None, &one).await);
+    assert!(!replace(None, &two).await, "there is one");
+    assert!(!replace(Some(&two), &two).await, "it is another");
+    assert_eq!(store.note(REALM, "requests").await.unwrap().as_ref(), Some(&one));
+    assert!(replace(Some(&one), &two).await);
+    assert_eq!(store.note(REALM, "requests").await.unwrap(), Some(two));
+}
+
+async fn nothing_that_is_added_to_a_note_is_lost(store: Arc<dyn Store>) {
+    let add = |store: Arc<dyn Store>| async move {
+        for _ in 0..10 {
+            loop {
+                let known = store.note(REALM, "count").await.unwrap();
+                let value = json!(known.as_ref().and_then(Value::as_u64).unwrap_or(0) + 1);
+                if store.replace_note(REALM, "count", known.as_ref(), &value).await.unwrap() {
+                    break;
+                }
+            }
+        }
+    };
+    let adding: Vec<_> = (0..4).map(|_| tokio::spawn(add(Arc::clone(&store)))).collect();
+    for added in adding {
+        added.await.unwrap();
+    }
+    assert_eq!(store.note(REALM, "count").await.unwrap(), Some(json!(40)));
 }
 
 async fn the_snapshot_counts_what_lives_and_what_waits(store: Arc<dyn Store>) {

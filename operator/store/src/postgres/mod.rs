@@ -259,6 +259,16 @@ impl Store for PostgresStore {
         self.write(&notes::Put { realm, name, value: encode(value)? }).await
     }
 
+    async fn replace_note(
+        &self,
+        realm: &str,
+        name: &str,
+        known: Option<&serde_json::Value>,
+        value: &serde_json::Value,
+    ) -> Result<bool, StoreError> {
+        self.write(&notes::Replace { realm, name, known: known.map(encode).transpose()?, value: encode(value)? }).await
+    }
+
     async fn forget(&self, realm: &str) -> Result<(), StoreError> {
         self.write(&forget::Forget(realm)).await
     }

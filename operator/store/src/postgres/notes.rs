@@ -8,6 +8,8 @@ use async_trait::async_trait;
 
 const PUT: &str =
     "INSERT INTO note (realm, name, value) VALUES ($1, $2, $3) ON CONFLICT (realm, name) DO UPDATE SET value = excluded.value";
+const REPLACE: &str = "UPDATE note SET value = $3 WHERE realm = $1 AND name = $2 AND value = $4 RETURNING true";
+const ADD: &str = "INSERT INTO note (realm, name, value) VALUES ($1, $2, $3) ON CONFLICT (realm, name) DO NOTHING RETURNING true";
 
 pub(super) fn put(realm: i64, name: &str, value: &str) -> Ask {
     ask!(PUT, realm, name.to_owned(), value.to_owned())
@@ -35,5 +37,34 @@ impl Job for Put<'_> {
         session.all([lock_realm(realm), put(realm, self.name, &self.value)]).await?;
         reach(Command::PutNote, Step::Rows);
         Ok(Done::Commit((), Vec::new()))
+    }
+}
+
+/// The command `replace_note`.
+pub(super) struct Replace<'n> {
+    pub(super) realm: &'n str,
+    pub(super) name: &'n str,
+    /// As JSON text, as is the value.
+    pub(super) known: Option<String>,
+    pub(super) value: String,
+}
+
+#[async_trait]
+impl Job for Replace<'_> {
+    type Answer = bool;
+    const COMMAND: Command = Command::PutNote;
+
+    fn names(&self) -> Vec<&str> {
+        vec![self.realm]
+    }
+
+    async fn run(&self, session: &mut Session) -> Result<Done<bool>, Failure> {
+        let (realm, name, value) = (session.name(self.realm)?, self.name.to_owned(), self.value.clone());
+        let replace = match self.known.clone() {
+            Some(known) => ask!(REPLACE, realm, name, value, known),
+            None => ask!(ADD, realm, name, value),
+        };
+        let [_, changed] = session.all([lock_realm(realm), replace]).await?;
+        Ok(if changed.is_empty() { Done::Nothing(false) } else { Done::Commit(true, Vec::new()) })
     }
 }

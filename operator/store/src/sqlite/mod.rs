@@ -327,6 +327,21 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn replace_note(
+        &self,
+        realm: &str,
+        name: &str,
+        known: Option<&serde_json::Value>,
+        value: &serde_json::Value,
+    ) -> Result<bool, StoreError> {
+        let (realm, name, known, value) = (realm.to_owned(), name.to_owned(), known.map(encode).transpose()?, encode(value)?);
+        self.write(Command::PutNote, move |connection, _| {
+            let realm = names::Names::new(connection).intern(&realm)?;
+            notes::replace(connection, realm, &name, known.as_deref(), &value)
+        })
+        .await
+    }
+
     async fn forget(&self, realm: &str) -> Result<(), StoreError> {
         let realm = realm.to_owned();
         self.write(Command::Forget, move |connection, _| forget::forget(connection, &realm)).await
