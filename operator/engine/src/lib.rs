@@ -161,7 +161,9 @@ impl Engine {
             store: Arc::clone(&around.store),
             clock: Arc::clone(&around.clock),
             holder: around.holder.clone(),
-            removed: tokio::sync::Mutex::default(),
+            removed: std::sync::Mutex::default(),
+            at_work: tokio::sync::Mutex::default(),
+            wake: Notify::new(),
             forgotten: std::sync::Mutex::default(),
         });
         let engine = Self {
@@ -241,11 +243,17 @@ impl Engine {
     /// One that takes its time to settle holds up neither the others nor the reports.
     pub async fn apply(&self, units: &Units) {
         let _swapping = self.swapping.lock().await;
-        // What is there again is not to be forgotten while it starts.
-        *self.forgetter.removed.lock().await = Removed::default();
+        *shared::lock(&self.forgetter.removed) = Removed::default();
+        let running = shared::lock(&self.running).clone();
+        let joins = |(key, unit): (&ObjectKey, &Arc<IntegrationUnit>)| {
+            running.get(key).is_none_or(|running| running.unit().realm() != unit.realm())
+        };
+        if units.integrations.iter().any(joins) {
+            // What is there again is not to be forgotten while it starts.
+            drop(self.forgetter.at_work.lock().await);
+        }
         let new = self.around.connectors.apply(units).await;
         shared::lock(&self.rejected).retain(|key, _| units.integrations.contains_key(key));
-        let running = shared::lock(&self.running).clone();
         running.values().for_each(|integration| integration.look_again(&new));
         let gone = running.iter().filter(|(key, _)| !units.integrations.contains_key(*key)).map(|(key, integration)| async move {
             integration.stop().await;
@@ -273,8 +281,8 @@ impl Engine {
         let swaps = by_realm.into_values().map(|swaps| self.take_over(swaps));
         tokio::join!(futures::future::join_all(gone), futures::future::join_all(swaps));
         let fed = units.integrations.values().map(|unit| unit.realm()).collect();
-        *self.forgetter.removed.lock().await = Removed { policies: units.removed.clone(), fed };
-        self.forgetter.go().await;
+        *shared::lock(&self.forgetter.removed) = Removed { policies: units.removed.clone(), fed };
+        self.forgetter.wake.notify_one();
     }
 
     /// What is to be done about a unit: nothing if it runs already, or cannot.
@@ -334,7 +342,7 @@ impl Engine {
 }
 
 /// Integrations whose resource is gone, and the realms that others feed.
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Removed {
     policies: BTreeMap<ObjectKey, DeletionPolicy>,
     fed: BTreeSet<String>,
@@ -345,32 +353,38 @@ struct Forgetter {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     holder: String,
-    /// Held while something is being forgotten.
-    removed: tokio::sync::Mutex<Removed>,
+    removed: std::sync::Mutex<Removed>,
+    /// Held while one of them is being forgotten, which takes its time.
+    at_work: tokio::sync::Mutex<()>,
+    /// There is something new to forget.
+    wake: Notify,
     forgotten: std::sync::Mutex<BTreeSet<ObjectKey>>,
 }
 
 impl Forgetter {
-    /// Tries again what could not be done yet.
+    /// Forgets what is removed, and tries again what could not be done yet.
     async fn go_forever(self: Arc<Self>, cancel: CancellationToken) {
         loop {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return,
-                () = tokio::time::sleep(FORGET_AGAIN) => self.go().await,
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(FORGET_AGAIN) => {}
             }
+            self.go().await;
         }
     }
 
     /// Forgets what can be.
     async fn go(&self) {
-        let removed = self.removed.lock().await;
-        for (key, policy) in &removed.policies {
-            if shared::lock(&self.forgotten).contains(key) {
-                continue;
-            }
+        let keys: Vec<ObjectKey> = shared::lock(&self.removed).policies.keys().cloned().collect();
+        for key in &keys {
+            let _at_work = self.at_work.lock().await;
+            // It may be there again by now.
+            let Removed { policies, fed } = shared::lock(&self.removed).clone();
+            let Some(policy) = policies.get(key).filter(|_| !shared::lock(&self.forgotten).contains(key)) else { continue };
             if *policy == DeletionPolicy::Delete {
-                match self.forget(key, &removed.fed).await {
+                match self.forget(key, &fed).await {
                     Ok(None) => {}
                     Ok(Some(lease)) => {
                         tracing::debug!(integration = %key, lease, "another process still works on it; its state is removed later");
