@@ -18,6 +18,8 @@ use tokio::net::TcpListener;
 pub const PAGE: usize = 200;
 /// The manifests of an Integration that carries the feed to an HTTP target; both are reached at [`ENDPOINT`].
 pub const MANIFESTS: &str = include_str!("orders.yaml");
+/// Of an order changes this many parts: state, amount, lines and note.
+pub const PARTS: usize = 4;
 /// What stands in [`MANIFESTS`] for the address of feed and target.
 pub const ENDPOINT: &str = "http://orders.example";
 /// The currency of one order in ten; the others are in euros.
@@ -64,6 +66,14 @@ pub fn amount(number: usize, version: u16) -> String {
 pub fn comment(number: usize, version: u16) -> String {
     let revision = if version == 0 { String::new() } else { format!(", revision {version}") };
     format!("Deliver to the rear entrance between eight and four; call the warehouse before you arrive. Reference {number}{revision}.")
+}
+
+/// Whether each part of an order is the same in two of its versions.
+#[must_use]
+pub fn same_parts(number: usize, one: u16, other: u16) -> [bool; PARTS] {
+    let (total, quantities) = lines(number, one);
+    let (other_total, other_quantities) = lines(number, other);
+    [state(number, one) == state(number, other), total == other_total, quantities == other_quantities, one == other]
 }
 
 /// A number of hundredths, as text.
@@ -284,6 +294,12 @@ impl Sent {
             && self.amount.as_ref().is_none_or(|sent| decimal(sent.to_string().trim_matches('"')) == decimal(&amount(number, version)))
             && self.comment.as_ref().is_none_or(|sent| *sent == comment(number, version))
             && self.lines.as_ref().is_none_or(right_lines)
+    }
+
+    /// Which of state, amount, lines and note it has.
+    #[must_use]
+    pub fn parts(&self) -> [bool; PARTS] {
+        [self.state.is_some(), self.amount.is_some(), self.lines.is_some(), self.comment.is_some()]
     }
 
     /// Whether it has what a short order has: number, state, amount and note.

@@ -54,6 +54,8 @@ const AWAITED: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The last message of a transaction.
 const COMMIT: &[u8] = b"COMMIT\0";
+/// What a process says that ended because it could not reach the database when it started.
+const NO_DATABASE: &str = "cannot open the store in the database";
 /// Half of all changes are of these few orders, again and again.
 const BUSY_ORDERS: usize = 50;
 
@@ -141,6 +143,8 @@ pub struct Judged {
     pub may_repeat: u64,
     /// The first write that was not what the feed shows.
     pub wrong: Option<String>,
+    /// Records of which a part is not as in the newest version of the order.
+    pub mixed: Vec<String>,
 }
 
 /// What came of it.
@@ -167,9 +171,12 @@ impl Report {
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = self.store.clone();
-        for Judged { target, verdict, may_repeat, wrong } in &self.targets {
+        for Judged { target, verdict, may_repeat, wrong, mixed } in &self.targets {
             faults.extend(verdict.faults().into_iter().map(|fault| format!("{target}: {fault}")));
             faults.extend(wrong.iter().map(|wrong| format!("{target}: a write that is not what the feed shows: {wrong}")));
+            if let Some(first) = mixed.first() {
+                faults.push(format!("{target}: {} records are a mixture of versions: {first}", mixed.len()));
+            }
             if verdict.repeated.count > *may_repeat {
                 faults.push(format!("{target}: repeated, where {may_repeat} are allowed: {}", verdict.repeated));
             }
@@ -204,10 +211,10 @@ pub async fn run(plan: Plan, folder: &Path, tell: &dyn Fn(&str)) -> anyhow::Resu
     ensure!(plan.records >= 5 * PAGE, "at least {} orders are needed", 5 * PAGE);
     let mut rng = StdRng::seed_from_u64(plan.seed);
     let feed = Feed::of(plan.records / 10 * 6);
-    let targets = [Target::start(Kind::Upserts).await?, Target::start(Kind::Creates).await?];
     let server = Server::start();
     let _ = server.database(DATABASE);
     let store = Relay::start(server.port()).await?;
+    let targets = [Target::start(Kind::Upserts).await?, Target::start(Kind::Creates).await?];
     let kills = Kill::drawn(plan.kills, &mut rng);
     let mut moments: Vec<usize> = kills.iter().map(|_| rng.random_range(plan.records / 50..plan.records / 50 * 49)).collect();
     moments.sort_unstable();
@@ -234,8 +241,8 @@ pub async fn run(plan: Plan, folder: &Path, tell: &dyn Fn(&str)) -> anyhow::Resu
     for (number, (kill, moment)) in kills.iter().copied().zip(moments).enumerate() {
         soak.arrived(moment).await?;
         soak.kill(kill).await.with_context(|| format!("{kill}, at {moment} orders"))?;
-        let (arrived, elapsed) = (soak.targets[0].records(), begun.elapsed().as_secs());
-        tell(&format!("{elapsed:>5} s  {arrived:>8} orders  kill {} of {}: {kill}", number + 1, plan.kills));
+        let (arrived, elapsed) = (soak.targets[0].records(), begun.elapsed().as_millis());
+        tell(&format!("{elapsed:>8} ms  {arrived:>8} orders  kill {} of {}: {kill}", number + 1, plan.kills));
     }
     soak.arrived(plan.records).await?;
     while soak.away.join_next().await.is_some() {}
@@ -254,7 +261,10 @@ impl Soak<'_> {
         self.started += 1;
         let address = format!("127.0.0.1:{}", free_port()?);
         let mut command = fairlead()?;
-        command.env("FAIRLEAD_LOG", "warn").arg("run").arg(self.folder.join("manifests"));
+        if std::env::var_os("FAIRLEAD_LOG").is_none() {
+            command.env("FAIRLEAD_LOG", "warn");
+        }
+        command.arg("run").arg(self.folder.join("manifests"));
         command.args(["--listen", &address, "--allow-endpoints", "127.0.0.0/8"]);
         let port = |port: u16| format!(":{port}/");
         let url = self.server.url(DATABASE).replace(&port(self.server.port()), &port(self.store.address().port()));
@@ -263,10 +273,19 @@ impl Soak<'_> {
     }
 
     fn watched(&mut self) -> anyhow::Result<()> {
-        for running in &mut self.processes {
+        let mut ended = Vec::new();
+        for (place, running) in self.processes.iter_mut().enumerate() {
             if let Some(status) = running.process.ended()? {
+                // Whoever starts while the database is away ends, and is started again: Kubernetes would do so.
+                if running.process.tail().contains(NO_DATABASE) {
+                    ended.push(place);
+                    continue;
+                }
                 bail!("a process ended by itself ({status}); the end of its log:\n{}", running.process.tail());
             }
+        }
+        for place in ended {
+            self.processes[place] = self.start()?;
         }
         Ok(())
     }
@@ -397,6 +416,7 @@ impl Soak<'_> {
             verdict: judge(&self.wanted(target), &target.told()),
             may_repeat,
             wrong: target.wrong(),
+            mixed: target.mixed(&self.feed.versions()),
         };
         // What can be read and searched is never written twice.
         let targets = vec![judged(&self.targets[0], "upserts by key", opened), judged(&self.targets[1], "creates and can be searched", 0)];

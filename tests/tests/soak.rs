@@ -7,7 +7,7 @@ use fairlead_tests::soak::{self, Judged, Plan, Report};
 use rand::Rng as _;
 
 const fn write(record: u32, order: u32, version: u16) -> Write {
-    Write { record, order, version }
+    Write { record, order, version, at: 0 }
 }
 
 /// Three orders belong there, the second at its third version; the third one does not.
@@ -67,7 +67,7 @@ fn report(targets: Vec<Judged>, store: Vec<String>) -> Report {
 fn writes_that_change_nothing_are_a_fault_where_they_are_more_than_declared() {
     let verdict = with(&[write(0, 1, 2), write(1, 0, 0)]);
     assert_eq!((verdict.faults(), verdict.repeated.count), (Vec::new(), 2));
-    let judged = |may_repeat| Judged { target: "a target", verdict: verdict.clone(), may_repeat, wrong: None };
+    let judged = |may_repeat| Judged { target: "a target", verdict: verdict.clone(), may_repeat, wrong: None, mixed: Vec::new() };
     assert_eq!(report(vec![judged(2)], Vec::new()).faults(), Vec::<String>::new());
     let faults = report(vec![judged(1)], Vec::new()).faults();
     assert!(faults.len() == 1 && faults[0].contains("repeated, where 1 are allowed: 2"), "{faults:?}");
@@ -75,9 +75,11 @@ fn writes_that_change_nothing_are_a_fault_where_they_are_more_than_declared() {
 
 #[test]
 fn what_the_store_says_and_a_wrong_write_fail_the_soak() {
-    let judged = Judged { target: "a target", verdict: judge(&WANTED, &RIGHT), may_repeat: 0, wrong: Some("it".into()) };
+    let judged =
+        Judged { target: "a target", verdict: judge(&WANTED, &RIGHT), may_repeat: 0, wrong: Some("it".into()), mixed: vec!["one".into()] };
     let faults = report(vec![judged], vec!["the ledger does not add up".into()]).faults();
-    assert_eq!(faults, ["the ledger does not add up", "a target: a write that is not what the feed shows: it"]);
+    let told = ["the ledger does not add up", "a target: a write that is not what the feed shows: it"];
+    assert_eq!(faults, [&told[..], &["a target: 1 records are a mixture of versions: one"]].concat());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,6 +25,8 @@ pub struct Write {
     pub order: u32,
     /// The order's version.
     pub version: u16,
+    /// When, in milliseconds since the target began: for people, who compare it with the deaths.
+    pub at: u32,
 }
 
 /// How often something happened, with examples.
@@ -92,7 +94,7 @@ pub fn judge(wanted: &[Option<u16>], writes: &[Write]) -> Verdict {
     // By number: the record that the order got first.
     let mut of_order: Vec<Option<u32>> = vec![None; wanted.len()];
     for write in writes {
-        let Write { record, order, version } = *write;
+        let Write { record, order, version, at } = *write;
         match wanted.get(order as usize).copied().flatten() {
             Some(newest) if version <= newest => {}
             _ => verdict.invented.add(|| format!("order {order} version {version}")),
@@ -103,9 +105,11 @@ pub fn judge(wanted: &[Option<u16>], writes: &[Write]) -> Verdict {
                 verdict.invented.add(|| format!("record {record} of order {} became {order}", before.order))
             }
             Some(before) if version < before.version => {
-                verdict.inverted.add(|| format!("order {order}: {version} after {}", before.version))
+                verdict.inverted.add(|| format!("order {order}: {version} at {at} ms after {} at {} ms", before.version, before.at))
             }
-            Some(before) if version == before.version => verdict.repeated.add(|| format!("order {order} version {version}")),
+            Some(before) if version == before.version => {
+                verdict.repeated.add(|| format!("order {order} version {version} at {} ms and {at} ms", before.at))
+            }
             Some(_) => {}
             None => match of_order.get_mut(order as usize) {
                 Some(Some(first)) => verdict.doubled.add(|| format!("order {order}: records {first} and {record}")),

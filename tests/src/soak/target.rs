@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::extract::{Path, Query, State};
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::judge::Write;
-use crate::orders::{Batch, Sent, amount, comment, is_rare, state};
+use crate::orders::{Batch, PARTS, Sent, amount, comment, is_rare, same_parts, state};
 use crate::relay::{Moment, Relay};
 
 /// A batch takes so long to take effect.
@@ -42,6 +42,7 @@ pub struct Target {
 #[derive(Debug)]
 struct Shared {
     kind: Kind,
+    begun: Instant,
     held: Mutex<Held>,
     /// At which moment of the next batch it hangs up.
     hangs_up: Mutex<Option<Moment>>,
@@ -50,8 +51,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Held {
     writes: Vec<Write>,
-    /// By record: its order and the version.
-    records: Vec<(u32, u16)>,
+    /// By record: its order, and of which version it was sent each part last.
+    records: Vec<(u32, [u16; PARTS])>,
     by_key: HashMap<String, u32>,
     by_order: HashMap<u32, Vec<u32>>,
     /// What was wrong with a write.
@@ -69,7 +70,7 @@ fn record_of(id: &str) -> Option<u32> {
 
 impl Held {
     /// Takes a record, and gives its id.
-    fn take(&mut self, kind: Kind, sent: &Sent) -> Option<String> {
+    fn take(&mut self, kind: Kind, sent: &Sent, at: u32) -> Option<String> {
         let version = sent.version()?;
         let known = match &sent.id {
             Some(id) => Some(record_of(id)?),
@@ -92,7 +93,7 @@ impl Held {
             Some(record) => record,
             None => {
                 let record = u32::try_from(self.records.len()).ok()?;
-                self.records.push((order, version));
+                self.records.push((order, [version; PARTS]));
                 match kind {
                     Kind::Upserts => drop(self.by_key.insert(sent.external_ref.clone()?, record)),
                     Kind::Creates => self.by_order.entry(order).or_default().push(record),
@@ -100,16 +101,19 @@ impl Held {
                 record
             }
         };
-        self.records[record as usize].1 = version;
-        self.writes.push(Write { record, order, version });
+        let held = &mut self.records[record as usize].1;
+        for (part, _) in held.iter_mut().zip(sent.parts()).filter(|(_, sent)| *sent) {
+            *part = version;
+        }
+        self.writes.push(Write { record, order, version, at });
         Some(id(order, record))
     }
 
     /// A record as JSON.
     fn shown(&self, record: u32) -> Option<String> {
-        let (order, version) = *self.records.get(record as usize)?;
+        let (order, [of_state, of_amount, _, of_comment]) = *self.records.get(record as usize)?;
         let (id, number) = (id(order, record), order as usize);
-        let (state, amount, comment) = (state(number, version), amount(number, version), comment(number, version));
+        let (state, amount, comment) = (state(number, of_state), amount(number, of_amount), comment(number, of_comment));
         Some(format!(r#"{{"id":"{id}","orderNo":"SO-{number:09}","state":"{state}","amount":{amount},"comment":"{comment}"}}"#))
     }
 }
@@ -124,10 +128,11 @@ impl Shared {
     }
 
     fn take(&self, batch: &Batch) -> Value {
+        let at = u32::try_from(self.begun.elapsed().as_millis()).unwrap_or(u32::MAX);
         let mut held = self.held();
         let mut results = Vec::with_capacity(batch.records.len());
         for sent in &batch.records {
-            let id = held.take(self.kind, sent);
+            let id = held.take(self.kind, sent, at);
             if id.is_none() {
                 held.wrong.get_or_insert_with(|| format!("{sent:?}"));
             }
@@ -145,7 +150,7 @@ impl Target {
     pub async fn start(kind: Kind) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("listen")?;
         let relay = Relay::start(listener.local_addr().context("read the address")?.port()).await?;
-        let shared = Shared { kind, held: Mutex::default(), hangs_up: Mutex::default() };
+        let shared = Shared { kind, begun: Instant::now(), held: Mutex::default(), hangs_up: Mutex::default() };
         let target = Self { relay, shared: Arc::new(shared) };
         let router = Router::new()
             .route("/orders/batch", post(batch))
@@ -181,6 +186,20 @@ impl Target {
     #[must_use]
     pub fn told(&self) -> Vec<Write> {
         self.shared.held().writes.clone()
+    }
+
+    /// Records that hold a part of another version than the newest one, which differs there; with what kept each part.
+    #[must_use]
+    pub fn mixed(&self, versions: &[u16]) -> Vec<String> {
+        let held = self.shared.held();
+        let is_mixed = |(order, parts): &&(u32, [u16; PARTS])| {
+            let order = *order as usize;
+            let newest = versions.get(order).copied().unwrap_or_default();
+            // A short order has no lines.
+            let judged = [true, true, self.shared.kind == Kind::Upserts, true];
+            (0..PARTS).any(|part| judged[part] && !same_parts(order, parts[part], newest)[part])
+        };
+        held.records.iter().filter(is_mixed).map(|(order, parts)| format!("order {order}: parts of versions {parts:?}")).collect()
     }
 
     /// The first write that was not what the feed shows, if there was one.
