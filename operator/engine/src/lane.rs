@@ -386,6 +386,10 @@ impl Lane {
                         ready.push(*clear);
                     }
                     Found::Settled(outcome) => results.settle(&claimed, outcome),
+                    Found::GivenUp(unknown, outcome) => {
+                        results.learn(target, &claimed, &unknown);
+                        results.settle(&claimed, outcome);
+                    }
                     Found::Adopted(found) | Found::Edited(found) => {
                         results.learn(target, &claimed, &found);
                         if let Some(identity) = found.known.identity(&target.unit.name) {

@@ -28,6 +28,8 @@ pub(crate) enum Found {
     Adopted(Box<Claimed>),
     /// It is settled.
     Settled(Outcome),
+    /// It is settled, and this is known of it from now on.
+    GivenUp(Box<Claimed>, Outcome),
     /// Somebody else edited it meanwhile: read and absorb first.
     Edited(Box<Claimed>),
 }
@@ -189,12 +191,18 @@ impl LookUp<'_> {
 
     /// A key whose record the target holds and cannot show by its id.
     fn unreadable(&self, claimed: Claimed) -> (Claimed, Found) {
+        let mut unknown = Box::new(without_intent(&claimed));
+        let identity = unknown.known.identities.iter_mut().find(|identity| identity.participant == self.target.unit.name);
+        if let (Some(identity), Some(intent)) = (identity, &claimed.intent) {
+            outbound::Sent::read(&intent.sent).unknown(&mut identity.state);
+        }
         let found = if self.entity.is_some_and(Entity::idempotent_update) {
-            Found::Clear(Box::new(without_intent(&claimed)))
+            Found::Clear(unknown)
         } else {
             // Nothing can ever be learnt of this intent, so it ends here: whoever replays the letter, or edits the record, sends it again.
             let error = RemoteError { class: ErrorClass::Data, ..outbound::outcome_unknown("its record cannot be read by id") };
-            Found::Settled(outbound::dead_letter(self.target, &claimed, Stage::Delivery, &error, None))
+            let outcome = outbound::dead_letter(self.target, &claimed, Stage::Delivery, &error, None);
+            Found::GivenUp(unknown, outcome)
         };
         (claimed, found)
     }
@@ -415,7 +423,7 @@ fn compare(target: &Participant, claimed: &Claimed, shown: &NativeRecord) -> Fou
         return Found::Clear(Box::new(learnt));
     };
     if !target.readable() {
-        sent.held_natively(&outbound::adopted(target, shown), &mut identity.state);
+        sent.held_natively(target, &outbound::adopted(target, shown), &mut identity.state);
         return Found::Clear(Box::new(learnt));
     }
     if created {

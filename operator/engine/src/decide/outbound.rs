@@ -10,7 +10,7 @@ use crate::program::{Participant, Program};
 use fairlead_mapping::{Outbound, RowError, Table};
 use fairlead_model::hash::ValueHash;
 use fairlead_model::state::{FieldState, ParticipantState, RowState, Standing};
-use fairlead_model::unit::{InitialLoad, OnDelete, OnMerge};
+use fairlead_model::unit::{InitialLoad, OnDelete, OnMerge, RowUnit};
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
 use fairlead_store::{Claimed, Identity, Intent, Known, NewDeadLetter, Outcome, Stage, WAITS_FOR};
 use fairlead_systems::{NativeRecord, WriteItem, WriteOperation, Written, reason};
@@ -616,15 +616,32 @@ impl Sent {
         }
     }
 
-    /// The state of a target that nobody reads and that natively shows what `shown` holds: whatever this did, it is compared with that.
-    pub fn held_natively(&self, shown: &ParticipantState, state: &mut ParticipantState) {
+    /// The state of a target of which nobody can tell what this did: all of it is to be written once more, be it that the record has the values
+    /// of before again.
+    pub fn unknown(&self, state: &mut ParticipantState) {
+        for (native, ..) in &self.rows {
+            state.rows.remove(native);
+        }
+        for (unit, sent) in &self.units {
+            state.fields.insert(unit.clone(), FieldState { sent: Some(*sent), ..FieldState::default() });
+        }
+    }
+
+    /// The state of a target that nobody reads and that natively shows what `shown` holds: whatever this did, it is compared with that. Lists
+    /// cannot be.
+    pub fn held_natively(&self, target: &Participant, shown: &ParticipantState, state: &mut ParticipantState) {
+        self.unknown(state);
         for (native, digest, _) in &self.rows {
             if let Some(row) = shown.rows.get(native) {
                 state.rows.insert(*native, RowState { digest: *digest, native: row.native });
             }
         }
-        for unit in self.units.keys() {
-            state.fields.remove(unit);
+        let compared = |row: &&RowUnit| row.native.as_ref().is_some_and(|native| native.list_root().is_none());
+        for unit in target.unit.rows.iter().filter(compared).filter_map(|row| row.canonical.as_ref()) {
+            let unit = unit.to_string();
+            if self.units.contains_key(&unit) {
+                state.fields.remove(&unit);
+            }
         }
     }
 

@@ -502,7 +502,8 @@ fn what_nobody_reads_is_compared_natively_after_a_write_without_an_answer() {
             raw: String::new(),
         };
         let mut state = identity.state.clone();
-        sent.held_natively(&adopted(world.participant("erp"), &native), &mut state);
+        let erp = world.participant("erp");
+        sent.held_natively(erp, &adopted(erp, &native), &mut state);
         world.learn("erp", identity.external_id.clone(), state);
         world.write("erp")
     };
@@ -568,6 +569,24 @@ fn a_value_on_which_the_target_has_the_word_is_not_written_over_unread() {
         own_rows(&world.program, world.participant("erp"), &world.claimed(), &planned).is_empty(),
         "the name is the CRM's: no look is needed"
     );
+}
+
+#[test]
+fn what_was_sent_and_never_heard_of_is_written_again_whatever_the_record_holds_by_then() {
+    let mut unit = unit();
+    erp(&mut unit).read = None;
+    let mut world = World::of(unit);
+    world.read("crm", json!({"Name": "Acme", "Credit": "5"}));
+    world.write("erp");
+    world.read("crm", json!({"Name": "Acme Corp", "Credit": "5", "Note": "new"}));
+    let sent = Sent::of(&written(world.step("erp")));
+    // The values of before again: what the target holds of them nobody can tell.
+    world.read("crm", json!({"Name": "Acme", "Credit": "5"}));
+    let mut identity = world.claimed().known.identity("erp").unwrap().clone();
+    sent.unknown(&mut identity.state);
+    world.learn("erp", identity.external_id, identity.state);
+    assert_eq!(world.write("erp"), Some(json!({"Name": "Acme", "Note": null})));
+    assert_eq!(world.write("erp"), None, "once");
 }
 
 #[test]

@@ -108,9 +108,7 @@ pub(super) fn explain(error: &Error) -> StoreError {
             "the database server's certificate is not believed ({}); check the host in the URL, and name the authority's certificate with sslrootcert",
             chain(error)
         )),
-        None if is_lost(error) => {
-            StoreError::Other(format!("the database cannot be reached ({}); it is tried again and again", chain(error)))
-        }
+        None if is_lost(error) => StoreError::Other(format!("the database cannot be reached ({})", chain(error))),
         None => StoreError::Other(format!("the database's answer was not understood: {}", chain(error))),
     }
 }
