@@ -52,7 +52,7 @@ pub(crate) async fn look_forever(store: Arc<dyn Store>, clock: Arc<dyn Clock>, t
             biased;
             () = tell.closed() => return,
             // A long lane takes long to count; it is not counted all the time.
-            () = tokio::time::sleep(LOOK_EVERY.max(began.elapsed() * 10)) => {}
+            () = tokio::time::sleep(LOOK_EVERY.max(began.elapsed() * 20)) => {}
         }
     }
 }

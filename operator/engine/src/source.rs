@@ -861,7 +861,7 @@ impl Source {
     /// Finds each record's identity: known, told by the correlation field, matched, or new.
     async fn identify(
         &self,
-        mapped: Vec<(NativeRecord, Inbound)>,
+        mapped: Vec<(&NativeRecord, Inbound)>,
         known: Vec<Option<Known>>,
         batch: &mut Absorb,
         parked: &mut Vec<(ExternalId, u64)>,
@@ -881,16 +881,16 @@ impl Source {
                             "it was merged into another record in {called} and is there again; merge it once more, or make it a record of its own: fairlead split {} --participant {called} --integration {}",
                             native.id, shared.integration
                         );
-                        park(name, &native, "DuplicateIdentity", &message, batch, &self.parked, parked);
+                        park(name, native, "DuplicateIdentity", &message, batch, &self.parked, parked);
                         continue;
                     }
                     batch.unchanged += 1;
-                    batch.gone.extend(native.deleted.then_some(native.id));
+                    batch.gone.extend(native.deleted.then(|| native.id.clone()));
                 }
-                Some(known) => identified.push(Identified::new(native, inbound, known.record.id, Some(known))),
+                Some(known) => identified.push(Identified::new(participant, native, inbound, known.record.id, Some(known))),
                 None if native.deleted => {
                     batch.unchanged += 1;
-                    batch.gone.push(native.id);
+                    batch.gone.push(native.id.clone());
                 }
                 None => unknown.push((native, inbound)),
             }
@@ -939,7 +939,7 @@ impl Source {
                 (None, Some(several)) if several.len() > 1 => {
                     let message =
                         format!("{} records match it; give one of them another value in the match fields, or merge them", several.len());
-                    park(name, &native, "AmbiguousMatch", &message, batch, &self.parked, parked);
+                    park(name, native, "AmbiguousMatch", &message, batch, &self.parked, parked);
                     continue;
                 }
                 (None, Some(mut one)) => one.pop(),
@@ -948,7 +948,7 @@ impl Source {
             if known.is_none() && creating {
                 // It may be what a creation of ours has made; who it is, is told when that one's outcome is known.
                 batch.unchanged += 1;
-                batch.rereads.push((native.id, None));
+                batch.rereads.push((native.id.clone(), None));
                 continue;
             }
             let taken = match &known {
@@ -960,7 +960,7 @@ impl Source {
             // Itself: a lane made it and noted it since this batch was asked for by its ids.
             if let Some(other) = taken.filter(|other| *other != native.id) {
                 let message = format!("it is the same record as {other} by the match rules; merge the two in {called}, or tell them apart");
-                park(name, &native, "DuplicateIdentity", &message, batch, &self.parked, parked);
+                park(name, native, "DuplicateIdentity", &message, batch, &self.parked, parked);
                 continue;
             }
             let id = match &known {
@@ -979,7 +979,7 @@ impl Source {
                     id
                 }
             };
-            identified.push(Identified::new(native, inbound, id, known));
+            identified.push(Identified::new(participant, native, inbound, id, known));
         }
         Ok(identified)
     }
@@ -1068,17 +1068,18 @@ struct Identified {
 }
 
 impl Identified {
-    fn new(native: NativeRecord, inbound: Inbound, id: RecordId, known: Option<Known>) -> Self {
+    fn new(participant: &Participant, native: &NativeRecord, inbound: Inbound, id: RecordId, known: Option<Known>) -> Self {
         Self {
-            merged_into: native.merged_into.filter(|_| native.deleted),
+            merged_into: native.merged_into.clone().filter(|_| native.deleted),
             references: inbound.references.into_iter().map(|(unit, _, external)| (unit, external)).collect(),
             read: ReadRecord {
-                external_id: native.id,
-                version: native.version,
+                external_id: native.id.clone(),
+                version: native.version.clone(),
                 modified: native.modified,
                 deleted: native.deleted,
                 fields: inbound.fields,
-                body: native.body,
+                // What a system holds natively is compared with what is written there.
+                body: if participant.writable() { native.body.clone() } else { Document::new() },
                 edited: BTreeSet::new(),
             },
             id,
@@ -1131,19 +1132,19 @@ fn kept(participant: &str, read: &ReadRecord, known: Option<&Known>) -> Option<A
 }
 
 /// Maps and validates; what fails becomes a dead letter with its row and reason.
-fn map<'a>(
+fn map<'a, 'r>(
     by: impl Fn(&ExternalId) -> &'a Participant,
     contract: &fairlead_contract::Contract,
-    records: &[NativeRecord],
+    records: &'r [NativeRecord],
     edits: &Edits,
     batch: &mut Absorb,
     before: &mut HashMap<ExternalId, u64>,
     parked: &mut Vec<(ExternalId, u64)>,
-) -> Vec<(NativeRecord, Inbound)> {
+) -> Vec<(&'r NativeRecord, Inbound)> {
     let mut mapped = Vec::with_capacity(records.len());
     for native in records {
         if native.deleted {
-            mapped.push((native.clone(), Inbound { fields: Vec::new(), references: Vec::new(), skipped: Vec::new() }));
+            mapped.push((native, Inbound { fields: Vec::new(), references: Vec::new(), skipped: Vec::new() }));
             continue;
         }
         let participant = by(&native.id);
@@ -1154,7 +1155,7 @@ fn map<'a>(
             body
         });
         match inbound::canonical(participant, contract, corrected.as_ref().unwrap_or(&native.body)) {
-            Ok(inbound) => mapped.push((native.clone(), inbound)),
+            Ok(inbound) => mapped.push((native, inbound)),
             Err(problem) => park_with(Stage::Inbound, &participant.unit.name, native, &problem, batch, before, parked),
         }
     }
