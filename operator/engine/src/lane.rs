@@ -19,7 +19,9 @@ use crate::way::{TargetTimes, Way};
 use fairlead_model::state::ParticipantState;
 use fairlead_model::unit::InitialLoad;
 use fairlead_model::{Document, ErrorClass, ExternalId, RecordId, RemoteError, Timestamp};
-use fairlead_store::{Claim, Claimed, Haste, Intend, Known, LaneFence, Origin, Outcome, Provenance, Settle, Settlement, Stage, StoreError};
+use fairlead_store::{
+    Claim, Claimed, Haste, Intend, Known, LaneFence, Origin, Outcome, Provenance, Settle, Settlement, Stage, StoreError, WAITS_FOR,
+};
 use fairlead_systems::{Priority, WriteBatch, WriteOperation};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -308,12 +310,18 @@ impl Lane {
     /// who hold it are read. Nor is it made where the other one still carries its id in the correlation field: it would be written over.
     async fn without_split(&self, claimed: Vec<Claimed>, results: &mut Results) -> Result<Vec<Claimed>, StoreError> {
         let (shared, target) = (&self.shared, self.target());
-        let is_new = |claimed: &&Claimed| claimed.known.identity(&target.unit.name).is_none() && claimed.known.record.deleted_at.is_none();
+        // Who replays says that it is put right.
+        let is_new = |claimed: &&Claimed| {
+            claimed.origin != Origin::Replay
+                && claimed.known.identity(&target.unit.name).is_none()
+                && claimed.known.record.deleted_at.is_none()
+        };
         let mut early: BTreeSet<RecordId> = BTreeSet::new();
         let new: BTreeSet<RecordId> = claimed.iter().filter(is_new).map(|claimed| claimed.known.record.id).collect();
         if target.key.is_some() && !new.is_empty() {
             early = split::still_named(shared.around.store.as_ref(), &shared.realm, &target.unit.name, &new).await?;
         }
+        let taken = early.clone();
         for Claimed { known, .. } in claimed.iter().filter(is_new) {
             if known.record.provenance.values().any(Provenance::is_nobodys) && self.awaits_reading(known).await? {
                 early.insert(known.record.id);
@@ -322,7 +330,12 @@ impl Lane {
         let now = shared.now();
         let (wait, ready): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|claimed| early.contains(&claimed.known.record.id));
         for claimed in wait {
-            let after = now.since(claimed.since).clamp(AFTER_BULK.0, AFTER_BULK.1);
+            let waited = now.since(claimed.since);
+            if waited >= WAITS_FOR && taken.contains(&claimed.known.record.id) {
+                results.settle(&claimed, outbound::id_is_taken(target, &claimed));
+                continue;
+            }
+            let after = waited.clamp(AFTER_BULK.0, AFTER_BULK.1);
             results.settle(&claimed, Outcome::Retry { at: now.plus(after), attempt: false, unknown: claimed.intent.is_some() });
         }
         Ok(ready)
@@ -454,6 +467,11 @@ impl Lane {
                     }
                 }
                 Step::Write(planned) if planned.renames() && !entity.is_some_and(fairlead_systems::Entity::updates_by_id) => {
+                    if let Some(renamed) = outbound::is_renamed(target, &claimed).filter(|_| claimed.origin == Origin::Replay) {
+                        results.learnt.insert(claimed.known.record.id, renamed);
+                        results.settle(&claimed, Outcome::Retry { at: shared.now(), attempt: false, unknown: false });
+                        continue;
+                    }
                     results.settle(&claimed, outbound::stays_misnamed(target, &claimed, &planned));
                 }
                 Step::Write(mut planned) => {

@@ -194,7 +194,7 @@ impl LookUp<'_> {
         let mut unknown = Box::new(without_intent(&claimed));
         let identity = unknown.known.identities.iter_mut().find(|identity| identity.participant == self.target.unit.name);
         if let (Some(identity), Some(intent)) = (identity, &claimed.intent) {
-            outbound::Sent::read(&intent.sent).unknown(&mut identity.state);
+            outbound::Sent::read(&intent.sent).unknown(self.target, &mut identity.state);
         }
         let found = if self.entity.is_some_and(Entity::idempotent_update) {
             Found::Clear(unknown)
@@ -279,6 +279,9 @@ impl LookUp<'_> {
 
     /// The match rules as searches in the target: those of which it has every field, with the values that would be written.
     fn rules(&self, claimed: &Claimed) -> Vec<Vec<(FieldPath, Value)>> {
+        if self.program.unit.matching.is_empty() {
+            return Vec::new();
+        }
         match self.target.table.to_native(&claimed.known.record.document, &|_, _| None) {
             Ok(outbound) => outbound::searches(self.program, self.target, &outbound),
             // What cannot be mapped is not written either.

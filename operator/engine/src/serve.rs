@@ -23,7 +23,7 @@ use fairlead_model::state::ParticipantState;
 use fairlead_model::unit::{InitialLoad, ObjectKey};
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError};
 use fairlead_store::{Absorb, Claimed, Haste, IndexKey, IndexState, Known, Origin, Outcome, Record, StoreError};
-use fairlead_systems::{Priority, WriteBatch, WriteOperation};
+use fairlead_systems::{Entity, Priority, WriteBatch, WriteOperation};
 use serde::Deserialize as _;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -173,7 +173,11 @@ impl Records {
     /// [`ServeError::NotFound`], [`ServeError::Gone`], or the store's.
     pub async fn get(&self, realm: &ObjectKey, id: RecordId) -> Result<Record, ServeError> {
         let known = self.around.store.known_by_id(&realm.0, &[id]).await?.pop().flatten().ok_or(ServeError::NotFound)?;
-        if known.record.deleted_at.is_some() { Err(ServeError::Gone) } else { Ok(known.record) }
+        match known.record {
+            Record { deleted_at: Some(_), .. } => Err(ServeError::Gone),
+            record if record.is_unread() => Err(unavailable("it was split off another record, and has not been read yet")),
+            record => Ok(record),
+        }
     }
 
     /// A page of live records that have these values, after `after`.
@@ -200,7 +204,7 @@ impl Records {
                 after = Some(known.record.id);
                 let matches =
                     |(field, value): &(FieldPath, Value)| fairlead_model::document::present(&known.record.document, field) == Some(value);
-                if known.record.deleted_at.is_none() && filters.iter().all(matches) {
+                if known.record.deleted_at.is_none() && !known.record.is_unread() && filters.iter().all(matches) {
                     if page.records.len() == limit {
                         page.more = true;
                         return Ok(page);
@@ -498,6 +502,13 @@ impl Write {
                     && !split::still_named(shared.around.store.as_ref(), &shared.realm, name, &BTreeSet::from([self.id])).await?.is_empty()
                 {
                     return Err(unavailable("a record that was split off this one has not got an id of its own there yet"));
+                }
+                let updates_by_id =
+                    || self.connection().is_ok_and(|connection| connection.entity(&source.unit.entity).is_some_and(Entity::updates_by_id));
+                if planned.renames() && !updates_by_id() {
+                    return Err(unavailable(
+                        "it was split off another record, whose id it still carries there; its dead letter tells what to do",
+                    ));
                 }
                 Ok(Sending::Write(planned))
             }

@@ -178,11 +178,13 @@ pub(crate) async fn still_named(
     if asked.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let ids: Vec<RecordId> = asked.iter().map(|past| past.to).collect();
-    let known = store.known_by_id(realm, &ids).await?;
+    // By what was split off: it may have become an alias since, and nobody writes to that.
+    let ids: Vec<ExternalId> = asked.iter().map(|past| past.id.clone()).collect();
+    let known = store.known_by_external(realm, target, &ids).await?;
     let holds = |known: &Option<Known>, past: &Past| {
-        let state = known.as_ref().and_then(|known| known.identity(target)).map(|identity| &identity.state);
-        state.is_some_and(|state| !state.deleted && state.keyed_as == Some(past.key))
+        let mut identities = known.iter().flat_map(|known| &known.identities);
+        let of = |identity: &&Identity| identity.participant == target && identity.external_id == past.id;
+        identities.find(of).is_some_and(|identity| !identity.state.deleted && identity.state.keyed_as == Some(past.key))
     };
     Ok(asked.iter().zip(&known).filter(|(past, known)| holds(known, past)).map(|(past, _)| past.key).collect())
 }
@@ -193,30 +195,42 @@ pub(crate) async fn still_named(
 /// [`SplitError`]: nothing was changed then.
 pub async fn split(store: &dyn Store, wanted: &Wanted<'_>, random: &dyn Random, dry: bool) -> Result<Told, SplitError> {
     let new = RecordId::new(wanted.now, random);
-    let mut attempt = 1;
+    let (mut attempt, mut lost_answer) = (1, None);
     loop {
-        let ready = prepare(store, wanted, new).await?;
+        let ready = match (prepare(store, wanted, new).await, lost_answer.take()) {
+            // The commit of the attempt before was made, and only its answer was lost.
+            (Err(SplitError::Done { to, .. }), Some(ready)) if to == new => return Ok(end(store, ready).await),
+            (ready, _) => ready?,
+        };
         if dry {
             return Ok(ready.told);
         }
         // What was sent without a known outcome stands in no lane where nothing else waits, and is told by the commit alone.
         let refused = if ready.in_flight.is_empty() { store.split(&ready.split).await } else { Err(StoreError::Conflict(Vec::new())) };
         match refused {
-            Ok(()) => {
-                let Ready { split: Split { realm, id, now, .. }, told, readers, .. } = ready;
-                // What was read until then may refer to it, too. What is read from now on does not.
-                for (participant, ids) in referring(store, &realm, id, &readers).await? {
-                    store.request_reads(&realm, &participant, &ids, Haste::Soon, now).await?;
-                }
-                return Ok(told);
-            }
-            Err(StoreError::Conflict(_)) if attempt < ATTEMPTS => {}
+            Ok(()) => return Ok(end(store, ready).await),
+            Err(StoreError::Conflict(_)) if attempt < ATTEMPTS => lost_answer = Some(ready),
             Err(StoreError::Conflict(_)) => return Err(SplitError::Busy { record: ready.told.record, targets: ready.in_flight }),
             Err(error) => return Err(error.into()),
         }
         attempt += 1;
         tokio::time::sleep(WAIT).await;
     }
+}
+
+/// What was read until the commit may refer to the record, too, and is read again. What is read from then on does not.
+async fn end(store: &dyn Store, ready: Ready) -> Told {
+    let Ready { split: Split { realm, id, now, .. }, told, readers, .. } = ready;
+    let ask = async || {
+        for (participant, ids) in referring(store, &realm, id, &readers).await? {
+            store.request_reads(&realm, &participant, &ids, Haste::Soon, now).await?;
+        }
+        Ok::<_, StoreError>(())
+    };
+    if let Err(error) = ask().await {
+        tracing::warn!(record = %id, %error, "the record is split, but what came to refer to it at the last moment is not read again; fairlead backfill does that");
+    }
+    told
 }
 
 /// What is decided and looked up of a split.

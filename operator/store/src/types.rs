@@ -120,6 +120,14 @@ pub struct Record {
     pub deleted_at: Option<Timestamp>,
 }
 
+impl Record {
+    /// Whether it was split off another one and nobody who holds it was read since: nothing is known of it.
+    #[must_use]
+    pub const fn is_unread(&self) -> bool {
+        self.version == 0
+    }
+}
+
 /// Who set a field last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {

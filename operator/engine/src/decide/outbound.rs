@@ -128,7 +128,7 @@ fn decide_as(
     if held.is_some_and(|identity| identity.state.deleted) {
         return Step::Settle(Outcome::Filtered { reason: "DeletedThere".into() });
     }
-    if record.version == 0 {
+    if record.is_unread() {
         // It was split off another record; when somebody who holds it is read, it enters the lanes anew.
         return Step::Settle(Outcome::Filtered { reason: "Unread".into() });
     }
@@ -242,7 +242,7 @@ pub fn stays_archived(target: &Participant, claimed: &Claimed) -> Option<((Exter
 }
 
 /// What becomes of a record whose correlation field should get another id in a target that changes records by that field alone: a letter to a
-/// person. Once it is put right there by hand, a reading tells.
+/// person. Once it is put right there by hand, a reading tells, or its replay.
 #[must_use]
 pub fn stays_misnamed(target: &Participant, claimed: &Claimed, planned: &Planned) -> Outcome {
     let (field, id) = planned.item.key.as_ref().map(|(field, id)| (field.to_string(), id.as_str())).unwrap_or_default();
@@ -252,6 +252,26 @@ pub fn stays_misnamed(target: &Participant, claimed: &Claimed, planned: &Planned
     );
     let error = RemoteError::new(ErrorClass::Data, reason::DEFINITION_INVALID, message);
     dead_letter(target, claimed, Stage::Delivery, &error, None)
+}
+
+/// That the correlation field of a record holds its own id by a person's word.
+#[must_use]
+pub fn is_renamed(target: &Participant, claimed: &Claimed) -> Option<(ExternalId, ParticipantState)> {
+    let held = claimed.known.identity(&target.unit.name)?;
+    Some((held.external_id.clone(), ParticipantState { keyed_as: None, ..held.state.clone() }))
+}
+
+/// What becomes of a record that is not made because another one, which was split off it, has carried its id in the correlation field for so
+/// long that somebody should look.
+#[must_use]
+pub fn id_is_taken(target: &Participant, claimed: &Claimed) -> Outcome {
+    let (field, hours) = (target.key.as_ref().map(ToString::to_string).unwrap_or_default(), WAITS_FOR.as_secs() / 3600);
+    let message = format!(
+        "its id stands in {field} of a record in {name} that was split off it {hours} hours ago and more; put that one's own id there by hand, then replay",
+        name = target.unit.called()
+    );
+    let error = RemoteError::new(ErrorClass::Data, "DuplicateIdentity", message);
+    dead_letter(target, claimed, Stage::Outbound, &error, None)
 }
 
 /// Whether a row must be written to a record that the target holds.
@@ -609,6 +629,8 @@ impl Sent {
             let field = state.fields.entry(unit.clone()).or_default();
             match shown.get(unit) {
                 Some(shown) if self.held(unit) == Some(*shown) => difference::wrote(field, *shown, None),
+                // This part of it did.
+                Some(shown) if shown == sent && field.seen != Some(*shown) => difference::wrote(field, *shown, None),
                 Some(shown) if [field.seen, field.sent, field.rendered].contains(&Some(*shown)) => {}
                 // It may be what the system made of what was sent: no entry of its own that may stay over the owner's next value.
                 _ => *field = FieldState { seen: field.seen, sent: Some(*sent), ..FieldState::default() },
@@ -617,20 +639,21 @@ impl Sent {
     }
 
     /// The state of a target of which nobody can tell what this did: all of it is to be written once more, be it that the record has the values
-    /// of before again.
-    pub fn unknown(&self, state: &mut ParticipantState) {
+    /// of before again. What is read (by listing it) tells by and by, compared with what was read last.
+    pub fn unknown(&self, target: &Participant, state: &mut ParticipantState) {
         for (native, ..) in &self.rows {
             state.rows.remove(native);
         }
         for (unit, sent) in &self.units {
-            state.fields.insert(unit.clone(), FieldState { sent: Some(*sent), ..FieldState::default() });
+            let field = state.fields.entry(unit.clone()).or_default();
+            *field = FieldState { seen: field.seen.filter(|_| target.readable()), sent: Some(*sent), ..FieldState::default() };
         }
     }
 
     /// The state of a target that nobody reads and that natively shows what `shown` holds: whatever this did, it is compared with that. Lists
     /// cannot be.
     pub fn held_natively(&self, target: &Participant, shown: &ParticipantState, state: &mut ParticipantState) {
-        self.unknown(state);
+        self.unknown(target, state);
         for (native, digest, _) in &self.rows {
             if let Some(row) = shown.rows.get(native) {
                 state.rows.insert(*native, RowState { digest: *digest, native: row.native });

@@ -583,7 +583,7 @@ fn what_was_sent_and_never_heard_of_is_written_again_whatever_the_record_holds_b
     // The values of before again: what the target holds of them nobody can tell.
     world.read("crm", json!({"Name": "Acme", "Credit": "5"}));
     let mut identity = world.claimed().known.identity("erp").unwrap().clone();
-    sent.unknown(&mut identity.state);
+    sent.unknown(world.participant("erp"), &mut identity.state);
     world.learn("erp", identity.external_id, identity.state);
     assert_eq!(world.write("erp"), Some(json!({"Name": "Acme", "Note": null})));
     assert_eq!(world.write("erp"), None, "once");

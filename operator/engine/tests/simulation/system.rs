@@ -467,9 +467,13 @@ impl System {
         for fields in shown.iter().filter(|_| how.answered) {
             let Some(row) = fields["Id"].as_str().and_then(|id| self.rows.get(id)) else { continue };
             row.told.borrow_mut().extend(filled(fields));
-            if by_id {
-                let outdated = row.before.is_some() && now - row.since < how.stale;
-                row.looked.set(Some((now, if outdated { row.change } else { self.log.len() })));
+            let outdated = row.before.is_some() && now - row.since < how.stale;
+            let known = if outdated { row.change } else { self.log.len() };
+            match row.looked.get() {
+                _ if by_id => row.looked.set(Some((now, known))),
+                // What a list has shown since, the caller knows as well.
+                Some((at, before)) => row.looked.set(Some((at, before.max(known)))),
+                None => {}
             }
         }
     }

@@ -24,7 +24,9 @@ const STANDS_FOR: &str = "SELECT r.row, r.merged_into, i.settled, EXISTS (SELECT
          AND (lane.c_origin IS NOT NULL OR lane.i_at IS NOT NULL))
      FROM identity i JOIN record r ON r.row = i.record WHERE i.realm = $1 AND i.participant = $2 AND i.external_id = $3";
 const LEAVE: &str = "UPDATE identity SET record = $3, settled = $4, state = $5 WHERE record = $1 AND participant = $2";
-const SET_STATE: &str = "UPDATE identity SET settled = $3, state = $4 WHERE record = $1 AND participant = $2";
+/// Not where a write was settled since it was looked up.
+const SET_STATE: &str =
+    "UPDATE identity SET settled = $3, state = $4 WHERE record = $1 AND participant = $2 AND settled <= $3 RETURNING true";
 const STAY: &str = "UPDATE record SET version = $2, home = $3, provenance = $4 WHERE row = $1";
 
 /// A [`Split`] in the form of its columns.
@@ -107,7 +109,8 @@ impl Job for Splitting<'_> {
             leave.push(ask!(LEAVE, from, participant, new, state.settled.cast_signed(), encode_state(state)?));
         }
         for (participant, state) in &command.states {
-            leave.push(ask!(SET_STATE, row, session.name(participant)?, state.settled.cast_signed(), encode_state(state)?));
+            let set = ask!(SET_STATE, row, session.name(participant)?, state.settled.cast_signed(), encode_state(state)?);
+            session.ask(set).await?.first().ok_or_else(conflict)?;
         }
         leave.push(ask!(STAY, row, version, session.name(&command.home)?, self.provenance.clone()));
         let mut books = Books::default();

@@ -46,7 +46,16 @@ pub(super) fn split(connection: &Connection, command: &Split, sequence: i64) -> 
         }
     }
     for (participant, state) in &command.states {
-        set_state(connection, stored.row, names.intern(participant)?, state)?;
+        let participant = names.intern(participant)?;
+        let settled: Option<i64> = connection
+            .prepare_cached("SELECT settled FROM identity WHERE record = ?1 AND participant = ?2")?
+            .query_row(params![stored.row, participant], |row| row.get(0))
+            .optional()?;
+        // A write was settled since it was looked up.
+        if settled.is_none_or(|settled| settled > state.settled.cast_signed()) {
+            return Err(conflict());
+        }
+        set_state(connection, stored.row, participant, state)?;
     }
     let (version, provenance) = (command.version.cast_signed(), encode_provenance(&command.provenance)?);
     connection.prepare_cached("UPDATE record SET version = ?2, home = ?3, provenance = ?4 WHERE row = ?1")?.execute(params![
