@@ -153,6 +153,8 @@ async fn nothing_is_forgotten_while_another_one_still_works_on_it() {
     engine.apply(&gone).await;
     let live = async || world.store.snapshot(REALM, world.clock.now()).await.unwrap().live;
     let forgotten = || engine.reports().borrow().forgotten.clone();
+    // Long enough for it to have been forgotten.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!((live().await, forgotten()), (1, Vec::new()));
     world.store.release(&fence).await.unwrap();
     until("it to be forgotten", async || forgotten() == [ObjectKey(REALM.into())]).await;
