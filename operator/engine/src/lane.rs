@@ -310,9 +310,8 @@ impl Lane {
     /// who hold it are read. Nor is it made where the other one still carries its id in the correlation field: it would be written over.
     async fn without_split(&self, claimed: Vec<Claimed>, results: &mut Results) -> Result<Vec<Claimed>, StoreError> {
         let (shared, target) = (&self.shared, self.target());
-        // Who replays says that it is put right.
         let is_new = |claimed: &&Claimed| {
-            claimed.origin != Origin::Replay
+            !is_put_right(target, claimed)
                 && claimed.known.identity(&target.unit.name).is_none()
                 && claimed.known.record.deleted_at.is_none()
         };
@@ -467,7 +466,7 @@ impl Lane {
                     }
                 }
                 Step::Write(planned) if planned.renames() && !entity.is_some_and(fairlead_systems::Entity::updates_by_id) => {
-                    if let Some(renamed) = outbound::is_renamed(target, &claimed).filter(|_| claimed.origin == Origin::Replay) {
+                    if let Some(renamed) = outbound::is_renamed(target, &claimed).filter(|_| is_put_right(target, &claimed)) {
                         results.learnt.insert(claimed.known.record.id, renamed);
                         results.settle(&claimed, Outcome::Retry { at: shared.now(), attempt: false, unknown: false });
                         continue;
@@ -615,6 +614,11 @@ impl Results {
         }
         self.list.push(Settlement { id, version: claimed.known.record.version, learnt: self.learnt.remove(&id), outcome });
     }
+}
+
+/// Whether a person says that the correlation field of what was split off is put right. Where the target is read, its reading tells.
+fn is_put_right(target: &Participant, claimed: &Claimed) -> bool {
+    claimed.origin == Origin::Replay && !target.readable()
 }
 
 /// Exponential with full jitter, between a tenth of and the whole step.
