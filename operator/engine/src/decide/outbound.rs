@@ -702,7 +702,8 @@ impl Sent {
             state.rows.insert(*native, RowState { digest: *digest, native: *value });
         }
         for (unit, sent) in &self.units {
-            difference::wrote(state.fields.entry(unit.clone()).or_default(), *sent, None);
+            // It was read there: what somebody shows in its place from now on is an edit.
+            difference::wrote(state.fields.entry(unit.clone()).or_default(), *sent, Some(*sent));
         }
     }
 }

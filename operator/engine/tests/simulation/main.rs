@@ -30,7 +30,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds that found a defect once, each with what it was.
-const REGRESSIONS: [(u64, &str); 15] = [
+const REGRESSIONS: [(u64, &str); 16] = [
     (44, "what its owner has emptied was filled by a participant seen later"),
     (52, "a creation of unknown outcome was found by its reader while it was looked up, and sent again"),
     (69, "what its owner has emptied was filled by a participant seen later"),
@@ -38,6 +38,7 @@ const REGRESSIONS: [(u64, &str); 15] = [
     (178, "what a look-up had taught was lost with its process, and our own write taken for an edit"),
     (193, "what was merged into a creation of unknown outcome took its id, and it was made a second time"),
     (358, "a reference that its owner had turned elsewhere was written over unread, for a merge in another system"),
+    (442, "a foreign edit after a write whose outcome was looked up was taken for a rendering, though our value had been read"),
     (757, "a write of unknown outcome in a target that nobody reads was taken for none, and what was cleared then stayed there"),
     (870, "what its owner had filled in since it was read was written over with what another system had there"),
     (991, "a write of unknown outcome in a target that nobody reads was taken for none: a reference"),
