@@ -402,7 +402,7 @@ impl Lane {
                         results.learn(target, &claimed, &unknown);
                         results.settle(&claimed, outcome);
                     }
-                    Found::Adopted(found) | Found::Edited(found) => {
+                    Found::Adopted(found) => {
                         results.learn(target, &claimed, &found);
                         if let Some(identity) = found.known.identity(&target.unit.name) {
                             shared.read_again(self.index, &identity.external_id).await?;

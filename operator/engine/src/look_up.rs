@@ -30,8 +30,6 @@ pub(crate) enum Found {
     Settled(Outcome),
     /// It is settled, and this is known of it from now on.
     GivenUp(Box<Claimed>, Outcome),
-    /// Somebody else edited it meanwhile: read and absorb first.
-    Edited(Box<Claimed>),
 }
 
 /// What a look into a target needs.
@@ -398,7 +396,7 @@ fn gone(claimed: &Claimed, target: &str) -> Found {
             let state = ParticipantState { deleted: true, ..identity.state.clone() };
             Found::Settled(Outcome::Delivered { external_id: identity.external_id.clone(), state, incomplete: None })
         }
-        Some(_) => Found::Edited(Box::new(without_intent(claimed))),
+        Some(_) => Found::Adopted(Box::new(without_intent(claimed))),
         None => Found::Clear(Box::new(without_intent(claimed))),
     }
 }
@@ -437,7 +435,7 @@ fn compare(target: &Participant, claimed: &Claimed, shown: &NativeRecord) -> Fou
         LookedUp::NoEffect => sent.no_effect(&fields, &mut identity.state),
         LookedUp::Edited => {
             sent.no_effect(&fields, &mut identity.state);
-            return Found::Edited(Box::new(learnt));
+            return Found::Adopted(Box::new(learnt));
         }
         LookedUp::TookEffect => sent.took_effect(&mut identity.state),
     }

@@ -628,9 +628,10 @@ impl Sent {
         for (unit, sent) in &self.units {
             let field = state.fields.entry(unit.clone()).or_default();
             match shown.get(unit) {
-                Some(shown) if self.held(unit) == Some(*shown) => difference::wrote(field, *shown, None),
-                // This part of it did.
-                Some(shown) if shown == sent && field.seen != Some(*shown) => difference::wrote(field, *shown, None),
+                // It is what was there before, or this part of it took effect after all.
+                Some(shown) if self.held(unit) == Some(*shown) || (shown == sent && field.seen != Some(*shown)) => {
+                    difference::wrote(field, *shown, None);
+                }
                 Some(shown) if [field.seen, field.sent, field.rendered].contains(&Some(*shown)) => {}
                 // It may be what the system made of what was sent: no entry of its own that may stay over the owner's next value.
                 _ => *field = FieldState { seen: field.seen, sent: Some(*sent), ..FieldState::default() },
