@@ -21,7 +21,7 @@ use crate::split;
 use fairlead_model::report::Circuit;
 use fairlead_model::state::ParticipantState;
 use fairlead_model::unit::{InitialLoad, ObjectKey};
-use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError};
+use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, SmolStr};
 use fairlead_store::{Absorb, Claimed, Haste, IndexKey, IndexState, Known, Origin, Outcome, Record, StoreError};
 use fairlead_systems::{Entity, Priority, WriteBatch, WriteOperation};
 use serde::Deserialize as _;
@@ -670,7 +670,7 @@ enum Sending {
 /// What an acknowledged write taught of the participant's state, to be laid over what else was learnt meanwhile.
 struct Learnt {
     state: ParticipantState,
-    fields: Vec<String>,
+    fields: Vec<SmolStr>,
     rows: Vec<u64>,
 }
 
@@ -683,8 +683,8 @@ impl From<ParticipantState> for Learnt {
 impl Learnt {
     fn of(planned: &Planned, state: ParticipantState) -> Self {
         Self {
-            fields: planned.rows.iter().filter_map(|row| row.unit.as_ref()).map(|(unit, _)| unit.to_string()).collect(),
-            rows: planned.rows.iter().map(|row| fairlead_model::hash::ValueHash::of_text(&row.native.to_string()).0).collect(),
+            fields: planned.rows.iter().filter_map(|row| row.unit.as_ref()).map(|(unit, _)| unit.text().clone()).collect(),
+            rows: planned.rows.iter().map(|row| fairlead_model::hash::ValueHash::of_text(row.native.text()).0).collect(),
             state,
         }
     }

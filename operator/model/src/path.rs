@@ -1,7 +1,9 @@
 //! Field paths as people write them in field tables: `address.country`, `contacts[]`, `contacts[].email`.
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -27,10 +29,16 @@ impl Segment {
     }
 }
 
-/// A non-empty sequence of steps from a record's root. A clone shares the steps: mapping gives one with each value.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// A non-empty sequence of steps from a record's root. A clone shares the steps and their text: mapping gives one with each value, and what is
+/// known of it is looked up by its text.
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct FieldPath(Arc<[Segment]>);
+pub struct FieldPath(Arc<Steps>);
+
+struct Steps {
+    text: SmolStr,
+    segments: Box<[Segment]>,
+}
 
 /// Why a text is not a field path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,37 +55,54 @@ pub enum PathError {
 }
 
 impl FieldPath {
+    fn of(segments: &[Segment]) -> Self {
+        let mut text = String::new();
+        for (index, segment) in segments.iter().enumerate() {
+            text.push_str(if index == 0 { "" } else { "." });
+            text.push_str(segment.name());
+            text.push_str(if matches!(segment, Segment::List(_)) { "[]" } else { "" });
+        }
+        Self(Arc::new(Steps { text: text.into(), segments: segments.into() }))
+    }
+
     /// The steps.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
-        &self.0
+        &self.0.segments
+    }
+
+    /// The path as it is written.
+    #[must_use]
+    pub fn text(&self) -> &SmolStr {
+        &self.0.text
     }
 
     /// The path up to and including its first list (`contacts[]` of `contacts[].email`), if it passes through one.
     #[must_use]
     pub fn list_root(&self) -> Option<Self> {
-        let end = self.0.iter().position(|s| matches!(s, Segment::List(_)))?;
-        Some(Self(self.0.get(..=end)?.into()))
+        let end = self.segments().iter().position(|s| matches!(s, Segment::List(_)))?;
+        self.segments().get(..=end).map(Self::of)
     }
 
     /// What remains after the first list (`email` of `contacts[].email`).
     #[must_use]
     pub fn within_list(&self) -> Option<Self> {
-        let end = self.0.iter().position(|s| matches!(s, Segment::List(_)))?;
-        let rest = self.0.get(end + 1..)?;
-        (!rest.is_empty()).then(|| Self(rest.into()))
+        let end = self.segments().iter().position(|s| matches!(s, Segment::List(_)))?;
+        let rest = self.segments().get(end + 1..)?;
+        (!rest.is_empty()).then(|| Self::of(rest))
     }
 
     /// True when `self` is `other` or lies inside it.
     #[must_use]
     pub fn starts_with(&self, other: &Self) -> bool {
-        self.0.len() >= other.0.len() && self.0.iter().zip(other.0.iter()).all(|(a, b)| a.name() == b.name())
+        let (own, others) = (self.segments(), other.segments());
+        own.len() >= others.len() && own.iter().zip(others).all(|(a, b)| a.name() == b.name())
     }
 
     /// The same path without list marks, as a JSON pointer (RFC 6901) over one element.
     #[must_use]
     pub fn to_pointer(&self) -> String {
-        self.0.iter().map(|s| format!("/{}", s.name())).collect()
+        self.segments().iter().map(|s| format!("/{}", s.name())).collect()
     }
 }
 
@@ -99,8 +124,8 @@ impl FromStr for FieldPath {
                 }
                 Ok(if list { Segment::List(name.to_owned()) } else { Segment::Field(name.to_owned()) })
             })
-            .collect::<Result<_, _>>()
-            .map(Self)
+            .collect::<Result<Vec<_>, _>>()
+            .map(|segments| Self::of(&segments))
     }
 }
 
@@ -120,14 +145,40 @@ impl From<FieldPath> for String {
 
 impl fmt::Display for FieldPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, segment) in self.0.iter().enumerate() {
-            let dot = if index == 0 { "" } else { "." };
-            match segment {
-                Segment::Field(name) => write!(f, "{dot}{name}")?,
-                Segment::List(name) => write!(f, "{dot}{name}[]")?,
-            }
-        }
-        Ok(())
+        f.pad(self.text())
+    }
+}
+
+impl fmt::Debug for FieldPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.text().as_str(), f)
+    }
+}
+
+// Two paths of one text are one; they are ordered by their steps.
+impl PartialEq for FieldPath {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.text() == other.text()
+    }
+}
+
+impl Eq for FieldPath {}
+
+impl Hash for FieldPath {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text().hash(state);
+    }
+}
+
+impl PartialOrd for FieldPath {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for FieldPath {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.segments().cmp(other.segments())
     }
 }
 

@@ -6,6 +6,7 @@
 use crate::RecordId;
 use crate::hash::ValueHash;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 use std::collections::BTreeMap;
 
 /// The three hashes of one canonical field in one system.
@@ -45,12 +46,12 @@ pub struct RowState {
     pub native: ValueHash,
 }
 
-/// Everything known of one record in one system. The store keeps it as a blob and does not look inside.
+/// Everything known of one record in one system. The store keeps it as one text and does not ask what is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct ParticipantState {
     /// By canonical path (list fields by their root).
     #[serde(rename = "f", default)]
-    pub fields: BTreeMap<String, FieldState>,
+    pub fields: BTreeMap<SmolStr, FieldState>,
     /// Per written native path (by [`ValueHash::of_text`] of the path): what the system holds there, and under which row.
     #[serde(rename = "n", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rows: BTreeMap<u64, RowState>,

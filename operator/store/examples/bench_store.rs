@@ -23,7 +23,7 @@ const REALM: &str = "bench/customers";
 
 fn state(version: u64) -> ParticipantState {
     let field = |n: u64| FieldState { seen: Some(ValueHash(n * 7919 + version)), sent: Some(ValueHash(n)), ..FieldState::default() };
-    ParticipantState { fields: (0..12).map(|n| (format!("address.field{n}"), field(n))).collect(), ..ParticipantState::default() }
+    ParticipantState { fields: (0..12).map(|n| (format!("address.field{n}").into(), field(n))).collect(), ..ParticipantState::default() }
 }
 
 /// About 1 KB.

@@ -3,7 +3,7 @@
 use crate::LaneFence;
 use fairlead_model::hash::ValueHash;
 use fairlead_model::state::ParticipantState;
-use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
+use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, SmolStr, Timestamp, document};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -115,7 +115,7 @@ pub struct Record {
     /// The participant where it was born.
     pub home: String,
     /// Per canonical field (list fields by root): who set it last and when, as far as it matters (unowned fields, `tie: Latest`).
-    pub provenance: BTreeMap<String, Provenance>,
+    pub provenance: BTreeMap<SmolStr, Provenance>,
     /// Deleted then; the identities outlive it.
     pub deleted_at: Option<Timestamp>,
 }
@@ -133,7 +133,7 @@ impl Record {
 pub struct Provenance {
     /// The participant.
     #[serde(rename = "p")]
-    pub participant: String,
+    pub participant: SmolStr,
     /// The vendor's modification time.
     #[serde(rename = "t")]
     pub at: Timestamp,
@@ -144,12 +144,12 @@ impl Provenance {
     /// word.
     #[must_use]
     pub const fn nobodys() -> Self {
-        Self { participant: String::new(), at: Timestamp(0) }
+        Self { participant: SmolStr::new_static(""), at: Timestamp(0) }
     }
 
     /// Whether it is such a value.
     #[must_use]
-    pub const fn is_nobodys(&self) -> bool {
+    pub fn is_nobodys(&self) -> bool {
         self.participant.is_empty()
     }
 }
@@ -467,7 +467,7 @@ pub struct Split {
     /// The participant where what stays was born.
     pub home: String,
     /// Who set which of its fields.
-    pub provenance: BTreeMap<String, Provenance>,
+    pub provenance: BTreeMap<SmolStr, Provenance>,
     /// Lanes that it enters.
     pub enqueue: Vec<(String, Origin)>,
     /// New states of participants that hold it on.

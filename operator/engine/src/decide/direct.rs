@@ -107,7 +107,7 @@ pub fn wanted(source: &Participant, id: RecordId, known: Option<&Known>, changes
     });
     let mut provenance = base.provenance;
     for (unit, _) in changes {
-        provenance.insert(unit.to_string(), Provenance { participant: source.unit.name.clone(), at: now });
+        provenance.insert(unit.text().clone(), Provenance { participant: source.unit.name.as_str().into(), at: now });
     }
     Record { version: base.version + 1, document: apply(base.document, changes), provenance, ..base }
 }

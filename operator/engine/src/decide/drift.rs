@@ -65,7 +65,7 @@ pub fn of_read(source: &Participant, shown: &Shown, known: Option<&Known>) -> Op
         Shown::Unmappable => Some(Kind::Different),
         Shown::Values(values) => {
             let differs = |(unit, value): &(FieldPath, Value)| {
-                let mut field = held.state.fields.get(&unit.to_string()).copied().unwrap_or_default();
+                let mut field = held.state.fields.get(unit.text()).copied().unwrap_or_default();
                 let current = ValueHash::of(document::present(&known.record.document, unit));
                 difference::observe(&mut field, ValueHash::of(Some(value)), current) != Sight::Same
             };

@@ -11,7 +11,7 @@ use fairlead_mapping::{Inbound, RowError};
 use fairlead_model::hash::ValueHash;
 use fairlead_model::state::{ParticipantState, RowState, Standing};
 use fairlead_model::unit::{InitialLoad, OnForeignEdit};
-use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document, realm};
+use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, SmolStr, Timestamp, document, realm};
 use fairlead_store::{AbsorbRecord, Conflict, Known, NewDeadLetter, Origin, Provenance, Record, RecordChange, Stage};
 use fairlead_systems::reason;
 use serde_json::Value;
@@ -126,6 +126,7 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     let mut provenance = known.map(|known| known.record.provenance.clone()).unwrap_or_default();
     let (mut changed, mut seen_change, mut replaced, mut conflicts) = (false, false, false, Vec::new());
 
+    let by = SmolStr::new(&source.unit.name);
     let any_left_behind = provenance.values().any(Provenance::is_nobodys);
     for (unit, value) in &read.fields {
         let shown = ValueHash::of(Some(value));
@@ -138,13 +139,13 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
             seen_change = true;
             continue;
         }
-        let field = state.fields.entry(unit.to_string()).or_default();
+        let field = state.fields.entry(unit.text().clone()).or_default();
         let sight = difference::observe(field, shown, current);
         // What came from somebody who left the record belongs to the first who shows a value of the field.
-        let left_behind = any_left_behind && provenance.get(&unit.to_string()).is_some_and(Provenance::is_nobodys);
+        let left_behind = any_left_behind && provenance.get(unit.text()).is_some_and(Provenance::is_nobodys);
         if sight == Sight::Same {
             if left_behind && shown == current {
-                provenance.remove(&unit.to_string());
+                provenance.remove(unit.text());
                 changed = true;
             }
             continue;
@@ -156,7 +157,7 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
         let verdict = match sight {
             Sight::First if shown == ValueHash::ABSENT => Verdict::Foreign,
             Sight::First if left_behind => Verdict::Accept,
-            Sight::First if current == ValueHash::ABSENT && !(foreign && provenance.contains_key(&unit.to_string())) => Verdict::Accept,
+            Sight::First if current == ValueHash::ABSENT && !(foreign && provenance.contains_key(unit.text())) => Verdict::Accept,
             // Until its owner has the record, the creator's value stands.
             Sight::First if foreign => Verdict::Foreign,
             _ => ownership::judge(&program.unit, &source.unit, unit, known, read.modified),
@@ -172,9 +173,9 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
                     field.disputed = Some(shown);
                 }
                 if let Some(at) = read.modified {
-                    provenance.insert(unit.to_string(), Provenance { participant: source.unit.name.clone(), at });
+                    provenance.insert(unit.text().clone(), Provenance { participant: by.clone(), at });
                 } else if left_behind {
-                    provenance.remove(&unit.to_string());
+                    provenance.remove(unit.text());
                 }
             }
             Verdict::Foreign => {
@@ -446,7 +447,7 @@ pub fn lost(source: &Participant, target: &str, known: &Known) -> NewDeadLetter 
 pub fn in_step(target: &Participant, canonical: &Document, state: &ParticipantState) -> bool {
     target.table.writable_units().iter().all(|unit| {
         let wanted = ValueHash::of(document::present(canonical, unit));
-        state.fields.get(&unit.to_string()).map_or(wanted == ValueHash::ABSENT, |field| field.in_step(wanted))
+        state.fields.get(unit.text()).map_or(wanted == ValueHash::ABSENT, |field| field.in_step(wanted))
     })
 }
 
@@ -459,7 +460,7 @@ pub(crate) fn is_misnamed(target: &Participant, state: &ParticipantState) -> boo
 fn lacks_constants(target: &Participant, state: &ParticipantState) -> bool {
     let constants = target.unit.rows.iter().filter(|row| row.canonical.is_none());
     constants.filter_map(|row| Some((row.native.as_ref()?, row.value.as_ref()?))).any(|(path, value)| {
-        let shown = state.rows.get(&ValueHash::of_text(&path.to_string()).0);
+        let shown = state.rows.get(&ValueHash::of_text(path.text()).0);
         shown.is_some_and(|row| row.native != ValueHash::of(Some(value)))
     })
 }
@@ -480,7 +481,7 @@ pub(crate) fn note_rows(source: &Participant, body: &Document, state: &mut Parti
         .filter(|(path, _)| path.list_root().is_none())
         .map(|(path, digest)| {
             let native = ValueHash::of(document::present(body, path));
-            (ValueHash::of_text(&path.to_string()).0, RowState { digest: *digest, native })
+            (ValueHash::of_text(path.text()).0, RowState { digest: *digest, native })
         })
         .collect::<BTreeMap<_, _>>();
 }

@@ -9,9 +9,10 @@ use crate::edits::Edit;
 use crate::program::{Participant, Program};
 use fairlead_mapping::{Outbound, RowError, Table};
 use fairlead_model::hash::ValueHash;
+use fairlead_model::packed::{pack, unpack};
 use fairlead_model::state::{FieldState, ParticipantState, RowState, Standing};
 use fairlead_model::unit::{InitialLoad, OnDelete, OnMerge, RowUnit};
-use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
+use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, SmolStr, Timestamp, document};
 use fairlead_store::{Claimed, Identity, Intent, Known, NewDeadLetter, Outcome, Stage, WAITS_FOR};
 use fairlead_systems::{NativeRecord, WriteItem, WriteOperation, Written, reason};
 use serde::{Deserialize, Serialize};
@@ -276,8 +277,8 @@ pub fn id_is_taken(target: &Participant, claimed: &Claimed) -> Outcome {
 
 /// Whether a row must be written to a record that the target holds.
 fn differs(state: &ParticipantState, native: &FieldPath, digest: u64, value: ValueHash, unit: Option<&(FieldPath, ValueHash)>) -> bool {
-    let row = state.rows.get(&ValueHash::of_text(&native.to_string()).0);
-    let field = unit.and_then(|(unit, wanted)| Some((state.fields.get(&unit.to_string())?, *wanted)));
+    let row = state.rows.get(&ValueHash::of_text(native.text()).0);
+    let field = unit.and_then(|(unit, wanted)| Some((state.fields.get(unit.text())?, *wanted)));
     let in_step = field.map(|(field, wanted)| field.in_step(wanted));
     match (row, in_step) {
         // Seen to differ canonically: what was natively held then may have been overwritten since.
@@ -338,10 +339,10 @@ pub fn delivered(
         }
     }
     for row in &planned.rows {
-        state.rows.insert(ValueHash::of_text(&row.native.to_string()).0, RowState { digest: row.digest, native: row.value });
+        state.rows.insert(ValueHash::of_text(row.native.text()).0, RowState { digest: row.digest, native: row.value });
         if let Some((unit, wanted)) = row.told(&planned.item.operation) {
             let answer = answered.iter().find(|(path, _)| path == unit).map(|(_, value)| ValueHash::of(Some(value)));
-            difference::wrote(state.fields.entry(unit.to_string()).or_default(), *wanted, answer);
+            difference::wrote(state.fields.entry(unit.text().clone()).or_default(), *wanted, answer);
         }
     }
     state.written = Some(now.0);
@@ -374,7 +375,7 @@ pub fn edited_since(
     shown: &Document,
 ) -> Option<RemoteError> {
     let state = &claimed.known.identity(&target.unit.name)?.state;
-    let read = |native: &FieldPath| state.rows.get(&ValueHash::of_text(&native.to_string()).0).map_or(ValueHash::ABSENT, |row| row.native);
+    let read = |native: &FieldPath| state.rows.get(&ValueHash::of_text(native.text()).0).map_or(ValueHash::ABSENT, |row| row.native);
     let mut rows = own_rows(program, target, claimed, planned).into_iter();
     let edited = rows.find(|row| ValueHash::of(document::present(shown, &row.native)) != read(&row.native))?;
     let message = format!(
@@ -557,14 +558,18 @@ pub enum LookedUp {
     Edited,
 }
 
+/// The layout of a packed [`Sent`].
+const SENT: char = 'A';
+
 /// What a write was about to send, as it is kept with the intent: per row its native place, per unit its canonical value; hashes only.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
     rows: Vec<(u64, u64, ValueHash)>,
-    units: BTreeMap<String, ValueHash>,
+    units: BTreeMap<SmolStr, ValueHash>,
     /// What the target held before by a look-up whose teaching is not settled yet: the stored state says otherwise, or nothing at all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    held: Option<BTreeMap<String, ValueHash>>,
+    // The defaults are for the objects that older releases wrote.
+    #[serde(default)]
+    held: Option<BTreeMap<SmolStr, ValueHash>>,
     #[serde(default)]
     removal: bool,
 }
@@ -574,12 +579,12 @@ impl Sent {
     #[must_use]
     pub fn of(planned: &Planned) -> Self {
         Self {
-            rows: planned.rows.iter().map(|row| (ValueHash::of_text(&row.native.to_string()).0, row.digest, row.value)).collect(),
+            rows: planned.rows.iter().map(|row| (ValueHash::of_text(row.native.text()).0, row.digest, row.value)).collect(),
             units: planned
                 .rows
                 .iter()
                 .filter_map(|row| row.told(&planned.item.operation))
-                .map(|(unit, hash)| (unit.to_string(), *hash))
+                .map(|(unit, hash)| (unit.text().clone(), *hash))
                 .collect(),
             held: None,
             removal: matches!(planned.item.operation, WriteOperation::Archive | WriteOperation::Delete),
@@ -594,16 +599,20 @@ impl Sent {
         self
     }
 
-    /// For the store.
+    /// For the store: packed, for it is kept with every write that is under way.
     #[must_use]
     pub fn write(&self) -> Value {
-        serde_json::to_value(self).unwrap_or(Value::Null)
+        pack(SENT, self).map_or(Value::Null, Value::String)
     }
 
-    /// From the store.
+    /// From the store. An older Fairlead kept it as an object.
     #[must_use]
     pub fn read(value: &Value) -> Self {
-        Self::deserialize(value).unwrap_or_default()
+        match value.as_str() {
+            Some(text) => unpack(SENT, text).ok(),
+            None => Self::deserialize(value).ok(),
+        }
+        .unwrap_or_default()
     }
 
     /// Nothing is known of what was sent (only that something was).
@@ -616,15 +625,15 @@ impl Sent {
     pub fn echoes(&self, shown: &[(FieldPath, Value)], state: &mut ParticipantState) {
         for (unit, value) in shown {
             let shown = ValueHash::of(Some(value));
-            if self.units.get(&unit.to_string()) == Some(&shown) && shown != ValueHash::ABSENT {
-                difference::wrote(state.fields.entry(unit.to_string()).or_default(), shown, None);
+            if self.units.get(unit.text()) == Some(&shown) && shown != ValueHash::ABSENT {
+                difference::wrote(state.fields.entry(unit.text().clone()).or_default(), shown, None);
             }
         }
     }
 
     /// The state of a target that shows these values, and in which this did not take effect as far as anybody can tell.
     pub fn no_effect(&self, shown: &[(FieldPath, Value)], state: &mut ParticipantState) {
-        let shown: BTreeMap<String, ValueHash> = shown.iter().map(|(unit, value)| (unit.to_string(), ValueHash::of(Some(value)))).collect();
+        let shown: BTreeMap<&SmolStr, ValueHash> = shown.iter().map(|(unit, value)| (unit.text(), ValueHash::of(Some(value)))).collect();
         for (unit, sent) in &self.units {
             let field = state.fields.entry(unit.clone()).or_default();
             match shown.get(unit) {
@@ -662,9 +671,8 @@ impl Sent {
         }
         let compared = |row: &&RowUnit| row.native.as_ref().is_some_and(|native| native.list_root().is_none());
         for unit in target.unit.rows.iter().filter(compared).filter_map(|row| row.canonical.as_ref()) {
-            let unit = unit.to_string();
-            if self.units.contains_key(&unit) {
-                state.fields.remove(&unit);
+            if self.units.contains_key(unit.text()) {
+                state.fields.remove(unit.text());
             }
         }
     }
@@ -678,20 +686,18 @@ impl Sent {
     pub fn made(&self, shown: &[(FieldPath, Value)], state: &mut ParticipantState) -> bool {
         let Some(held) = &self.held else {
             self.took_effect(state);
-            return shown
-                .iter()
-                .any(|(unit, value)| self.units.get(&unit.to_string()).is_some_and(|sent| *sent != ValueHash::of(Some(value))));
+            return shown.iter().any(|(unit, value)| self.units.get(unit.text()).is_some_and(|sent| *sent != ValueHash::of(Some(value))));
         };
         for (unit, held) in held {
             difference::wrote(state.fields.entry(unit.clone()).or_default(), *held, None);
         }
         let mut edited = false;
         for (unit, value) in shown {
-            let (unit, shown) = (unit.to_string(), ValueHash::of(Some(value)));
-            if self.units.get(&unit) == Some(&shown) {
-                difference::wrote(state.fields.entry(unit).or_default(), shown, None);
+            let (unit, shown) = (unit.text(), ValueHash::of(Some(value)));
+            if self.units.get(unit) == Some(&shown) {
+                difference::wrote(state.fields.entry(unit.clone()).or_default(), shown, None);
             } else {
-                edited |= held.get(&unit).is_some_and(|held| *held != shown);
+                edited |= held.get(unit).is_some_and(|held| *held != shown);
             }
         }
         edited
@@ -718,16 +724,16 @@ pub fn looked_up(state: &ParticipantState, shown: &[(FieldPath, Value)], sent: &
     // A value that was there before proves nothing, and neither does a field that cannot be read.
     let (mut took_effect, mut evidence) = (true, false);
     for (unit, value) in shown {
-        let name = unit.to_string();
-        let Some(wanted) = sent.units.get(&name) else { continue };
+        let name = unit.text();
+        let Some(wanted) = sent.units.get(name) else { continue };
         let shown = ValueHash::of(Some(value));
-        let before = state.fields.get(&name);
+        let before = state.fields.get(name);
         if shown == *wanted {
             evidence |= before.is_none_or(|field| field.seen != Some(shown));
             continue;
         }
         took_effect = false;
-        if sent.held(&name) == Some(shown) {
+        if sent.held(name) == Some(shown) {
             continue;
         }
         if before.is_some_and(|field| field.seen != Some(shown) && field.sent != Some(shown) && field.rendered != Some(shown)) {

@@ -435,6 +435,23 @@ fn looking_up_tells_what_became_of_a_write() {
 }
 
 #[test]
+fn what_an_older_fairlead_noted_as_sent_is_read() {
+    let mut world = in_both();
+    world.read("crm", json!({"Name": "Acme Corp", "Credit": "5"}));
+    let sent = Sent::of(&written(world.step("erp")));
+    let object = serde_json::to_value(&sent).unwrap();
+    assert_eq!(object["units"]["name"], json!(ValueHash::of(Some(&json!("Acme Corp")))));
+    assert_eq!(Sent::read(&object), sent);
+    // Before there were look-ups to tell of, and removals.
+    let mut older = object.clone();
+    older.as_object_mut().unwrap().retain(|name, _| ["rows", "units"].contains(&name.as_str()));
+    assert_eq!(Sent::read(&older), sent);
+    for unknown in [json!(null), json!("null"), json!("B"), json!(7)] {
+        assert!(Sent::read(&unknown).is_empty());
+    }
+}
+
+#[test]
 fn what_a_look_up_taught_is_known_to_the_next_one_too() {
     let mut world = in_both();
     let stored = world.claimed().known.identity("erp").unwrap().state.clone();
@@ -499,7 +516,7 @@ fn what_nobody_reads_is_compared_natively_after_a_write_without_an_answer() {
             deleted: false,
             merged_into: None,
             body,
-            raw: String::new(),
+            raw: Value::Null,
         };
         let mut state = identity.state.clone();
         let erp = world.participant("erp");
@@ -725,8 +742,7 @@ fn what_is_found_is_adopted_as_it_stands_and_only_the_difference_is_written() {
     let mut world = World::new();
     world.read("crm", json!({"Name": "Acme", "Credit": "5", "Note": "n"}));
     let body = document(json!({"Name": "ACME", "Note": "n"}));
-    let shown =
-        NativeRecord { id: "e7".into(), version: None, modified: None, deleted: false, merged_into: None, body, raw: String::new() };
+    let shown = NativeRecord { id: "e7".into(), version: None, modified: None, deleted: false, merged_into: None, body, raw: Value::Null };
     let state = adopted(world.participant("erp"), &shown);
     world.known().identities.push(Identity { participant: "erp".into(), external_id: "e7".into(), state });
     let planned = written(world.step("erp"));

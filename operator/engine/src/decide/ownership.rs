@@ -96,7 +96,7 @@ fn names(named: &str, field: &FieldPath) -> bool {
 /// The newer vendor stamp wins, of two equal ones that of the first participant by name; without stamps the newcomer does, because it is what
 /// somebody did last as far as anyone can tell.
 fn latest(known: &Known, source: &ParticipantUnit, field: &FieldPath, modified: Option<Timestamp>) -> Verdict {
-    match (known.record.provenance.get(&field.to_string()), modified) {
+    match (known.record.provenance.get(field.text()), modified) {
         (Some(last), Some(modified)) if modified < last.at => Verdict::Foreign,
         (Some(last), Some(modified)) if modified == last.at && last.participant < source.name => Verdict::Foreign,
         _ => Verdict::Accept,

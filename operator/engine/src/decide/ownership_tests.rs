@@ -23,7 +23,7 @@ fn four(tie: Tie) -> IntegrationUnit {
 fn known(home: &str, holders: &[&str], last: Option<(&str, i64)>) -> Known {
     let identity =
         |name: &&str| Identity { participant: (*name).into(), external_id: ExternalId((*name).into()), state: ParticipantState::default() };
-    let provenance = last.map(|(participant, at)| (CREDIT.to_owned(), Provenance { participant: participant.into(), at: Timestamp(at) }));
+    let provenance = last.map(|(participant, at)| (CREDIT.into(), Provenance { participant: participant.into(), at: Timestamp(at) }));
     Known {
         record: Record {
             id: sample::ID,

@@ -6,7 +6,7 @@
 
 use fairlead_model::hash::ValueHash;
 use fairlead_model::state::ParticipantState;
-use fairlead_model::{ExternalId, FieldPath, RecordId, document};
+use fairlead_model::{ExternalId, FieldPath, RecordId, SmolStr, document};
 use fairlead_store::{Identity, Known, Origin, Provenance};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -73,7 +73,7 @@ pub struct Decided {
     /// Where what stays was born, as far as it is still there.
     pub home: String,
     /// Who set its fields; nobody any more, where that came from what leaves.
-    pub provenance: BTreeMap<String, Provenance>,
+    pub provenance: BTreeMap<SmolStr, Provenance>,
     /// Lanes that it enters: what has left it in a target is to be made there.
     pub enqueue: Vec<(String, Origin)>,
     /// New states of those that hold it on: what came from the others is looked at as if for the first time.
@@ -128,11 +128,11 @@ pub fn decide(known: &Known, leavers: &[Leaver], parts: &Parts) -> Result<Decide
 
     let came = came(known, leavers, &gone, &staying);
     let mut provenance = record.provenance.clone();
-    provenance.extend(came.iter().map(|unit| (unit.to_string(), Provenance::nobodys())));
+    provenance.extend(came.iter().map(|unit| (unit.text().clone(), Provenance::nobodys())));
     let mut states = Vec::new();
     for identity in staying.iter().filter(stays).filter(|identity| is_read(&identity.participant)) {
         let mut state = identity.state.clone();
-        state.fields.retain(|unit, _| !came.iter().any(|came| came.to_string() == *unit));
+        state.fields.retain(|unit, _| !came.iter().any(|came| came.text() == unit));
         if state != identity.state {
             states.push((identity.participant.clone(), state));
         }
@@ -168,7 +168,7 @@ fn left(leaver: &Leaver, is_read: bool) -> Identity {
 fn came(known: &Known, leavers: &[Leaver], gone: &[Identity], staying: &[Identity]) -> Vec<FieldPath> {
     let record = &known.record;
     let states = leavers.iter().map(|leaver| &leaver.identity).chain(staying);
-    let units: BTreeSet<&String> = states.flat_map(|identity| identity.state.fields.keys()).chain(record.provenance.keys()).collect();
+    let units: BTreeSet<&SmolStr> = states.flat_map(|identity| identity.state.fields.keys()).chain(record.provenance.keys()).collect();
     let of_leaver = |unit: &str, value: ValueHash| match record.provenance.get(unit) {
         // Left behind before: it still is nobody's.
         Some(provenance) if provenance.is_nobodys() => true,
@@ -180,7 +180,7 @@ fn came(known: &Known, leavers: &[Leaver], gone: &[Identity], staying: &[Identit
             leavers.iter().any(|leaver| own(&leaver.identity)) && !staying.iter().any(own)
         }
     };
-    let present = |unit: &String| {
+    let present = |unit: &SmolStr| {
         let path: FieldPath = unit.parse().ok()?;
         let value = ValueHash::of(Some(document::present(&record.document, &path)?));
         of_leaver(unit, value).then_some(path)

@@ -191,7 +191,7 @@ pub(super) async fn an_import_is_all_or_nothing_and_asks_for_an_empty_realm_that
     refused(&twice, true, at(100), "contradicts the lines before it").await;
     let homeless = text.replace(strange, &strange.replace(&id(1).to_string(), &id(99).to_string()));
     refused(&homeless, true, at(100), "contradicts the lines before it").await;
-    refused(&text.replace("\"format\":3", "\"format\":99"), true, at(100), "format 99").await;
+    refused(&text.replace("\"format\":4", "\"format\":99"), true, at(100), "format 99").await;
     let missing = archive::export(&*store, Some("no/where"), at(1), std::io::sink()).await;
     assert!(matches!(&missing, Err(StoreError::Refused(what)) if what.contains("it holds sales/customers")), "{missing:?}");
     // The lease has run out, but its holder only sleeps: it finds that it is the holder no more.

@@ -62,7 +62,7 @@ pub fn erp_id(n: u64) -> ExternalId {
 #[must_use]
 pub fn state(version: u64) -> ParticipantState {
     let field = FieldState { seen: Some(fairlead_model::hash::ValueHash(version)), ..FieldState::default() };
-    ParticipantState { fields: BTreeMap::from([("name".to_owned(), field)]), ..ParticipantState::default() }
+    ParticipantState { fields: BTreeMap::from([("name".into(), field)]), ..ParticipantState::default() }
 }
 
 /// The `n`th record in a version.
@@ -74,7 +74,7 @@ pub fn record(n: u64, version: u64) -> Record {
         version,
         document: document.as_object().cloned().unwrap(),
         home: CRM.to_owned(),
-        provenance: BTreeMap::from([("name".to_owned(), Provenance { participant: CRM.to_owned(), at: at(0) })]),
+        provenance: BTreeMap::from([("name".into(), Provenance { participant: CRM.into(), at: at(0) })]),
         deleted_at: None,
     }
 }
@@ -146,7 +146,7 @@ pub fn split_off((n, version): (u64, u64), new: u64, now: Timestamp) -> Split {
         id: id(n),
         version: version + 1,
         home: CRM.to_owned(),
-        provenance: BTreeMap::from([("name".to_owned(), Provenance::nobodys())]),
+        provenance: BTreeMap::from([("name".into(), Provenance::nobodys())]),
         enqueue: vec![(ERP.to_owned(), Origin::Source(CRM.to_owned()))],
         states: Vec::new(),
         new: id(new),

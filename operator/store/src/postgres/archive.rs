@@ -98,7 +98,7 @@ fn cell(row: &tokio_postgres::Row, place: usize, column: &Column) -> Result<Cell
         Kind::Record | Kind::Id => get::<Option<Uuid>>(row, place)?.map(|id| Cell::Id(*id.as_bytes())),
         Kind::External => get::<Option<String>>(row, place)?.map(|id| Cell::Text(read_id(id))),
         Kind::Keys => get::<Option<Vec<u8>>>(row, place)?.map(Cell::Bytes),
-        Kind::Text | Kind::Json | Kind::Document | Kind::State => get::<Option<String>>(row, place)?.map(Cell::Text),
+        Kind::Text | Kind::Json | Kind::Document | Kind::State | Kind::Provenance => get::<Option<String>>(row, place)?.map(Cell::Text),
     };
     Ok(cell.unwrap_or(Cell::Null))
 }
@@ -314,7 +314,7 @@ const fn type_of(kind: Kind) -> &'static str {
         Kind::Record | Kind::Id => "uuid",
         Kind::Flag => "bool",
         Kind::Keys => "bytea, hashes int8[]",
-        Kind::External | Kind::Text | Kind::Json | Kind::Document | Kind::State => "text",
+        Kind::External | Kind::Text | Kind::Json | Kind::Document | Kind::State | Kind::Provenance => "text",
     }
 }
 

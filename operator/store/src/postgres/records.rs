@@ -3,7 +3,8 @@
 use super::codec::{get, place, read_id};
 use super::error::Failure;
 use super::session::{Ask, ask};
-use crate::rows::codec::{decode, decode_document, decode_state};
+use crate::rows::codec::decode_document;
+use crate::rows::packed::{decode_provenance, decode_state};
 use crate::{Identity, Known, LaneEntry, Record, StoreError};
 use fairlead_model::{ExternalId, RecordId, Timestamp};
 use std::collections::BTreeMap;
@@ -139,7 +140,7 @@ pub(super) fn known_of(row: &Row) -> Result<(usize, i64, Known), Failure> {
         version: get::<i64>(row, 3)?.cast_unsigned(),
         document: decode_document(get(row, 7)?)?,
         home: text(4)?.ok_or_else(unnamed)?.to_owned(),
-        provenance: text(6)?.map_or_else(|| Ok(BTreeMap::new()), |text| decode("provenance", text))?,
+        provenance: text(6)?.map_or_else(|| Ok(BTreeMap::new()), decode_provenance)?,
         deleted_at: get::<Option<i64>>(row, 5)?.map(Timestamp),
     };
     let names: Vec<Option<String>> = get::<Option<Vec<_>>>(row, 9)?.unwrap_or_default();

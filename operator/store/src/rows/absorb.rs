@@ -2,7 +2,8 @@
 //! documents need not be copied. Every check (lease, versions, identities) is made inside the transaction.
 
 use super::books::SourceDelta;
-use super::codec::{encode, encode_state};
+use super::codec::encode;
+use super::packed::encode_state;
 use super::record::Body;
 use crate::{Absorb, AbsorbRecord, CONFLICT_VALUE, Conflict, Fence, Guarded, NewDeadLetter, Origin, RecordChange, Stage, StoreError};
 use fairlead_model::{RecordId, Timestamp};

@@ -1,11 +1,9 @@
-//! How values become columns and back. The only place that knows what the text columns hold.
+//! How values become columns and back. What the text columns hold is known here and in [`super::packed`].
 
-use crate::{Haste, Origin, Provenance, Stage, StoreError};
-use fairlead_model::state::ParticipantState;
+use crate::{Haste, Origin, Stage, StoreError};
 use fairlead_model::{Document, RecordId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// A record id as it is stored.
@@ -27,23 +25,6 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Result<String, StoreError> {
 /// JSON text as a value; what it is goes into the message.
 pub(crate) fn decode<T: DeserializeOwned>(what: &str, text: &str) -> Result<T, StoreError> {
     serde_json::from_str(text).map_err(|error| StoreError::Unusable(format!("a stored {what} is damaged: {error}")))
-}
-
-/// A participant's state without `settled`, which has a column of its own because only the commit knows it.
-pub(crate) fn encode_state(state: &ParticipantState) -> Result<String, StoreError> {
-    if state.settled == 0 {
-        return encode(state);
-    }
-    encode(&ParticipantState { settled: 0, ..state.clone() })
-}
-
-pub(crate) fn decode_state(text: &str, settled: i64) -> Result<ParticipantState, StoreError> {
-    let state: ParticipantState = decode("participant state", text)?;
-    Ok(ParticipantState { settled: settled.cast_unsigned(), ..state })
-}
-
-pub(crate) fn encode_provenance(provenance: &BTreeMap<String, Provenance>) -> Result<Option<String>, StoreError> {
-    if provenance.is_empty() { Ok(None) } else { encode(provenance).map(Some) }
 }
 
 pub(crate) fn decode_document(text: &str) -> Result<Document, StoreError> {

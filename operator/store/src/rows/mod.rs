@@ -5,6 +5,7 @@ pub(crate) mod absorb;
 pub(crate) mod books;
 pub(crate) mod codec;
 pub(crate) mod lane;
+pub(crate) mod packed;
 pub(crate) mod record;
 pub(crate) mod reindex;
 pub(crate) mod settle;

@@ -1,6 +1,7 @@
 //! A record in the form of its columns.
 
-use super::codec::{encode, encode_provenance};
+use super::codec::encode;
+use super::packed::encode_provenance;
 use crate::{IndexKey, Record, StoreError};
 
 /// A record as it will be stored; made before the command waits for the writer, so that the writer's time is not spent on it.

@@ -1,6 +1,7 @@
 //! The command `settle` in the form of its rows, made in the caller's task.
 
-use super::codec::{IdBytes, encode_state, id_bytes};
+use super::codec::{IdBytes, id_bytes};
+use super::packed::encode_state;
 use crate::{LaneFence, NewDeadLetter, Outcome, Settle, StoreError};
 use fairlead_model::{RecordId, Timestamp};
 

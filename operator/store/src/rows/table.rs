@@ -2,11 +2,13 @@
 //! holds. A column more is one line here; a table more is one constant, and its place in [`OF_REALM`].
 
 use super::codec::{IdBytes, encode, encode_word, origin_code, pack_keys, record_id, special_origin, stage_code, stage_of, unpack_keys};
-use crate::{Haste, Origin, Stage, StoreError};
+use super::packed::{decode_provenance, decode_state, encode_provenance, encode_state};
+use crate::{Haste, Origin, Provenance, Stage, StoreError};
 use fairlead_model::state::ParticipantState;
-use fairlead_model::{Document, RecordId};
-use serde::Deserialize;
+use fairlead_model::{Document, RecordId, SmolStr};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// A table, or a part of one.
 #[derive(Debug)]
@@ -95,8 +97,10 @@ pub(crate) enum Kind {
     Json,
     /// The same, of a document.
     Document,
-    /// The same, of a participant's state.
+    /// A participant's packed state: as JSON.
     State,
+    /// Who set which field, packed: as JSON.
+    Provenance,
 }
 
 /// What a database holds in a column.
@@ -146,7 +150,7 @@ pub(crate) const RECORD: Table = Table {
         may("changed_book", "changedBook", Kind::Name),
         may("deleted_book", "deletedBook", Kind::Name),
         needs("index_keys", "keys", Kind::Keys),
-        may("provenance", "provenance", Kind::Json),
+        may("provenance", "provenance", Kind::Provenance),
         needs("document", "document", Kind::Document),
     ],
 };
@@ -464,6 +468,7 @@ impl Kind {
             Self::Json => (true, "anything"),
             Self::Document => (value.is_object(), "a document"),
             Self::State => (ParticipantState::deserialize(value).is_ok(), "a participant's state"),
+            Self::Provenance => (Setters::deserialize(value).is_ok(), "who set which field"),
         };
         if good { Ok(()) } else { Err(wanted) }
     }
@@ -475,7 +480,7 @@ impl Kind {
             (Self::Name, Cell::Int(id)) => Value::String(name(id)?),
             (Self::Origin, Cell::Int(code)) => {
                 let origin = special_origin(code).map_or_else(|| name(code).map(Origin::Source), Ok)?;
-                serde_json::to_value(origin).map_err(|error| StoreError::Other(error.to_string()))?
+                to_value(&origin)?
             }
             (Self::Stage, Cell::Int(code)) => Value::String(encode_word(&stage_of(code)?)?),
             (Self::Int, Cell::Int(number)) => Value::from(number),
@@ -485,7 +490,9 @@ impl Kind {
             (Self::Record | Self::Id, Cell::Id(bytes)) => Value::String(record_id(bytes).to_string()),
             (Self::External | Self::Text, Cell::Text(text)) => Value::String(text),
             (Self::Keys, Cell::Bytes(bytes)) => unpack_keys(&bytes).into(),
-            (Self::Json | Self::Document | Self::State, Cell::Text(text)) => super::codec::decode("value", &text)?,
+            (Self::Json | Self::Document, Cell::Text(text)) => super::codec::decode("value", &text)?,
+            (Self::State, Cell::Text(text)) => to_value(&decode_state(&text, 0)?)?,
+            (Self::Provenance, Cell::Text(text)) => to_value(&decode_provenance(&text)?)?,
             (kind, cell) => return Err(StoreError::Unusable(format!("a row holds what no Fairlead writes: {cell:?} for {kind:?}"))),
         })
     }
@@ -493,7 +500,9 @@ impl Kind {
     fn cell(self, value: &Value, name: &dyn Fn(&str) -> Result<i64, StoreError>) -> Result<Cell, StoreError> {
         let text = || value.as_str().unwrap_or_default();
         Ok(match self {
-            Self::Json | Self::Document | Self::State => Cell::Text(encode(value)?),
+            Self::Json | Self::Document => Cell::Text(encode(value)?),
+            Self::State => Cell::Text(encode_state(&ParticipantState::deserialize(value).unwrap_or_default())?),
+            Self::Provenance => encode_provenance(&Setters::deserialize(value).unwrap_or_default())?.map_or(Cell::Null, Cell::Text),
             Self::Name => Cell::Int(name(text())?),
             Self::Origin => match Origin::deserialize(value) {
                 Ok(origin) => Cell::Int(origin_code(&origin).map_or_else(|participant| name(participant), Ok)?),
@@ -517,6 +526,13 @@ impl Kind {
             _ => None,
         }
     }
+}
+
+/// Who set which field.
+type Setters = BTreeMap<SmolStr, Provenance>;
+
+fn to_value<T: Serialize>(value: &T) -> Result<Value, StoreError> {
+    serde_json::to_value(value).map_err(|error| StoreError::Other(error.to_string()))
 }
 
 /// The hashes of index keys.

@@ -2,7 +2,8 @@
 
 use super::names::Names;
 use crate::rows::books::Books;
-use crate::rows::codec::{IdBytes, decode, decode_document, decode_state, pack_keys, record_id, unpack_keys};
+use crate::rows::codec::{IdBytes, decode_document, pack_keys, record_id, unpack_keys};
+use crate::rows::packed::{decode_provenance, decode_state};
 use crate::rows::record::{Body, Keys};
 use crate::{Identity, Known, LaneEntry, Record, StoreError};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -203,8 +204,7 @@ pub(super) fn known(connection: &Connection, names: &Names<'_>, row: i64) -> Res
     )?;
     let found = statement.query_row(params![row], |found| {
         let document = decode_document(found.get_ref(5)?.as_str()?);
-        let provenance =
-            found.get_ref(4)?.as_str_or_null()?.map_or_else(|| Ok(std::collections::BTreeMap::new()), |text| decode("provenance", text));
+        let provenance = found.get_ref(4)?.as_str_or_null()?.map_or_else(|| Ok(std::collections::BTreeMap::new()), decode_provenance);
         Ok((
             found.get::<_, IdBytes>(0)?,
             found.get::<_, i64>(1)?,

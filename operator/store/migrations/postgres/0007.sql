@@ -1,0 +1,2 @@
+-- Schema 7. What is kept per record and participant is written packed (operator/store/src/rows/packed.rs). Rows that hold JSON stay readable, and
+-- become packed when they are written the next time; an older Fairlead can read only those, so it must not go on here.
