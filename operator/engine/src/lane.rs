@@ -515,8 +515,12 @@ impl Lane {
             Intend { realm: shared.realm.clone(), target: target.unit.name.clone(), fence: fence.clone(), sent, now: shared.now() };
         shared.around.store.intend(&intend).await?;
         crash::point("lane.intended");
-        let batch =
-            WriteBatch { entity: target.unit.entity.clone(), items: writes.iter().map(|(_, planned)| planned.item.clone()).collect() };
+        let (mut items, mut written) = (Vec::with_capacity(writes.len()), Vec::with_capacity(writes.len()));
+        for (claimed, Planned { item, rows, incomplete }) in writes {
+            items.push(item);
+            written.push((claimed, rows, incomplete));
+        }
+        let batch = WriteBatch { entity: target.unit.entity.clone(), items };
         let (validity, clock, cancel) = (self.lease.validity(), Arc::clone(&shared.around.clock), shared.cancel.clone());
         // If the lease is lost all the same, the next holder finds the intents. Who stops, or is held by the guard, sends
         // nothing more, and awaits what is under way.
@@ -526,13 +530,15 @@ impl Lane {
         let answers = self.lease.during(system.write(&batch, may_send)).await;
         times.write = self.way.since(mark);
         crash::point("lane.written");
-        if writes.iter().any(|(_, planned)| planned.item.operation == WriteOperation::Create) {
+        if batch.items.iter().any(|item| item.operation == WriteOperation::Create) {
             crash::point("lane.created");
         }
         let circuit_closed = system.circuit() == fairlead_model::report::Circuit::Closed;
         let any_through = answers.iter().any(Result::is_ok);
         let mut through: Vec<String> = Vec::new();
-        for ((claimed, planned), answer) in writes.iter().zip(answers) {
+        let written = written.into_iter().zip(batch.items).zip(answers);
+        for (((claimed, rows, incomplete), item), answer) in written {
+            let (claimed, planned) = (&claimed, &Planned { item, rows, incomplete });
             let id = claimed.known.record.id;
             self.ended.remove(&id);
             let outcome = match answer {

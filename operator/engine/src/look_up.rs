@@ -58,6 +58,7 @@ impl LookUp<'_> {
     fn searches_first(&self, claimed: &Claimed) -> bool {
         let record = &claimed.known.record;
         !self.target.readable()
+            && self.entity.is_some_and(Entity::can_search)
             && claimed.known.identity(self.name()).is_none()
             && record.deleted_at.is_none()
             && self.target.table.accepts(&record.document) == Ok(true)
@@ -484,7 +485,15 @@ mod tests {
 
     fn record(id: &ExternalId) -> NativeRecord {
         let body = fairlead_model::Document::new();
-        NativeRecord { id: id.clone(), version: None, modified: None, deleted: false, merged_into: None, body, raw: String::new() }
+        NativeRecord {
+            id: id.clone(),
+            version: None,
+            modified: None,
+            deleted: false,
+            merged_into: None,
+            body,
+            raw: serde_json::Value::Null,
+        }
     }
 
     /// Asks for 200 records of which `bad` cannot be read for `error`; what came of it, and in how many calls.

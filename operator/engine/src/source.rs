@@ -608,7 +608,7 @@ impl Source {
             deleted: true,
             merged_into: None,
             body: Document::new(),
-            raw: "{}".into(),
+            raw: Value::Object(Document::new()),
         };
         let records = ids.iter().map(gone).collect();
         match self.absorb(records, began, None, &Requested { ids: &ids, edits: &Edits::default() }, fence).await {
@@ -908,7 +908,10 @@ impl Source {
         let asked: Vec<_> = told.iter().flatten().copied().collect();
         let told_known: HashMap<_, _> = asked.iter().copied().zip(store.known_by_id(&shared.realm, &asked).await?).collect();
 
-        let keys: Vec<Vec<_>> = unknown.iter().map(|(_, inbound)| program.match_keys(&inbound::partial(&inbound.fields))).collect();
+        let keys: Vec<Vec<_>> = match program.unit.matching.as_slice() {
+            [] => vec![Vec::new(); unknown.len()],
+            _ => unknown.iter().map(|(_, inbound)| program.match_keys(&inbound::partial(&inbound.fields))).collect(),
+        };
         let flat: Vec<_> = keys.iter().flatten().cloned().collect();
         let mut found = store.match_records(&shared.realm, &flat).await?.into_iter();
         let candidates: Vec<Vec<Vec<RecordId>>> = keys.iter().map(|keys| found.by_ref().take(keys.len()).collect()).collect();
@@ -921,10 +924,11 @@ impl Source {
         let mut fresh: HashMap<u64, ExternalId> = HashMap::new();
         let mut claimed: HashMap<RecordId, ExternalId> = HashMap::new();
         for (((native, inbound), told), (keys, candidates)) in unknown.into_iter().zip(told).zip(keys.into_iter().zip(candidates)) {
-            let document = inbound::partial(&inbound.fields);
             // What carries an id that nobody knows was made by a write whose process died before it took note, or outlived a lost store.
             let own = told.filter(|id| told_known.get(id).is_some_and(Option::is_none));
             let told = told.and_then(|id| told_known.get(&id).cloned().flatten());
+            let is_matched = candidates.iter().any(|ids| !ids.is_empty());
+            let document = if is_matched { inbound::partial(&inbound.fields) } else { Document::new() };
             let matching: Option<Vec<Known>> = candidates
                 .into_iter()
                 .map(|ids| {
@@ -1185,12 +1189,13 @@ fn park_with(
     before: &HashMap<ExternalId, u64>,
     parked: &mut Vec<(ExternalId, u64)>,
 ) {
-    let fingerprint = ValueHash::of_text(&format!("{}\u{0}{}\u{0}{}", problem.reason, problem.message, native.raw)).0;
+    let raw = native.raw.to_string();
+    let fingerprint = ValueHash::of_text(&format!("{}\u{0}{}\u{0}{raw}", problem.reason, problem.message)).0;
     if before.get(&native.id) == Some(&fingerprint) {
         batch.unchanged += 1;
         return;
     }
     parked.push((native.id.clone(), fingerprint));
-    let letter = NewDeadLetter::of(stage, participant, native.raw.clone(), problem);
+    let letter = NewDeadLetter::of(stage, participant, raw, problem);
     batch.dead_letters.push(NewDeadLetter { external_id: Some(native.id.clone()), ..letter });
 }

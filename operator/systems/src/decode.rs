@@ -3,14 +3,12 @@
 //! Numbers are read as text: whole numbers within 64 bits stay numbers, all others become decimal strings with every digit they had. What a
 //! field is says its definition, never the look of its value. Depth is bounded before anything is built.
 
-use crate::definition::format::FieldFormat;
 use crate::definition::path::AnswerPath;
 use fairlead_model::schema::FieldType;
 use fairlead_model::{Decimal, Timestamp};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use sonic_rs::{JsonContainerTrait, JsonType, JsonValueTrait};
-use std::collections::BTreeMap;
 
 /// The deepest nesting of an answer.
 pub(crate) const MAX_DEPTH: usize = 32;
@@ -100,37 +98,6 @@ pub(crate) fn typed(kind: FieldType, value: Value) -> Value {
             None => Value::String(text),
         },
         (_, value) => value,
-    }
-}
-
-/// A record's fields by the definition's types, everywhere in it.
-pub(crate) struct Types(BTreeMap<String, FieldType>);
-
-impl Types {
-    pub(crate) fn of(fields: &[FieldFormat]) -> Self {
-        Self(fields.iter().map(|field| (field.name.to_string(), field.kind)).collect())
-    }
-
-    /// Types `value`, which stands at `path` (empty for the record itself).
-    pub(crate) fn apply(&self, path: &str, value: Value) -> Value {
-        match value {
-            Value::Object(fields) => {
-                let typed = fields.into_iter().filter(|(name, _)| name != "attributes").map(|(name, value)| {
-                    let inner = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                    let value = self.apply(&inner, value);
-                    (name, value)
-                });
-                Value::Object(typed.collect())
-            }
-            Value::Array(items) => {
-                let inner = format!("{path}[]");
-                Value::Array(items.into_iter().map(|item| self.apply(&inner, item)).collect())
-            }
-            scalar => match self.0.get(path) {
-                Some(kind) => typed(*kind, scalar),
-                None => scalar,
-            },
-        }
     }
 }
 

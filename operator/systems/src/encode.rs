@@ -1,72 +1,74 @@
 //! Documents onto the wire: decimals that are text inside become number tokens where the vendor wants numbers. No float on the way.
 
 use crate::definition::Entity;
-use crate::definition::format::Wire;
-use fairlead_model::schema::FieldType;
-use fairlead_model::{Decimal, Document, FieldPath};
+use crate::shape::Shape;
+use fairlead_model::{Decimal, Document};
 use serde_json::Value;
 
 /// The JSON text of a record, with `extra` members put before its own (`attributes`, `id`, the correlation field).
 pub(crate) fn record(entity: &Entity, body: &Document, extra: &[(&str, Value)]) -> String {
-    let mut out = String::from("{");
+    let mut out = vec![b'{'];
     for (name, value) in extra {
         member(&mut out, name);
-        out.push_str(&value.to_string());
+        plain(value, &mut out);
     }
     for (name, value) in body {
         if extra.iter().any(|(taken, _)| taken == name) {
             continue;
         }
         member(&mut out, name);
-        write(entity, name, value, &mut out);
+        write(entity.shape.field(name), value, &mut out);
     }
-    out.push('}');
-    out
+    out.push(b'}');
+    // Only text was put into it.
+    String::from_utf8(out).unwrap_or_default()
 }
 
-fn member(out: &mut String, name: &str) {
-    if !out.ends_with('{') {
-        out.push(',');
+fn member(out: &mut Vec<u8>, name: &str) {
+    if out.last() != Some(&b'{') {
+        out.push(b',');
     }
-    out.push_str(&Value::from(name).to_string());
-    out.push(':');
+    text(name, out);
+    out.push(b':');
 }
 
-fn write(entity: &Entity, path: &str, value: &Value, out: &mut String) {
+fn write(place: &Shape, value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Object(fields) => {
-            out.push('{');
+            out.push(b'{');
             for (name, value) in fields {
                 member(out, name);
-                write(entity, &format!("{path}.{name}"), value, out);
+                write(place.field(name), value, out);
             }
-            out.push('}');
+            out.push(b'}');
         }
         Value::Array(items) => {
-            out.push('[');
+            out.push(b'[');
             for (index, item) in items.iter().enumerate() {
                 if index > 0 {
-                    out.push(',');
+                    out.push(b',');
                 }
-                write(entity, &format!("{path}[]"), item, out);
+                write(place.item(), item, out);
             }
-            out.push(']');
+            out.push(b']');
         }
-        Value::String(text) => match number_token(entity, path, text) {
-            Some(token) => out.push_str(&token),
-            None => out.push_str(&value.to_string()),
+        // The canonical form of a decimal is a valid JSON number.
+        Value::String(string) if place.is_number() => match string.parse::<Decimal>() {
+            Ok(number) => out.extend_from_slice(number.as_str().as_bytes()),
+            Err(_) => text(string, out),
         },
-        Value::Null | Value::Bool(_) | Value::Number(_) => out.push_str(&value.to_string()),
+        Value::String(string) => text(string, out),
+        Value::Null | Value::Bool(_) | Value::Number(_) => plain(value, out),
     }
 }
 
-/// The number token for a text that is a decimal by the definition, where the wire wants numbers.
-fn number_token(entity: &Entity, path: &str, text: &str) -> Option<String> {
-    let path: FieldPath = path.parse().ok()?;
-    let field = entity.field(&path)?;
-    let numeric = matches!(field.kind, FieldType::Decimal | FieldType::Float | FieldType::Integer) && field.wire == Wire::Number;
-    // The canonical form of a decimal is a valid JSON number.
-    numeric.then(|| text.parse::<Decimal>().ok())?.map(String::from)
+fn text(text: &str, out: &mut Vec<u8>) {
+    // Nothing can go wrong in memory.
+    _ = serde_json::to_writer(out, text);
+}
+
+fn plain(value: &Value, out: &mut Vec<u8>) {
+    _ = serde_json::to_writer(out, value);
 }
 
 /// A request body from its template: `.records` and `.record` outside of strings are replaced; `None` where the template is neither.

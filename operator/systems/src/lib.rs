@@ -48,6 +48,7 @@ mod decode;
 mod encode;
 mod fetch;
 mod message;
+mod shape;
 
 pub use catalog::Catalog;
 pub use client::{

@@ -14,6 +14,7 @@ use super::line::Line;
 use super::query::{Language, Place, Row, Rows, Which, bad_cursor, unexpected};
 use super::types::{NativeRecord, Page, ReadRequest};
 use crate::reason;
+use fairlead_model::hash::ValueHash;
 use fairlead_model::{FieldPath, RemoteError};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -85,7 +86,7 @@ impl Memory {
         }
         let print = |record: &NativeRecord| {
             let mut hasher = DefaultHasher::new();
-            record.raw.hash(&mut hasher);
+            ValueHash::of(Some(&record.raw)).hash(&mut hasher);
             record.deleted.hash(&mut hasher);
             fields.hash(&mut hasher);
             hasher.finish()

@@ -6,10 +6,11 @@
 use super::credentials::invalid;
 use super::line::{Call, Line, Path};
 use super::types::{NativeRecord, Unusable};
-use crate::decode::{self, Types};
+use crate::decode;
 use crate::definition::Entity;
 use crate::definition::format::{ChildFormat, DeletesFormat, FieldFormat, SoqlFormat, SuiteqlFormat};
 use crate::reason;
+use crate::shape::Shape;
 use fairlead_model::path::Segment;
 use fairlead_model::schema::FieldType;
 use fairlead_model::{Decimal, Document, ErrorClass, ExternalId, FieldPath, RemoteError, Timestamp, document};
@@ -315,9 +316,8 @@ async fn soql_rows(
             relations(fields).iter().for_each(|relation| drop_deleted_children(item, relation, deleted));
         }
     }
-    let types = Types::of(&entity.format.fields);
     let id = |item: &Value| item.as_object().and_then(|_| entity.format.key.text(item));
-    let rows = Rows::of(entity.name(), items, id, |id, item| soql_record(soql, &types, id, item));
+    let rows = Rows::of(entity.name(), items, id, |id, item| soql_record(soql, &entity.shape, id, item));
     Ok(Rows { cut: cut && paging, server_time: answer.date(), ..rows })
 }
 
@@ -351,10 +351,9 @@ async fn child_rows(
     let record = |id: String, item: Value| {
         let version = item.get(stamp).and_then(Value::as_str).map(str::to_owned);
         let modified = version.as_deref().and_then(moment);
-        let raw = item.to_string();
         let parent = item.get(&child.parent).filter(|parent| parent.is_string()).cloned();
         let body = parent.map(|parent| Document::from_iter([(PARENT.to_owned(), parent)])).unwrap_or_default();
-        let record = NativeRecord { id: ExternalId(id), version, modified, deleted: false, merged_into: None, body, raw };
+        let record = NativeRecord { id: ExternalId(id), version, modified, deleted: false, merged_into: None, body, raw: item };
         (modified.map(Timestamp::to_rfc3339), record)
     };
     let rows = Rows::of(&child.from, take_records(&mut body, &child.from)?, |item| item.get("Id").and_then(scalar), record);
@@ -545,18 +544,17 @@ fn is_date(text: &str) -> bool {
     chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok()
 }
 
-fn soql_record(soql: &SoqlFormat, types: &Types, id: String, item: Value) -> Row {
+fn soql_record(soql: &SoqlFormat, shape: &Shape, id: String, item: Value) -> Row {
     let version = item.get(&soql.stamp).and_then(Value::as_str).map(str::to_owned);
     let modified = version.as_deref().and_then(moment);
     let deleted = soql.deleted.as_ref().is_some_and(|field| item.get(field) == Some(&Value::Bool(true)));
     let master = soql.merged.as_ref().filter(|_| deleted).and_then(|field| item.get(field)?.as_str());
     let merged_into = master.filter(|master| !master.is_empty()).map(ExternalId::from);
-    let raw = item.to_string();
-    let body = match types.apply("", item) {
+    let body = match shape.typed(&item) {
         Value::Object(body) => body,
         _ => Document::new(),
     };
-    let record = NativeRecord { id: ExternalId(id), version, modified, deleted, merged_into, body, raw };
+    let record = NativeRecord { id: ExternalId(id), version, modified, deleted, merged_into, body, raw: item };
     (modified.map(Timestamp::to_rfc3339), record)
 }
 
@@ -725,15 +723,15 @@ fn suiteql_record(columns: &[Column<'_>], id: String, mut item: Value) -> Row {
         }
         document::set(&mut body, &column.field.name, decode::typed(column.field.kind, value));
     }
-    let raw = Value::Object(raw).to_string();
+    let raw = Value::Object(raw);
     let record = NativeRecord { id: ExternalId(id), version: stamp.clone(), modified, deleted: false, merged_into: None, body, raw };
     (stamp, record)
 }
 
 fn deleted_record(id: String, item: Value) -> Row {
     let (stamp, modified) = cursor_stamp(&item).unzip();
-    let (raw, body) = (item.to_string(), Document::new());
-    let record = NativeRecord { id: ExternalId(id), version: None, modified, deleted: true, merged_into: None, body, raw };
+    let body = Document::new();
+    let record = NativeRecord { id: ExternalId(id), version: None, modified, deleted: true, merged_into: None, body, raw: item };
     (stamp, record)
 }
 

@@ -4,9 +4,10 @@ use super::credentials::invalid;
 use super::line::{Call, Line};
 use super::query::{bad_cursor, no_id, unexpected};
 use super::types::{NativeRecord, Page};
-use crate::decode::{self, Types};
+use crate::decode;
 use crate::definition::Entity;
-use crate::definition::format::{CursorFormat, GetFormat, ReadFormat, RequestFormat, SearchFormat};
+use crate::definition::format::{GetFormat, ReadFormat, RequestFormat, SearchFormat};
+use crate::definition::path::AnswerPath;
 use fairlead_model::{ErrorClass, ExternalId, FieldPath, RemoteError, Timestamp, document};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -63,18 +64,19 @@ pub(crate) async fn read(
         call.query.retain(|(known, _)| known != name);
         call.query.push((name.clone(), value.clone()));
     }
-    let (answer, body) = line.json(&call).await?;
-    let items = read.records.as_ref().and_then(|path| path.get(&body)).and_then(Value::as_array);
-    let items = items.ok_or_else(|| unexpected(format!("the answer to {} holds no list of records", call.what)))?;
-    let types = Types::of(&entity.format.fields);
+    let (answer, mut body) = line.json(&call).await?;
+    let next: BTreeMap<String, String> = read.next.iter().filter_map(|(name, path)| Some((name.clone(), path.text(&body)?))).collect();
+    let next: BTreeMap<String, String> = next.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    let items = take_items(read.records.as_ref(), &mut body, &call.what)?;
+    let stamps: Vec<String> = read.cursor.iter().flat_map(|cursor| items.iter().filter_map(|item| cursor.field.text(item))).collect();
     let (mut records, mut unusable) = (Vec::new(), Vec::new());
-    for (at, item) in items.iter().enumerate() {
-        match record(entity, &types, item) {
-            Some(record) => records.push(record),
-            None => unusable.push(no_id(entity.name(), at, item)),
+    for (at, item) in items.into_iter().enumerate() {
+        match record(entity, item) {
+            Ok(record) => records.push(record),
+            Err(item) => unusable.push(no_id(entity.name(), at, &item)),
         }
     }
-    if let Some(CursorFormat { field, .. }) = &read.cursor {
+    if read.cursor.is_some() {
         let begins = position.pages == 0;
         if begins {
             position.began = answer.date();
@@ -87,11 +89,9 @@ pub(crate) async fn read(
             let moments = position.began.zip(Timestamp::parse(stamp));
             moments.is_some_and(|(began, moment)| moment.plus(SKEW) <= began)
         };
-        let stamps = items.iter().filter_map(|item| field.text(item)).filter(|stamp| begins || old(stamp));
+        let stamps = stamps.into_iter().filter(|stamp| begins || old(stamp));
         position.newest = stamps.chain(position.newest).max_by_key(|stamp| order(stamp));
     }
-    let next: BTreeMap<String, String> = read.next.iter().filter_map(|(name, path)| Some((name.clone(), path.text(&body)?))).collect();
-    let next: BTreeMap<String, String> = next.into_iter().filter(|(_, value)| !value.is_empty()).collect();
     if !next.is_empty() && next == position.next {
         return Err(unexpected(format!("{} answers the same page again and again", line.definition.system())));
     }
@@ -117,26 +117,33 @@ fn order(stamp: &str) -> (i64, String) {
     (number.unwrap_or(0), stamp.to_owned())
 }
 
-fn record(entity: &Entity, types: &Types, item: &Value) -> Option<NativeRecord> {
-    let id = entity.format.key.text(item)?;
-    let (version, modified) = decode::stamp(entity.format.modified.as_ref(), item);
-    let raw = item.to_string();
-    let Value::Object(body) = types.apply("", item.clone()) else { return None };
-    Some(NativeRecord { id: ExternalId(id), version, modified, deleted: false, merged_into: None, body, raw })
+/// A record as it came; given back where it is none, or has no id.
+fn record(entity: &Entity, item: Value) -> Result<NativeRecord, Value> {
+    let Some(id) = entity.format.key.text(&item) else { return Err(item) };
+    let (version, modified) = decode::stamp(entity.format.modified.as_ref(), &item);
+    let Value::Object(body) = entity.shape.typed(&item) else { return Err(item) };
+    Ok(NativeRecord { id: ExternalId(id), version, modified, deleted: false, merged_into: None, body, raw: item })
+}
+
+/// The list of records in an answer.
+fn take_items(place: Option<&AnswerPath>, body: &mut Value, what: &str) -> Result<Vec<Value>, RemoteError> {
+    match place.and_then(|place| place.get_mut(body)).map(Value::take) {
+        Some(Value::Array(items)) => Ok(items),
+        _ => Err(unexpected(format!("the answer to {what} holds no list of records"))),
+    }
 }
 
 /// One record by its id; `None` where there is none.
 pub(crate) async fn get(line: &Line, entity: &Entity, get: &GetFormat, id: &str) -> Result<Option<NativeRecord>, RemoteError> {
     let call: Call = line.call(format!("reading one {}", entity.name()), &get.request, &[("id", id)], false)?;
-    let body = match line.json(&call).await {
+    let mut body = match line.json(&call).await {
         Ok((_, body)) => body,
         Err(error) if error.class == ErrorClass::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let item = get.record.get(&body).ok_or_else(|| unexpected(format!("the answer to {} holds no record", call.what)))?;
-    record(entity, &Types::of(&entity.format.fields), item)
-        .map(Some)
-        .ok_or_else(|| unexpected(format!("a record of {} has no id", entity.name())))
+    let item =
+        get.record.get_mut(&mut body).map(Value::take).ok_or_else(|| unexpected(format!("the answer to {} holds no record", call.what)))?;
+    record(entity, item).map(Some).map_err(|_| unexpected(format!("a record of {} has no id", entity.name())))
 }
 
 /// Records by the value of a field; further criteria are compared here.
@@ -152,12 +159,10 @@ pub(crate) async fn search(
     let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let mut call = line.call(format!("the search for {}", entity.name()), &search.request, &values, false)?;
     call.values = true;
-    let (_, body) = line.json(&call).await?;
-    let items = search.records.get(&body).and_then(Value::as_array);
-    let items = items.ok_or_else(|| unexpected(format!("the answer to {} holds no list of records", call.what)))?;
-    let types = Types::of(&entity.format.fields);
-    let records = items.iter().map(|item| record(entity, &types, item)).collect::<Option<Vec<_>>>();
-    let mut records = records.ok_or_else(|| unexpected(format!("a record of {} has no id", entity.name())))?;
+    let (_, mut body) = line.json(&call).await?;
+    let items = take_items(Some(&search.records), &mut body, &call.what)?;
+    let records = items.into_iter().map(|item| record(entity, item)).collect::<Result<Vec<_>, _>>();
+    let mut records = records.map_err(|_| unexpected(format!("a record of {} has no id", entity.name())))?;
     records.retain(|record| criteria.iter().all(|(field, value)| document::get(&record.body, field) == Some(value)));
     Ok(records)
 }

@@ -4,6 +4,7 @@ use super::transport::Transport;
 use crate::egress::EndpointPolicy;
 use crate::secret::SecretSource;
 use fairlead_model::{Clock, Document, ExternalId, FieldPath, Random, RemoteError, SystemClock, SystemRandom, Timestamp};
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,8 +83,8 @@ pub struct NativeRecord {
     pub merged_into: Option<ExternalId>,
     /// Its fields, typed by the definition, without floats; decimals are canonical decimal strings.
     pub body: Document,
-    /// What came, as JSON text, for dead letters.
-    pub raw: String,
+    /// What came, for dead letters.
+    pub raw: Value,
 }
 
 /// Records to write.

@@ -7,7 +7,7 @@ use super::credentials::invalid;
 use super::line::{Allowed, Call, Line, Path};
 use super::transport::Answer;
 use super::types::{WriteItem, WriteOperation, Written};
-use crate::decode::{self, Types};
+use crate::decode;
 use crate::definition::Entity;
 use crate::definition::format::{BatchFormat, ResultFormat, WriteFormat};
 use crate::{encode, reason};
@@ -305,13 +305,17 @@ fn single_result(entity: &Entity, format: &ResultFormat, item: &WriteItem, answe
         Some(status) => answer.status == status,
         None => item.operation == WriteOperation::Create,
     };
-    let record = format.record.as_ref().and_then(|path| path.get(&body)).cloned();
-    let record = record.map(|record| Types::of(&entity.format.fields).apply("", record));
-    let answer = match record {
-        Some(Value::Object(record)) => Some(record),
+    let record = format.record.as_ref().and_then(|path| path.get(&body));
+    let record = record.map(|record| entity.shape.typed(record));
+    let version = format.version.as_ref().and_then(|path| path.text(&body));
+    Ok(Written { id, version, created, answer: record.and_then(object) })
+}
+
+fn object(value: Value) -> Option<Document> {
+    match value {
+        Value::Object(object) => Some(object),
         _ => None,
-    };
-    Ok(Written { id, version: format.version.as_ref().and_then(|path| path.text(&body)), created, answer })
+    }
 }
 
 async fn batch_request(line: &Line, entity: &Entity, batch: &BatchFormat, chunk: Vec<Prepared<'_>>, allowed: Option<&Allowed>) -> Results {
@@ -342,7 +346,6 @@ async fn batch_request(line: &Line, entity: &Entity, batch: &BatchFormat, chunk:
     let Some(results) = results else {
         return all(&chunk, &unknown(line, &call.what, "not with one result for each record"));
     };
-    let types = Types::of(&entity.format.fields);
     let each = chunk.iter().zip(results).map(|(prepared, answer)| {
         let status = batch.result.status.as_ref().and_then(|path| path.text(answer));
         let good = batch.result.status.is_none() || status.as_ref().is_some_and(|status| batch.result.ok.contains(status));
@@ -354,12 +357,12 @@ async fn batch_request(line: &Line, entity: &Entity, batch: &BatchFormat, chunk:
             return (prepared.at, Err(line.judge_item(&what, &told)));
         }
         let id = batch.result.id.as_ref().and_then(|path| path.text(answer)).map(ExternalId).or_else(|| prepared.item.id.clone());
-        let record = batch.result.record.as_ref().and_then(|path| path.get(answer)).cloned().map(|record| types.apply("", record));
+        let record = batch.result.record.as_ref().and_then(|path| path.get(answer)).map(|record| entity.shape.typed(record));
         let result = id.map(|id| Written {
             id,
             version: batch.result.version.as_ref().and_then(|path| path.text(answer)),
             created: prepared.item.operation == WriteOperation::Create,
-            answer: record.and_then(|record| record.as_object().cloned()),
+            answer: record.and_then(object),
         });
         (prepared.at, result.ok_or_else(|| unknown(line, &call.what, "without the id of a record")))
     });

@@ -11,6 +11,7 @@ pub(crate) mod template;
 
 use crate::client::credentials::invalid;
 use crate::message;
+use crate::shape::Shape;
 use fairlead_model::schema::NativeSchema;
 use fairlead_model::unit::ConnectorUnit;
 use fairlead_model::{FieldPath, RemoteError};
@@ -115,6 +116,7 @@ pub struct Parameter {
 pub struct Entity {
     pub(crate) format: EntityFormat,
     pub(crate) schema: Arc<NativeSchema>,
+    pub(crate) shape: Shape,
     slices: Vec<String>,
     key_fields: Vec<FieldPath>,
 }
@@ -255,7 +257,8 @@ impl Entity {
             format.read.iter().filter_map(|read| read.soql.as_ref()).flat_map(|soql| soql.children.iter().map(|child| child.name.as_str()));
         let slices = std::iter::once(MAIN).chain(deletes.then_some(DELETES)).chain(children).map(str::to_owned).collect();
         let key_fields = format.fields.iter().filter(|field| field.correlation).map(|field| field.name.clone()).collect();
-        Self { format, schema, slices, key_fields }
+        let shape = Shape::of(&format.fields);
+        Self { format, schema, shape, slices, key_fields }
     }
 
     /// Its name.

@@ -29,6 +29,14 @@ impl AnswerPath {
         })
     }
 
+    /// The same, to be changed or taken.
+    pub(crate) fn get_mut<'a>(&self, value: &'a mut Value) -> Option<&'a mut Value> {
+        self.steps.iter().try_fold(value, |value, step| match step {
+            Step::Name(name) => value.as_object_mut()?.get_mut(name),
+            Step::Index(index) => value.as_array_mut()?.get_mut(*index),
+        })
+    }
+
     /// The scalar at this path, as text.
     pub(crate) fn text(&self, value: &Value) -> Option<String> {
         match self.get(value)? {
