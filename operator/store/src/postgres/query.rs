@@ -9,7 +9,7 @@ use crate::rows::codec::{decode, decode_word, encode_word, haste, special_origin
 use crate::rows::lane::limit;
 use crate::{
     Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Guarded, Haste, IndexKey, Known, LaneFence, LaneLedger,
-    NewDeadLetter, Origin, Pending, Snapshot, SourceLedger,
+    NewDeadLetter, Origin, Snapshot, SourceLedger,
 };
 use fairlead_model::{ExternalId, RecordId, Timestamp, realm};
 use serde_json::Value;
@@ -556,10 +556,12 @@ macro_rules! of_realms {
 }
 
 const SOURCES: &str = of_realms!("SELECT realm, participant, read, changed, unchanged, dead_lettered, conflicts FROM source_book", "", "");
-const WAITING: &str = of_realms!(
-    "SELECT realm, target, count(*), min(CASE WHEN phase = 3 OR (phase < 2 AND due <= $2) THEN least(since, c_since) END) FROM lane",
+/// All lanes, in one walk: they may be long. A row for the places that hold entries of the same origins.
+const PLACES: &str = of_realms!(
+    "SELECT realm, target, origin, c_origin, count(*), min(CASE WHEN phase = 3 OR (phase < 2 AND due <= $2) THEN least(since, c_since) END)
+     FROM lane",
     " AND phase < 4",
-    " GROUP BY realm, target"
+    " GROUP BY realm, target, origin, c_origin"
 );
 const OPEN_LETTERS: &str =
     of_realms!("SELECT realm, participant, count(*) FROM dead_letter", " AND closed_at IS NULL", " GROUP BY realm, participant");
@@ -567,10 +569,6 @@ const BOOKS: &str = of_realms!("SELECT realm, live, matched, last_delivered FROM
 const LANES: &str =
     of_realms!("SELECT realm, target, origin, entered, delivered, unchanged, superseded, discarded, last_delivered FROM lane_book", "", "");
 const FILTERED: &str = of_realms!("SELECT realm, target, origin, reason, count FROM filtered_book", "", "");
-const WAITS: &str =
-    of_realms!("SELECT realm, target, origin, count(*) FROM lane", " AND origin IS NOT NULL", " GROUP BY realm, target, origin");
-const FLIES: &str =
-    of_realms!("SELECT realm, target, c_origin, count(*) FROM lane", " AND c_origin IS NOT NULL", " GROUP BY realm, target, c_origin");
 const DEAD: &str = of_realms!(
     "SELECT realm, target, origin, count(*) FROM dead_letter",
     " AND closed_at IS NULL AND target IS NOT NULL",
@@ -581,15 +579,14 @@ pub(super) async fn snapshots(session: &mut Session, only: Option<&str>, now: Ti
     session.begin_moment().await?;
     let of = |sql: &'static str| ask!(sql, only.map(str::to_owned));
     session.ask(ask!(AS_THEY_LIE)).await?;
-    let waiting: Ask = ask!(WAITING, only.map(str::to_owned), now.0);
-    let [texts, sources, waiting, letters, books, lanes, filtered, waits, flies, dead] = session
-        .all([ask!(TEXTS), of(SOURCES), waiting, of(OPEN_LETTERS), of(BOOKS), of(LANES), of(FILTERED), of(WAITS), of(FLIES), of(DEAD)])
-        .await?;
+    let places: Ask = ask!(PLACES, only.map(str::to_owned), now.0);
+    let [texts, sources, places, letters, books, lanes, filtered, dead] =
+        session.all([ask!(TEXTS), of(SOURCES), places, of(OPEN_LETTERS), of(BOOKS), of(LANES), of(FILTERED), of(DEAD)]).await?;
     session.rollback().await?;
     let texts = by_id(&texts)?;
     let text = |id: i64| texts.get(&id).cloned().ok_or_else(unnamed);
     let mut all: BTreeMap<i64, Snapshot> = BTreeMap::new();
-    for ((realm, target, origin), mut book) in lane_books([&lanes, &filtered, &waits, &flies, &dead])? {
+    for ((realm, target, origin), mut book) in lane_books([&lanes, &filtered, &places, &dead])? {
         book.target = text(target)?;
         book.origin = match special_origin(origin) {
             Some(special) => encode_word::<Origin>(&special)?,
@@ -607,9 +604,10 @@ pub(super) async fn snapshots(session: &mut Session, only: Option<&str>, now: Ti
         };
         all.entry(get(row, 0)?).or_default().sources.insert(text(get(row, 1)?)?, ledger);
     }
-    for row in &waiting {
-        let pending = Pending { keys: count(row, 2)?, oldest: get::<Option<i64>>(row, 3)?.map(Timestamp) };
-        all.entry(get(row, 0)?).or_default().pending.insert(text(get(row, 1)?)?, pending);
+    for row in &places {
+        let pending = all.entry(get(row, 0)?).or_default().pending.entry(text(get(row, 1)?)?).or_default();
+        pending.keys += count(row, 4)?;
+        pending.oldest = [pending.oldest, get::<Option<i64>>(row, 5)?.map(Timestamp)].into_iter().flatten().min();
     }
     for row in &letters {
         all.entry(get(row, 0)?).or_default().dead_letters.insert(text(get(row, 1)?)?, count(row, 2)?);
@@ -623,7 +621,7 @@ pub(super) async fn snapshots(session: &mut Session, only: Option<&str>, now: Ti
 }
 
 /// The books of every lane, by realm, target and origin: the cumulative counts, and what is pending or dead now.
-fn lane_books([lanes, filtered, waits, flies, dead]: [&[Row]; 5]) -> Result<BTreeMap<(i64, i64, i64), LaneLedger>, Failure> {
+fn lane_books([lanes, filtered, places, dead]: [&[Row]; 4]) -> Result<BTreeMap<(i64, i64, i64), LaneLedger>, Failure> {
     let mut books: BTreeMap<(i64, i64, i64), LaneLedger> = BTreeMap::new();
     let key = |row: &Row| -> Result<_, Failure> { Ok((get(row, 0)?, get(row, 1)?, get(row, 2)?)) };
     for row in lanes {
@@ -638,8 +636,10 @@ fn lane_books([lanes, filtered, waits, flies, dead]: [&[Row]; 5]) -> Result<BTre
     for row in filtered {
         books.entry(key(row)?).or_default().filtered.insert(get(row, 3)?, count(row, 4)?);
     }
-    for row in waits.iter().chain(flies) {
-        books.entry(key(row)?).or_default().pending += count(row, 3)?;
+    for row in places {
+        for origin in [get::<Option<i64>>(row, 2)?, get(row, 3)?].into_iter().flatten() {
+            books.entry((get(row, 0)?, get(row, 1)?, origin)).or_default().pending += count(row, 4)?;
+        }
     }
     for row in dead {
         books.entry(key(row)?).or_default().dead_lettered = count(row, 3)?;

@@ -493,8 +493,14 @@ pub(super) fn snapshots(connection: &Connection, only: Option<&str>, now: Timest
     let counting = Counting { connection, names, realm, now };
     let names = &counting.names;
     let mut all: BTreeMap<i64, Snapshot> = BTreeMap::new();
-    for ((realm, ..), book) in lanes(&counting)? {
+    let places = places(&counting)?;
+    for ((realm, ..), book) in lanes(&counting, &places)? {
         all.entry(realm).or_default().lanes.push(book);
+    }
+    for (place, part) in &places {
+        let pending = all.entry(place.realm).or_default().pending.entry(names.text(place.target)?).or_default();
+        pending.keys += part.keys;
+        pending.oldest = [pending.oldest, part.oldest].into_iter().flatten().min();
     }
 
     const SOURCES: &str = "SELECT realm, participant, read, changed, unchanged, dead_lettered, conflicts FROM source_book WHERE $REALM";
@@ -507,14 +513,6 @@ pub(super) fn snapshots(connection: &Connection, only: Option<&str>, now: Timest
             conflicts: count(row, 6)?,
         };
         all.entry(realm).or_default().sources.insert(names.text(row.get(1)?)?, ledger);
-        Ok(())
-    })?;
-    const WAITING: &str = "SELECT realm, target, count(*),
-           min(CASE WHEN phase = 3 OR (phase < 2 AND due <= ?2) THEN min(ifnull(since, c_since), ifnull(c_since, since)) END)
-         FROM lane WHERE $REALM AND phase < 4 GROUP BY realm, target";
-    counting.rows(WAITING, |realm, row| {
-        let pending = Pending { keys: count(row, 2)?, oldest: row.get::<_, Option<i64>>(3)?.map(Timestamp) };
-        all.entry(realm).or_default().pending.insert(names.text(row.get(1)?)?, pending);
         Ok(())
     })?;
     counting.rows(
@@ -533,8 +531,34 @@ pub(super) fn snapshots(connection: &Connection, only: Option<&str>, now: Timest
     all.into_iter().map(|(realm, snapshot)| Ok((names.text(realm)?, snapshot))).collect()
 }
 
+/// Places of a lane that hold entries of the same origins.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Alike {
+    realm: i64,
+    target: i64,
+    /// Of the entry that waits, and of the one in flight.
+    origins: [Option<i64>; 2],
+}
+
+/// All lanes, in one walk. They may be long, and `GROUP BY` would sort them, in memory; so they are counted here. Places that hold no more than an intent are
+/// left out.
+fn places(counting: &Counting<'_>) -> Result<BTreeMap<Alike, Pending>, StoreError> {
+    const PLACES: &str = "SELECT realm, target, origin, c_origin,
+           CASE WHEN phase = 3 OR (phase < 2 AND due <= ?2) THEN min(ifnull(since, c_since), ifnull(c_since, since)) END
+         FROM lane WHERE $REALM AND phase < 4";
+    let mut places: BTreeMap<Alike, Pending> = BTreeMap::new();
+    counting.rows(PLACES, |realm, row| {
+        let alike = Alike { realm, target: row.get(1)?, origins: [row.get(2)?, row.get(3)?] };
+        let pending = places.entry(alike).or_default();
+        pending.keys += 1;
+        pending.oldest = [pending.oldest, row.get::<_, Option<i64>>(4)?.map(Timestamp)].into_iter().flatten().min();
+        Ok(())
+    })?;
+    Ok(places)
+}
+
 /// The books of every lane, by realm, target and origin: the cumulative counts, and what is pending or dead now.
-fn lanes(counting: &Counting<'_>) -> Result<BTreeMap<(i64, i64, i64), LaneLedger>, StoreError> {
+fn lanes(counting: &Counting<'_>, places: &BTreeMap<Alike, Pending>) -> Result<BTreeMap<(i64, i64, i64), LaneLedger>, StoreError> {
     let mut books: BTreeMap<(i64, i64, i64), LaneLedger> = BTreeMap::new();
     let key = |realm: i64, row: &Row<'_>| -> Result<_, StoreError> { Ok((realm, row.get(1)?, row.get(2)?)) };
 
@@ -555,14 +579,10 @@ fn lanes(counting: &Counting<'_>) -> Result<BTreeMap<(i64, i64, i64), LaneLedger
         books.entry(key(realm, row)?).or_default().filtered.insert(row.get(3)?, count(row, 4)?);
         Ok(())
     })?;
-    for waits in [
-        "SELECT realm, target, origin, count(*) FROM lane WHERE $REALM AND origin IS NOT NULL GROUP BY realm, target, origin",
-        "SELECT realm, target, c_origin, count(*) FROM lane WHERE $REALM AND c_origin IS NOT NULL GROUP BY realm, target, c_origin",
-    ] {
-        counting.rows(waits, |realm, row| {
-            books.entry(key(realm, row)?).or_default().pending += count(row, 3)?;
-            Ok(())
-        })?;
+    for (place, part) in places {
+        for origin in place.origins.into_iter().flatten() {
+            books.entry((place.realm, place.target, origin)).or_default().pending += part.keys;
+        }
     }
     counting.rows(
         "SELECT realm, target, origin, count(*) FROM dead_letter WHERE $REALM AND closed_at IS NULL AND target IS NOT NULL
