@@ -40,5 +40,5 @@ pub use control_plane::{ControlPlane, KubectlOutput};
 pub use launch::{Assets, PrivateControlPlane, Running};
 pub use namespace::TestNamespace;
 pub use node::{Cluster, Programs};
-pub use process::{Process, fairlead, free_port, python};
+pub use process::{Process, beside_test, fairlead, free_port, python};
 pub use wait::{Seen, wait_until};

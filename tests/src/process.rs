@@ -46,7 +46,11 @@ pub fn free_port() -> anyhow::Result<u16> {
     Ok(listener.local_addr().context("read the free port")?.port())
 }
 
-pub(crate) fn beside_test(name: &str) -> anyhow::Result<Command> {
+/// A binary of this repository that was built with the running one.
+///
+/// # Errors
+/// When it is not built.
+pub fn beside_test(name: &str) -> anyhow::Result<Command> {
     let this = std::env::current_exe().context("find the test executable")?;
     let mut folder = this.parent().ok_or_else(|| anyhow!("{} has no folder", this.display()))?;
     // Test executables lie in `deps` below the profile's folder, binaries in the folder itself.

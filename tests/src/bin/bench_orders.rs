@@ -73,6 +73,8 @@ struct Cli {
 enum Peer {
     /// Fairlead on SQLite
     Fairlead,
+    /// The same rows in the same commits, and nothing decided (orders_floor.rs)
+    Floor,
     /// Benthos, the engine of Redpanda Connect
     Benthos,
     /// Fairlead on PostgreSQL
@@ -208,6 +210,7 @@ async fn once(cli: &Cli, peer: Peer) -> anyhow::Result<Took> {
             let database = server.as_ref().map(|server| server.database(DATABASE));
             (by_fairlead(folder.path(), &address, &status, database.as_deref())?, Some(status))
         }
+        Peer::Floor => (fairlead_tests::beside_test("orders-floor")?, None),
         Peer::Benthos => (benthos(built), None),
         Peer::Camel => (camel(built), None),
         Peer::Airbyte => (airbyte(built), None),
