@@ -1,5 +1,5 @@
 //! Values that are kept in great number, as short text: a letter that tells their layout, then their bytes ([postcard](https://postcard.jamesmunns.com)) in
-//! base64. Hashes above all are a third as long as in JSON.
+//! base64. Hashes above all are half as long as in JSON.
 //!
 //! The bytes name no fields: whoever adds one, or changes one, takes another letter and goes on reading the old.
 

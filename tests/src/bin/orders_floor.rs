@@ -8,10 +8,10 @@ use anyhow::Context as _;
 use rusqlite::{Connection, ToSql, params};
 use serde_json::{Map, Value, json};
 
-/// How long Fairlead's packed states of an order are, in the feed and in the target, and its note of what was sent.
-const FEED_STATE: usize = 235;
-const TARGET_STATE: usize = 690;
-const SENT: usize = 760;
+/// How long Fairlead's packed states of an order are, in the feed and in the target (`avg(length(state))` of a run), and its note of what was sent (by its layout).
+const FEED_STATE: usize = 267;
+const TARGET_STATE: usize = 521;
+const SENT: usize = 610;
 /// Native places in the feed, and in the target.
 const FIELDS: [(&[&str], &str); 8] = [
     (&["number"], "orderNo"),

@@ -1,5 +1,5 @@
 //! The packed text of what is kept per record and participant: a state, and who set which field. They are most of what a store holds, hashes
-//! above all, and as JSON they were three times as long.
+//! above all, and as JSON a state with what was written took three times as much.
 //!
 //! Rows that an older Fairlead wrote hold JSON objects, told apart by their brace, and stay as they are until they are written again.
 
