@@ -2,6 +2,7 @@
 
 use crate::connector::{Connection, Connectors};
 use crate::counts::Look;
+use crate::decide::outbound::held_back;
 use crate::decide::share::Reader;
 use crate::lane_lease::LaneLease;
 use crate::lease::Lease;
@@ -368,7 +369,7 @@ impl Shared {
         *others = read.map(|sibling| (sibling.name.clone(), others.get(&sibling.name).copied().unwrap_or(false))).collect();
     }
 
-    /// Takes note of trouble with a record or call.
+    /// Takes note of trouble with a record or call, if it is news.
     pub(crate) fn failed(&self, participant: usize, external_id: Option<String>, record: Option<RecordId>, error: &RemoteError) {
         let failure = RecordFailure {
             at: self.now(),
@@ -378,11 +379,7 @@ impl Shared {
             error: error.clone(),
         };
         let mut last = lock(&self.last_error);
-        // The same trouble again keeps the time it was first seen, so that status does not move with every retry.
-        let same = last.as_ref().is_some_and(|last| {
-            last.participant == failure.participant && last.error.reason == failure.error.reason && last.external_id == failure.external_id
-        });
-        if !same {
+        if is_news(last.as_ref(), &failure) {
             *last = Some(failure);
         }
     }
@@ -496,6 +493,15 @@ pub(crate) fn is_lease_on(key: &str, realm: &str, on: &str) -> bool {
     })
 }
 
+/// Whether trouble takes the place of what was known. What was never sent shows nothing of the system, and must not hide what did.
+fn is_news(last: Option<&RecordFailure>, failure: &RecordFailure) -> bool {
+    let Some(last) = last else { return true };
+    // The same again keeps the time it was first seen, so that status does not move with every retry.
+    let same =
+        last.participant == failure.participant && last.error.reason == failure.error.reason && last.external_id == failure.external_id;
+    !same && (!held_back(&failure.error) || held_back(&last.error))
+}
+
 /// Locks a mutex; a panic elsewhere does not make small facts unusable.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -504,6 +510,30 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fairlead_model::ErrorClass;
+
+    #[test]
+    fn what_was_never_sent_hides_no_trouble() {
+        let failure = |reason: &str, id: &str| RecordFailure {
+            at: Timestamp(0),
+            participant: "erp".into(),
+            external_id: Some(id.into()),
+            record: None,
+            error: RemoteError::new(ErrorClass::Transient, reason, "message"),
+        };
+        for (last, next, news) in [
+            (("ServerError", "1"), ("ServerError", "1"), false),
+            (("ServerError", "1"), ("ServerError", "2"), true),
+            (("ServerError", "1"), ("Timeout", "1"), true),
+            (("ServerError", "1"), ("Busy", "1"), false),
+            (("ServerError", "1"), ("CircuitOpen", "2"), false),
+            (("Busy", "1"), ("CircuitOpen", "1"), true),
+            (("Busy", "1"), ("ServerError", "1"), true),
+        ] {
+            assert_eq!(is_news(Some(&failure(last.0, last.1)), &failure(next.0, next.1)), news, "{next:?} after {last:?}");
+        }
+        assert!(is_news(None, &failure("Busy", "1")), "better than nothing");
+    }
 
     #[test]
     fn a_lease_is_on_a_realm_and_there_on_a_participant() {

@@ -378,11 +378,7 @@ impl Source {
             let connection = shared.connection(self.index).map_err(Stop::Remote)?;
             let loaded = shared.is_read(self.index);
             let mut due = self.due_reads().await?;
-            let bulk = connection.system(priority::of_keys(Haste::Bulk, loaded)).map_err(|error| Stop::Remote(error.clone()))?;
-            self.held_back = !due[1].is_empty() && bulk.throttled_until().is_some_and(|until| until > shared.now());
-            if self.held_back {
-                due[1].clear();
-            }
+            self.hold_back(&mut due[1], loaded)?;
             // The same keys again: writes are still in flight for them; the next round looks again.
             let is_next = |which: &usize| !due[*which].is_empty() && due[*which] != read_before[*which];
             let order = if turn % READS_PER_TURN == READS_PER_TURN - 1 { [1, 0] } else { [0, 1] };
@@ -427,6 +423,26 @@ impl Source {
                 return Ok(());
             }
             read_before[next] = ids;
+        }
+        Ok(())
+    }
+
+    /// What was asked for of an entity that can only be listed: what is wanted soon, and what has time.
+    async fn asked_of_list(&mut self, loaded: bool) -> Result<[Vec<ExternalId>; 2], Stop> {
+        let (store, realm) = (&self.shared.around.store, &self.shared.realm);
+        let soon = store.pending_reads_of(realm, self.name(), Haste::Soon, KEYS_PER_LIST).await?;
+        let mut bulk = store.pending_reads_of(realm, self.name(), Haste::Bulk, KEYS_PER_LIST).await?;
+        self.hold_back(&mut bulk, loaded)?;
+        Ok([soon, bulk])
+    }
+
+    /// Leaves what has time for later while the quota has none left for it.
+    fn hold_back(&mut self, bulk: &mut Vec<ExternalId>, loaded: bool) -> Result<(), Stop> {
+        let connection = self.shared.connection(self.index).map_err(Stop::Remote)?;
+        let system = connection.system(priority::of_keys(Haste::Bulk, loaded)).map_err(|error| Stop::Remote(error.clone()))?;
+        self.held_back = !bulk.is_empty() && system.throttled_until().is_some_and(|until| until > self.shared.now());
+        if self.held_back {
+            bulk.clear();
         }
         Ok(())
     }
@@ -539,23 +555,26 @@ impl Source {
         let checkpoint = store.checkpoint(&self.shared.realm, self.name(), slice).await?;
         let mut complete = checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.complete);
         let mut cursor = checkpoint.map(|checkpoint| checkpoint.cursor).filter(|cursor| !cursor.is_null());
-        let whole = !complete || cursor.is_none();
         if complete && slice == "main" {
             self.shared.participants[self.index].complete.store(true, Ordering::Release);
         }
+        let mut priority = priority::of_pages(!complete || cursor.is_none());
         let mut asked: BTreeSet<ExternalId> = BTreeSet::new();
         if slice == "main" && self.only_lists() {
-            asked.extend(store.pending_reads(&self.shared.realm, self.name(), KEYS_PER_LIST).await?);
-        }
-        let edits = self.edits(&asked.iter().cloned().collect::<Vec<_>>()).await?;
-        if !asked.is_empty() {
-            cursor = None;
+            let [soon, bulk] = self.asked_of_list(complete).await?;
+            if !soon.is_empty() || !bulk.is_empty() {
+                // All of it is read as soon as any of it is wanted.
+                priority = priority::of_keys(if soon.is_empty() { Haste::Bulk } else { Haste::Soon }, complete);
+                cursor = None;
+            }
+            asked.extend(soon.into_iter().chain(bulk));
             self.parked.retain(|id, _| !asked.contains(id));
         }
+        let edits = self.edits(&asked.iter().cloned().collect::<Vec<_>>()).await?;
         loop {
             self.renew(fence).await?;
             let connection = self.shared.connection(self.index).map_err(Stop::Remote)?;
-            let system = connection.system(priority::of_pages(whole)).map_err(|error| Stop::Remote(error.clone()))?;
+            let system = connection.system(priority).map_err(|error| Stop::Remote(error.clone()))?;
             let began = store.sequence().await?;
             let participant = self.participant();
             let request = ReadRequest {
