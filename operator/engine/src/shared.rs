@@ -493,13 +493,15 @@ pub(crate) fn is_lease_on(key: &str, realm: &str, on: &str) -> bool {
     })
 }
 
-/// Whether trouble takes the place of what was known. What was never sent shows nothing of the system, and must not hide what did.
+/// Whether trouble takes the place of what was known. What was not sent for want of a turn, or while the circuit is open, shows nothing of the system,
+/// and must not hide what did.
 fn is_news(last: Option<&RecordFailure>, failure: &RecordFailure) -> bool {
     let Some(last) = last else { return true };
+    let same_system = last.participant == failure.participant;
     // The same again keeps the time it was first seen, so that status does not move with every retry.
-    let same =
-        last.participant == failure.participant && last.error.reason == failure.error.reason && last.external_id == failure.external_id;
-    !same && (!held_back(&failure.error) || held_back(&last.error))
+    let same = same_system && last.error.reason == failure.error.reason && last.external_id == failure.external_id;
+    let hides = same_system && held_back(&failure.error) && !held_back(&last.error);
+    !same && !hides
 }
 
 /// Locks a mutex; a panic elsewhere does not make small facts unusable.
@@ -514,13 +516,14 @@ mod tests {
 
     #[test]
     fn what_was_never_sent_hides_no_trouble() {
-        let failure = |reason: &str, id: &str| RecordFailure {
+        let of = |participant: &str, reason: &str, id: &str| RecordFailure {
             at: Timestamp(0),
-            participant: "erp".into(),
+            participant: participant.into(),
             external_id: Some(id.into()),
             record: None,
             error: RemoteError::new(ErrorClass::Transient, reason, "message"),
         };
+        let failure = |reason: &str, id: &str| of("erp", reason, id);
         for (last, next, news) in [
             (("ServerError", "1"), ("ServerError", "1"), false),
             (("ServerError", "1"), ("ServerError", "2"), true),
@@ -533,6 +536,7 @@ mod tests {
             assert_eq!(is_news(Some(&failure(last.0, last.1)), &failure(next.0, next.1)), news, "{next:?} after {last:?}");
         }
         assert!(is_news(None, &failure("Busy", "1")), "better than nothing");
+        assert!(is_news(Some(&failure("ServerError", "1")), &of("crm", "Busy", "1")), "another system's");
     }
 
     #[test]

@@ -90,6 +90,23 @@ struct Unreadable {
     began: u64,
 }
 
+/// A list that is read from its beginning for what was asked for by key, as far as it has come.
+struct Anew {
+    /// What it is still to show.
+    asked: BTreeSet<ExternalId>,
+    haste: Haste,
+    /// Where it goes on; nothing at its beginning.
+    cursor: Option<Value>,
+    begun: Begun,
+}
+
+/// When a list was begun: under which lease, and whether all was loaded. Under another one somebody else may have read, or set a checkpoint.
+#[derive(PartialEq, Eq)]
+struct Begun {
+    epoch: u64,
+    loaded: bool,
+}
+
 /// What a round was.
 enum Round {
     /// Another process reads.
@@ -116,6 +133,8 @@ pub(crate) struct Source {
     more: bool,
     /// What was asked for by key and has time waits until the quota has some for it.
     held_back: bool,
+    /// The list that is read anew. Where that is cut off, it goes on here and not from its beginning.
+    anew: Option<Anew>,
     /// When the pages were last read to the present.
     polled: Option<Instant>,
     /// Somebody wants the next round to be a whole one.
@@ -145,6 +164,7 @@ impl Source {
             stale_rounds: 0,
             more: false,
             held_back: false,
+            anew: None,
             polled: None,
             woken: false,
             unreadable,
@@ -427,13 +447,23 @@ impl Source {
         Ok(())
     }
 
-    /// What was asked for of an entity that can only be listed: what is wanted soon, and what has time.
-    async fn asked_of_list(&mut self, loaded: bool) -> Result<[Vec<ExternalId>; 2], Stop> {
+    /// The list to be read anew for what was asked for of an entity that can only be listed. One that is under way goes on, and what was asked for
+    /// meanwhile is for the next; what is wanted soon waits for none that has time.
+    async fn list_anew(&mut self, begun: Begun) -> Result<Option<Anew>, Stop> {
         let (store, realm) = (&self.shared.around.store, &self.shared.realm);
         let soon = store.pending_reads_of(realm, self.name(), Haste::Soon, KEYS_PER_LIST).await?;
         let mut bulk = store.pending_reads_of(realm, self.name(), Haste::Bulk, KEYS_PER_LIST).await?;
-        self.hold_back(&mut bulk, loaded)?;
-        Ok([soon, bulk])
+        let haste = if soon.is_empty() { Haste::Bulk } else { Haste::Soon };
+        self.held_back = false;
+        if haste == Haste::Bulk {
+            self.hold_back(&mut bulk, begun.loaded)?;
+        }
+        let asked: BTreeSet<_> = soon.into_iter().chain(bulk).take(KEYS_PER_LIST).collect();
+        if asked.is_empty() {
+            return Ok(None);
+        }
+        let goes_on = |anew: &Anew| anew.begun == begun && (anew.haste, haste) != (Haste::Bulk, Haste::Soon);
+        Ok(self.anew.take().filter(goes_on).or(Some(Anew { asked, haste, cursor: None, begun })))
     }
 
     /// Leaves what has time for later while the quota has none left for it.
@@ -551,26 +581,54 @@ impl Source {
 
     /// Reads one slice until its present.
     async fn read_pages(&mut self, slice: &str, fence: &mut Fence) -> Result<(), Stop> {
-        let store = Arc::clone(&self.shared.around.store);
-        let checkpoint = store.checkpoint(&self.shared.realm, self.name(), slice).await?;
-        let mut complete = checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.complete);
-        let mut cursor = checkpoint.map(|checkpoint| checkpoint.cursor).filter(|cursor| !cursor.is_null());
-        if complete && slice == "main" {
+        let checkpoint = self.shared.around.store.checkpoint(&self.shared.realm, self.name(), slice).await?;
+        let loaded = checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.complete);
+        if loaded && slice == "main" {
             self.shared.participants[self.index].complete.store(true, Ordering::Release);
         }
-        let mut priority = priority::of_pages(!complete || cursor.is_none());
-        let mut asked: BTreeSet<ExternalId> = BTreeSet::new();
-        if slice == "main" && self.only_lists() {
-            let [soon, bulk] = self.asked_of_list(complete).await?;
-            if !soon.is_empty() || !bulk.is_empty() {
-                // All of it is read as soon as any of it is wanted.
-                priority = priority::of_keys(if soon.is_empty() { Haste::Bulk } else { Haste::Soon }, complete);
-                cursor = None;
-            }
-            asked.extend(soon.into_iter().chain(bulk));
-            self.parked.retain(|id, _| !asked.contains(id));
+        let begun = Begun { epoch: fence.epoch, loaded };
+        let mut anew = if slice == "main" && self.only_lists() { self.list_anew(begun).await? } else { None };
+        let has_time = loaded && anew.as_ref().is_some_and(|anew| anew.haste == Haste::Bulk);
+        if has_time {
+            // What was changed goes first.
+            self.read_slice(slice, checkpoint.clone(), &mut None, fence).await?;
         }
-        let edits = self.edits(&asked.iter().cloned().collect::<Vec<_>>()).await?;
+        let result = self.read_slice(slice, checkpoint, &mut anew, fence).await;
+        if anew.is_some() {
+            self.anew = anew;
+        }
+        match result {
+            Err(Stop::Remote(error)) if has_time => {
+                let shared = &self.shared;
+                tracing::debug!(integration = %shared.integration, participant = self.name(), reason = %error.reason, "reading anew was cut off");
+                self.held_back = true;
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Reads one slice from its checkpoint, or a list `anew`, of which nothing is left at its end.
+    async fn read_slice(
+        &mut self,
+        slice: &str,
+        checkpoint: Option<Checkpoint>,
+        anew: &mut Option<Anew>,
+        fence: &mut Fence,
+    ) -> Result<(), Stop> {
+        let store = Arc::clone(&self.shared.around.store);
+        let loaded = checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.complete);
+        let mut complete = loaded;
+        let mut cursor = checkpoint.map(|checkpoint| checkpoint.cursor).filter(|cursor| !cursor.is_null());
+        let mut priority = priority::of_pages(!complete || cursor.is_none());
+        let mut asked = Vec::new();
+        if let Some(anew) = anew {
+            priority = priority::of_keys(anew.haste, loaded);
+            cursor.clone_from(&anew.cursor);
+            asked.extend(anew.asked.iter().cloned());
+            self.parked.retain(|id, _| !anew.asked.contains(id));
+        }
+        let edits = self.edits(&asked).await?;
         loop {
             self.renew(fence).await?;
             let connection = self.shared.connection(self.index).map_err(Stop::Remote)?;
@@ -595,19 +653,27 @@ impl Source {
             crash::point("source.read");
             let moved = cursor.as_ref() != Some(&page.cursor) || (page.caught_up && !complete);
             complete = complete || page.caught_up;
-            let next = Checkpoint { slice: slice.to_owned(), cursor: page.cursor.clone(), complete };
-            let mut shown: Vec<ExternalId> = page.records.iter().filter_map(|record| asked.take(&record.id)).collect();
-            if page.caught_up {
+            // Until a list is read anew to its end, changes are looked for from where they were.
+            let moves = anew.is_none() || !loaded || page.caught_up;
+            let next = moves.then(|| Checkpoint { slice: slice.to_owned(), cursor: page.cursor.clone(), complete });
+            let shown: Vec<ExternalId> = match &anew {
                 // What the list does not hold was asked for in vain.
-                shown.extend(std::mem::take(&mut asked));
-            }
+                Some(anew) if page.caught_up => anew.asked.iter().cloned().collect(),
+                Some(anew) => page.records.iter().map(|record| &record.id).filter(|id| anew.asked.contains(*id)).cloned().collect(),
+                None => Vec::new(),
+            };
             self.keep_unusable(page.unusable, fence).await?;
             if moved || !page.records.is_empty() || !shown.is_empty() {
-                self.absorb(page.records, began, Some(next), &Requested { ids: &shown, edits: &edits }, fence).await?;
+                self.absorb(page.records, began, next, &Requested { ids: &shown, edits: &edits }, fence).await?;
+            }
+            if let Some(anew) = anew {
+                shown.iter().for_each(|id| _ = anew.asked.remove(id));
+                anew.cursor = Some(page.cursor.clone());
             }
             cursor = Some(page.cursor);
             crash::point("source.absorbed");
             if page.caught_up {
+                *anew = None;
                 return Ok(());
             }
         }

@@ -6,14 +6,14 @@ use fairlead_engine::backfill::{self, Asked, Which};
 use fairlead_engine::checkpoints::{self, CheckpointError};
 use fairlead_engine::decide::cursor::Wanted;
 use fairlead_model::{ExternalId, Timestamp};
-use fairlead_store::SqliteStore;
+use fairlead_store::{Haste, SqliteStore};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
 async fn ask_again(world: &World, ids: &[&str]) {
     let ids: Vec<ExternalId> = ids.iter().map(|id| ExternalId::from(*id)).collect();
-    world.store.request_reads(REALM, "crm", &ids, fairlead_store::Haste::Soon, fairlead_model::Timestamp(0)).await.unwrap();
+    world.store.request_reads(REALM, "crm", &ids, Haste::Soon, Timestamp(0)).await.unwrap();
 }
 
 async fn pending(world: &World) -> Vec<ExternalId> {
@@ -64,6 +64,31 @@ async fn an_entity_that_can_only_be_listed_is_listed_anew_for_what_is_asked_for_
     let new = erp.id_of("New").unwrap();
     until("an edit delivered", async || erp.value(&new, "phone") == "2").await;
     assert!(world.letters().await.is_empty());
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_read_anew_and_cut_off_goes_on_where_it_was_and_holds_up_no_change() {
+    let mut world = World::new(Offers::default(), true).await;
+    world.sides[0].offers = Offers { get: false, page: 2, ..world.sides[0].offers };
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    for number in 0..8 {
+        crm.put(&format!("c{number}"), json!({"name": format!("Thing {number}"), "phone": "1"}));
+    }
+    let engine = world.engine().await;
+    until("the first load", async || erp.count() == 8).await;
+    // The third page of the list; what asks for changes says since when.
+    crm.fault("GET /things?limit=2&after=c3 ", Fault::Status(500), usize::MAX);
+    let asked: Vec<_> = (0..8).map(|number| ExternalId::from(format!("c{number}").as_str())).collect();
+    world.store.request_reads(REALM, "crm", &asked, Haste::Bulk, Timestamp(0)).await.unwrap();
+    until("half of it read", async || pending(&world).await.len() == 4).await;
+    crm.put("c7", json!({"phone": "2"}));
+    let seven = erp.id_of("Thing 7").unwrap();
+    until("a change delivered", async || erp.value(&seven, "phone") == "2").await;
+    assert_eq!(pending(&world).await.len(), 4);
+    crm.heal();
+    until("the rest", async || pending(&world).await.is_empty()).await;
+    assert_eq!(crm.asked("GET /things?limit=2 ").len(), 2, "once to load, once anew: {:?}", crm.asked("GET /things"));
     engine.stop().await;
 }
 

@@ -149,7 +149,12 @@ impl Things {
                     query.get("since").is_none_or(|since| text("updated") >= since.as_str())
                         && query.get("field").is_none_or(|field| Some(text(field)) == query.get("equals").map(String::as_str))
                 };
-                Some(json!({ "data": self.by_id.values().filter(fits).collect::<Vec<_>>() }))
+                let after = query.get("after").map_or("", String::as_str);
+                let mut left = self.by_id.iter().filter(|(id, thing)| id.as_str() > after && fits(thing)).peekable();
+                let page = query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(usize::MAX);
+                let page: Vec<_> = left.by_ref().take(page).collect();
+                let next = page.last().filter(|_| left.peek().is_some()).map_or("", |(id, _)| id.as_str());
+                Some(json!({ "data": page.iter().map(|(_, thing)| thing).collect::<Vec<_>>(), "next": next }))
             }
             ("GET", Some(id)) => self.by_id.get(id).map(|thing| Value::Object(thing.clone())),
             ("PUT", Some(key)) => {

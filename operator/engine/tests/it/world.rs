@@ -76,11 +76,13 @@ pub(crate) struct Offers {
     pub(crate) timeout: &'static str,
     /// Its calls carry tokens, from `/token`.
     pub(crate) tokens: bool,
+    /// So many records are a page of its list; 0 for all of them.
+    pub(crate) page: usize,
 }
 
 impl Default for Offers {
     fn default() -> Self {
-        Self { get: true, idempotent: true, timeout: "20s", tokens: false }
+        Self { get: true, idempotent: true, timeout: "20s", tokens: false, page: 0 }
     }
 }
 
@@ -92,6 +94,10 @@ impl Offers {
             "{method: ApiKey, header: X-Api-Key, secretKey: apiKey}"
         };
         let get = if self.get { "  get: {request: {path: '/things/{{id}}'}}\n" } else { "" };
+        let (limit, next) = match self.page {
+            0 => (String::new(), ""),
+            page => (format!(", limit: {page}"), "next: {after: .next}, "),
+        };
         let text = format!(
             r#"
 system: things
@@ -108,7 +114,7 @@ entities:
   - {{name: name, type: String}}
   - {{name: phone, type: String}}
   - {{name: parent, type: Reference}}
-  read: {{request: {{path: /things, query: {{since: '{{{{cursor}}}}'}}}}, records: .data, cursor: {{field: .updated}}}}
+  read: {{request: {{path: /things, query: {{since: '{{{{cursor}}}}'{limit}}}}}, records: .data, {next}cursor: {{field: .updated}}}}
   search: {{request: {{path: /things, query: {{field: '{{{{field}}}}', equals: '{{{{value}}}}'}}}}, records: .data}}
   upsert: {{request: {{method: PUT, path: '/things/{{{{key}}}}', body: .record}}, result: {{id: .id}}, idempotent: true}}
   update: {{request: {{method: PATCH, path: '/things/{{{{id}}}}', body: .record}}, idempotent: {}}}
