@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 use anyhow::Context as _;
 use fairlead_tests::{ControlPlane, TestNamespace, fairlead};
@@ -33,5 +34,23 @@ async fn the_api_server_serves_each_kind_by_its_short_name() -> anyhow::Result<(
         assert_eq!(answer.code, Some(0), "{answer}");
         assert!(answer.stderr.starts_with("No resources found"), "{answer}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_reads_only_the_beginning_of_what_is_printed_makes_no_command_fail() -> anyhow::Result<()> {
+    let mut printing = fairlead()?.arg("crds").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    drop(printing.stdout.take());
+    let output = printing.wait_with_output().await?;
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    let full = fs::OpenOptions::new().write(true).open("/dev/full")?;
+    let output = fairlead()?.arg("crds").stdout(full).output().await?;
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("standard output cannot be written") && told.contains("No space left"), "{told}");
+    // Nor is there a panic where nothing can be told at all.
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full");
+    let status = fairlead()?.arg("crds").stdout(full()?).stderr(full()?).status().await?;
+    assert_eq!(status.code(), Some(1));
     Ok(())
 }

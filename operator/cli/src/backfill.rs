@@ -1,5 +1,6 @@
 //! `fairlead backfill`: records are read again by key, or compared again with a target, without touching a manifest.
 
+use crate::screen;
 use crate::state::StateArgs;
 use clap::{ArgGroup, Args};
 use fairlead_engine::backfill::{self, Asked, Which};
@@ -40,7 +41,6 @@ pub(crate) struct Backfill {
 
 impl Backfill {
     /// Asks for it.
-    #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let which = match (self.from, self.to) {
             (Some(from), Some(to)) => Which::Range(ExternalId(from), ExternalId(to)),
@@ -53,7 +53,7 @@ impl Backfill {
         let (integration, now) = (self.integration.as_str(), SystemClock.now());
         if let Some(target) = self.target {
             let asked = backfill::compare_again(store.as_ref(), integration, &target, &which, self.dry_run, now).await?;
-            println!("{}", told(asked, self.dry_run, &format!("compared with {target} again")));
+            screen::print(told(asked, self.dry_run, &format!("compared with {target} again")));
             return Ok(ExitCode::SUCCESS);
         }
         let participants = match self.participant {
@@ -62,7 +62,7 @@ impl Backfill {
         };
         for participant in participants {
             let asked = backfill::read_again(store.as_ref(), integration, &participant, &which, self.dry_run, now).await?;
-            println!("{}", told(asked, self.dry_run, &format!("read again from {participant}")));
+            screen::print(told(asked, self.dry_run, &format!("read again from {participant}")));
         }
         Ok(ExitCode::SUCCESS)
     }

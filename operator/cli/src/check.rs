@@ -1,6 +1,7 @@
 //! `fairlead check FILES`: what the operator would say, before anything is applied.
 
 use crate::files;
+use crate::screen;
 use clap::{Args, ValueEnum};
 use fairlead_model::{Clock, SystemClock};
 use fairlead_plan::{Config, Severity};
@@ -43,7 +44,6 @@ struct Line {
 
 impl Check {
     /// Prints the findings; fails if one is an error.
-    #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let found = files::find(&self.files)?;
         let loaded = files::load(&found, false);
@@ -77,20 +77,19 @@ impl Check {
                 for line in &lines {
                     let mark = if line.severity == Severity::Error { String::new() } else { format!("{}: ", line.severity) };
                     let of = if line.resource.is_empty() { String::new() } else { format!("{}: ", line.resource) };
-                    println!("{}: {of}{mark}{} [{}]", line.file, line.text, line.reason);
+                    screen::print(format_args!("{}: {of}{mark}{} [{}]", line.file, line.text, line.reason));
                 }
-                println!(
+                screen::print(format_args!(
                     "{} resources in {} files: {errors} errors, {} other findings",
                     loaded.places.len(),
                     found.len(),
                     lines.len() - errors
-                );
+                ));
             }
-            Output::Json => println!(
-                "{}",
-                serde_json::to_string_pretty(&json!({"errors": errors, "findings": lines.iter().map(json_line).collect::<Vec<_>>()}))?
-            ),
-            Output::Sarif => println!("{}", serde_json::to_string_pretty(&sarif(&lines))?),
+            Output::Json => screen::print(serde_json::to_string_pretty(
+                &json!({"errors": errors, "findings": lines.iter().map(json_line).collect::<Vec<_>>()}),
+            )?),
+            Output::Sarif => screen::print(serde_json::to_string_pretty(&sarif(&lines))?),
         }
         Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

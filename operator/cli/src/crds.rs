@@ -1,5 +1,6 @@
 //! `fairlead crds`: the CustomResourceDefinitions, for `kubectl apply -f -`.
 
+use crate::screen;
 use clap::Args;
 use std::process::ExitCode;
 
@@ -9,10 +10,9 @@ pub(crate) struct Crds {}
 
 impl Crds {
     /// Prints them as one YAML stream.
-    #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
     pub(crate) fn run(self) -> ExitCode {
         for (_, yaml) in fairlead_api::crds_yaml() {
-            println!("---\n{}", yaml.trim_start_matches("---\n").trim_end());
+            screen::print(format_args!("---\n{}", yaml.trim_start_matches("---\n").trim_end()));
         }
         ExitCode::SUCCESS
     }

@@ -2,6 +2,7 @@
 //!
 //! Works on the state beside a running process (both may have it open): a replay is picked up by the process that runs.
 
+use crate::screen;
 use crate::state::StateArgs;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand, ValueEnum};
@@ -165,7 +166,6 @@ fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 
 impl DeadLetters {
     /// Does it.
-    #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let store = self.state.open_existing(".fairlead").await?;
         let now = SystemClock.now();
@@ -175,15 +175,15 @@ impl DeadLetters {
                 let filter = DeadLetterFilter { closed, max: MAX, ..which.filter(now) };
                 let letters = letters::list(store.as_ref(), &filter).await?;
                 match self.output {
-                    Output::Json => println!("{}", serde_json::to_string_pretty(&letters.iter().map(to_json).collect::<Vec<_>>())?),
+                    Output::Json => screen::print(serde_json::to_string_pretty(&letters.iter().map(to_json).collect::<Vec<_>>())?),
                     Output::Table => {
-                        println!(
+                        screen::print(format_args!(
                             "{:<6} {:<28} {:<12} {:<10} {:<22} {:<20} MESSAGE",
                             "ID", "INTEGRATION", "PARTICIPANT", "STAGE", "REASON", "EXTERNAL ID"
-                        );
+                        ));
                         for each in &letters {
                             let letter = &each.letter;
-                            println!(
+                            screen::print(format_args!(
                                 "{:<6} {:<28} {:<12} {:<10} {:<22} {:<20} {}",
                                 each.id,
                                 realm::integration(&each.realm, &letter.participant),
@@ -192,7 +192,7 @@ impl DeadLetters {
                                 letter.reason,
                                 letter.external_id.as_ref().map(ToString::to_string).unwrap_or_default(),
                                 letter.message
-                            );
+                            ));
                         }
                     }
                 }
@@ -208,36 +208,42 @@ impl DeadLetters {
                     let changes: Vec<Value> = changes.collect();
                     shown["corrected"] = json!({"author": corrected.author, "at": corrected.at.to_rfc3339(), "changes": changes});
                 }
-                println!("{}", serde_json::to_string_pretty(&shown)?);
+                screen::print(serde_json::to_string_pretty(&shown)?);
             }
             Action::Replay { chosen } => {
                 let filter = chosen.filter(store.as_ref(), now).await?;
                 if chosen.dry_run {
-                    println!("{} would be tried again", letters::count(store.as_ref(), &filter).await?);
+                    screen::print(format_args!("{} would be tried again", letters::count(store.as_ref(), &filter).await?));
                 } else if chosen.ids.is_empty() {
                     let bulk = letters::replay_all(store.as_ref(), &filter, &chosen.author, now).await?;
-                    println!("{} are tried again; {} were left, since they name no record or closed meanwhile", bulk.done, bulk.left);
+                    screen::print(format_args!(
+                        "{} are tried again; {} were left, since they name no record or closed meanwhile",
+                        bulk.done, bulk.left
+                    ));
                 } else {
                     for letter in open(store.as_ref(), &chosen.ids).await? {
                         letters::replay(store.as_ref(), &letter, &chosen.author, now).await?;
-                        println!("dead letter {} is tried again", letter.id);
+                        screen::print(format_args!("dead letter {} is tried again", letter.id));
                     }
                 }
             }
             Action::Edit { id, set, author } => {
                 let dead = letters::open(store.as_ref(), id).await?;
                 letters::correct(store.as_ref(), &dead, assignments(&set)?, &author, now).await?;
-                println!("dead letter {id} is tried again with {} corrected fields", set.len());
+                screen::print(format_args!("dead letter {id} is tried again with {} corrected fields", set.len()));
             }
             Action::Discard { chosen } => {
                 let filter = chosen.filter(store.as_ref(), now).await?;
                 if chosen.dry_run {
-                    println!("{} would be discarded", letters::count(store.as_ref(), &filter).await?);
+                    screen::print(format_args!("{} would be discarded", letters::count(store.as_ref(), &filter).await?));
                 } else if chosen.ids.is_empty() {
-                    println!("{} discarded", letters::discard_all(store.as_ref(), &filter, &chosen.author, now).await?.done);
+                    screen::print(format_args!(
+                        "{} discarded",
+                        letters::discard_all(store.as_ref(), &filter, &chosen.author, now).await?.done
+                    ));
                 } else {
                     open(store.as_ref(), &chosen.ids).await?;
-                    println!("{} discarded", letters::discard(store.as_ref(), &chosen.ids, &chosen.author, now).await?);
+                    screen::print(format_args!("{} discarded", letters::discard(store.as_ref(), &chosen.ids, &chosen.author, now).await?));
                 }
             }
         }

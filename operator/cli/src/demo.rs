@@ -91,13 +91,12 @@ impl Stage {
     }
 
     /// A line that stays.
-    #[allow(clippy::print_stdout, reason = "the demo's lines")]
     fn say(&mut self, line: &str) {
         if let Some(table) = &mut self.table {
             let _ = table.block.clear();
             table.drawn = None;
         }
-        println!("{line}");
+        screen::print(line);
     }
 
     /// Looks at the files and reports, and draws the table anew.
@@ -128,9 +127,8 @@ impl Stage {
 }
 
 /// A line before anything runs.
-#[allow(clippy::print_stdout, reason = "the demo's lines")]
 fn say(line: &str) {
-    println!("{line}");
+    screen::print(line);
 }
 
 impl Demo {

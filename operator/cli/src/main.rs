@@ -114,9 +114,13 @@ fn main() -> ExitCode {
         result
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
-    match result {
-        Ok(code) => code,
-        Err(error) => {
+    match (result, screen::lost()) {
+        (Ok(_), Some(error)) => {
+            tracing::error!(%error, "standard output cannot be written");
+            ExitCode::FAILURE
+        }
+        (Ok(code), None) => code,
+        (Err(error), _) => {
             tracing::error!(error = %format_args!("{error:#}"), "the command failed");
             ExitCode::FAILURE
         }
@@ -129,5 +133,7 @@ fn start_logging(filter: &str, json: bool) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(BoxMakeWriter::new(std::io::stderr)).with_ansi(ansi);
+    // By default it would tell standard error that standard error cannot be written, and panic.
+    let builder = builder.log_internal_errors(false);
     if json { builder.json().init() } else { builder.init() }
 }

@@ -2,6 +2,7 @@
 
 use crate::files::{self, FileSecrets};
 use crate::run::endpoint_policy;
+use crate::screen;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use fairlead_engine::trial::{Refusal, Sent, Trial};
@@ -36,7 +37,6 @@ pub(crate) struct Preview {
 
 impl Preview {
     /// Prints one JSON object per record.
-    #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let loaded = files::load(&files::find(&self.files)?, true);
         for problem in &loaded.problems {
@@ -90,7 +90,7 @@ impl Preview {
                     json!({"id": record.id, "native": record.body, "canonical": canonical.document, "waitsFor": waits, "targets": targets})
                 }
             };
-            println!("{line}");
+            screen::print(line);
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -1,5 +1,6 @@
 //! `fairlead rollback`: the manifest of an Integration as an earlier revision declared it, from the cluster's history.
 
+use crate::screen;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use fairlead_api::{API_VERSION, Integration, Kind};
@@ -29,7 +30,6 @@ pub(crate) struct Rollback {
 
 impl Rollback {
     /// Prints it.
-    #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let Some(object) = ObjectKey(self.integration.clone()).object() else {
             bail!("`{}` names no Integration; write NAMESPACE/NAME", self.integration);
@@ -41,7 +41,7 @@ impl Rollback {
         let revisions = revisions.with_context(|| format!("cannot read the ControllerRevisions of {object}"))?;
         let revision = choose(&object, &revisions, &serde_json::to_value(&declared.spec)?, self.to_revision)?;
         tracing::info!(integration = %object, revision = revision.number, "this is its manifest; apply it, or commit it where your manifests are kept");
-        println!("{}", serde_saphyr::to_string(&manifest(&declared, &object, revision.spec.clone(), self.at_once))?.trim_end());
+        screen::print(serde_saphyr::to_string(&manifest(&declared, &object, revision.spec.clone(), self.at_once))?.trim_end());
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::gateway::{self, GatewayArgs};
 use crate::home::Home;
+use crate::screen;
 use crate::signal;
 use crate::state::StateArgs;
 use crate::workers::PlannerArgs;
@@ -157,21 +158,20 @@ pub(crate) fn endpoint_policy(allow: &[String]) -> anyhow::Result<EndpointPolicy
     Ok(EndpointPolicy { allow: nets })
 }
 
-#[allow(clippy::print_stdout, reason = "what the command was asked to print")]
 fn print(output: Output, listing: &Value, findings: &[String], dead_letters: u64) -> anyhow::Result<()> {
     match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(listing)?),
+        Output::Json => screen::print(serde_json::to_string_pretty(listing)?),
         Output::Table => {
             for item in listing["items"].as_array().into_iter().flatten() {
                 let ready = crate::home::condition(item, "Ready");
-                println!(
+                screen::print(format_args!(
                     "{:<12} {}/{}  Ready={} {}",
                     item["kind"].as_str().unwrap_or_default(),
                     item["metadata"]["namespace"].as_str().unwrap_or_default(),
                     item["metadata"]["name"].as_str().unwrap_or_default(),
                     ready.and_then(|r| r["status"].as_str()).unwrap_or("Unknown"),
                     ready.and_then(|r| r["reason"].as_str()).unwrap_or_default(),
-                );
+                ));
             }
         }
     }
@@ -182,7 +182,7 @@ fn print(output: Output, listing: &Value, findings: &[String], dead_letters: u64
     for line in lines {
         match output {
             Output::Json => tracing::error!(finding = %line, "not everything is well"),
-            Output::Table => println!("{line}"),
+            Output::Table => screen::print(line),
         }
     }
     Ok(())

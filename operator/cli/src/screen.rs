@@ -1,18 +1,42 @@
-//! A terminal: a block of lines that is drawn again in place, and what fits in a row.
+//! Standard output: lines that a command was asked for; on a terminal, a block of lines that is drawn again in place, and what fits in a row.
 //!
 //! Text from outside (a message of a business system) never moves the cursor: control characters are shown as spaces.
 
 use crossterm::cursor::MoveUp;
 use crossterm::terminal::{Clear, ClearType};
 use crossterm::{execute, queue, terminal};
-use std::io::{IsTerminal as _, Write as _};
+use std::fmt::Display;
+use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
+use std::sync::OnceLock;
 
 /// The width that is assumed where there is no terminal.
 const WIDTH: usize = 120;
 
+/// Why standard output takes no more.
+static CLOSED: OnceLock<io::Error> = OnceLock::new();
+
+/// Prints a line of what the command was asked for. Once standard output takes no more, the rest goes nowhere: what the command does is done all the same.
+pub(crate) fn print(line: impl Display) {
+    if CLOSED.get().is_none()
+        && let Err(error) = writeln!(io::stdout(), "{line}")
+    {
+        let _ = CLOSED.set(error);
+    }
+}
+
+/// Why standard output takes no more, if that was noticed. What prints without end may end then.
+pub(crate) fn closed() -> Option<&'static io::Error> {
+    CLOSED.get()
+}
+
+/// What was to be kept is not whole, and why. Who closed it has seen enough (`fairlead crds | head`).
+pub(crate) fn lost() -> Option<&'static io::Error> {
+    closed().filter(|error| error.kind() != ErrorKind::BrokenPipe)
+}
+
 /// Whether standard output is a terminal.
 pub(crate) fn is_terminal() -> bool {
-    std::io::stdout().is_terminal()
+    io::stdout().is_terminal()
 }
 
 fn size() -> (usize, usize) {
@@ -27,10 +51,10 @@ pub(crate) struct Block {
 
 impl Block {
     /// Draws these lines in place of the ones before, cut to the terminal's size.
-    pub(crate) fn draw(&mut self, lines: &[String]) -> std::io::Result<()> {
+    pub(crate) fn draw(&mut self, lines: &[String]) -> io::Result<()> {
         let (width, height) = size();
         self.clear()?;
-        let mut out = std::io::stdout().lock();
+        let mut out = io::stdout().lock();
         for line in lines.iter().take(height - 1) {
             writeln!(out, "{}", cut(line, width - 1))?;
             self.drawn += 1;
@@ -39,8 +63,8 @@ impl Block {
     }
 
     /// Removes the block; what is printed next stands in its place.
-    pub(crate) fn clear(&mut self) -> std::io::Result<()> {
-        let mut out = std::io::stdout().lock();
+    pub(crate) fn clear(&mut self) -> io::Result<()> {
+        let mut out = io::stdout().lock();
         if self.drawn > 0 {
             queue!(out, MoveUp(self.drawn))?;
         }

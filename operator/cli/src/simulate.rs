@@ -1,5 +1,6 @@
 //! `fairlead simulate SYSTEM`: a stand-in for a vendor's system, or for a company's authorization server, for any CI.
 
+use crate::screen;
 use crate::signal;
 use anyhow::{Context as _, ensure};
 use clap::Args;
@@ -46,7 +47,6 @@ pub(crate) struct Simulate {
 
 impl Simulate {
     /// Serves until it is told to stop. The first line on standard output tells how to reach it.
-    #[allow(clippy::print_stdout, reason = "scripts read the announcement")]
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         if self.system == ISSUER {
             return self.run_issuer().await;
@@ -60,12 +60,11 @@ impl Simulate {
             options.faults = Some(FaultScript::parse(&text).with_context(|| format!("{} is no fault script", path.display()))?);
         }
         let simulator = Simulator::start(options).await?;
-        println!("{}", simulator.announcement());
+        screen::print(simulator.announcement());
         signal::terminated().await;
         simulator.stop().await;
         Ok(ExitCode::SUCCESS)
     }
-    #[allow(clippy::print_stdout, reason = "scripts read the announcement")]
     async fn run_issuer(self) -> anyhow::Result<ExitCode> {
         let records = self.records.is_some() || self.first.is_some() || self.faults.is_some();
         ensure!(!records && !self.tls, "an issuer has no records, faults or TLS: leave out --records, --first, --faults and --tls");
@@ -73,7 +72,7 @@ impl Simulate {
         let issuer = DevelopmentIssuer::simulate(listener, &self.audience, Arc::new(SystemClock))?;
         let endpoint = issuer.issuer();
         let credentials = json!({"issuer": endpoint, "jwksUri": issuer.jwks_uri(), "tokenEndpoint": format!("{endpoint}/token")});
-        println!("{}", json!({"system": ISSUER, "endpoint": endpoint, "credentials": credentials}));
+        screen::print(json!({"system": ISSUER, "endpoint": endpoint, "credentials": credentials}));
         signal::terminated().await;
         Ok(ExitCode::SUCCESS)
     }

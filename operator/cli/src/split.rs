@@ -1,5 +1,6 @@
 //! `fairlead split`: a record that was made one of two by mistake becomes two again, from the state beside a running process.
 
+use crate::screen;
 use crate::state::StateArgs;
 use anyhow::bail;
 use clap::Args;
@@ -37,7 +38,6 @@ pub(crate) struct Split {
 
 impl Split {
     /// Does it.
-    #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let record = match (self.participant, RecordId::parse(&self.record)) {
             (Some(participant), _) => Name::External { participant, id: ExternalId(self.record) },
@@ -54,7 +54,7 @@ impl Split {
             now: SystemClock.now(),
         };
         let told = split::split(store.as_ref(), &wanted, &SystemRandom, self.dry_run).await?;
-        lines(&told, self.dry_run).iter().for_each(|line| println!("{line}"));
+        lines(&told, self.dry_run).iter().for_each(screen::print);
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -43,6 +43,9 @@ impl Status {
         let mut block = Block::default();
         let mut stop = std::pin::pin!(signal::terminated());
         loop {
+            if screen::closed().is_some() {
+                return Ok(ExitCode::SUCCESS);
+            }
             match (self.ask(&client).await, self.output) {
                 (Ok(overview), Output::Table) if screen::is_terminal() => block.draw(&table(&overview))?,
                 (Ok(overview), _) => self.print(&overview)?,
@@ -81,12 +84,11 @@ impl Status {
         Ok(overview)
     }
 
-    #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
     fn print(&self, overview: &Overview) -> anyhow::Result<()> {
         match self.output {
-            Output::Json if self.watch => println!("{}", serde_json::to_string(overview)?),
-            Output::Json => println!("{}", serde_json::to_string_pretty(overview)?),
-            Output::Table => table(overview).iter().for_each(|line| println!("{}", screen::cut(line, usize::MAX))),
+            Output::Json if self.watch => screen::print(serde_json::to_string(overview)?),
+            Output::Json => screen::print(serde_json::to_string_pretty(overview)?),
+            Output::Table => table(overview).iter().for_each(|line| screen::print(screen::cut(line, usize::MAX))),
         }
         Ok(())
     }

@@ -108,7 +108,6 @@ fn is_standard(file: &Path) -> bool {
     file.as_os_str() == "-"
 }
 
-#[allow(clippy::print_stdout, reason = "what the command was asked to print")]
 async fn export(state: StateArgs, only: Option<&str>, file: &Path) -> anyhow::Result<()> {
     let store = state.open_existing(".fairlead").await?;
     let now = SystemClock.now();
@@ -131,7 +130,7 @@ async fn export(state: StateArgs, only: Option<&str>, file: &Path) -> anyhow::Re
     };
     match written.await {
         Ok(summary) => {
-            println!("exported {}", told(&summary));
+            screen::print(format_args!("exported {}", told(&summary)));
             Ok(())
         }
         Err(error) => {
@@ -161,7 +160,6 @@ async fn whole(store: &dyn Store, only: &str) -> anyhow::Result<()> {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "what the command was asked to print")]
 async fn import(state: StateArgs, replace: bool, file: &Path) -> anyhow::Result<()> {
     let input: Box<dyn BufRead + Send> = if is_standard(file) {
         Box::new(BufReader::new(io::stdin()))
@@ -172,7 +170,7 @@ async fn import(state: StateArgs, replace: bool, file: &Path) -> anyhow::Result<
     let read = archive::import(store.as_ref(), input, Options { replace, behind: true, now: SystemClock.now() }).await;
     let (head, summary) = read.with_context(|| format!("nothing was imported from {}", file.display()))?;
     let realms: Vec<&str> = head.realms.iter().map(String::as_str).filter(|realm| !realm::is_connector(realm)).collect();
-    println!("imported {} of {}, as of {}", told(&summary), realms.join(", "), head.at);
+    screen::print(format_args!("imported {} of {}, as of {}", told(&summary), realms.join(", "), head.at));
     Ok(())
 }
 
@@ -187,7 +185,6 @@ fn wanted(cursor: Option<String>, at: Option<String>) -> anyhow::Result<Wanted> 
     }
 }
 
-#[allow(clippy::print_stdout, reason = "what the command was asked to print")]
 async fn list(state: StateArgs, integration: Option<String>, output: Output) -> anyhow::Result<()> {
     let store = state.open_existing(".fairlead").await?;
     let found = checkpoints::list(store.as_ref(), integration.as_deref(), SystemClock.now()).await?;
@@ -208,7 +205,7 @@ async fn list(state: StateArgs, integration: Option<String>, output: Output) -> 
                     })
                 })
                 .collect();
-            println!("{}", serde_json::to_string_pretty(&items)?);
+            screen::print(serde_json::to_string_pretty(&items)?);
         }
         Output::Table => {
             let head =
@@ -230,18 +227,20 @@ async fn list(state: StateArgs, integration: Option<String>, output: Output) -> 
                 ]
             });
             let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
-            screen::columns(&rows, &[5]).iter().for_each(|line| println!("{}", screen::cut(line, usize::MAX)));
+            screen::columns(&rows, &[5]).iter().for_each(|line| screen::print(screen::cut(line, usize::MAX)));
         }
     }
     Ok(())
 }
 
-#[allow(clippy::print_stdout, reason = "what the command was asked to print")]
 fn tell_set(set: &checkpoints::Set<'_>, changed: &Changed) {
     let checkpoints::Set { integration, participant, slice, author, .. } = set;
-    println!("{participant} of {integration} is read from {} on; before, {slice} stood at {}", changed.after, changed.before);
+    screen::print(format_args!(
+        "{participant} of {integration} is read from {} on; before, {slice} stood at {}",
+        changed.after, changed.before
+    ));
     if let Some(skips) = &changed.skips {
-        println!("this skips {skips}");
+        screen::print(format_args!("this skips {skips}"));
     }
     tracing::info!(integration, participant, slice, author, before = %changed.before, after = %changed.after, "checkpoint was set");
 }

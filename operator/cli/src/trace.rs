@@ -2,7 +2,7 @@
 //!
 //! The state holds no contract, so nothing tells here which fields are personal: values are shown only to whoever asks for them.
 
-use crate::screen::{columns, cut};
+use crate::screen::{self, columns, cut};
 use crate::state::StateArgs;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
@@ -48,7 +48,6 @@ enum Output {
 
 impl Trace {
     /// Shows it.
-    #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let name = match (self.participant, RecordId::parse(&self.record)) {
             (Some(participant), _) => Name::External { participant, id: ExternalId(self.record.clone()) },
@@ -62,8 +61,8 @@ impl Trace {
         }
         let shown: Vec<Value> = found.iter().map(|found| to_json(found, self.values)).collect();
         match self.output {
-            Output::Json => println!("{}", serde_json::to_string_pretty(&shown)?),
-            Output::Table => shown.iter().flat_map(table).for_each(|line| println!("{}", cut(&line, usize::MAX))),
+            Output::Json => screen::print(serde_json::to_string_pretty(&shown)?),
+            Output::Table => shown.iter().flat_map(table).for_each(|line| screen::print(cut(&line, usize::MAX))),
         }
         Ok(ExitCode::SUCCESS)
     }

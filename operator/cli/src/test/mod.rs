@@ -9,6 +9,7 @@ mod tests;
 pub(crate) use format::GROUP;
 
 use crate::files::{self, Loaded};
+use crate::screen;
 use clap::{Args, ValueEnum};
 use fairlead_contract::Contract;
 use fairlead_engine::trial::{Other, Trial};
@@ -48,7 +49,6 @@ enum Output {
 
 impl Test {
     /// Prints the results; fails if a case fails, a file cannot be read, or there is no test at all.
-    #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let loaded = files::load(&files::find(&self.files)?, false);
         for problem in &loaded.problems {
@@ -59,9 +59,9 @@ impl Test {
         }
         let outcomes = judge_all(&loaded);
         match self.output {
-            Output::Human => println!("{}", report::human(&outcomes)),
-            Output::Json => println!("{}", serde_json::to_string_pretty(&report::json(&outcomes))?),
-            Output::Junit => println!("{}", report::junit(&outcomes)?),
+            Output::Human => screen::print(report::human(&outcomes)),
+            Output::Json => screen::print(serde_json::to_string_pretty(&report::json(&outcomes))?),
+            Output::Junit => screen::print(report::junit(&outcomes)?),
         }
         let (_, failed) = report::counts(&outcomes);
         Ok(if failed == 0 && loaded.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
