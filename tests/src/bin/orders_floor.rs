@@ -8,6 +8,9 @@ use anyhow::Context as _;
 use rusqlite::{Connection, ToSql, params};
 use serde_json::{Map, Value, json};
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// How long Fairlead's packed states of an order are, in the feed and in the target (`avg(length(state))` of a run), and its note of what was sent (by its layout).
 const FEED_STATE: usize = 267;
 const TARGET_STATE: usize = 521;
@@ -30,7 +33,7 @@ const SCHEMA: &str = "
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA wal_autocheckpoint = 4096;
-    PRAGMA cache_size = -32768;
+    PRAGMA cache_size = -16384;
     CREATE TABLE record (row INTEGER PRIMARY KEY, id BLOB NOT NULL, version INTEGER NOT NULL, document TEXT NOT NULL) STRICT;
     CREATE UNIQUE INDEX record_by_id ON record (id);
     CREATE TABLE identity (record INTEGER NOT NULL, participant INTEGER NOT NULL, external_id TEXT NOT NULL, state TEXT NOT NULL,
