@@ -137,6 +137,8 @@ async fn with_a_fifth_of_all_calls_failing_everything_ends_the_same_with_at_most
     operator.stop().await?;
     let least = clean.calls().len();
 
+    // What a seed draws is told of all of them: of one day of fifty calls little can be said.
+    let (mut of_all, mut failed_of_all, mut met, mut known) = (0, 0, BTreeSet::new(), 0);
     for seed in 0..size("FAIRLEAD_FAULT_SEEDS", 1) {
         let scene = Scene::new("failing", u64::try_from(seed)?).await?;
         let (rules, points) = failing(4);
@@ -157,11 +159,12 @@ async fn with_a_fifth_of_all_calls_failing_everything_ends_the_same_with_at_most
         let failed = calls.iter().filter(|told| told.point.is_some()).count();
         println!("seed {seed}: {failed} of {} calls failed; a clean day has {least}", calls.len());
         assert!(calls.len() <= least * 3, "{} calls instead of {least}", calls.len());
-        assert!(failed * 6 >= calls.len(), "about a fifth: {failed} of {}", calls.len());
-        let met: Vec<_> = points.iter().filter(|point| scene.proxy.reached(point) > 0).collect();
-        assert!(met.len() * 2 > points.len(), "at 4 % not every way is met each time, but most are: {met:?}");
+        (of_all, failed_of_all, known) = (of_all + calls.len(), failed_of_all + failed, points.len());
+        met.extend(points.into_iter().filter(|point| scene.proxy.reached(point) > 0));
         scene.judge()?;
     }
+    assert!(failed_of_all * 6 >= of_all, "about a fifth: {failed_of_all} of {of_all}");
+    assert!(met.len() * 2 > known, "at 4 % not every way is met in a day, but most are: {met:?}");
     Ok(())
 }
 
