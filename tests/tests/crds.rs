@@ -43,13 +43,12 @@ async fn who_reads_only_the_beginning_of_what_is_printed_makes_no_command_fail()
     drop(printing.stdout.take());
     let output = printing.wait_with_output().await?;
     assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-    let full = fs::OpenOptions::new().write(true).open("/dev/full")?;
-    let output = fairlead()?.arg("crds").stdout(full).output().await?;
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full");
+    let output = fairlead()?.arg("crds").stdout(full()?).stderr(Stdio::piped()).spawn()?.wait_with_output().await?;
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(told.contains("standard output cannot be written") && told.contains("No space left"), "{told}");
     // Nor is there a panic where nothing can be told at all.
-    let full = || fs::OpenOptions::new().write(true).open("/dev/full");
     let status = fairlead()?.arg("crds").stdout(full()?).stderr(full()?).status().await?;
     assert_eq!(status.code(), Some(1));
     Ok(())

@@ -132,14 +132,15 @@ impl LookUp<'_> {
         let looks = |(claimed, planned): &(Claimed, Planned)| {
             can_look && !outbound::own_rows(self.program, self.target, claimed, planned).is_empty()
         };
-        let (own, mut ready): (Vec<_>, Vec<_>) = writes.into_iter().partition(looks);
+        let (own, rest): (Vec<_>, Vec<_>) = writes.into_iter().partition(looks);
         if own.is_empty() {
-            return (ready, Vec::new());
+            return (rest, Vec::new());
         }
         let ids: Vec<ExternalId> = own.iter().filter_map(|(_, planned)| planned.item.id.clone()).collect();
         let mut asked = self.read_apart(ids).await;
         let alone = !asked.read.is_empty();
-        let mut others = Vec::new();
+        // What was looked at is written first, while the look is fresh.
+        let (mut ready, mut others) = (Vec::new(), Vec::new());
         for (claimed, planned) in own {
             let id = planned.item.id.as_ref();
             let failed = match (id.and_then(|id| asked.read.remove(id)), id.and_then(|id| asked.failed.get(id))) {
@@ -153,6 +154,7 @@ impl LookUp<'_> {
                 None => ready.push((claimed, planned)),
             }
         }
+        ready.extend(rest);
         (ready, others)
     }
 
@@ -265,7 +267,7 @@ impl LookUp<'_> {
             match hits.as_slice() {
                 [] => {}
                 [one] if keyed => return Ok(Ok(compare(self.target, claimed, one))),
-                [one] if made => return Ok(Ok(compare_made(self.target, claimed, one))),
+                [one] if made => return Ok(Ok(compare_made(self.program, self.target, claimed, one))),
                 [one] => return Ok(Ok(adopt(self.target, claimed, one))),
                 _ => {
                     let fields: Vec<String> = criteria.iter().map(|(field, _)| field.to_string()).collect();
@@ -438,18 +440,26 @@ fn compare(target: &Participant, claimed: &Claimed, shown: &NativeRecord) -> Fou
             sent.no_effect(&fields, &mut identity.state);
             return Found::Adopted(Box::new(learnt));
         }
+        LookedUp::PutBack => {
+            sent.took_effect(&mut identity.state);
+            return Found::Adopted(Box::new(learnt));
+        }
         LookedUp::TookEffect => sent.took_effect(&mut identity.state),
     }
     Found::Clear(Box::new(learnt))
 }
 
-/// A record found by the match rules after a creation: ours, if it shows just what was sent.
-fn compare_made(target: &Participant, claimed: &Claimed, shown: &NativeRecord) -> Found {
+/// A record found by the match rules after a creation: ours, if it shows just what was sent, or more of it than what it was found by; what it shows
+/// otherwise, somebody has entered or emptied since.
+fn compare_made(program: &Program, target: &Participant, claimed: &Claimed, shown: &NativeRecord) -> Found {
     let sent = claimed.intent.as_ref().map(|intent| outbound::Sent::read(&intent.sent)).unwrap_or_default();
     let fields = outbound::canonical_of(&target.table, &shown.body);
+    if sent.shows_beyond(&fields, &program.unit.matching) {
+        return compare(target, claimed, shown);
+    }
     match outbound::looked_up(&ParticipantState::default(), &fields, &sent) {
         LookedUp::TookEffect => compare(target, claimed, shown),
-        LookedUp::NoEffect | LookedUp::Edited => {
+        LookedUp::NoEffect | LookedUp::PutBack | LookedUp::Edited => {
             let mut found = adopt(target, claimed, shown);
             if let Found::Adopted(adopted) | Found::Clear(adopted) = &mut found
                 && let Some(identity) = adopted.known.identities.iter_mut().find(|identity| identity.participant == target.unit.name)

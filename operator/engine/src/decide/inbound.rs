@@ -229,6 +229,7 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
         state.keyed_as = None;
     }
     note_rows(source, &read.body, &mut state);
+    unread_references(source, read, &before, &mut state);
     if source.archives_leavers && state.standing.is_none() && source.table.accepts(&canonical) == Ok(true) {
         state.standing = Some(Standing::Inside);
     }
@@ -335,8 +336,9 @@ fn decide_deleted(
 /// A read that differs may be older than what we wrote, or show a creation whose outcome is not settled: then it proves nothing and the
 /// record is read again by key.
 fn is_stale(source: &Participant, known: Option<&Known>, before: &ParticipantState, read: &ReadRecord, context: Context) -> bool {
+    // By key an older stamp is a restored backup, once the vendor cannot show an older state any more.
     let older = match (before.modified, read.modified) {
-        (Some(held), Some(shown)) => shown.0 < held && !context.by_key,
+        (Some(held), Some(shown)) => shown.0 < held && (!context.by_key || context.now.since(Timestamp(held)) < context.stale_for),
         _ => false,
     };
     // After our write the vendor's stamp moved on; while it has not, the read shows what was before. What we made and have not read yet
@@ -388,7 +390,10 @@ pub(crate) fn lanes(
             Some(identity) => {
                 let (document, state) = (&record.document, &identity.state);
                 let differs = !in_step(target, document, state) || moves(target, document, state) || is_misnamed(target, state);
-                !state.deleted && (target.derives || differs)
+                // What stands in the lane may be about to write an older value over what is known there.
+                let on_the_way = known.is_some_and(|known| in_lane(known, &target.unit.name));
+                !state.deleted
+                    && (target.derives || differs || on_the_way || known.is_some_and(|known| clears(target, known, document, state)))
             }
             // What `when` cannot judge enters the lane: there it becomes a dead letter with its reason.
             None => target.table.accepts(&record.document).unwrap_or(true),
@@ -451,6 +456,15 @@ pub fn in_step(target: &Participant, canonical: &Document, state: &ParticipantSt
     })
 }
 
+/// Whether something is empty now that the target is known to hold natively alone: nobody has told it so.
+fn clears(target: &Participant, known: &Known, canonical: &Document, state: &ParticipantState) -> bool {
+    target.table.writable_units().iter().any(|unit| {
+        !state.fields.contains_key(unit.text())
+            && document::present(&known.record.document, unit).is_some()
+            && document::present(canonical, unit).is_none()
+    })
+}
+
 /// Whether the target's correlation field may still tell that the record is the one that it was split off.
 pub(crate) fn is_misnamed(target: &Participant, state: &ParticipantState) -> bool {
     target.key.is_some() && state.keyed_as.is_some()
@@ -484,6 +498,21 @@ pub(crate) fn note_rows(source: &Participant, body: &Document, state: &mut Parti
             (ValueHash::of_text(path.text()).0, RowState { digest: *digest, native })
         })
         .collect::<BTreeMap<_, _>>();
+}
+
+/// A reference to what is not known yet has not been read: what is noted natively there is what was read before, so that nothing is written over it as if
+/// it had been.
+fn unread_references(source: &Participant, read: &ReadRecord, before: &ParticipantState, state: &mut ParticipantState) {
+    let references = source.unit.rows.iter().filter(|row| row.reference.is_some());
+    for (native, unit) in references.filter_map(|row| row.native.as_ref().zip(row.canonical.as_ref())) {
+        let place = ValueHash::of_text(native.text()).0;
+        if state.rows.contains_key(&place) && !read.fields.iter().any(|(field, _)| field == unit) {
+            match before.rows.get(&place) {
+                Some(row) => state.rows.insert(place, *row),
+                None => state.rows.remove(&place),
+            };
+        }
+    }
 }
 
 fn put(canonical: &mut Document, unit: &FieldPath, value: &Value) {

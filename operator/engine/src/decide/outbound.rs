@@ -554,6 +554,8 @@ pub enum LookedUp {
     TookEffect,
     /// Everything else is as it was before: the write did not take effect.
     NoEffect,
+    /// It took effect, and some of it somebody has put back to what was there before: that is read before it is written over.
+    PutBack,
     /// Somebody else edited it meanwhile: it must be read and absorbed before it is written again.
     Edited,
 }
@@ -621,12 +623,27 @@ impl Sent {
         *self == Self::default()
     }
 
+    /// Whether a record that was found by the match rules shows more of this than what it was found by.
+    #[must_use]
+    pub fn shows_beyond(&self, shown: &[(FieldPath, Value)], matching: &[Vec<FieldPath>]) -> bool {
+        shown.iter().any(|(unit, value)| {
+            let shown = ValueHash::of(Some(value));
+            let beyond = !matching.iter().flatten().any(|path| path == unit);
+            beyond && shown != ValueHash::ABSENT && self.units.get(unit.text()) == Some(&shown)
+        })
+    }
+
     /// The state of a target that shows these values: those that were sent so are its echo.
     pub fn echoes(&self, shown: &[(FieldPath, Value)], state: &mut ParticipantState) {
         for (unit, value) in shown {
             let shown = ValueHash::of(Some(value));
-            if self.units.get(unit.text()) == Some(&shown) && shown != ValueHash::ABSENT {
-                difference::wrote(state.fields.entry(unit.text().clone()).or_default(), shown, None);
+            let Some(sent) = self.units.get(unit.text()).filter(|sent| **sent != ValueHash::ABSENT) else { continue };
+            let field = state.fields.entry(unit.text().clone()).or_default();
+            if *sent == shown {
+                difference::wrote(field, shown, None);
+            } else {
+                // It may be what the system made of what was sent: no entry of its own that may stay over the owner's next value.
+                *field = FieldState { sent: Some(*sent), ..FieldState::default() };
             }
         }
     }
@@ -729,7 +746,7 @@ pub fn looked_up(state: &ParticipantState, shown: &[(FieldPath, Value)], sent: &
         let shown = ValueHash::of(Some(value));
         let before = state.fields.get(name);
         if shown == *wanted {
-            evidence |= before.is_none_or(|field| field.seen != Some(shown));
+            evidence |= sent.held(name).or(before.and_then(|field| field.seen)) != Some(shown);
             continue;
         }
         took_effect = false;
@@ -740,7 +757,12 @@ pub fn looked_up(state: &ParticipantState, shown: &[(FieldPath, Value)], sent: &
             return LookedUp::Edited;
         }
     }
-    if took_effect && evidence { LookedUp::TookEffect } else { LookedUp::NoEffect }
+    // A write of one record takes effect as a whole.
+    match (evidence, took_effect) {
+        (true, true) => LookedUp::TookEffect,
+        (true, false) => LookedUp::PutBack,
+        (false, _) => LookedUp::NoEffect,
+    }
 }
 
 /// Why waiting for `record`, which the target does not have, would never end; `None` while it may still come.

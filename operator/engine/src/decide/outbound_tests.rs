@@ -622,6 +622,27 @@ fn what_cannot_be_read_back_is_written_again_rather_than_taken_for_done() {
 }
 
 #[test]
+fn what_shows_one_value_of_a_write_and_one_of_before_has_been_put_back_since() {
+    let mut unit = unit();
+    unit.ownership.clear();
+    let mut world = World::of(unit);
+    world.read("crm", json!({"Name": "Acme", "Credit": "5"}));
+    world.write("erp");
+    world.read("crm", json!({"Name": "Acme Corp", "Credit": "6"}));
+    let sent = Sent::of(&written(world.step("erp")));
+    let target = world.participant("erp");
+    let state = world.claimed().known.identity("erp").unwrap().state.clone();
+    let shown = |name: &str, credit: &str| target.table.to_canonical(&document(json!({"Name": name, "Credit": credit}))).unwrap().fields;
+    assert_eq!(looked_up(&state, &shown("Acme Corp", "6"), &sent), LookedUp::TookEffect);
+    assert_eq!(looked_up(&state, &shown("Acme Corp", "5"), &sent), LookedUp::PutBack);
+    assert_eq!(looked_up(&state, &shown("Acme", "5"), &sent), LookedUp::NoEffect);
+    // Of a record that was found by its name, the name proves nothing.
+    let by_name = [vec!["name".parse().unwrap()]];
+    assert!(sent.shows_beyond(&shown("Acme Corp", "6"), &by_name));
+    assert!(!sent.shows_beyond(&shown("Acme Corp", "5"), &by_name));
+}
+
+#[test]
 fn a_removal_whose_outcome_is_unknown_is_sent_again() {
     let mut world = in_both();
     world.read_deleted("crm");

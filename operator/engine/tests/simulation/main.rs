@@ -30,7 +30,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds that found a defect once, each with what it was.
-const REGRESSIONS: [(u64, &str); 16] = [
+const REGRESSIONS: [(u64, &str); 28] = [
     (44, "what its owner has emptied was filled by a participant seen later"),
     (52, "a creation of unknown outcome was found by its reader while it was looked up, and sent again"),
     (69, "what its owner has emptied was filled by a participant seen later"),
@@ -47,6 +47,18 @@ const REGRESSIONS: [(u64, &str); 16] = [
     (1362, "a record that was found where nobody reads was forgotten with its process, and made a second time"),
     (1446, "a record that was found where nobody reads was forgotten with its process, and made a second time"),
     (1589, "a write that never left was taken for part of the creation before it, and what it brought never came"),
+    (2242, "an older state that a read by key showed was taken for a restored backup"),
+    (3558, "what was cleared since a creation of unknown outcome was filled again, for the creation was not known for ours"),
+    (3908, "a write that was under way put back a foreign edit that had become the owner's value"),
+    (3957, "a reference that its owner had entered and that was not known yet was emptied"),
+    (3982, "what a system made of a creation of unknown outcome was kept as an edit, and the owner's next value never written"),
+    (4081, "a reference that its owner had entered and that was not known yet was written over as if it had been read"),
+    (4300, "a write that was under way put back a foreign edit that had become the owner's value"),
+    (4405, "what a system made of a creation of unknown outcome was kept as an edit, and the owner's next value never written"),
+    (4546, "what was cleared since a creation of unknown outcome was filled again, for the creation was not known for ours"),
+    (4815, "what was cleared never entered the lane of a target that is known natively alone"),
+    (5423, "a write of unknown outcome of which a part was put back since was taken for none, and the part written again"),
+    (5612, "what had been looked at was written long after the look, behind everything else"),
 ];
 
 fn number(variable: &str) -> Option<u64> {
