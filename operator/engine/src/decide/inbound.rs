@@ -44,9 +44,10 @@ pub struct Context {
     pub new_id: RecordId,
     /// The store's sequence when the read began.
     pub began: u64,
-    /// It was read by its key: then it is the newest that the vendor has, whatever its stamp (a vendor restored from a backup shows older ones).
+    /// It was read by its key: then it is the newest that the vendor has, whatever its stamp (a vendor restored from a backup shows older ones), unless
+    /// the newer one is so fresh (`stale_for`) that the vendor may still show what was before.
     pub by_key: bool,
-    /// How long after a write of ours the vendor may still show what was before (`staleFor`).
+    /// How long after a change the vendor may still show what was before (`staleFor`).
     pub stale_for: Duration,
     /// The present moment.
     pub now: Timestamp,

@@ -633,7 +633,7 @@ impl Sent {
         })
     }
 
-    /// The state of a target that shows these values: those that were sent so are its echo.
+    /// The state of a target that shows these values: those that were sent so are its echo, and the others may be what it made of them.
     pub fn echoes(&self, shown: &[(FieldPath, Value)], state: &mut ParticipantState) {
         for (unit, value) in shown {
             let shown = ValueHash::of(Some(value));

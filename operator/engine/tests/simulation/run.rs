@@ -285,7 +285,7 @@ impl Run {
         let mut quiet_since = Instant::now();
         while quiet_since.elapsed() < QUIET {
             tokio::time::sleep(LOOK).await;
-            let unsettled = self.unsettled().await;
+            let (unsettled, wrong) = self.unsettled().await;
             if self.trace.failed() {
                 return;
             }
@@ -299,7 +299,7 @@ impl Run {
                 return;
             }
             // What is pending comes to its end by itself; a person acts where something is wrong.
-            if self.judge().faults().into_iter().any(|(fault, told)| fault != "idle" && told.count > 0) {
+            if wrong {
                 self.replay().await;
             }
             (writes, quiet_since) = (now, Instant::now());
@@ -308,8 +308,8 @@ impl Run {
         invariants::identities(&records).into_iter().for_each(|violation| self.trace.fail(violation.to_string()));
     }
 
-    /// What is not yet as it is to be.
-    async fn unsettled(&self) -> Vec<String> {
+    /// What is not yet as it is to be, and whether something of it is wrong, and not pending alone.
+    async fn unsettled(&self) -> (Vec<String>, bool) {
         let mut found = Vec::new();
         let snapshot = self.store.snapshot(&self.world.realm(), self.clock.now()).await.unwrap();
         for violation in invariants::ledger(&snapshot) {
@@ -323,6 +323,7 @@ impl Run {
                 found.push(format!("{pending} keys in the lane of {name}, {waiting} of them wait for ever"));
             }
         }
+        let pending = found.len();
         let report = self.judge();
         for (fault, told) in report.faults() {
             // Idle writes are work for nothing, not a wrong state.
@@ -330,6 +331,7 @@ impl Run {
                 found.push(format!("{fault}: {}\n  {}", told.count, told.examples.join("\n  ")));
             }
         }
+        let wrong = found.len() > pending;
         if !found.is_empty() {
             for letter in self
                 .store
@@ -342,7 +344,7 @@ impl Run {
                 found.push(format!("letter: {} {id} {} {}", letter.participant, letter.reason, letter.message));
             }
         }
-        found
+        (found, wrong)
     }
 
     /// Keys of a lane whose records wait for one that is never made there, since it is a dead letter itself.
