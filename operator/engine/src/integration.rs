@@ -309,8 +309,9 @@ async fn reindex(shared: &Arc<Shared>) -> Result<(), StoreError> {
             Some(last) => IndexState { after: Some(last.record.id), ..state.clone() },
             None => IndexState { digest, fields: program.unit.indexed.clone(), complete: true, after: None },
         };
-        let live = page.iter().map(|known| &known.record).filter(|record| record.deleted_at.is_none());
-        let records = live.map(|record| (record.id, record.version, program.index_keys(&record.document))).collect();
+        let kept = page.iter().filter(|known| known.merged_into.is_none());
+        let records =
+            kept.map(|known| (known.record.id, known.record.version, program.keys_of(&known.record, known.lives_on(None)))).collect();
         match store.reindex(&Reindex { realm: shared.realm.clone(), records, state: next.clone(), note: note.clone() }).await {
             Ok(()) => state = next,
             // Somebody who is about to stop still commits; the page is taken once more.

@@ -11,7 +11,7 @@
 use crate::decide::outbound::{self, Failed, LookedUp, Planned, Trouble};
 use crate::program::{Participant, Program};
 use crate::shared::Shared;
-use fairlead_model::state::ParticipantState;
+use fairlead_model::state::{ParticipantState, Standing};
 use fairlead_model::{Decimal, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
 use fairlead_store::{Claimed, Identity, Outcome, Stage, StoreError};
 use fairlead_systems::{Entity, NativeRecord, reason};
@@ -420,7 +420,8 @@ fn compare(target: &Participant, claimed: &Claimed, shown: &NativeRecord) -> Fou
         learnt.known.identities.push(Identity {
             participant: name.clone(),
             external_id: shown.id.clone(),
-            state: ParticipantState::default(),
+            // Nothing is made where it does not belong.
+            state: ParticipantState { standing: target.archives_leavers.then_some(Standing::Inside), ..ParticipantState::default() },
         });
     }
     let Some(identity) = learnt.known.identities.iter_mut().find(|identity| identity.participant == *name) else {

@@ -5,7 +5,7 @@ use fairlead_mapping::{Lookups, Table, TableSource};
 use fairlead_model::hash::{Digest, ValueHash};
 use fairlead_model::unit::{InitialLoad, IntegrationUnit, OnLeave, OwnershipRule, ParticipantUnit, RowUnit, ValuePair};
 use fairlead_model::{Document, FieldPath, document};
-use fairlead_store::IndexKey;
+use fairlead_store::{IndexKey, Record};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -100,6 +100,17 @@ impl Program {
         let mut keys = self.match_keys(document);
         keys.extend(self.unit.indexed.iter().filter_map(|path| Some(IndexKey::of_field(path, document::present(document, path)?))));
         keys
+    }
+
+    /// Everything that a stored record is found by. A deleted one of which copies live on elsewhere is found by its match keys: another copy that is
+    /// read only now is no new record beside those.
+    #[must_use]
+    pub fn keys_of(&self, record: &Record, lives_on: bool) -> Vec<IndexKey> {
+        match record.deleted_at {
+            None => self.index_keys(&record.document),
+            Some(_) if lives_on => self.match_keys(&record.document),
+            Some(_) => Vec::new(),
+        }
     }
 
     /// The digest over what records are found by.

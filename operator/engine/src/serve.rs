@@ -479,7 +479,8 @@ impl Write {
         let keys = program.match_keys(document);
         let found: Vec<RecordId> = shared.around.store.match_records(&shared.realm, &keys).await?.into_iter().flatten().collect();
         let twins = shared.around.store.known_by_id(&shared.realm, &found).await?;
-        if twins.iter().flatten().any(|known| known.record.id != self.id && program.same_match(&known.record.document, document)) {
+        let is_twin = |known: &Known| known.record.deleted_at.is_none() && known.record.id != self.id;
+        if twins.iter().flatten().any(|known| is_twin(known) && program.same_match(&known.record.document, document)) {
             return Err(ServeError::Conflict("a record with the same values in the fields that tell records apart exists".into()));
         }
         Ok(())

@@ -9,6 +9,7 @@ use crate::crash;
 use crate::decide::guard::{self, Window};
 use crate::decide::inbound::{self, Context, Decision, ReadRecord};
 use crate::decide::merge;
+use crate::decide::ownership;
 use crate::decide::priority;
 use crate::decide::share::Reader;
 use crate::edits::{self, Edit, Edits};
@@ -774,7 +775,7 @@ impl Source {
         let ids: Vec<_> = mapped.iter().map(|(native, _)| native.id.clone()).collect();
         let known = store.known_by_external(&shared.realm, name, &ids).await?;
         let mut identified = self.identify(mapped, known, &mut batch, &mut parked).await?;
-        let merged: Vec<Identified> = identified.extract_if(.., |record| record.merged_into.is_some()).collect();
+        let merged: Vec<Identified> = identified.extract_if(.., |record| record.merged.is_some()).collect();
         let resolved = self.resolve(identified, &mut batch).await?;
 
         let connection = shared.connection(self.index).ok();
@@ -871,21 +872,24 @@ impl Source {
         Ok(())
     }
 
-    /// The vendor merged a record into another. What cannot be done now (a write of ours is open) is done when it is read again.
-    async fn merge(&mut self, gone: &Identified, began: u64, fence: &Fence) -> Result<(), Stop> {
+    /// One id gave way to another. What cannot be done now (a write of ours is open) is done when it is read again.
+    async fn merge(&mut self, shown: &Identified, began: u64, fence: &Fence) -> Result<(), Stop> {
         let (shared, name) = (Arc::clone(&self.shared), self.name().to_owned());
         let (store, participant) = (&shared.around.store, &shared.program.participants[self.index]);
-        let Some(master) = &gone.merged_into else { return Ok(()) };
-        let ids = [gone.read.external_id.clone(), master.clone()];
+        let Some(Merged { gone, master, by_vendor }) = &shown.merged else { return Ok(()) };
+        let ids = [gone.clone(), master.clone()];
         let loser = store.known_by_external(&shared.realm, &name, &ids[..1]).await?.pop().flatten();
         let Some(loser) = loser.filter(|loser| loser.merged_into.is_none()) else { return Ok(()) };
         let survivor = match store.record_ids(&shared.realm, &name, &ids[1..]).await?.pop().flatten() {
             // It may be what a creation of ours has made; who it is, is told when that one's outcome is known (seeds 193 and 952).
             None if self.creates().await? => return Ok(()),
             None => None,
+            // Somebody has found out since whose it is.
+            Some(_) if !by_vendor => return Ok(()),
             Some(id) => store.known_by_id(&shared.realm, &[id]).await?.pop().flatten(),
         };
-        let guard = Guarded { deleted: vec![loser.record.id], book: shared.book(), ..Guarded::default() };
+        let deleted = Some(loser.record.id).filter(|_| *by_vendor).into_iter().collect();
+        let guard = Guarded { deleted, book: shared.book(), ..Guarded::default() };
         self.guard(&guard, shared.now()).await?;
         let mut merge = Merge {
             realm: shared.realm.clone(),
@@ -914,9 +918,9 @@ impl Source {
                 }
             };
             if last {
-                (merge.guard, merge.reread_done) = (guard.clone(), vec![gone.read.external_id.clone()]);
+                (merge.guard, merge.reread_done) = (guard.clone(), vec![shown.read.external_id.clone()]);
                 merge.survivor = match &survivor {
-                    Some(survivor) => merge::fold(&shared.program, participant, &loser, survivor, gone.read.modified),
+                    Some(survivor) => merge::fold(&shared.program, participant, &loser, survivor, shown.read.modified),
                     None => under_another_id(&name, &loser, master, shared.new_id()),
                 };
                 // The survivor's values are read again, in its new standing.
@@ -931,7 +935,8 @@ impl Source {
         };
         self.stale = true;
         if committed {
-            tracing::info!(integration = %shared.integration, participant = name, loser = %ids[0], survivor = %master, "records were merged");
+            let what = if *by_vendor { "records were merged" } else { "what was deleted has been entered again, under another id" };
+            tracing::info!(integration = %shared.integration, participant = name, loser = %gone, survivor = %master, "{what}");
             let lanes: Vec<String> = shared.program.participants.iter().map(|participant| participant.unit.name.clone()).collect();
             shared.wake_lanes(lanes.iter().map(String::as_str));
         }
@@ -956,6 +961,8 @@ impl Source {
         let (name, called) = (&participant.unit.name, participant.unit.called());
         let mut identified = Vec::with_capacity(mapped.len());
         let mut unknown = Vec::new();
+        let deleted: HashSet<ExternalId> =
+            mapped.iter().filter(|(native, _)| native.deleted).map(|(native, _)| native.id.clone()).collect();
         for ((native, inbound), known) in mapped.into_iter().zip(known) {
             match known {
                 // An alias: it stands for its survivor, and nobody's record changes with it.
@@ -1014,27 +1021,21 @@ impl Source {
             let told = told.and_then(|id| told_known.get(&id).cloned().flatten());
             let is_matched = candidates.iter().any(|ids| !ids.is_empty());
             let document = if is_matched { inbound::partial(&inbound.fields) } else { Document::new() };
-            let matching: Option<Vec<Known>> = candidates
-                .into_iter()
-                .map(|ids| {
-                    ids.into_iter()
-                        .filter_map(|id| by_id.get(&id).cloned().flatten())
-                        .filter(|known| program.same_match(&known.record.document, &document))
-                        .collect::<Vec<_>>()
-                })
-                .find(|known| !known.is_empty());
-            let known = match (told, matching) {
+            let hits = candidates.into_iter().map(|ids| {
+                let known = ids.into_iter().filter_map(|id| by_id.get(&id).cloned().flatten());
+                known.filter(|known| program.same_match(&known.record.document, &document)).collect::<Vec<_>>()
+            });
+            let known = match (told, inbound::matching(hits, name)) {
                 (Some(told), _) => Some(told),
-                (None, Some(several)) if several.len() > 1 => {
+                (None, several) if several.len() > 1 => {
                     let message =
                         format!("{} records match it; give one of them another value in the match fields, or merge them", several.len());
                     park(name, native, "AmbiguousMatch", &message, batch, &self.parked, parked);
                     continue;
                 }
-                (None, Some(mut one)) => one.pop(),
-                (None, None) => None,
+                (None, mut one) => one.pop(),
             };
-            if known.is_none() && creating {
+            if creating && known.as_ref().is_none_or(|known| known.record.deleted_at.is_some()) {
                 // It may be what a creation of ours has made; who it is, is told when that one's outcome is known.
                 batch.unchanged += 1;
                 batch.rereads.push((native.id.clone(), None));
@@ -1047,7 +1048,23 @@ impl Source {
                 None => keys.iter().find_map(|key| fresh.get(&key.hash).cloned()),
             };
             // Itself: a lane made it and noted it since this batch was asked for by its ids.
-            if let Some(other) = taken.filter(|other| *other != native.id) {
+            let taken = taken.filter(|other| *other != native.id);
+            if taken.as_ref().is_some_and(|other| deleted.contains(other)) {
+                // Deleted and entered again, in one page: first that.
+                batch.unchanged += 1;
+                batch.rereads.push((native.id.clone(), None));
+                continue;
+            }
+            if let (Some(known), Some(gone)) = (&known, &taken)
+                && !ownership::holds(known, name)
+                && claimed.insert(known.record.id, native.id.clone()).is_none()
+            {
+                let mut again = Identified::new(participant, native, inbound, known.record.id, Some(known.clone()));
+                again.merged = Some(Merged { gone: gone.clone(), master: native.id.clone(), by_vendor: false });
+                identified.push(again);
+                continue;
+            }
+            if let Some(other) = taken {
                 let message = format!("it is the same record as {other} by the match rules; merge the two in {called}, or tell them apart");
                 park(name, native, "DuplicateIdentity", &message, batch, &self.parked, parked);
                 continue;
@@ -1152,14 +1169,26 @@ struct Identified {
     references: Vec<(FieldPath, ExternalId)>,
     id: RecordId,
     known: Option<Known>,
-    /// The vendor merged it into this one.
-    merged_into: Option<ExternalId>,
+    /// It shows that one id of the system gave way to another.
+    merged: Option<Merged>,
+}
+
+/// One id gave way to another.
+struct Merged {
+    gone: ExternalId,
+    master: ExternalId,
+    /// The vendor says so; else the one was deleted, and the same is there again under the other.
+    by_vendor: bool,
 }
 
 impl Identified {
     fn new(participant: &Participant, native: &NativeRecord, inbound: Inbound, id: RecordId, known: Option<Known>) -> Self {
         Self {
-            merged_into: native.merged_into.clone().filter(|_| native.deleted),
+            merged: native.merged_into.clone().filter(|_| native.deleted).map(|master| Merged {
+                gone: native.id.clone(),
+                master,
+                by_vendor: true,
+            }),
             references: inbound.references.into_iter().map(|(unit, _, external)| (unit, external)).collect(),
             read: ReadRecord {
                 external_id: native.id.clone(),

@@ -421,9 +421,12 @@ impl<'a> Book<'a> {
         self.before.get(key).map(|record| self.held(record, field, place)).unwrap_or_default()
     }
 
-    /// What the field held one after another, from the beginning.
+    /// What the field held one after another, from the beginning: a record that was made with a value was never without one.
     fn states(&self, key: &str, index: usize, field: &Shared, place: usize) -> Vec<String> {
-        std::iter::once(self.first(key, field, place)).chain(self.given(key, index).iter().map(|given| given.value.clone())).collect()
+        let given = self.given(key, index);
+        let made_with_it = given.first().is_some_and(|first| first.entry.outcome == Outcome::Created) && !self.before.contains_key(key);
+        let first = Some(self.first(key, field, place)).filter(|_| !made_with_it);
+        first.into_iter().chain(given.iter().map(|given| given.value.clone())).collect()
     }
 }
 
@@ -453,6 +456,34 @@ impl Judge<'_> {
         Some(book.held(record, field, field.owner))
     }
 
+    /// Whether anybody gave the field a value in the system at `place`: at first, or later by hand.
+    fn spoke(&self, place: usize, key: &str, index: usize, field: &Shared) -> bool {
+        !self.book(place).first(key, field, place).is_empty() || self.by_hand(place, key, index).next().is_some()
+    }
+
+    /// What people gave the field in the system at `place`.
+    fn by_hand(&self, place: usize, key: &str, index: usize) -> impl DoubleEndedIterator<Item = &Given<'_>> {
+        self.book(place).given(key, index).iter().filter(|given| given.entry.origin == Origin::Person)
+    }
+
+    /// The values of a field by which a condition may be judged: what its owner holds; where its copy was made for it and nobody has spoken there, the
+    /// newest as well that a person gave it elsewhere and that stands there, for the owner's copy may have been known by then, or not.
+    fn condition(&self, key: &str, name: &str) -> Option<Vec<String>> {
+        let index = self.agreement.fields.iter().position(|field| field.name == name)?;
+        let field = &self.agreement.fields[index];
+        let owned = self.owned(key, field)?;
+        if self.spoke(field.owner, key, index, field) {
+            return Some(vec![owned]);
+        }
+        let stands = |place: usize| {
+            let held = self.book(place).held(self.book(place).after.get(key)?.first()?, field, place);
+            self.by_hand(place, key, index).next_back().filter(|given| given.value == held)
+        };
+        let read = self.others(field.owner).filter(|place| self.book(*place).naming.part.read);
+        let newest = read.filter_map(stands).max_by_key(|given| &given.entry.time).map(|given| given.value.clone());
+        Some(std::iter::once(owned).chain(newest).collect())
+    }
+
     /// Whether the system at `place` is to be given the record: it is written, its condition holds, and what the record refers to belongs there too.
     fn belongs(&self, place: usize, key: &str) -> bool {
         self.belongs_within(place, key, &mut BTreeSet::new())
@@ -460,9 +491,8 @@ impl Judge<'_> {
 
     fn belongs_within(&self, place: usize, key: &str, on_the_way: &mut BTreeSet<String>) -> bool {
         let part = self.book(place).naming.part;
-        let fits = part.only.is_none_or(|(name, value)| {
-            self.agreement.field(name).and_then(|field| self.owned(key, field)).is_some_and(|held| held == value)
-        });
+        let fits =
+            part.only.is_none_or(|(name, value)| self.condition(key, name).is_some_and(|held| held.iter().all(|held| held == value)));
         if !part.written || !fits || self.deleted(key) {
             return false;
         }
@@ -482,7 +512,7 @@ impl Judge<'_> {
     fn bound(&self, place: usize, key: &str, index: usize, field: &Shared) -> bool {
         let book = self.book(place);
         let part = book.naming.part;
-        let edited = book.given(key, index).iter().any(|given| given.entry.origin == Origin::Person);
+        let edited = self.by_hand(place, key, index).next().is_some();
         let own = edited || (part.keeps && !book.first(key, field, place).is_empty());
         self.belongs(place, key)
             && (place == field.owner || !own || (part.read && !part.keeps && !self.entered_again(place, key, index, field)))
@@ -502,10 +532,10 @@ impl Judge<'_> {
     fn unseen(&self, key: &str, index: usize, field: &Shared) -> bool {
         let owner = self.book(field.owner);
         let states = owner.states(key, index, field, field.owner);
-        let is_empty = |state: Option<&String>| state.is_some_and(String::is_empty);
+        let empty = owner.first(key, field, field.owner).is_empty() && states.last().is_some_and(String::is_empty);
         let seen = |given: &Given<'_>| given.entry.origin == Origin::Api && !given.value.is_empty() && states.contains(&given.value);
         let arrived = self.others(field.owner).any(|other| self.book(other).given(key, index).iter().any(seen));
-        !owner.naming.part.written && is_empty(states.first()) && is_empty(states.last()) && !arrived
+        !owner.naming.part.written && empty && !arrived
     }
 
     fn count(&self, place: usize, report: &mut Report) {
@@ -653,6 +683,15 @@ impl Judge<'_> {
         }
     }
 
+    /// Whether a person made the record once, and it was nowhere before: what is entered again has another home, or lives again.
+    fn made_once(&self, key: &str) -> bool {
+        let by_person = |entry: &&Entry| entry.origin == Origin::Person && entry.outcome == Outcome::Created;
+        let made = |book: &Book<'_>| {
+            book.told.log.iter().filter(by_person).filter(|entry| book.key(entry).is_some_and(|made| made == key)).count()
+        };
+        self.books.iter().all(|book| !book.before.contains_key(key)) && self.books.iter().map(made).sum::<usize>() == 1
+    }
+
     /// What a person deleted where it was made is deleted where deletions are carried out.
     fn undead(&self, place: usize, report: &mut Report) {
         let here = self.book(place);
@@ -666,7 +705,7 @@ impl Judge<'_> {
                 continue;
             }
             // What was merged elsewhere is another record's second copy here.
-            let Some(key) = here.key(entry).filter(|key| !here.merged.contains_key(*key)) else { continue };
+            let Some(key) = here.key(entry).filter(|key| !here.merged.contains_key(*key) && self.made_once(key)) else { continue };
             for there in self.others(place).map(|other| self.book(other)).filter(|there| there.naming.part.deletes) {
                 if there.after.contains_key(key) {
                     report.undead.add(|| format!("{key}, deleted in {}, is still in {}: {}", here.system(), there.system(), line(entry)));
@@ -691,9 +730,11 @@ impl Judge<'_> {
                 let held = |place: usize| Some((place, self.book(place).held(record(place)?, field, place)));
                 let mut bound = places.clone().filter(|place| self.bound(*place, key, index, field)).filter_map(held);
                 // Until its owner has the record, the others agree among themselves.
-                // An owner's empty value replaces nothing at first, and where nothing is written it stays empty.
-                let entered = |place: usize| !self.book(place).given(key, index).is_empty() && !self.unseen(key, index, field);
-                let says = |(place, value): &(usize, String)| !value.is_empty() || self.belongs(*place, key) || entered(*place);
+                // An owner's empty value replaces nothing at first, and where nothing is written it stays empty. What was made for the owner, and does
+                // not belong there any more, is nobody's word.
+                let says = |(place, _): &(usize, String)| {
+                    self.belongs(*place, key) || (self.spoke(*place, key, index, field) && !self.unseen(key, index, field))
+                };
                 let Some((first, wanted)) = held(field.owner).filter(says).or_else(|| bound.next()) else { continue };
                 for (place, other) in bound.filter(|(_, other)| *other != wanted) {
                     let (owner, one, two) = (self.book(field.owner).system(), self.book(first).system(), self.book(place).system());

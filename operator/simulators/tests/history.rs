@@ -359,6 +359,45 @@ fn a_record_is_owed_only_where_its_condition_holds() {
 }
 
 #[test]
+fn what_was_made_for_an_owner_who_has_said_nothing_and_does_not_belong_there_any_more_is_nobodys_word() {
+    let (mut agreement, mut case, mut third) = three(Part::default());
+    agreement.naming[0].part.only = Some(("phone", "1"));
+    case.left.before.clear();
+    case.right.person("7", json!({"phone": "2"}));
+    case.left.line("api", "created", "A1", account("A1", "DE1", "1", json!(100)));
+    case.right.after = vec![customer("7", "DE1", "2", json!(100))];
+    third.api("t1", json!({"phone": "2"}));
+    third.after = vec![customer("t1", "DE1", "2", json!(100))];
+    let report = judged_three(&agreement, &case, &third);
+    assert!(faults(&report).is_empty(), "{report}");
+    third.after = vec![customer("t1", "DE1", "3", json!(100))];
+    assert_eq!(faults(&judged_three(&agreement, &case, &third)), ["differences"], "the others agree among themselves");
+    third.after = vec![customer("t1", "DE1", "2", json!(100))];
+    case.left.person("A1", json!({"Phone": "8"})).person("A1", json!({"Phone": "1"}));
+    assert_eq!(faults(&judged_three(&agreement, &case, &third)), ["lost", "differences"], "the owner has spoken");
+}
+
+#[test]
+fn what_was_cleared_before_the_owner_had_the_record_was_no_value_of_the_owners() {
+    let (agreement, mut case, mut third) = three(Part::default());
+    case.left.before.clear();
+    third.before.clear();
+    third.line("api", "created", "t1", customer("t1", "DE1", "1", json!(100)));
+    case.right.person("7", json!({"phone": null}));
+    third.api("t1", json!({"phone": null}));
+    case.right.person("7", json!({"phone": "1"}));
+    case.left.line("api", "created", "A1", account("A1", "DE1", "1", json!(100)));
+    third.api("t1", json!({"phone": "1"}));
+    let report = judged_three(&agreement, &case, &third);
+    assert!(faults(&report).is_empty(), "{report}");
+    // A record that its owner had, or made without a value, had none.
+    case.left.log.clear();
+    case.left.line("person", "created", "A1", json!({"Id": "A1", "Name": "DE1", "Tax_Number__c": "DE1", "Credit_Limit__c": 100}));
+    case.left.person("A1", json!({"Phone": "1"}));
+    assert_eq!(faults(&judged_three(&agreement, &case, &third)), ["inversions"]);
+}
+
+#[test]
 fn a_record_that_was_deleted_where_it_was_made_and_lives_on_where_deletions_are_carried_out_is_undead() {
     let mut case = quiet();
     let mut agreement = Agreement::quickstart();

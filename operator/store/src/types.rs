@@ -184,6 +184,14 @@ impl Known {
     pub fn identity(&self, participant: &str) -> Option<&Identity> {
         self.identities.iter().find(|identity| identity.participant == participant)
     }
+
+    /// Whether some participant but `except` has a copy that it has not deleted, or may be getting one just now.
+    #[must_use]
+    pub fn lives_on(&self, except: Option<&str>) -> bool {
+        let other = |participant: &str| except != Some(participant);
+        self.identities.iter().any(|identity| !identity.state.deleted && other(&identity.participant))
+            || self.lanes.iter().any(|lane| lane.in_flight && other(&lane.target))
+    }
 }
 
 /// A record's place in a target's lane.

@@ -113,6 +113,28 @@ pub struct Absorbed {
     pub lost: Vec<String>,
 }
 
+/// Which record that is, by what each match rule hits, in their order: what lives; else the one that was deleted while copies live on elsewhere than in
+/// `participant`. Several that live are a person's to tell apart.
+#[must_use]
+pub fn matching(by_rule: impl Iterator<Item = Vec<Known>>, participant: &str) -> Vec<Known> {
+    let (mut live, mut deleted) = (Vec::new(), Vec::new());
+    for hit in by_rule {
+        let (lives, rest): (Vec<_>, Vec<_>) = hit.into_iter().partition(|known| known.record.deleted_at.is_none());
+        let copied = rest.into_iter().filter(|known| known.lives_on(None) && !ownership::holds(known, participant));
+        if live.is_empty() {
+            live = lives;
+        }
+        if deleted.is_empty() {
+            deleted = copied.collect();
+        }
+    }
+    match (live.is_empty(), deleted.len()) {
+        (false, _) => live,
+        (true, 1) => deleted,
+        (true, _) => Vec::new(),
+    }
+}
+
 /// Decides about one read record of `source`.
 #[must_use]
 pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known: Option<&Known>, context: Context) -> Decision {
@@ -204,7 +226,16 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     }
     // What changed elsewhere while it was deleted here was not written here.
     seen_change |= before.deleted;
-    let revived = known.is_some_and(|known| known.record.deleted_at.is_some() && known.record.home == source.unit.name);
+    // A deleted record lives again where its home shows it, and where a copy is met that was never deleted: nobody knew of it, or it was entered since.
+    let joins = |known: &Known| match held {
+        None => !carries_id(source, read, known),
+        Some(state) => *state == ParticipantState { settled: state.settled, ..ParticipantState::default() },
+    };
+    let revived = known.is_some_and(|known| known.record.deleted_at.is_some() && (known.record.home == source.unit.name || joins(known)));
+    if revived && known.is_some_and(|known| known.lanes.iter().any(|lane| lane.in_flight)) {
+        // It may be under way to be deleted elsewhere: whether it was, is known when that has ended.
+        return Decision::Stale;
+    }
     if known.is_some_and(|known| known.record.deleted_at.is_some()) && !revived {
         // The home has deleted it; what others still do with their copy changes nothing until it is archived there.
         changed = false;
@@ -224,9 +255,7 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     }
     state.vendor_version.clone_from(&read.version);
     state.modified = read.modified.map(|at| at.0);
-    if let (Some(key), Some(known)) = (&source.key, known)
-        && document::present(&read.body, key).and_then(Value::as_str) == Some(known.record.id.to_string().as_str())
-    {
+    if known.is_some_and(|known| carries_id(source, read, known)) {
         state.keyed_as = None;
     }
     note_rows(source, &read.body, &mut state);
@@ -242,7 +271,7 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     let record = Record {
         id: known.map_or(context.new_id, |known| known.record.id),
         version: version + u64::from(changed),
-        home: known.map_or_else(|| source.unit.name.clone(), |known| known.record.home.clone()),
+        home: known.filter(|_| !revived).map_or_else(|| source.unit.name.clone(), |known| known.record.home.clone()),
         document: canonical,
         provenance,
         deleted_at: if revived { None } else { known.and_then(|known| known.record.deleted_at) },
@@ -331,7 +360,14 @@ fn decide_deleted(
         .filter(|target| ownership::holds(known, target) || in_lane(known, target))
         .map(|target| (target.to_owned(), Origin::Source(source.unit.name.clone())))
         .collect();
-    absorb(RecordChange::Update { record, keys: Vec::new() }, enqueue, true)
+    let keys = program.keys_of(&record, known.lives_on(Some(&source.unit.name)));
+    absorb(RecordChange::Update { record, keys }, enqueue, true)
+}
+
+/// Whether the correlation field names this record.
+fn carries_id(source: &Participant, read: &ReadRecord, known: &Known) -> bool {
+    let carried = source.key.as_ref().and_then(|key| document::present(&read.body, key)?.as_str());
+    carried.is_some_and(|id| id == known.record.id.to_string())
 }
 
 /// A read that differs may be older than what we wrote, or show a creation whose outcome is not settled: then it proves nothing and the
@@ -434,7 +470,7 @@ fn moves(target: &Participant, canonical: &Document, state: &ParticipantState) -
 #[must_use]
 pub fn lost(source: &Participant, target: &str, known: &Known) -> NewDeadLetter {
     let message = format!(
-        "it lives again in {source} and was deleted or put away in {target}; bring it back there, or enter it anew in {source}, then discard this",
+        "it lives again in {source} and was deleted or put away in {target}; bring it back there, or enter it there again if match rules know it by that, then discard this",
         // The letter is the target's.
         source = realm::told(&source.unit.name, target),
         target = realm::called(target)

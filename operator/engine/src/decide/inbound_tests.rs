@@ -1,8 +1,9 @@
 //! The rules of reading, told as stories of two systems (see [`crate::decide::sample`]).
 
 use super::*;
-use crate::decide::sample::{ID, Seen, World, erp, golden, unit};
+use crate::decide::sample::{ID, Seen, World, document, erp, golden, unit};
 use fairlead_model::unit::{InitialLoad, IntegrationUnit, OnDelete, ParticipantUnit, Tie};
+use fairlead_store::LaneEntry;
 use serde_json::json;
 use std::sync::Arc;
 
@@ -252,6 +253,63 @@ fn a_record_that_its_home_shows_again_lives_again() {
     let seen = world.read("crm", json!({"Name": "Acme Reborn"}));
     assert_eq!(world.known().record.deleted_at, None);
     assert_eq!(seen.lanes(), ["erp:crm"]);
+}
+
+/// Deleted at home, while the ERP keeps its copy.
+fn deleted_at_home() -> World {
+    let mut unit = unit();
+    erp(&mut unit).write.as_mut().unwrap().on_delete = OnDelete::Keep;
+    unit.participants.push(Arc::new(ParticipantUnit { name: "mdm".into(), role: "mdm".into(), ..(*unit.participants[1]).clone() }));
+    let mut world = World::of(unit);
+    both(&mut world, json!({"Name": "Acme"}));
+    let seen = world.read_deleted("crm");
+    let RecordChange::Update { keys, .. } = &seen.absorbed().record.change else { panic!("{seen:?}") };
+    assert_eq!(keys, &world.program.match_keys(&document(json!({"name": "Acme"}))), "it is found, for a copy lives on");
+    world.known().lanes.clear();
+    world
+}
+
+#[test]
+fn a_copy_that_nobody_knew_of_brings_a_deleted_record_back() {
+    let mut world = deleted_at_home();
+    let seen = world.read("mdm", json!({"Name": "Acme", "Credit": "5"}));
+    assert_eq!((world.known().record.deleted_at, world.known().record.home.as_str()), (None, "mdm"));
+    assert_eq!(seen.lanes(), ["erp:mdm"], "the copy that was kept is given what it lacks");
+    assert_eq!(seen.absorbed().lost, ["crm"]);
+    // One that carries the record's id was made by us, before it was deleted.
+    let mut world = deleted_at_home();
+    let seen = world.read("mdm", json!({"Name": "Acme", "ExternalId": ID.to_string()}));
+    assert!(world.known().record.deleted_at.is_some() && seen.lanes().is_empty());
+}
+
+#[test]
+fn a_deleted_record_is_matched_where_copies_live_on_and_nothing_else_lives() {
+    let mut world = deleted_at_home();
+    let deleted = world.known().clone();
+    let mut live = deleted.clone();
+    live.record.deleted_at = None;
+    let of = |hits: Vec<Vec<Known>>, who: &str| matching(hits.into_iter(), who).len();
+    assert_eq!(of(vec![vec![deleted.clone()]], "mdm"), 1);
+    assert_eq!(of(vec![vec![deleted.clone()]], "crm"), 1, "its home enters it again");
+    assert_eq!(of(vec![vec![deleted.clone(), deleted.clone()]], "mdm"), 0, "nobody can tell them apart");
+    assert!(matching([vec![deleted.clone()], vec![live.clone()]].into_iter(), "mdm")[0].record.deleted_at.is_none());
+    assert_eq!(of(vec![Vec::new(), vec![live.clone(), live.clone()], vec![live.clone()]], "mdm"), 2, "a person tells");
+    assert_eq!(of(vec![vec![deleted.clone()]], "erp"), 0, "it has a copy");
+    world.known().identities.retain(|identity| identity.participant != "erp");
+    assert_eq!(of(vec![vec![world.known().clone()]], "mdm"), 0, "nothing is left of it");
+    world.known().lanes = vec![LaneEntry { target: "erp".into(), in_flight: true }];
+    assert_eq!(of(vec![vec![world.known().clone()]], "mdm"), 1, "a copy may be on its way");
+    assert!(world.read("mdm", json!({"Name": "Acme"})).is_stale(), "and what becomes of it is waited for");
+}
+
+#[test]
+fn what_was_entered_again_under_another_id_brings_a_deleted_record_back() {
+    let mut world = deleted_at_home();
+    world.learn("mdm", ExternalId("m-2".into()), ParticipantState { settled: 3, ..ParticipantState::default() });
+    let read = ReadRecord { external_id: ExternalId("m-2".into()), ..world.shown("mdm", json!({"Name": "Acme"})) };
+    let sequence = world.sequence;
+    world.take("mdm", &read, sequence);
+    assert_eq!((world.known().record.deleted_at, world.known().record.home.as_str()), (None, "mdm"));
 }
 
 #[test]

@@ -63,7 +63,7 @@ pub fn fold(program: &Program, source: &Participant, loser: &Known, survivor: &K
         state.modified = modified.map(|at| at.0).or(state.modified);
         (source.unit.name.clone(), state)
     });
-    let keys = if lives { program.index_keys(&record.document) } else { Vec::new() };
+    let keys = program.keys_of(&record, survivor.lives_on(None) || loser.lives_on(None));
     Survivor::Record { record, keys, enqueue, put_away, aliases: gone.into_iter().collect() }
 }
 
@@ -95,8 +95,8 @@ pub fn referring(
             .map(|target| (target.to_owned(), Origin::Source(source.unit.name.clone())))
             .collect();
         let change = if changed {
-            let keys = if lives { program.index_keys(&document) } else { Vec::new() };
-            RecordChange::Update { record: Record { version: known.record.version + 1, document, ..known.record.clone() }, keys }
+            let record = Record { version: known.record.version + 1, document, ..known.record.clone() };
+            RecordChange::Update { keys: program.keys_of(&record, known.lives_on(None)), record }
         } else {
             RecordChange::Keep { version: known.record.version }
         };

@@ -1,7 +1,7 @@
 //! What slipped past reading and writing is found on schedule.
 
-use crate::vendor::Fault;
-use crate::world::{Offers, REALM, World, report, until};
+use crate::vendor::{Fault, Vendor};
+use crate::world::{Offers, REALM, Side, World, report, until};
 use fairlead_engine::Engine;
 use fairlead_model::report::{Drift, Reconciliation, ReconciliationOutcome};
 use fairlead_model::schedule::ScheduleText;
@@ -121,6 +121,44 @@ async fn a_record_that_was_taken_as_gone_and_is_shown_again_lives() {
     let last = tomorrow(&world, &engine).await;
     assert_eq!((last.drift, last.repaired), (Drift { different: 1, ..Drift::default() }, 1), "{last:?}");
     assert_eq!(is_deleted(&world, "crm", "c1").await, (false, false));
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_and_is_entered_again_is_the_same_record() {
+    let (mut world, engine) = in_step(Offers::default(), true, 50).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    let [one, two, three] = ["Thing 1", "Thing 2", "Thing 3"].map(|name| erp.id_of(name).unwrap());
+    let known = async |participant: &str, id: &str| {
+        let known = world.store.known_by_external(REALM, participant, &[id.into()]).await.unwrap().pop().flatten();
+        known.map(|known| (known.record.id, known.record.deleted_at.is_some()))
+    };
+    let records = [known("erp", &one).await, known("erp", &two).await, known("erp", &three).await];
+    crm.vanish("c1");
+    crm.vanish("c3");
+    erp.vanish(&two);
+    assert_eq!(tomorrow(&world, &engine).await.drift.gone, 3);
+    // At home, while a copy was kept.
+    crm.put("c91", json!({"name": "Thing 1", "phone": "1"}));
+    until("the copy that was kept", async || erp.value(&one, "phone") == "1").await;
+    assert_eq!(known("crm", "c91").await, records[0]);
+    // A copy, while it lived at home.
+    erp.put("e92", json!({"name": "Thing 2"}));
+    until("the new copy", async || erp.value("e92", "phone") == "0").await;
+    crm.put("c2", json!({"phone": "2"}));
+    until("an edit in the new copy", async || erp.value("e92", "phone") == "2").await;
+    assert_eq!(known("erp", "e92").await, records[1]);
+    assert_eq!((erp.count(), world.letters().await.len()), (40, 0));
+    // A copy that nobody knew of.
+    let vendor = Vendor::start().await;
+    vendor.put("m3", json!({"name": "Thing 3", "phone": "3"}));
+    world.sides.push(Side { name: "mdm", vendor, offers: Offers::default(), read: true, write: true });
+    engine.apply(&world.units()).await;
+    until("the golden value", async || world.vendor("mdm").value("m3", "phone") == "0").await;
+    let store = &world.store;
+    let joined = store.known_by_external(REALM, "mdm", &["m3".into()]).await.unwrap().pop().flatten().unwrap();
+    assert_eq!((Some((joined.record.id, joined.record.deleted_at.is_some())), joined.record.home.as_str()), (records[2], "mdm"));
+    assert_eq!(world.vendor("erp").count(), 40);
     engine.stop().await;
 }
 

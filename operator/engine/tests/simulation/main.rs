@@ -30,7 +30,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds that found a defect once, each with what it was.
-const REGRESSIONS: [(u64, &str); 28] = [
+const REGRESSIONS: [(u64, &str); 31] = [
     (44, "what its owner has emptied was filled by a participant seen later"),
     (52, "a creation of unknown outcome was found by its reader while it was looked up, and sent again"),
     (69, "what its owner has emptied was filled by a participant seen later"),
@@ -53,10 +53,13 @@ const REGRESSIONS: [(u64, &str); 28] = [
     (3957, "a reference that its owner had entered and that was not known yet was emptied"),
     (3982, "what a system made of a creation of unknown outcome was kept as an edit, and the owner's next value never written"),
     (4081, "a reference that its owner had entered and that was not known yet was written over as if it had been read"),
+    (4271, "what was deleted in a first load was made a second time, from a copy that was read later"),
     (4300, "a write that was under way put back a foreign edit that had become the owner's value"),
     (4405, "what a system made of a creation of unknown outcome was kept as an edit, and the owner's next value never written"),
     (4546, "what was cleared since a creation of unknown outcome was filled again, for the creation was not known for ours"),
+    (4761, "what a look-up found to be our creation was not archived when it left"),
     (4815, "what was cleared never entered the lane of a target that is known natively alone"),
+    (4913, "what was deleted in a first load was made a second time, from a copy that was read later"),
     (5423, "a write of unknown outcome of which a part was put back since was taken for none, and the part written again"),
     (5612, "what had been looked at was written long after the look, behind everything else"),
 ];

@@ -14,17 +14,21 @@ use tokio::time::Instant;
 pub(crate) struct People {
     world: Arc<World>,
     dice: Arc<Dice>,
+    /// Whether what they enter was there before.
+    again: Dice,
     trace: Arc<Trace>,
     clock: Arc<VirtualClock>,
     /// Values are told apart by a number.
     number: u64,
     /// Codes of what was deleted or merged away; nobody refers to it any more.
     gone: BTreeSet<String>,
+    /// Those of them that were deleted, and where: there they may be entered again.
+    deleted: Vec<(usize, String)>,
 }
 
 impl People {
-    pub(crate) fn new(world: Arc<World>, dice: Arc<Dice>, trace: Arc<Trace>, clock: Arc<VirtualClock>) -> Self {
-        Self { world, dice, trace, clock, number: 100, gone: BTreeSet::new() }
+    pub(crate) fn new(world: Arc<World>, dice: Arc<Dice>, again: Dice, trace: Arc<Trace>, clock: Arc<VirtualClock>) -> Self {
+        Self { world, dice, again, trace, clock, number: 100, gone: BTreeSet::new(), deleted: Vec::new() }
     }
 
     /// They work until `end`.
@@ -94,6 +98,16 @@ impl People {
         let parents: Vec<String> = self.referable(place);
         if !parents.is_empty() && self.dice.permille(400) {
             values.insert("Parent".into(), json!(self.dice.pick(&parents)));
+        }
+        let live: Vec<Value> = self.live(place).into_iter().map(|(_, mut fields)| fields["Code"].take()).collect();
+        let before = self.deleted.iter().filter(|(at, code)| *at == place && !live.contains(&json!(code)));
+        let before: Vec<String> = before.map(|(_, code)| code.clone()).collect();
+        if !before.is_empty() && self.again.permille(400) {
+            // Once: two who enter it in two systems at once have made two of it.
+            let code = self.again.pick(&before);
+            self.deleted.retain(|(_, deleted)| deleted != code);
+            values.insert("Code".into(), json!(code));
+            self.trace.reach("person enters again what was deleted");
         }
         self.trace.reach("person creates");
         self.trace.event(format!("{}: create {}", self.name(place), json!(values)));
@@ -186,7 +200,8 @@ impl People {
         drop(system);
         self.trace.reach(if made_here { "person deletes at home" } else { "person deletes elsewhere" });
         self.trace.event(format!("{}: delete {id} {code}", self.name(place)));
-        self.gone.insert(code);
+        self.gone.insert(code.clone());
+        self.deleted.push((place, code));
         self.world.systems[place].lock().unwrap().delete(&id, None, self.clock.now().0);
     }
 

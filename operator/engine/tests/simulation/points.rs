@@ -42,8 +42,9 @@ pub(crate) const WORLD: [&str; 12] = [
 ];
 
 /// What people do.
-pub(crate) const PEOPLE: [&str; 9] = [
+pub(crate) const PEOPLE: [&str; 10] = [
     "person creates",
+    "person enters again what was deleted",
     "person edits what is theirs",
     "person edits what is not theirs",
     "person clears",

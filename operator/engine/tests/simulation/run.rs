@@ -126,7 +126,9 @@ impl Run {
             self.start(place);
         }
         let end = Instant::now() + Duration::from_secs(self.dice.of(40..=160));
-        let people = People::new(Arc::clone(&self.world), Arc::clone(&self.people), Arc::clone(&self.trace), Arc::clone(&self.clock));
+        let again = Dice::new(self.seed, "again");
+        let people =
+            People::new(Arc::clone(&self.world), Arc::clone(&self.people), again, Arc::clone(&self.trace), Arc::clone(&self.clock));
         tokio::spawn(people.work(end));
         self.fates(end).await;
         tokio::time::sleep_until(end).await;
@@ -359,8 +361,9 @@ impl Run {
         let told: Vec<Told> = (0..self.world.systems.len())
             .map(|place| {
                 let system = self.world.systems[place].lock().unwrap();
-                let log = system.known_log(&self.world.owned(place));
-                Told { before: self.world.before(place).to_vec(), log, after: system.records() }
+                let owned = self.world.owned(place);
+                let (before, log) = (system.known_before(self.world.before(place), &owned), system.known_log(&owned));
+                Told { before, log, after: system.records() }
             })
             .collect();
         history::check(&self.world.agreement(), &told.iter().collect::<Vec<_>>())

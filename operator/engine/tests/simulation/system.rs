@@ -232,6 +232,8 @@ pub(crate) struct System {
     log: Vec<Entry>,
     /// What people entered, by entry and field, of which no caller could know (see [`System::known_log`]).
     unknown: BTreeSet<(u64, &'static str)>,
+    /// Fields, by the record's id, that count as empty from the start, for nobody was shown what they held at first.
+    blank: BTreeSet<(String, &'static str)>,
     token: u64,
     made: u64,
     /// The last page of a pass.
@@ -240,7 +242,16 @@ pub(crate) struct System {
 
 impl System {
     pub(crate) fn new(style: Style) -> Self {
-        Self { style, rows: BTreeMap::new(), log: Vec::new(), unknown: BTreeSet::new(), token: 1, made: 0, page: None }
+        Self {
+            style,
+            rows: BTreeMap::new(),
+            log: Vec::new(),
+            unknown: BTreeSet::new(),
+            blank: BTreeSet::new(),
+            token: 1,
+            made: 0,
+            page: None,
+        }
     }
 
     // === What people do ===
@@ -269,6 +280,7 @@ impl System {
         let told = self.rows.get(id).map(|row| row.told.borrow().clone()).unwrap_or_default();
         for field in cleared.into_iter().filter(|field| !told.contains(field)) {
             self.nobody_knows(id, field, 0);
+            self.blank.insert((id.to_owned(), field));
         }
     }
 
@@ -328,6 +340,20 @@ impl System {
             entry
         };
         self.log.iter().cloned().map(known).collect()
+    }
+
+    /// What was there at first, as far as a caller could know of it in `fields`.
+    pub(crate) fn known_before(&self, before: &[Native], fields: &[&'static str]) -> Vec<Native> {
+        let known = |record: &Native| {
+            let mut record = record.clone();
+            if let Native::Object(values) = &mut record {
+                let id = values.get("Id").cloned();
+                let hidden = |name: &str| self.blank.iter().any(|(of, field)| *field == name && id == Some(native(&json!(of))));
+                values.retain(|name, _| !(fields.contains(&name.as_str()) && hidden(name)));
+            }
+            record
+        };
+        before.iter().map(known).collect()
     }
 
     // === The table ===

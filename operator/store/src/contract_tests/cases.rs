@@ -48,7 +48,7 @@ cases![
     a_record_that_another_reader_found_first_is_not_inserted_again,
     one_batch_may_hold_a_record_twice,
     every_command_raises_the_sequence_and_a_delivery_keeps_it,
-    only_live_records_match_and_their_keys_are_replaced_as_a_whole,
+    live_records_match_first_and_keys_are_replaced_as_a_whole,
     records_are_found_by_a_field_in_pages_and_may_share_it,
     stored_records_get_other_keys_unless_they_changed_meanwhile,
     the_checkpoint_moves_with_its_batch,
@@ -369,7 +369,7 @@ async fn every_command_raises_the_sequence_and_a_delivery_keeps_it(store: Arc<dy
     assert_eq!(settled, world.store.sequence().await.unwrap());
 }
 
-async fn only_live_records_match_and_their_keys_are_replaced_as_a_whole(store: Arc<dyn Store>) {
+async fn live_records_match_first_and_keys_are_replaced_as_a_whole(store: Arc<dyn Store>) {
     let world = World::new(store, "a").await;
     let with = |n: u64, version: u64, keys: &[u64]| {
         let (record, keys) = (record(n, version), keys.iter().map(|hash| key(*hash)).collect());
@@ -383,6 +383,19 @@ async fn only_live_records_match_and_their_keys_are_replaced_as_a_whole(store: A
     world.absorb(vec![with(1, 3, &[11, 12]), deleted(3, 3, at(2)), deleted(4, 3, at(2))], at(2)).await;
     let found = world.store.match_records(REALM, &[key(10), key(11), key(12)]).await.unwrap();
     assert_eq!(found, [vec![id(2)], vec![id(1)], vec![id(1)]]);
+    // What is deleted and keeps keys matches where nothing else does.
+    let kept = |n: u64, keys: &[u64]| {
+        let keys = keys.iter().map(|hash| key(*hash)).collect();
+        let AbsorbRecord { change: RecordChange::Update { record, .. }, .. } = deleted(n, 4, at(3)) else {
+            panic!("a deletion is an update")
+        };
+        AbsorbRecord { change: RecordChange::Update { record, keys }, ..deleted(n, 4, at(3)) }
+    };
+    world.absorb(vec![kept(3, &[10, 13]), kept(4, &[13])], at(3)).await;
+    let found = world.store.match_records(REALM, &[key(10), key(13)]).await.unwrap();
+    assert_eq!(found, [vec![id(2)], vec![id(3), id(4)]]);
+    world.absorb(vec![with(5, 1, &[13])], at(4)).await;
+    assert_eq!(world.store.match_records(REALM, &[key(13)]).await.unwrap(), [vec![id(5)]], "nor is it in the way of a new one");
 }
 
 /// The key of the field `country`.

@@ -81,11 +81,18 @@ pub(super) async fn known_by_id(session: &Session, realm: &str, ids: &[RecordId]
 }
 
 const MATCHES: &str = concat!(
-    "SELECT asked.place, found.id FROM unnest($2::int8[]) WITH ORDINALITY AS asked(hash, place) CROSS JOIN LATERAL
-       (SELECT r.id, r.row FROM index_key k JOIN record r ON r.row = k.record
-        WHERE k.realm = ",
+    "WITH realm AS (SELECT ",
     id_of!("$1"),
-    " AND k.hash = asked.hash AND r.deleted_at IS NULL ORDER BY k.record LIMIT 3) AS found ORDER BY asked.place, found.row"
+    " AS id)
+     SELECT asked.place, found.id FROM unnest($2::int8[]) WITH ORDINALITY AS asked(hash, place) CROSS JOIN LATERAL
+       ((SELECT r.id, r.row FROM index_key k JOIN record r ON r.row = k.record
+         WHERE k.realm = (SELECT id FROM realm) AND k.hash = asked.hash AND r.deleted_at IS NULL ORDER BY k.record LIMIT 3)
+        UNION ALL
+        (SELECT r.id, r.row FROM index_key k JOIN record r ON r.row = k.record
+         WHERE k.realm = (SELECT id FROM realm) AND k.hash = asked.hash AND NOT EXISTS
+           (SELECT 1 FROM index_key l JOIN record m ON m.row = l.record
+            WHERE l.realm = (SELECT id FROM realm) AND l.hash = asked.hash AND m.deleted_at IS NULL) ORDER BY k.record LIMIT 3)
+       ) AS found ORDER BY asked.place, found.row"
 );
 
 pub(super) async fn match_records(session: &Session, realm: &str, keys: &[IndexKey]) -> Result<Vec<Vec<RecordId>>, Failure> {

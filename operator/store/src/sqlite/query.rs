@@ -11,7 +11,7 @@ use crate::{
     NewDeadLetter, Origin, Pending, Snapshot, SourceLedger, StoreError,
 };
 use fairlead_model::{ExternalId, RecordId, Timestamp, realm};
-use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params, params_from_iter};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -49,17 +49,27 @@ pub(super) fn known_by_id(connection: &Connection, realm: &str, ids: &[RecordId]
     ids.iter().map(known).collect()
 }
 
+/// The records of a key of which `deleted_at` …
+macro_rules! matching {
+    () => {
+        "SELECT record.id FROM index_key JOIN record ON record.row = index_key.record
+         WHERE index_key.realm = ?1 AND index_key.hash = ?2 AND record.deleted_at "
+    };
+}
+
 pub(super) fn match_records(connection: &Connection, realm: &str, keys: &[IndexKey]) -> Result<Vec<Vec<RecordId>>, StoreError> {
     let names = Names::new(connection);
     let Some(realm) = names.find(realm)? else { return Ok(vec![Vec::new(); keys.len()]) };
-    let mut statement = connection.prepare_cached(
-        "SELECT record.id FROM index_key JOIN record ON record.row = index_key.record
-         WHERE index_key.realm = ?1 AND index_key.hash = ?2 AND record.deleted_at IS NULL ORDER BY record.row LIMIT 3",
-    )?;
+    let mut live = connection.prepare_cached(concat!(matching!(), "IS NULL ORDER BY record.row LIMIT 3"))?;
+    let mut deleted = connection.prepare_cached(concat!(matching!(), "IS NOT NULL ORDER BY record.row LIMIT 3"))?;
     let mut found = Vec::with_capacity(keys.len());
     for key in keys {
-        let rows = statement.query_map(params![realm, key.hash.cast_signed()], |row| row.get::<_, IdBytes>(0).map(record_id))?;
-        found.push(rows.collect::<Result<_, _>>()?);
+        let of = |statement: &mut CachedStatement<'_>| -> Result<Vec<RecordId>, StoreError> {
+            let rows = statement.query_map(params![realm, key.hash.cast_signed()], |row| row.get::<_, IdBytes>(0).map(record_id))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        };
+        let living = of(&mut live)?;
+        found.push(if living.is_empty() { of(&mut deleted)? } else { living });
     }
     Ok(found)
 }
