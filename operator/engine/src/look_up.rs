@@ -243,10 +243,8 @@ impl LookUp<'_> {
     /// Searches for a record that was perhaps created, or that nobody has read.
     async fn creation(&self, claimed: &Claimed) -> Result<Result<Found, RemoteError>, StoreError> {
         let by_key = self.target.key.as_ref().map(|key| (key.clone(), Value::String(claimed.known.record.id.to_string())));
-        // What was created by the correlation field carries it. What nobody has read may carry the match fields only, also after a write: that
-        // one may have been for a record found by them, and never have arrived.
-        let rules = if by_key.is_none() || self.searches_first(claimed) { self.rules(claimed) } else { Vec::new() };
-        let searches: Vec<Vec<(FieldPath, Value)>> = by_key.iter().map(|key| vec![key.clone()]).chain(rules).collect();
+        // What was created by the correlation field carries it. What somebody has entered since, or what nobody has read, carries the match fields only.
+        let searches: Vec<Vec<(FieldPath, Value)>> = by_key.iter().map(|key| vec![key.clone()]).chain(self.rules(claimed)).collect();
         if searches.is_empty() || !self.entity.is_some_and(Entity::can_search) {
             return Ok(Ok(self.unsearchable(claimed)));
         }

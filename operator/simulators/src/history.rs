@@ -660,14 +660,20 @@ impl Judge<'_> {
                 continue;
             }
             let owner = self.book(field.owner).states(key, *index, field, field.owner);
+            let given_there = self.book(field.owner).given(key, *index);
+            let begun = owner.len() - given_there.len();
             let elsewhere = || self.others(place).flat_map(|other| self.book(other).states(key, *index, field, other));
             let people = values.iter().filter(|given| given.entry.origin == Origin::Person).map(|given| given.value.clone());
             let own: BTreeSet<String> = std::iter::once(here.first(key, field, place)).chain(people).collect();
             let mut reached = 0;
             for given in values.iter().filter(|given| given.entry.origin == Origin::Api) {
-                if let Some(ahead) = owner[reached..].iter().position(|state| *state == given.value) {
-                    reached += ahead;
-                } else if let Some(older) = owner.iter().position(|state| *state == given.value) {
+                // What the owner came to hold later, others may have held before.
+                let since = |state: usize| {
+                    state.checked_sub(begun).and_then(|number| given_there.get(number)).is_none_or(|by| by.entry.time <= given.entry.time)
+                };
+                if let Some(ahead) = (reached..owner.len()).find(|state| owner[*state] == given.value && since(*state)) {
+                    reached = ahead;
+                } else if let Some(older) = owner[..reached].iter().position(|state| *state == given.value) {
                     report.inversions.add(|| {
                         let (newest, by) = (&owner[reached], line(given.entry));
                         format!(

@@ -14,6 +14,8 @@ struct Case {
 #[derive(Default)]
 struct Side {
     entity: &'static str,
+    /// What happens here begins at this second.
+    from: usize,
     before: Vec<Value>,
     log: Vec<Value>,
     after: Vec<Value>,
@@ -23,7 +25,7 @@ impl Side {
     fn line(&mut self, origin: &str, outcome: &str, key: &str, values: Value) -> &mut Self {
         let sequence = self.log.len() + 1;
         self.log.push(json!({
-            "sequence": sequence, "time": format!("2026-01-01T00:00:{sequence:02}.000000Z"), "entity": self.entity, "key": key,
+            "sequence": sequence, "time": format!("2026-01-01T00:00:{:02}.000000Z", self.from + sequence), "entity": self.entity, "key": key,
             "operation": "edit", "values": values, "outcome": outcome, "answered": true, "origin": origin, "request": sequence,
         }));
         self
@@ -60,7 +62,7 @@ fn quiet() -> Case {
     let (a, c) = (vec![account("A1", "DE1", "1", json!(100))], vec![customer("7", "DE1", "1", json!(100.0))]);
     Case {
         left: Side { entity: "Account", before: a.clone(), after: a, ..Side::default() },
-        right: Side { entity: "customer", before: c.clone(), after: c, ..Side::default() },
+        right: Side { entity: "customer", from: 20, before: c.clone(), after: c, ..Side::default() },
     }
 }
 
@@ -275,7 +277,7 @@ fn three(part: Part) -> (Agreement, Case, Side) {
         field.native.push(field.native[1]);
     }
     let records = vec![customer("t1", "DE1", "1", json!(100))];
-    (agreement, quiet(), Side { entity: "customer", before: records.clone(), after: records, ..Side::default() })
+    (agreement, quiet(), Side { entity: "customer", from: 40, before: records.clone(), after: records, ..Side::default() })
 }
 
 fn judged_three(agreement: &Agreement, case: &Case, third: &Side) -> Report {
@@ -394,6 +396,27 @@ fn what_was_cleared_before_the_owner_had_the_record_was_no_value_of_the_owners()
     case.left.log.clear();
     case.left.line("person", "created", "A1", json!({"Id": "A1", "Name": "DE1", "Tax_Number__c": "DE1", "Credit_Limit__c": 100}));
     case.left.person("A1", json!({"Phone": "1"}));
+    assert_eq!(faults(&judged_three(&agreement, &case, &third)), ["inversions"]);
+}
+
+#[test]
+fn what_others_held_before_their_owner_did_is_not_ahead_of_what_he_held_in_between() {
+    let (agreement, mut case, mut third) = three(Part::default());
+    case.left.before = vec![account("A1", "DE1", "", json!(100))];
+    case.right.before = vec![customer("7", "DE1", "5", json!(100))];
+    third.before.clear();
+    third.from = 0;
+    third.line("api", "created", "t1", customer("t1", "DE1", "5", json!(100)));
+    case.left.from = 10;
+    case.left.person("A1", json!({"Phone": "2"})).person("A1", json!({"Phone": "5"}));
+    third.from = 40;
+    third.api("t1", json!({"phone": "2"})).api("t1", json!({"phone": "5"}));
+    case.left.after = vec![account("A1", "DE1", "5", json!(100))];
+    case.right.after = vec![customer("7", "DE1", "5", json!(100))];
+    third.after = vec![customer("t1", "DE1", "5", json!(100))];
+    let report = judged_three(&agreement, &case, &third);
+    assert!(faults(&report).is_empty(), "{report}");
+    third.api("t1", json!({"phone": "2"})).api("t1", json!({"phone": "5"}));
     assert_eq!(faults(&judged_three(&agreement, &case, &third)), ["inversions"]);
 }
 
