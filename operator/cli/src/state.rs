@@ -35,7 +35,13 @@ pub(crate) struct StateArgs {
 /// Where the state lies, decided.
 enum Place {
     Folder(PathBuf),
-    Database(String),
+    /// The database of a URL, and what names it.
+    Database(String, String),
+}
+
+/// What to look at when a database cannot be opened.
+fn unopened(named_by: &str) -> String {
+    format!("cannot open the store in the database that {named_by} names")
 }
 
 impl StateArgs {
@@ -43,8 +49,8 @@ impl StateArgs {
     pub(crate) async fn open(self, default: &str) -> anyhow::Result<Arc<dyn Store>> {
         match self.place(std::env::var(URL).ok(), &default_folder(default))? {
             Place::Folder(folder) => open_folder(&folder),
-            Place::Database(url) => {
-                let store = PostgresStore::open(&url).await.context("cannot open the store in the database")?;
+            Place::Database(url, named_by) => {
+                let store = PostgresStore::open(&url).await.with_context(|| unopened(&named_by))?;
                 tracing::info!(database = store.place(), "the state lies in PostgreSQL");
                 Ok(Arc::new(store))
             }
@@ -62,9 +68,7 @@ impl StateArgs {
                 );
                 open_folder(&folder)
             }
-            Place::Database(url) => {
-                Ok(Arc::new(PostgresStore::open_existing(&url).await.context("cannot open the store in the database")?))
-            }
+            Place::Database(url, named_by) => Ok(Arc::new(PostgresStore::open_existing(&url).await.with_context(|| unopened(&named_by))?)),
         }
     }
 
@@ -76,9 +80,9 @@ impl StateArgs {
             (None, Some(file), None) => {
                 let url = std::fs::read_to_string(&file).with_context(|| format!("--database-url-file: cannot read {}", file.display()))?;
                 anyhow::ensure!(!url.trim().is_empty(), "--database-url-file: {} is empty; it holds the database's URL", file.display());
-                Ok(Place::Database(url))
+                Ok(Place::Database(url, format!("--database-url-file {}", file.display())))
             }
-            (None, None, Some(url)) => Ok(Place::Database(url)),
+            (None, None, Some(url)) => Ok(Place::Database(url, URL.into())),
             _ => bail!(
                 "the state lies in one place: name a folder (--state), or a database by a file (--database-url-file, \
                  FAIRLEAD_DATABASE_URL_FILE), or a database by its URL ({URL}), and only one of them"
@@ -107,7 +111,7 @@ mod tests {
         let args = StateArgs { state: state.map(PathBuf::from), database_url_file: file.map(Path::to_owned) };
         match args.place(url.map(str::to_owned), Path::new("here")) {
             Ok(Place::Folder(folder)) => Ok(folder.display().to_string()),
-            Ok(Place::Database(url)) => Ok(url),
+            Ok(Place::Database(url, _)) => Ok(url),
             Err(error) => Err(format!("{error:#}")),
         }
     }

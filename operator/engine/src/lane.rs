@@ -459,6 +459,10 @@ impl Lane {
                     let error = outbound::not_there_in_time(target, record);
                     results.settle(&claimed, outbound::dead_letter(target, &claimed, Stage::Outbound, &error, None));
                 }
+                Step::Write(planned) if planned.removes() && outbound::may_live_again(&claimed, shared.now()) => {
+                    let at = shared.now().plus(backoff(&shared, 0));
+                    results.settle(&claimed, Outcome::Retry { at, attempt: false, unknown: false });
+                }
                 Step::Write(planned) if planned.item.operation == WriteOperation::Reactivate && stays_archived => {
                     if let Some((learnt, outcome)) = outbound::stays_archived(target, &claimed) {
                         results.learnt.insert(claimed.known.record.id, learnt);

@@ -243,8 +243,11 @@ impl LookUp<'_> {
     /// Searches for a record that was perhaps created, or that nobody has read.
     async fn creation(&self, claimed: &Claimed) -> Result<Result<Found, RemoteError>, StoreError> {
         let by_key = self.target.key.as_ref().map(|key| (key.clone(), Value::String(claimed.known.record.id.to_string())));
-        // What was created by the correlation field carries it. What somebody has entered since, or what nobody has read, carries the match fields only.
-        let searches: Vec<Vec<(FieldPath, Value)>> = by_key.iter().map(|key| vec![key.clone()]).chain(self.rules(claimed)).collect();
+        // What was created by the correlation field carries it. What somebody has entered since, or what nobody has read, carries the match fields only;
+        // for a record that is deleted, that would be somebody else's.
+        let deleted = claimed.known.record.deleted_at.is_some();
+        let rules = if by_key.is_some() && deleted { Vec::new() } else { self.rules(claimed) };
+        let searches: Vec<Vec<(FieldPath, Value)>> = by_key.iter().map(|key| vec![key.clone()]).chain(rules).collect();
         if searches.is_empty() || !self.entity.is_some_and(Entity::can_search) {
             return Ok(Ok(self.unsearchable(claimed)));
         }
@@ -252,6 +255,8 @@ impl LookUp<'_> {
             let search = self.system.search(&self.target.unit.entity, &self.target.native_paths, criteria);
             let hits = match self.unless_stopped(search).await {
                 Ok(hits) => hits,
+                // By these fields nobody can search there; by the correlation field it was not found, and that is what counts.
+                Err(error) if place > 0 && by_key.is_some() && self.target.readable() && !may_pass(&error) => continue,
                 Err(error) => return Ok(Err(error)),
             };
             let keyed = place == 0 && by_key.is_some();
@@ -384,6 +389,11 @@ fn concerns_all(error: &RemoteError) -> bool {
     matches!(error.class, ErrorClass::Auth | ErrorClass::Throttled) || outbound::held_back(error)
 }
 
+/// Whether a call that failed may go well when it is made again.
+fn may_pass(error: &RemoteError) -> bool {
+    !matches!(error.class, ErrorClass::Data | ErrorClass::Configuration)
+}
+
 /// Equal as they stand, or as numbers.
 fn same(held: &Value, wanted: &Value) -> bool {
     let number = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned).parse::<Decimal>().ok();
@@ -458,6 +468,8 @@ fn compare_made(program: &Program, target: &Participant, claimed: &Claimed, show
     }
     match outbound::looked_up(&ParticipantState::default(), &fields, &sent) {
         LookedUp::TookEffect => compare(target, claimed, shown),
+        // What is deleted takes nobody else's record with it.
+        _ if claimed.known.record.deleted_at.is_some() => Found::Clear(Box::new(without_intent(claimed))),
         LookedUp::NoEffect | LookedUp::PutBack | LookedUp::Edited => {
             let mut found = adopt(target, claimed, shown);
             if let Found::Adopted(adopted) | Found::Clear(adopted) = &mut found

@@ -37,6 +37,8 @@ use tokio::time::Instant;
 
 /// So many letters are looked at for a row without an id that is known already.
 const UNUSABLE: usize = 1000;
+/// So many letters of a participant are looked through for what a deletion makes room for; where there are more, a person replays.
+const TURNED_AWAY: usize = 1000;
 /// Records read by key in one call.
 const KEYS_PER_READ: usize = 200;
 /// So many calls of them, and then it is the pages' turn: a backfill must not keep them waiting. The last one is for what has time, however much
@@ -782,7 +784,7 @@ impl Source {
         let entity = connection.as_ref().and_then(|connection| connection.entity(&participant.unit.entity));
         let stale_for = entity.map_or(Duration::ZERO, |entity| entity.stale_for());
         let mut done: BTreeSet<ExternalId> = requested.ids.iter().cloned().collect();
-        let mut through = Vec::new();
+        let (mut through, mut gone) = (Vec::new(), Vec::new());
         let mut targets = BTreeSet::new();
         let ids: Vec<_> = resolved.iter().map(|record| record.read.external_id.clone()).collect();
         let was_dead: HashSet<ExternalId> = ids
@@ -810,6 +812,7 @@ impl Source {
                     batch.rereads.push((read.external_id, None));
                 }
                 Decision::Absorb(absorbed) => {
+                    gone.extend(read.deleted.then(|| read.external_id.clone()));
                     batch.conflicts.extend(absorbed.conflicts);
                     batch.guard.changed.extend(absorbed.changes.then_some(absorbed.record.id));
                     batch.guard.deleted.extend(absorbed.deletes.then_some(absorbed.record.id));
@@ -826,6 +829,7 @@ impl Source {
                 }
             }
         }
+        batch.rereads.extend(self.turned_away_for(&gone).await?.into_iter().map(|id| (id, None)));
         let stale = !batch.rereads.is_empty();
         // A merge is a command of its own. Until it is committed, the request to read the record again stands for it.
         for record in &merged {
@@ -879,7 +883,9 @@ impl Source {
         let Some(Merged { gone, master, by_vendor }) = &shown.merged else { return Ok(()) };
         let ids = [gone.clone(), master.clone()];
         let loser = store.known_by_external(&shared.realm, &name, &ids[..1]).await?.pop().flatten();
-        let Some(loser) = loser.filter(|loser| loser.merged_into.is_none()) else { return Ok(()) };
+        // What was deleted may be there again.
+        let stands = |loser: &Known| loser.merged_into.is_none() && (*by_vendor || !ownership::holds(loser, &name));
+        let Some(loser) = loser.filter(stands) else { return Ok(()) };
         let survivor = match store.record_ids(&shared.realm, &name, &ids[1..]).await?.pop().flatten() {
             // It may be what a creation of ours has made; who it is, is told when that one's outcome is known (seeds 193 and 952).
             None if self.creates().await? => return Ok(()),
@@ -943,6 +949,24 @@ impl Source {
         Ok(())
     }
 
+    /// What was turned away as the same as one of these, which are deleted now: it may have been entered in their place before anybody knew of that.
+    async fn turned_away_for(&self, gone: &[ExternalId]) -> Result<Vec<ExternalId>, StoreError> {
+        if gone.is_empty() {
+            return Ok(Vec::new());
+        }
+        let filter = DeadLetterFilter {
+            realm: Some(self.shared.realm.clone()),
+            participant: Some(self.name().to_owned()),
+            reason: Some("DuplicateIdentity".into()),
+            max: TURNED_AWAY,
+            ..DeadLetterFilter::default()
+        };
+        let letters = self.shared.around.store.dead_letters(&filter).await?.into_iter().map(|letter| letter.letter);
+        let named: Vec<String> = gone.iter().map(same_as).collect();
+        let for_one = letters.filter(|letter| named.iter().any(|named| letter.message.starts_with(named.as_str())));
+        Ok(for_one.filter_map(|letter| letter.external_id).collect())
+    }
+
     /// Whether creations of ours are under way here, or have no known outcome: a record that nobody knows may be what one of them has made.
     async fn creates(&self) -> Result<bool, StoreError> {
         Ok(self.participant().writable() && self.shared.around.store.creating(&self.shared.realm, self.name()).await?)
@@ -970,7 +994,7 @@ impl Source {
                     let alias = known.identity(name).filter(|alias| alias.external_id == native.id);
                     if alias.is_some_and(|alias| merge::undone(alias, native.deleted, native.modified)) {
                         let message = format!(
-                            "it was merged into another record in {called} and is there again; merge it once more, or make it a record of its own: fairlead split {} --participant {called} --integration {}",
+                            "it gave way to another record in {called} and is there again; merge it into that one, or make it a record of its own: fairlead split {} --participant {called} --integration {}",
                             native.id, shared.integration
                         );
                         park(name, native, "DuplicateIdentity", &message, batch, &self.parked, parked);
@@ -1033,7 +1057,8 @@ impl Source {
                     park(name, native, "AmbiguousMatch", &message, batch, &self.parked, parked);
                     continue;
                 }
-                (None, mut one) => one.pop(),
+                // What carries an id of its own was made by us, beside what is deleted.
+                (None, mut one) => one.pop().filter(|known| own.is_none() || known.record.deleted_at.is_none()),
             };
             if creating && known.as_ref().is_none_or(|known| known.record.deleted_at.is_some()) {
                 // It may be what a creation of ours has made; who it is, is told when that one's outcome is known.
@@ -1043,7 +1068,7 @@ impl Source {
             }
             let taken = match &known {
                 Some(known) => {
-                    known.identity(name).map(|identity| identity.external_id.clone()).or_else(|| claimed.get(&known.record.id).cloned())
+                    claimed.get(&known.record.id).cloned().or_else(|| known.identity(name).map(|identity| identity.external_id.clone()))
                 }
                 None => keys.iter().find_map(|key| fresh.get(&key.hash).cloned()),
             };
@@ -1065,7 +1090,7 @@ impl Source {
                 continue;
             }
             if let Some(other) = taken {
-                let message = format!("it is the same record as {other} by the match rules; merge the two in {called}, or tell them apart");
+                let message = format!("{}; merge the two in {called}, or tell them apart", same_as(&other));
                 park(name, native, "DuplicateIdentity", &message, batch, &self.parked, parked);
                 continue;
             }
@@ -1161,6 +1186,11 @@ impl Source {
 /// Whether this is somebody's to mend; until then it is of no use to try.
 fn needs_mending(error: &RemoteError) -> bool {
     matches!(error.class, ErrorClass::Auth | ErrorClass::Permission | ErrorClass::Configuration)
+}
+
+/// The beginning of what is said of a second record.
+fn same_as(other: &ExternalId) -> String {
+    format!("it is the same record as {other} by the match rules")
 }
 
 /// A read record whose identity is settled.

@@ -78,6 +78,14 @@ pub struct ParticipantState {
     pub keyed_as: Option<RecordId>,
 }
 
+impl ParticipantState {
+    /// Whether nothing was read or written yet of what the external id stands for.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        *self == Self { settled: self.settled, ..Self::default() }
+    }
+}
+
 /// A record's standing in a target whose `when` may turn false.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Standing {

@@ -391,16 +391,22 @@ impl<'a> Book<'a> {
         self.at.get(&entry.sequence)
     }
 
+    /// Whether a person deleted the record here, under its key, or one that it had before what it was merged into gave it another.
+    fn has_deleted(&self, key: &str) -> bool {
+        let by_person =
+            |entry: &&Entry| entry.origin == Origin::Person && entry.outcome == Outcome::Deleted && entry.values.get(MERGED_INTO).is_none();
+        let earlier = |gone: &String| self.survivor(gone).is_some_and(|survivor| survivor == key);
+        self.deleted.contains(key) || self.told.log.iter().filter(by_person).filter_map(|entry| self.key(entry)).any(earlier)
+    }
+
+    /// What a record that was merged away went into, in the end.
+    fn survivor(&self, key: &str) -> Option<&String> {
+        std::iter::successors(self.merged.get(key), |key| self.merged.get(*key)).take(self.merged.len()).last()
+    }
+
     /// A reference to what was merged away means what that went into.
     fn follow(&self, field: &Shared, value: String) -> String {
-        let mut value = value;
-        for _ in 0..self.merged.len() {
-            match self.merged.get(&value).filter(|_| field.form == Form::Reference) {
-                Some(into) => value.clone_from(into),
-                None => break,
-            }
-        }
-        value
+        self.survivor(&value).filter(|_| field.form == Form::Reference).cloned().unwrap_or(value)
     }
 
     fn system(&self) -> &'static str {
@@ -589,7 +595,7 @@ impl Judge<'_> {
         let book = self.book(place);
         for entry in &book.told.log {
             if entry.outcome == Outcome::Deleted && entry.origin == Origin::Api && entry.entity == book.naming.entity {
-                let wanted = book.key(entry).is_some_and(|key| self.others(place).any(|other| self.book(other).deleted.contains(key)));
+                let wanted = book.key(entry).is_some_and(|key| self.others(place).any(|other| self.book(other).has_deleted(key)));
                 if !wanted {
                     report.vanished.add(|| format!("{}: {}", book.system(), line(entry)));
                 }

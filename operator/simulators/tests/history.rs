@@ -235,6 +235,21 @@ fn a_deletion_that_follows_a_persons_has_not_vanished() {
 }
 
 #[test]
+fn what_was_deleted_under_the_key_that_it_had_before_a_merge_has_not_vanished() {
+    let (agreement, mut case, mut third) = three(Part::default());
+    case.left.before.push(account("A2", "DE2", "1", json!(100)));
+    case.left.line("person", "deleted", "A2", json!({"MergedInto": "A1"}));
+    case.right.before = vec![customer("7", "DE2", "1", json!(100))];
+    case.right.api("7", json!({"vatRegNumber": "DE1"})).line("api", "deleted", "7", json!(null));
+    case.right.after.clear();
+    third.before = vec![customer("t1", "DE2", "1", json!(100))];
+    third.after.clear();
+    assert_eq!(faults(&judged_three(&agreement, &case, &third)), ["vanished"], "nobody has deleted it");
+    third.line("person", "deleted", "t1", json!(null));
+    assert!(faults(&judged_three(&agreement, &case, &third)).is_empty());
+}
+
+#[test]
 fn a_write_that_changes_nothing_is_idle_but_no_wrong_state() {
     let mut case = quiet();
     case.right.line("api", "unchanged", "7", json!({"phone": "1"}));

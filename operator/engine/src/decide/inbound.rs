@@ -227,12 +227,11 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     // What changed elsewhere while it was deleted here was not written here.
     seen_change |= before.deleted;
     // A deleted record lives again where its home shows it, and where a copy is met that was never deleted: nobody knew of it, or it was entered since.
-    let joins = |known: &Known| match held {
-        None => !carries_id(source, read, known),
-        Some(state) => *state == ParticipantState { settled: state.settled, ..ParticipantState::default() },
-    };
-    let revived = known.is_some_and(|known| known.record.deleted_at.is_some() && (known.record.home == source.unit.name || joins(known)));
-    if revived && known.is_some_and(|known| known.lanes.iter().any(|lane| lane.in_flight)) {
+    let at_home = known.is_some_and(|known| known.record.home == source.unit.name);
+    let joins = program.unit.initial_load != InitialLoad::Preview
+        && known.is_some_and(|known| held.map_or_else(|| !carries_id(source, read, known), ParticipantState::is_unread));
+    let revived = known.is_some_and(|known| known.record.deleted_at.is_some()) && (at_home || joins);
+    if revived && !at_home && known.is_some_and(|known| known.lanes.iter().any(|lane| lane.in_flight)) {
         // It may be under way to be deleted elsewhere: whether it was, is known when that has ended.
         return Decision::Stale;
     }
@@ -470,7 +469,7 @@ fn moves(target: &Participant, canonical: &Document, state: &ParticipantState) -
 #[must_use]
 pub fn lost(source: &Participant, target: &str, known: &Known) -> NewDeadLetter {
     let message = format!(
-        "it lives again in {source} and was deleted or put away in {target}; bring it back there, or enter it there again if match rules know it by that, then discard this",
+        "it lives again in {source} and was deleted or put away in {target}; bring it back there, or enter it there again with the same match values, then discard this",
         // The letter is the target's.
         source = realm::told(&source.unit.name, target),
         target = realm::called(target)

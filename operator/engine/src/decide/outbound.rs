@@ -61,6 +61,12 @@ impl Planned {
         key.is_some_and(|(field, id)| document::present(&self.item.body, field).and_then(Value::as_str) == Some(id))
     }
 
+    /// Whether the record goes, or is put away.
+    #[must_use]
+    pub const fn removes(&self) -> bool {
+        matches!(self.item.operation, WriteOperation::Delete | WriteOperation::Archive)
+    }
+
     /// Puts a person's correction in place of what the mapping gave. The canonical record is not touched by it.
     pub fn correct(&mut self, edit: &Edit) {
         for (path, value) in &edit.set {
@@ -290,6 +296,14 @@ fn differs(state: &ParticipantState, native: &FieldPath, digest: u64, value: Val
     }
 }
 
+/// Whether a deleted record stands under an external id of which nothing was read yet: somebody has entered it again, and it lives when that is read. Not
+/// for ever, for it may never be readable.
+#[must_use]
+pub fn may_live_again(claimed: &Claimed, now: Timestamp) -> bool {
+    let again = claimed.known.record.deleted_at.is_some() && claimed.known.identities.iter().any(|identity| identity.state.is_unread());
+    again && now.since(claimed.since) < WAITS_FOR
+}
+
 fn delete(target: &Participant, claimed: &Claimed) -> Step {
     let Some(held) = claimed.known.identity(&target.unit.name) else {
         return Step::Settle(Outcome::Filtered { reason: "NeverCreated".into() });
@@ -474,7 +488,9 @@ pub fn failed(
             keep(Trouble { wait, ..*trouble }.retry(true))
         }
         ErrorClass::Conflict | ErrorClass::NotFound => {
-            Failed { outcome: trouble.retry(false), reread: held.map(|identity| identity.external_id.clone()) }
+            // Who has no reader would wait for ever for it.
+            let reread = held.filter(|_| target.readable()).map(|identity| identity.external_id.clone());
+            Failed { outcome: trouble.retry(false), reread }
         }
         _ => keep(trouble.retry(false)),
     }

@@ -50,6 +50,17 @@ fn a_creation_sends_every_value_there_is_and_the_correlation_field() {
 }
 
 #[test]
+fn what_was_deleted_and_may_have_been_entered_again_is_not_removed_elsewhere_until_that_is_read() {
+    let mut world = in_both();
+    world.read_deleted("crm");
+    assert!(!may_live_again(&world.claimed(), Timestamp(0)));
+    world.learn("crm", ExternalId("c2".into()), ParticipantState { settled: 3, ..ParticipantState::default() });
+    let claimed = Claimed { since: Timestamp(0), ..world.claimed() };
+    assert!(may_live_again(&claimed, Timestamp(1000)));
+    assert!(!may_live_again(&claimed, Timestamp(0).plus(WAITS_FOR)), "it may never be readable");
+}
+
+#[test]
 fn an_update_sends_only_what_differs_and_empties_what_is_gone() {
     let mut world = in_both();
     assert!(matches!(settled(world.step("erp")), Outcome::Unchanged));

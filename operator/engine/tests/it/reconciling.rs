@@ -134,10 +134,17 @@ async fn what_was_deleted_and_is_entered_again_is_the_same_record() {
         known.map(|known| (known.record.id, known.record.deleted_at.is_some()))
     };
     let records = [known("erp", &one).await, known("erp", &two).await, known("erp", &three).await];
+    let four = erp.id_of("Thing 4").unwrap();
     crm.vanish("c1");
     crm.vanish("c3");
+    crm.vanish("c4");
     erp.vanish(&two);
-    assert_eq!(tomorrow(&world, &engine).await.drift.gone, 3);
+    // Nobody knows yet that the one before is gone.
+    crm.put("c94", json!({"name": "Thing 4", "phone": "4"}));
+    assert_eq!(world.letter(0).await.letter.reason, "DuplicateIdentity");
+    assert_eq!(tomorrow(&world, &engine).await.drift.gone, 4);
+    until("the copy that was kept", async || erp.value(&four, "phone") == "4").await;
+    assert_eq!(world.letters().await.len(), 0, "it is no second one any more");
     // At home, while a copy was kept.
     crm.put("c91", json!({"name": "Thing 1", "phone": "1"}));
     until("the copy that was kept", async || erp.value(&one, "phone") == "1").await;

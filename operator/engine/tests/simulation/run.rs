@@ -300,8 +300,8 @@ impl Run {
                 self.trace.fail(format!("it does not settle:\n{}", loud.into_iter().chain(unsettled).collect::<Vec<_>>().join("\n")));
                 return;
             }
-            // What is pending comes to its end by itself; a person acts where something is wrong.
-            if wrong {
+            // What is pending comes to its end by itself; a person acts where something is wrong, and where it does not (behind a dead letter, say).
+            if wrong || healed.elapsed() > SETTLES / 3 {
                 self.replay().await;
             }
             (writes, quiet_since) = (now, Instant::now());

@@ -393,7 +393,7 @@ async fn live_records_match_first_and_keys_are_replaced_as_a_whole(store: Arc<dy
     };
     world.absorb(vec![kept(3, &[10, 13]), kept(4, &[13])], at(3)).await;
     let found = world.store.match_records(REALM, &[key(10), key(13)]).await.unwrap();
-    assert_eq!(found, [vec![id(2)], vec![id(3), id(4)]]);
+    assert_eq!(found, [vec![id(2)], vec![id(4), id(3)]], "the newest first");
     world.absorb(vec![with(5, 1, &[13])], at(4)).await;
     assert_eq!(world.store.match_records(REALM, &[key(13)]).await.unwrap(), [vec![id(5)]], "nor is it in the way of a new one");
 }

@@ -85,14 +85,14 @@ const MATCHES: &str = concat!(
     id_of!("$1"),
     " AS id)
      SELECT asked.place, found.id FROM unnest($2::int8[]) WITH ORDINALITY AS asked(hash, place) CROSS JOIN LATERAL
-       ((SELECT r.id, r.row FROM index_key k JOIN record r ON r.row = k.record
+       ((SELECT r.id, r.row AS rank FROM index_key k JOIN record r ON r.row = k.record
          WHERE k.realm = (SELECT id FROM realm) AND k.hash = asked.hash AND r.deleted_at IS NULL ORDER BY k.record LIMIT 3)
         UNION ALL
-        (SELECT r.id, r.row FROM index_key k JOIN record r ON r.row = k.record
+        (SELECT r.id, -r.row FROM index_key k JOIN record r ON r.row = k.record
          WHERE k.realm = (SELECT id FROM realm) AND k.hash = asked.hash AND NOT EXISTS
            (SELECT 1 FROM index_key l JOIN record m ON m.row = l.record
-            WHERE l.realm = (SELECT id FROM realm) AND l.hash = asked.hash AND m.deleted_at IS NULL) ORDER BY k.record LIMIT 3)
-       ) AS found ORDER BY asked.place, found.row"
+            WHERE l.realm = (SELECT id FROM realm) AND l.hash = asked.hash AND m.deleted_at IS NULL) ORDER BY k.record DESC LIMIT 3)
+       ) AS found ORDER BY asked.place, found.rank"
 );
 
 pub(super) async fn match_records(session: &Session, realm: &str, keys: &[IndexKey]) -> Result<Vec<Vec<RecordId>>, Failure> {

@@ -171,7 +171,10 @@ impl Merging<'_> {
     fn under_another_id(&mut self, command: &Merge, stored: &Stored) -> Result<(), StoreError> {
         let Survivor::ExternalId { external_id, state, alias, alias_state } = &command.survivor else { return Ok(()) };
         let Self { connection, realm, participant, now, .. } = *self;
-        refuse_open_writes(connection, command.loser, stored.row)?;
+        // What is written elsewhere is the same record as before.
+        if Lane::load(connection, stored.row, participant)?.is_some_and(|lane| lane.claimed.is_some() || lane.intent.is_some()) {
+            return Err(StoreError::Conflict(vec![command.loser]));
+        }
         let former: Option<String> = connection
             .prepare_cached("SELECT external_id FROM identity WHERE record = ?1 AND participant = ?2")?
             .query_row(params![stored.row, participant], |row| row.get(0))

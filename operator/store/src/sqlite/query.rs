@@ -49,19 +49,18 @@ pub(super) fn known_by_id(connection: &Connection, realm: &str, ids: &[RecordId]
     ids.iter().map(known).collect()
 }
 
-/// The records of a key of which `deleted_at` …
-macro_rules! matching {
-    () => {
-        "SELECT record.id FROM index_key JOIN record ON record.row = index_key.record
-         WHERE index_key.realm = ?1 AND index_key.hash = ?2 AND record.deleted_at "
-    };
-}
+const LIVE_MATCHES: &str = "SELECT record.id FROM index_key JOIN record ON record.row = index_key.record
+     WHERE index_key.realm = ?1 AND index_key.hash = ?2 AND record.deleted_at IS NULL ORDER BY record.row LIMIT 3";
+
+/// The newest of them: the others may long be nowhere any more.
+const DELETED_MATCHES: &str = "SELECT record.id FROM index_key JOIN record ON record.row = index_key.record
+     WHERE index_key.realm = ?1 AND index_key.hash = ?2 AND record.deleted_at IS NOT NULL ORDER BY record.row DESC LIMIT 3";
 
 pub(super) fn match_records(connection: &Connection, realm: &str, keys: &[IndexKey]) -> Result<Vec<Vec<RecordId>>, StoreError> {
     let names = Names::new(connection);
     let Some(realm) = names.find(realm)? else { return Ok(vec![Vec::new(); keys.len()]) };
-    let mut live = connection.prepare_cached(concat!(matching!(), "IS NULL ORDER BY record.row LIMIT 3"))?;
-    let mut deleted = connection.prepare_cached(concat!(matching!(), "IS NOT NULL ORDER BY record.row LIMIT 3"))?;
+    let mut live = connection.prepare_cached(LIVE_MATCHES)?;
+    let mut deleted = connection.prepare_cached(DELETED_MATCHES)?;
     let mut found = Vec::with_capacity(keys.len());
     for key in keys {
         let of = |statement: &mut CachedStatement<'_>| -> Result<Vec<RecordId>, StoreError> {
