@@ -404,7 +404,7 @@ impl Lane {
                     }
                     Found::Adopted(found) => {
                         results.learn(target, &claimed, &found);
-                        if let Some(identity) = found.known.identity(&target.unit.name) {
+                        if let Some(identity) = found.known.identity(&target.unit.name).filter(|_| target.readable()) {
                             shared.read_again(self.index, &identity.external_id).await?;
                         }
                         results.settle(&claimed, after_reading);
@@ -460,8 +460,9 @@ impl Lane {
                     results.settle(&claimed, outbound::dead_letter(target, &claimed, Stage::Outbound, &error, None));
                 }
                 Step::Write(planned) if planned.removes() && outbound::may_live_again(&claimed, shared.now()) => {
-                    let at = shared.now().plus(backoff(&shared, 0));
-                    results.settle(&claimed, Outcome::Retry { at, attempt: false, unknown: false });
+                    let now = shared.now();
+                    let after = now.since(claimed.since).clamp(AFTER_BULK.0, AFTER_BULK.1);
+                    results.settle(&claimed, Outcome::Retry { at: now.plus(after), attempt: false, unknown: false });
                 }
                 Step::Write(planned) if planned.item.operation == WriteOperation::Reactivate && stays_archived => {
                     if let Some((learnt, outcome)) = outbound::stays_archived(target, &claimed) {

@@ -22,7 +22,8 @@ use crate::way::{SourceTimes, Span, Way};
 use fairlead_mapping::Inbound;
 use fairlead_model::hash::ValueHash;
 use fairlead_model::state::ParticipantState;
-use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
+use fairlead_model::unit::InitialLoad;
+use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document, realm};
 use fairlead_store::{
     Absorb, AbsorbRecord, Checkpoint, DeadLetterFilter, Fence, GuardCounts, Guarded, Haste, Known, Merge, NewDeadLetter, RecordChange,
     Stage, StoreError, Survivor,
@@ -1049,6 +1050,7 @@ impl Source {
                 let known = ids.into_iter().filter_map(|id| by_id.get(&id).cloned().flatten());
                 known.filter(|known| program.same_match(&known.record.document, &document)).collect::<Vec<_>>()
             });
+            let is_told = told.is_some();
             let known = match (told, inbound::matching(hits, name)) {
                 (Some(told), _) => Some(told),
                 (None, several) if several.len() > 1 => {
@@ -1064,6 +1066,15 @@ impl Source {
                 // It may be what a creation of ours has made; who it is, is told when that one's outcome is known.
                 batch.unchanged += 1;
                 batch.rereads.push((native.id.clone(), None));
+                continue;
+            }
+            let previews = program.unit.initial_load == InitialLoad::Preview;
+            if let Some(deleted) = known.as_ref().filter(|known| previews && !is_told && known.record.deleted_at.is_some()) {
+                let home = realm::told(&deleted.record.home, name);
+                let message = format!(
+                    "it is the same record by the match rules as one that was deleted in {home}, and brings that back when this is no preview any more"
+                );
+                park(name, native, "DuplicateIdentity", &message, batch, &self.parked, parked);
                 continue;
             }
             let taken = match &known {

@@ -74,8 +74,9 @@ pub trait Store: Send + Sync + 'static {
     /// pass to the survivor (where that one has its own, the loser's are superseded), and what waited for it waits for the survivor. A merge
     /// that was committed before is repeated without effect.
     ///
-    /// [`StoreError::Conflict`]: another version than the one looked up, or a write to either that is in flight or has no known outcome yet;
-    /// also an external id that stands for a record by now. Nothing is committed then.
+    /// [`StoreError::Conflict`]: another version than the one looked up, or a write to either that is in flight or has no known outcome yet (of a live
+    /// record that goes on under another id, in that participant's lane alone); also an external id that stands for a record by now. Nothing is
+    /// committed then.
     async fn merge(&self, merge: &Merge) -> Result<(), StoreError>;
 
     /// Splits a record in ONE transaction, by a person's word: external ids leave it, aliases of it among them, and stand for a new record in

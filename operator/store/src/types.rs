@@ -203,8 +203,8 @@ pub struct LaneEntry {
     pub in_flight: bool,
 }
 
-/// An entry of the index by which live records are found by what they hold: by a match rule (who a record is that no identity names yet),
-/// or by one field (a list that is filtered). Equal hashes are checked against the documents by whoever asked.
+/// An entry of the index by which records are found by what they hold: by a match rule (who a record is that no identity names yet; deleted ones
+/// too, while copies of them live on), or by one field (a list that is filtered). Equal hashes are checked against the documents by whoever asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IndexKey {
     /// The hash over paths and values.
@@ -392,7 +392,7 @@ pub enum RecordChange {
     },
 }
 
-/// One record is folded into another, because a vendor merged the two.
+/// One record is folded into another, because a vendor merged the two, or goes on under another external id, because it was entered again.
 #[derive(Debug, Clone)]
 pub struct Merge {
     /// The realm.

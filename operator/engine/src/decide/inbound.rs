@@ -228,11 +228,10 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     seen_change |= before.deleted;
     // A deleted record lives again where its home shows it, and where a copy is met that was never deleted: nobody knew of it, or it was entered since.
     let at_home = known.is_some_and(|known| known.record.home == source.unit.name);
-    let joins = program.unit.initial_load != InitialLoad::Preview
-        && known.is_some_and(|known| held.map_or_else(|| !carries_id(source, read, known), ParticipantState::is_unread));
+    let joins = known.is_some_and(|known| held.map_or_else(|| !carries_id(source, read, known), ParticipantState::is_unread));
     let revived = known.is_some_and(|known| known.record.deleted_at.is_some()) && (at_home || joins);
-    if revived && !at_home && known.is_some_and(|known| known.lanes.iter().any(|lane| lane.in_flight)) {
-        // It may be under way to be deleted elsewhere: whether it was, is known when that has ended.
+    if revived && held.is_none() && known.is_some_and(|known| known.lanes.iter().any(|lane| lane.in_flight)) {
+        // It may be under way to be deleted elsewhere: whether it was, is known when that has ended. What stands under another id waited for that before.
         return Decision::Stale;
     }
     if known.is_some_and(|known| known.record.deleted_at.is_some()) && !revived {

@@ -296,8 +296,8 @@ fn differs(state: &ParticipantState, native: &FieldPath, digest: u64, value: Val
     }
 }
 
-/// Whether a deleted record stands under an external id of which nothing was read yet: somebody has entered it again, and it lives when that is read. Not
-/// for ever, for it may never be readable.
+/// Whether a deleted record stands under an external id of which nothing was read yet: somebody has entered it again there, or merged it into what was
+/// never deleted, and it lives when that is read. Not for ever, for it may never be readable.
 #[must_use]
 pub fn may_live_again(claimed: &Claimed, now: Timestamp) -> bool {
     let again = claimed.known.record.deleted_at.is_some() && claimed.known.identities.iter().any(|identity| identity.state.is_unread());

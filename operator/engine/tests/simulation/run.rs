@@ -300,7 +300,7 @@ impl Run {
                 self.trace.fail(format!("it does not settle:\n{}", loud.into_iter().chain(unsettled).collect::<Vec<_>>().join("\n")));
                 return;
             }
-            // What is pending comes to its end by itself; a person acts where something is wrong, and where it does not (behind a dead letter, say).
+            // What is pending comes to its end by itself; a person acts where something is wrong, or where it comes to none (behind a dead letter, say).
             if wrong || healed.elapsed() > SETTLES / 3 {
                 self.replay().await;
             }

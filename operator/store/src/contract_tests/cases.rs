@@ -85,6 +85,7 @@ cases![
     a_merge_is_a_conflict_when_a_record_changed_meanwhile_and_repeats_without_effect,
     merges_follow_one_another,
     a_record_goes_on_under_another_external_id,
+    what_is_written_elsewhere_holds_up_another_external_id_of_a_deleted_record_alone,
     what_was_learnt_without_a_write_is_kept,
     what_was_wrong_with_a_record_that_is_gone_is_over,
     what_was_learnt_outlives_a_write_that_failed_then,
@@ -1296,6 +1297,27 @@ async fn a_record_goes_on_under_another_external_id(store: Arc<dyn Store>) {
     assert_eq!(world.store.record_ids(REALM, CRM, &[crm_id(1)]).await.unwrap(), [Some(id(1))]);
     assert_eq!(world.snapshot(at(3)).await.live, 2);
     assert_eq!(world.store.pending_reads(REALM, CRM, 9).await.unwrap(), [crm_id(9)]);
+}
+
+async fn what_is_written_elsewhere_holds_up_another_external_id_of_a_deleted_record_alone(store: Arc<dyn Store>) {
+    let world = World::new(store, "a").await;
+    world.in_step([1, 2], at(1)).await;
+    let rename = |n: u64, version: u64| {
+        let alias_state = ParticipantState { deleted: true, ..state(version) };
+        let (external_id, alias) = (crm_id(90 + n), id(50 + n));
+        let survivor = Survivor::ExternalId { external_id, state: ParticipantState::default(), alias, alias_state };
+        Merge { survivor, rereads: Vec::new(), reread_done: Vec::new(), ..merge_into(&world, (n, version), (n, version), at(2)) }
+    };
+    world.enqueue(Keys::Records(vec![id(1)]), Origin::Resync, at(2)).await;
+    world.claim(at(2)).await;
+    world.store.merge(&rename(1, 1)).await.unwrap();
+    world.settle(1, 1, delivered(1, 1), at(2)).await;
+    // What is under way may remove it there.
+    world.absorb(vec![deleted(2, 2, at(3))], at(3)).await;
+    world.claim(at(3)).await;
+    assert_eq!(world.store.merge(&rename(2, 2)).await.unwrap_err(), StoreError::Conflict(vec![id(2)]));
+    world.settle(2, 2, delivered(2, 2), at(3)).await;
+    world.store.merge(&rename(2, 2)).await.unwrap();
 }
 
 async fn what_was_wrong_with_a_record_that_is_gone_is_over(store: Arc<dyn Store>) {

@@ -253,7 +253,13 @@ impl Folding<'_> {
         let (realm, participant, now) = (merging.realm, merging.participant, merging.now);
         let conflict = || Failure::from(StoreError::Conflict(vec![command.loser]));
         let image = merging.load(&[command.loser]).await?;
-        let Some(row) = image.find(&id_bytes(command.loser)).map(|stored| stored.row) else { return Err(conflict()) };
+        let Some((row, lives)) = image.find(&id_bytes(command.loser)).map(|stored| (stored.row, stored.lives)) else {
+            return Err(conflict());
+        };
+        if !lives {
+            // It may live again under that id: first ends what may be removing it elsewhere.
+            Merging::refuse_open_writes(&image, command.loser, row)?;
+        }
         // What is written elsewhere is the same record as before.
         if image.lane(row, participant).is_some_and(|lane| lane.claimed.is_some() || lane.intent.is_some()) {
             return Err(conflict());

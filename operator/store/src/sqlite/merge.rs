@@ -171,6 +171,10 @@ impl Merging<'_> {
     fn under_another_id(&mut self, command: &Merge, stored: &Stored) -> Result<(), StoreError> {
         let Survivor::ExternalId { external_id, state, alias, alias_state } = &command.survivor else { return Ok(()) };
         let Self { connection, realm, participant, now, .. } = *self;
+        if !stored.lives {
+            // It may live again under that id: first ends what may be removing it elsewhere.
+            refuse_open_writes(connection, command.loser, stored.row)?;
+        }
         // What is written elsewhere is the same record as before.
         if Lane::load(connection, stored.row, participant)?.is_some_and(|lane| lane.claimed.is_some() || lane.intent.is_some()) {
             return Err(StoreError::Conflict(vec![command.loser]));
