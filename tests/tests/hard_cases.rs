@@ -737,6 +737,36 @@ async fn delete_that_is_taken_back_makes_active_again_what_it_had_archived() -> 
 }
 
 #[tokio::test]
+async fn delete_and_then_entered_again_is_the_same_customer_under_another_id() -> anyhow::Result<()> {
+    let (systems, worker) = in_step_by(|manifests| {
+        manifests.participant("crm")?["write"]["onDelete"] = json!("Keep");
+        Ok(())
+    })
+    .await?;
+    let account = systems.salesforce.create(new_account("Entered twice", "DE-TWICE")).await?;
+    wait_until("its customer", SOON, async || {
+        Ok(Seen::when(systems.netsuite.find("vatRegNumber", "DE-TWICE").await.is_ok(), "not created"))
+    })
+    .await?;
+    let customer = text(&systems.netsuite.find("vatRegNumber", "DE-TWICE").await?, "id");
+    worker.ready(SOON).await?;
+    let marks = (systems.salesforce.mark().await?, systems.netsuite.mark().await?);
+    systems.salesforce.delete(&account).await?;
+    let mut values = new_account("Entered twice", "DE-TWICE");
+    values["Phone"] = json!("+49 30 22");
+    let again = systems.salesforce.create(values).await?;
+    holds(&systems.netsuite, &customer, "phone", "+49 30 22").await?;
+    systems.netsuite.edit(&customer, json!({"creditLimit": 4321})).await?;
+    holds(&systems.salesforce, &again, "Credit_Limit__c", "4321.0").await?;
+    worker.ready(SOON).await?;
+    for made in [outcomes(&systems.salesforce, marks.0).await?, outcomes(&systems.netsuite, marks.1).await?] {
+        assert!(!made.contains(&Outcome::Created), "{made:?}");
+    }
+    assert!(systems.open_letters(true).await?.is_empty());
+    worker.stop().await
+}
+
+#[tokio::test]
 async fn delete_that_is_taken_back_is_a_dead_letter_where_the_record_is_really_gone() -> anyhow::Result<()> {
     let (systems, worker) = in_step_by(|manifests| {
         manifests.participant("erp")?["write"]["onDelete"] = json!("Delete");

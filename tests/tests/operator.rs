@@ -508,3 +508,37 @@ async fn an_integration_follows_its_shared_field_table_and_its_lookup_table_when
     judge_statuses(&stage.requests(&operator.user)?);
     operator.stop().await
 }
+
+#[tokio::test]
+async fn waiting_for_the_schedule_what_slipped_past_reading_is_put_right_and_told_in_the_status() -> anyhow::Result<()> {
+    let plane = ControlPlane::shared()?;
+    let stage = Stage::new(&plane, "reconciling").await?;
+    let operator = stage.operator(&format!("{}-operator", stage.namespace.name())).await?;
+    stage.apply_quickstart().await?;
+    let scheduled = "  reconcile: {schedule: {cron: \"* * * * *\", timeZone: Europe/Berlin}, policy: Repair}\n  sync:\n";
+    stage.apply(&stage.manifest("40-integration.yaml")?.replacen("  sync:\n", scheduled, 1)).await?;
+    stage.all_ready().await?;
+    stage.edit_arrives("+15550100003").await?;
+
+    // A transaction that ended long after its records were stamped: reading by stamps has passed that moment.
+    let account = stage.crm.records("Account").await?.into_iter().nth(1).context("an account")?;
+    let edit = json!({"entity": "Account", "id": account["Id"], "values": {"Phone": "+15550100004"}, "secondsAgo": 7200});
+    stage.crm.post("edit", &edit).await?;
+    let arrived = async || -> anyhow::Result<bool> {
+        let customers = stage.erp.records("customer").await?;
+        Ok(customers.iter().any(|customer| customer["companyName"] == account["Name"] && customer["phone"] == "+15550100004"))
+    };
+    stage.edit_arrives("+15550100005").await?;
+    ensure!(!arrived().await?, "it is not read by its stamp");
+    let schedule = 2 * Duration::from_secs(60) + PATIENCE;
+    wait_until("what slipped past", schedule, async || Ok(Seen::when(arrived().await?, "not there"))).await?;
+    let told = async || -> anyhow::Result<Value> { Ok(stage.object("fint", "customers").await?["status"]["reconciliation"].clone()) };
+    wait_until("a reconciliation that finds nothing", schedule, async || {
+        let told = told().await?;
+        let in_step = told["outcome"] == "InStep" && told["lastSuccessTime"] == told["at"] && told["compared"].as_u64() > Some(100);
+        Ok(Seen::when(in_step, told))
+    })
+    .await?;
+    judge_statuses(&stage.requests(&operator.user)?);
+    operator.stop().await
+}
