@@ -300,8 +300,10 @@ fn differs(state: &ParticipantState, native: &FieldPath, digest: u64, value: Val
 /// never deleted, and it lives when that is read. Not for ever, for it may never be readable.
 #[must_use]
 pub fn may_live_again(claimed: &Claimed, now: Timestamp) -> bool {
-    let again = claimed.known.record.deleted_at.is_some() && claimed.known.identities.iter().any(|identity| identity.state.is_unread());
-    again && now.since(claimed.since) < WAITS_FOR
+    let known = &claimed.known;
+    // What was merged away never lives again.
+    let deleted = known.record.deleted_at.is_some() && known.merged_into.is_none();
+    deleted && known.identities.iter().any(|identity| identity.state.is_unread()) && now.since(claimed.since) < WAITS_FOR
 }
 
 fn delete(target: &Participant, claimed: &Claimed) -> Step {

@@ -58,6 +58,8 @@ fn what_was_deleted_and_may_have_been_entered_again_is_not_removed_elsewhere_unt
     let claimed = Claimed { since: Timestamp(0), ..world.claimed() };
     assert!(may_live_again(&claimed, Timestamp(1000)));
     assert!(!may_live_again(&claimed, Timestamp(0).plus(WAITS_FOR)), "it may never be readable");
+    let merged = Claimed { known: Known { merged_into: Some(ID), ..claimed.known.clone() }, ..claimed };
+    assert!(!may_live_again(&merged, Timestamp(1000)), "what was merged away never lives again");
 }
 
 #[test]
