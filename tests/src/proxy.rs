@@ -350,7 +350,7 @@ impl Proxy {
             .context("make a client")?;
         let listener = TcpListener::bind("127.0.0.1:0").await.context("take a port")?;
         let address = format!("https://{}", listener.local_addr().context("read the port")?);
-        let tls = Mutex::new(acceptor(&pki, "proxy")?);
+        let tls = Mutex::new(acceptor(&pki)?);
         let shared =
             Arc::new(Shared { server: plane.server().to_owned(), upstream, seed, state: Mutex::default(), tls, gate: Notify::new() });
         let mut task = JoinSet::new();
@@ -421,8 +421,7 @@ impl Proxy {
             pki.create(&[])?;
             pki
         };
-        *self.shared.tls.lock().unwrap_or_else(PoisonError::into_inner) =
-            acceptor(&pki, &format!("proxy-{}", uuid::Uuid::new_v4().simple()))?;
+        *self.shared.tls.lock().unwrap_or_else(PoisonError::into_inner) = acceptor(&pki)?;
         self.cut_connections();
         Ok(())
     }
@@ -474,7 +473,9 @@ impl Proxy {
     }
 }
 
-fn acceptor(pki: &Pki, name: &str) -> anyhow::Result<TlsAcceptor> {
+/// With a certificate of its own: tests in other processes have proxies beside the same control plane.
+fn acceptor(pki: &Pki) -> anyhow::Result<TlsAcceptor> {
+    let name = &format!("proxy-{}", uuid::Uuid::new_v4().simple());
     pki.server(name)?;
     let chain = CertificateDer::pem_file_iter(pki.certificate(name)).context("read the proxy's certificate")?;
     let chain = chain.collect::<Result<Vec<_>, _>>().context("parse the proxy's certificate")?;
