@@ -18,7 +18,10 @@ pub fn fold(program: &Program, source: &Participant, loser: &Known, survivor: &K
     let mut canonical = survivor.record.document.clone();
     for unit in units(program, &loser.record.document) {
         let own = document::present(&canonical, &unit).cloned();
-        if let Some(brought) = brought(program, &unit, loser, survivor, own.is_some()) {
+        // What is deleted stays what it was, and is found by that if it is entered again.
+        if survivor.record.deleted_at.is_none()
+            && let Some(brought) = brought(program, &unit, loser, survivor, own.is_some())
+        {
             document::set(&mut canonical, &unit, brought);
         }
     }

@@ -30,7 +30,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds that found a defect once, each with what it was.
-const REGRESSIONS: [(u64, &str); 32] = [
+const REGRESSIONS: [(u64, &str); 34] = [
     (44, "what its owner has emptied was filled by a participant seen later"),
     (52, "a creation of unknown outcome was found by its reader while it was looked up, and sent again"),
     (69, "what its owner has emptied was filled by a participant seen later"),
@@ -63,6 +63,8 @@ const REGRESSIONS: [(u64, &str); 32] = [
     (4913, "what was deleted in a first load was made a second time, from a copy that was read later"),
     (5423, "a write of unknown outcome of which a part was put back since was taken for none, and the part written again"),
     (5612, "what had been looked at was written long after the look, behind everything else"),
+    (6941, "what was merged into a deleted record gave it another match value, and it was made a second time when it was entered again"),
+    (7069, "a process that had stood still sent a request whose time was over, with an older value"),
 ];
 
 fn number(variable: &str) -> Option<u64> {

@@ -227,6 +227,9 @@ impl Transport for Carrier {
     async fn send(&self, outgoing: Outgoing, deadline: Instant) -> Result<Answer, SendError> {
         let (process, sim) = (&self.0, &self.0.sim);
         process.runs().await;
+        if deadline <= Instant::now() {
+            return Err(SendError::NotSent("its time was over before it was sent".into()));
+        }
         let (place, asked) = self.asked(&outgoing);
         let client = format!("{}/{}", process.name, sim.world.sides[place].style.name);
         let what = format!("#{} {} {}", asked.number, asked.method, asked.path);
