@@ -89,6 +89,15 @@ fn new_account(name: &str, tax: &str) -> Value {
     json!({"Name": name, "Tax_Number__c": tax, "Phone": "+49 30 1", "Type": "Customer", "BillingCountryCode": "DE"})
 }
 
+/// Waits for the customer with this tax number; its id.
+async fn customer_of(systems: &TwoSystems, tax: &str) -> anyhow::Result<String> {
+    wait_until("its customer", SOON, async || {
+        let found = systems.netsuite.find("vatRegNumber", tax).await;
+        Ok(found.map_or_else(|error| Seen::NotYet(error.to_string()), |customer| Seen::Yes(text(&customer, "id"))))
+    })
+    .await
+}
+
 /// One rule of a fault script about writes.
 fn on_write(fault: Value) -> Value {
     let mut rule = json!({"match": {"operation": "write"}});
@@ -720,11 +729,7 @@ async fn delete_that_is_taken_back_makes_active_again_what_it_had_archived() -> 
     let worker = systems.fairlead("worker", |_| {})?;
     worker.ready(SOON).await?;
     let account = systems.salesforce.create(new_account("Back again", "DE-BACK")).await?;
-    wait_until("its customer", SOON, async || {
-        Ok(Seen::when(systems.netsuite.find("vatRegNumber", "DE-BACK").await.is_ok(), "not created"))
-    })
-    .await?;
-    let customer = text(&systems.netsuite.find("vatRegNumber", "DE-BACK").await?, "id");
+    let customer = customer_of(&systems, "DE-BACK").await?;
     systems.salesforce.delete(&account).await?;
     holds(&systems.netsuite, &customer, "isInactive", "true").await?;
     systems.salesforce.undelete(&account).await?;
@@ -744,11 +749,7 @@ async fn delete_and_then_entered_again_is_the_same_customer_under_another_id() -
     })
     .await?;
     let account = systems.salesforce.create(new_account("Entered twice", "DE-TWICE")).await?;
-    wait_until("its customer", SOON, async || {
-        Ok(Seen::when(systems.netsuite.find("vatRegNumber", "DE-TWICE").await.is_ok(), "not created"))
-    })
-    .await?;
-    let customer = text(&systems.netsuite.find("vatRegNumber", "DE-TWICE").await?, "id");
+    let customer = customer_of(&systems, "DE-TWICE").await?;
     worker.ready(SOON).await?;
     let marks = (systems.salesforce.mark().await?, systems.netsuite.mark().await?);
     systems.salesforce.delete(&account).await?;

@@ -227,14 +227,14 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
     // What changed elsewhere while it was deleted here was not written here.
     seen_change |= before.deleted;
     // A deleted record lives again where its home shows it, and where a copy is met that was never deleted: nobody knew of it, or it was entered since.
-    let at_home = known.is_some_and(|known| known.record.home == source.unit.name);
-    let joins = known.is_some_and(|known| held.map_or_else(|| !carries_id(source, read, known), ParticipantState::is_unread));
-    let revived = known.is_some_and(|known| known.record.deleted_at.is_some()) && (at_home || joins);
-    if revived && held.is_none() && known.is_some_and(|known| known.lanes.iter().any(|lane| lane.in_flight)) {
+    let deleted = known.filter(|known| known.record.deleted_at.is_some());
+    let joins = |known: &Known| held.map_or_else(|| !carries_id(source, read, known), ParticipantState::is_unread);
+    let revived = deleted.is_some_and(|known| known.record.home == source.unit.name || joins(known));
+    if revived && held.is_none() && deleted.is_some_and(|known| known.lanes.iter().any(|lane| lane.in_flight)) {
         // It may be under way to be deleted elsewhere: whether it was, is known when that has ended. What stands under another id waited for that before.
         return Decision::Stale;
     }
-    if known.is_some_and(|known| known.record.deleted_at.is_some()) && !revived {
+    if deleted.is_some() && !revived {
         // The home has deleted it; what others still do with their copy changes nothing until it is archived there.
         changed = false;
         seen_change = false;

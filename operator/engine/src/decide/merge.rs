@@ -18,10 +18,7 @@ pub fn fold(program: &Program, source: &Participant, loser: &Known, survivor: &K
     let mut canonical = survivor.record.document.clone();
     for unit in units(program, &loser.record.document) {
         let own = document::present(&canonical, &unit).cloned();
-        // What is deleted stays what it was, and is found by that if it is entered again.
-        if survivor.record.deleted_at.is_none()
-            && let Some(brought) = brought(program, &unit, loser, survivor, own.is_some())
-        {
+        if let Some(brought) = brought(program, &unit, loser, survivor, own.is_some()) {
             document::set(&mut canonical, &unit, brought);
         }
     }
@@ -121,11 +118,12 @@ pub fn undone(alias: &Identity, deleted: bool, modified: Option<Timestamp>) -> b
 }
 
 /// The loser's value, where the survivor is to have it: its owner holds the loser and not the survivor, or nobody who owns it holds either
-/// and the survivor has none. A field without an owner is as the vendor left it.
+/// and the survivor has none. A field without an owner is as the vendor left it. What is deleted stays what it was, and is found by that if it is
+/// entered again.
 fn brought(program: &Program, unit: &FieldPath, loser: &Known, survivor: &Known, has_own: bool) -> Option<Value> {
     let role = ownership::owner(&program.unit.ownership, unit)?;
     let holds = |known: &Known| program.unit.roles().any(|(name, of)| of == role && ownership::holds(known, name));
-    let takes = !holds(survivor) && (holds(loser) || !has_own);
+    let takes = survivor.record.deleted_at.is_none() && !holds(survivor) && (holds(loser) || !has_own);
     document::present(&loser.record.document, unit).filter(|_| takes).cloned()
 }
 

@@ -302,6 +302,16 @@ impl<'c> Image<'c> {
 
     // ---- lanes ------------------------------------------------------------------------------------------------------------------------------
 
+    /// Whether a write of the record in this lane is in flight, or was and has no known outcome.
+    pub(super) fn is_open(&self, record: i64, target: i64) -> bool {
+        self.lane(record, target).is_some_and(Lane::is_open)
+    }
+
+    /// The same in any lane.
+    pub(super) fn has_open_writes(&self, record: i64) -> bool {
+        self.targets_of(record).into_iter().any(|target| self.is_open(record, target))
+    }
+
     pub(super) fn lane(&self, record: i64, target: i64) -> Option<&Lane> {
         self.lanes.get(&(record, target)).map(|place| &place.lane).filter(|lane| !lane.is_empty())
     }

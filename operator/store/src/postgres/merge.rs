@@ -144,8 +144,7 @@ impl Merging<'_> {
 
     /// A write that is in flight, or was and has no known outcome, comes to its end first.
     fn refuse_open_writes(image: &Image<'_>, id: RecordId, row: i64) -> Result<(), Failure> {
-        let open = |target: &i64| image.lane(row, *target).is_some_and(|lane| lane.claimed.is_some() || lane.intent.is_some());
-        if image.targets_of(row).iter().any(open) { Err(StoreError::Conflict(vec![id]).into()) } else { Ok(()) }
+        if image.has_open_writes(row) { Err(StoreError::Conflict(vec![id]).into()) } else { Ok(()) }
     }
 
     /// Letters of what an external id showed are void: it is not absorbed any more.
@@ -261,7 +260,7 @@ impl Folding<'_> {
             Merging::refuse_open_writes(&image, command.loser, row)?;
         }
         // What is written elsewhere is the same record as before.
-        if image.lane(row, participant).is_some_and(|lane| lane.claimed.is_some() || lane.intent.is_some()) {
+        if image.is_open(row, participant) {
             return Err(conflict());
         }
         let taken = merging.session.ask(records::owners(realm, participant, vec![stored_id(external_id.as_str()).into_owned()])).await?;

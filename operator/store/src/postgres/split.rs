@@ -82,8 +82,7 @@ impl Job for Splitting<'_> {
                 return Err(StoreError::Conflict(Vec::new()).into());
             }
         }
-        let open = |target: &i64| image.lane(row, *target).is_some_and(|lane| lane.claimed.is_some() || lane.intent.is_some());
-        if image.targets_of(row).iter().any(open) {
+        if image.has_open_writes(row) {
             return Err(conflict());
         }
         let added = session.ask(ask!(ADD, realm, command.new.0, session.name(&command.new_home)?)).await?;

@@ -67,6 +67,11 @@ impl Lane {
         Self { record, target, held, due: 0, attempts: 0, waits_for: None, pending: None, claimed: None, intent: None, bulk: true }
     }
 
+    /// Whether a write is in flight, or was and has no known outcome.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.claimed.is_some() || self.intent.is_some()
+    }
+
     /// A new entry. An older one that waits is overtaken by it and leaves its age; one in flight is left alone. What waited for another record
     /// is due at once, for the new version may not have to; that it waited stays noted, or what changes all the time would wait for ever.
     /// `at_once` sets retries and that back, because a person asked. What a person asked for keeps its name whatever comes after it, for a correction is looked up by that: then

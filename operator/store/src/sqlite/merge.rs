@@ -176,7 +176,7 @@ impl Merging<'_> {
             refuse_open_writes(connection, command.loser, stored.row)?;
         }
         // What is written elsewhere is the same record as before.
-        if Lane::load(connection, stored.row, participant)?.is_some_and(|lane| lane.claimed.is_some() || lane.intent.is_some()) {
+        if Lane::load(connection, stored.row, participant)?.is_some_and(|lane| lane.is_open()) {
             return Err(StoreError::Conflict(vec![command.loser]));
         }
         let former: Option<String> = connection

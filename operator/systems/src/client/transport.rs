@@ -89,9 +89,6 @@ pub enum SendError {
     TooLarge,
 }
 
-/// Why a request is not sent any more.
-const OVERDUE: &str = "its time was over before it was sent";
-
 impl SendError {
     /// The error that a caller sees. `write` tells that the request may have had an effect.
     pub(crate) fn into_remote(self, what: &str, write: bool) -> RemoteError {
@@ -180,7 +177,7 @@ impl Transport for Sockets {
         self.policy.judge_url(&outgoing.url).map_err(SendError::Refused)?;
         // Whoever stood still until now is too late: others may have written since.
         if deadline <= Instant::now() {
-            return Err(SendError::NotSent(OVERDUE.into()));
+            return Err(SendError::NotSent("its time was over before it was sent".into()));
         }
         let client = if outgoing.url.scheme() == "https" { &self.secure } else { &self.plain };
         let mut request = reqwest::Request::new(outgoing.method, outgoing.url);
