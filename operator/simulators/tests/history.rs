@@ -453,6 +453,26 @@ fn a_record_that_was_deleted_where_it_was_made_and_lives_on_where_deletions_are_
 }
 
 #[test]
+fn a_copy_in_which_people_have_entered_all_anew_may_be_somebody_elses() {
+    let mut case = quiet();
+    let mut agreement = Agreement::quickstart();
+    agreement.naming[0].part.tells_deletions = true;
+    agreement.naming[1].part.deletes = true;
+    case.left.line("person", "created", "A2", json!({"Name": "New", "Phone": "1", "Website": "w"}));
+    case.left.line("person", "deleted", "A2", json!(null));
+    case.right.line("api", "created", "8", json!({"companyName": "New", "phone": "1", "url": "w"}));
+    case.right.person("8", json!({"phone": "2"}));
+    case.right.after.push(json!({"id": "8", "companyName": "New", "phone": "2", "url": "w"}));
+    let judged = |case: &Case| faults(&history::check(&agreement, &[&case.left.told(), &case.right.told()]));
+    assert_eq!(judged(&case), ["undead"], "it shows a part of what was sent");
+    case.right.person("8", json!({"url": "x"}));
+    assert!(judged(&case).is_empty());
+    case.right.log.pop();
+    case.right.api("8", json!({"email": "e@x"})).person("8", json!({"url": "x"}));
+    assert_eq!(judged(&case), ["undead"], "who has written to it knows it");
+}
+
+#[test]
 fn what_refers_to_a_deleted_record_is_not_owed() {
     let mut case = quiet();
     case.left.after.push(json!({"Id": "A2", "Name": "child", "ParentId": "A1"}));

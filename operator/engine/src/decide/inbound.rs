@@ -113,26 +113,20 @@ pub struct Absorbed {
     pub lost: Vec<String>,
 }
 
-/// Which record that is, by what each match rule hits, in their order: what lives; else the one that was deleted while copies live on elsewhere than in
-/// `participant`. Several that live are a person's to tell apart.
+/// Which record that is, by what each match rule hits, in their order: what lives; else the one that was deleted last of those of which copies live on
+/// elsewhere than in `participant`. Several that live are a person's to tell apart.
 #[must_use]
 pub fn matching(by_rule: impl Iterator<Item = Vec<Known>>, participant: &str) -> Vec<Known> {
-    let (mut live, mut deleted) = (Vec::new(), Vec::new());
+    let (mut live, mut deleted) = (Vec::new(), None);
     for hit in by_rule {
         let (lives, rest): (Vec<_>, Vec<_>) = hit.into_iter().partition(|known| known.record.deleted_at.is_none());
-        let copied = rest.into_iter().filter(|known| known.lives_on(None) && !ownership::holds(known, participant));
         if live.is_empty() {
             live = lives;
         }
-        if deleted.is_empty() {
-            deleted = copied.collect();
-        }
+        let copied = || rest.into_iter().filter(|known| known.lives_on(None) && !ownership::holds(known, participant));
+        deleted = deleted.or_else(|| copied().max_by_key(|known| (known.record.deleted_at, known.record.id)));
     }
-    match (live.is_empty(), deleted.len()) {
-        (false, _) => live,
-        (true, 1) => deleted,
-        (true, _) => Vec::new(),
-    }
+    if live.is_empty() { deleted.into_iter().collect() } else { live }
 }
 
 /// Decides about one read record of `source`.

@@ -291,7 +291,11 @@ fn a_deleted_record_is_matched_where_copies_live_on_and_nothing_else_lives() {
     let of = |hits: Vec<Vec<Known>>, who: &str| matching(hits.into_iter(), who).len();
     assert_eq!(of(vec![vec![deleted.clone()]], "mdm"), 1);
     assert_eq!(of(vec![vec![deleted.clone()]], "crm"), 1, "its home enters it again");
-    assert_eq!(of(vec![vec![deleted.clone(), deleted.clone()]], "mdm"), 0, "nobody can tell them apart");
+    let mut earlier = deleted.clone();
+    earlier.record.deleted_at = deleted.record.deleted_at.map(|at| Timestamp(at.0 - 1));
+    for several in [vec![earlier.clone(), deleted.clone()], vec![deleted.clone(), earlier]] {
+        assert_eq!(matching([several].into_iter(), "mdm"), std::slice::from_ref(&deleted), "the one that was deleted last");
+    }
     assert!(matching([vec![deleted.clone()], vec![live.clone()]].into_iter(), "mdm")[0].record.deleted_at.is_none());
     assert_eq!(of(vec![Vec::new(), vec![live.clone(), live.clone()], vec![live.clone()]], "mdm"), 2, "a person tells");
     assert_eq!(of(vec![vec![deleted.clone()]], "erp"), 0, "it has a copy");

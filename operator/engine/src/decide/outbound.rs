@@ -721,7 +721,16 @@ impl Sent {
     pub fn made(&self, shown: &[(FieldPath, Value)], state: &mut ParticipantState) -> bool {
         let Some(held) = &self.held else {
             self.took_effect(state);
-            return shown.iter().any(|(unit, value)| self.units.get(unit.text()).is_some_and(|sent| *sent != ValueHash::of(Some(value))));
+            let mut edited = false;
+            for (unit, value) in shown {
+                let shown = ValueHash::of(Some(value));
+                if self.units.get(unit.text()).is_some_and(|sent| *sent != shown) {
+                    edited = true;
+                    // What was sent is not there any more, and what is there is yet to be absorbed: whichever of the two the next read shows is an edit.
+                    state.fields.entry(unit.text().clone()).or_default().seen = Some(ValueHash(!shown.0));
+                }
+            }
+            return edited;
         };
         for (unit, held) in held {
             difference::wrote(state.fields.entry(unit.clone()).or_default(), *held, None);

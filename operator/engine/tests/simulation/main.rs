@@ -30,13 +30,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds that found a defect once, each with what it was.
-const REGRESSIONS: [(u64, &str); 34] = [
+const REGRESSIONS: [(u64, &str); 36] = [
     (44, "what its owner has emptied was filled by a participant seen later"),
     (52, "a creation of unknown outcome was found by its reader while it was looked up, and sent again"),
     (69, "what its owner has emptied was filled by a participant seen later"),
     (110, "what a system made of the owner's value before was kept as an edit, and the next one never written"),
     (178, "what a look-up had taught was lost with its process, and our own write taken for an edit"),
     (193, "what was merged into a creation of unknown outcome took its id, and it was made a second time"),
+    (253, "what was deleted twice and entered a third time was made a second time"),
     (358, "a reference that its owner had turned elsewhere was written over unread, for a merge in another system"),
     (442, "a foreign edit after a write whose outcome was looked up was taken for a rendering, though our value had been read"),
     (757, "a write of unknown outcome in a target that nobody reads was taken for none, and what was cleared then stayed there"),
@@ -65,6 +66,7 @@ const REGRESSIONS: [(u64, &str); 34] = [
     (5612, "what had been looked at was written long after the look, behind everything else"),
     (6941, "what was merged into a deleted record gave it another match value, and it was made a second time when it was entered again"),
     (7069, "a process that had stood still sent a request whose time was over, with an older value"),
+    (8566, "what its owner entered again, after a look-up had seen another value in its place, was taken for our creation"),
 ];
 
 fn number(variable: &str) -> Option<u64> {

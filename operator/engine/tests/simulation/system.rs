@@ -213,6 +213,21 @@ struct Row {
     looked: Cell<Option<(i64, usize)>>,
     /// Fields in which somebody was ever shown a value.
     told: RefCell<BTreeSet<&'static str>>,
+    /// What a caller last wrote or was shown of each field, and how much of the log that includes.
+    known: RefCell<BTreeMap<&'static str, (Value, usize)>>,
+}
+
+impl Row {
+    /// A caller has written these values; so much of the log it may know.
+    fn written(&self, values: &Map<String, Value>, place: usize) {
+        self.told.borrow_mut().extend(filled(values));
+        self.known.borrow_mut().extend(FIELDS.into_iter().filter_map(|field| Some((field, (values.get(field)?.clone(), place)))));
+    }
+
+    /// A caller is shown the record as it is.
+    fn shown(&self, fields: &Map<String, Value>, place: usize) {
+        self.known.borrow_mut().extend(FIELDS.map(|field| (field, (fields.get(field).cloned().unwrap_or_default(), place))));
+    }
 }
 
 /// Who changes something, and when.
@@ -275,12 +290,18 @@ impl System {
         let newest = self.rows.get(id).map_or(0, |row| row.since);
         let stamp = if newest < stamp { stamp } else { now };
         let hand = Hand { origin: Origin::Person, now, stamp, answered: true, request: 0 };
-        let cleared: Vec<&str> = FIELDS.into_iter().filter(|field| values.get(*field).is_some_and(Value::is_null)).collect();
-        self.change(id, values, None, "edit", hand);
-        let told = self.rows.get(id).map(|row| row.told.borrow().clone()).unwrap_or_default();
-        for field in cleared.into_iter().filter(|field| !told.contains(field)) {
-            self.nobody_knows(id, field, 0);
-            self.blank.insert((id.to_owned(), field));
+        let entered: Vec<&str> = FIELDS.into_iter().filter(|field| values.contains_key(*field)).collect();
+        self.change(id, values.clone(), None, "edit", hand);
+        let Some(row) = self.rows.get(id) else { return };
+        let (told, known) = (row.told.borrow().clone(), row.known.borrow().clone());
+        for field in entered {
+            if values[field].is_null() && !told.contains(field) {
+                self.nobody_knows(id, field, 0);
+                self.blank.insert((id.to_owned(), field));
+            }
+            if let Some((_, since)) = known.get(field).filter(|(value, _)| *value == values[field]) {
+                self.nobody_knows(id, field, *since);
+            }
         }
     }
 
@@ -330,7 +351,8 @@ impl System {
 
     /// The same, as far as a caller could know of it in `fields`. What is left out is not promised to be kept, see `docs/reliability.md`:
     /// - what a person entered after the caller looked at the record and before its write took effect, for there are no preconditions here;
-    /// - what a person filled in and cleared again, or cleared, before anybody was shown a value there: the field is empty, as it was.
+    /// - what a person filled in and cleared again, or cleared, before anybody was shown a value there: the field is empty, as it was;
+    /// - what a person entered and put back before anybody was shown the record: it shows what was known of it.
     pub(crate) fn known_log(&self, fields: &[&'static str]) -> Vec<Entry> {
         let known = |mut entry: Entry| {
             if let Native::Object(values) = &mut entry.values {
@@ -417,9 +439,11 @@ impl System {
         self.note(&id, key, operation, &fields, Outcome::Created, None, hand);
         let hidden = if hand.origin == Origin::Api { self.style.visible_after } else { 0 };
         let stamp = self.stamp(hand.stamp);
-        let told: BTreeSet<_> = filled(&fields).filter(|_| hand.origin == Origin::Api).collect();
-        let row = Row { fields, stamp, since: hand.now, visible_at: hand.now + hidden, told: RefCell::new(told), ..Row::default() };
-        self.rows.insert(id.clone(), row);
+        let row = Row { stamp, since: hand.now, visible_at: hand.now + hidden, ..Row::default() };
+        if hand.origin == Origin::Api {
+            row.written(&fields, self.log.len());
+        }
+        self.rows.insert(id.clone(), Row { fields, ..row });
         id
     }
 
@@ -444,7 +468,7 @@ impl System {
         row.fields.extend(values.clone());
         if hand.origin == Origin::Api {
             // What a caller wrote, it knows.
-            row.told.borrow_mut().extend(filled(&values));
+            row.written(&values, self.log.len());
             // The next write needs another look.
             row.looked.set(None);
         }
@@ -492,9 +516,12 @@ impl System {
     fn tell(&self, shown: &[Map<String, Value>], now: i64, how: Treatment, by_id: bool) {
         for fields in shown.iter().filter(|_| how.answered) {
             let Some(row) = fields["Id"].as_str().and_then(|id| self.rows.get(id)) else { continue };
-            row.told.borrow_mut().extend(filled(fields));
             let outdated = row.before.is_some() && now - row.since < how.stale;
             let known = if outdated { row.change } else { self.log.len() };
+            row.told.borrow_mut().extend(filled(fields));
+            if !outdated {
+                row.shown(fields, known);
+            }
             match row.looked.get() {
                 _ if by_id => row.looked.set(Some((now, known))),
                 // What a list has shown since, the caller knows as well.
