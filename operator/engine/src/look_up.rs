@@ -439,21 +439,20 @@ fn compare(target: &Participant, claimed: &Claimed, shown: &NativeRecord) -> Fou
         sent.held_natively(target, &outbound::adopted(target, shown), &mut identity.state);
         return Found::Clear(Box::new(learnt));
     }
-    if created {
+    let edited = if created {
         // A record found by the canonical id was made by our creation; what differs since is an edit, which is read before it is written over.
-        return if sent.made(&fields, &mut identity.state) { Found::Adopted(Box::new(learnt)) } else { Found::Clear(Box::new(learnt)) };
-    }
-    match outbound::looked_up(&identity.state, &fields, &sent) {
-        LookedUp::NoEffect => sent.no_effect(&fields, &mut identity.state),
-        LookedUp::Edited => {
-            sent.no_effect(&fields, &mut identity.state);
-            return Found::Adopted(Box::new(learnt));
+        sent.made(&fields, &mut identity.state)
+    } else {
+        let looked_up = outbound::looked_up(&identity.state, &fields, &sent);
+        match looked_up {
+            LookedUp::NoEffect | LookedUp::Edited => sent.no_effect(&fields, &mut identity.state),
+            LookedUp::TookEffect | LookedUp::PutBack => sent.took_effect(&mut identity.state),
         }
-        LookedUp::PutBack => {
-            sent.took_effect(&mut identity.state);
-            return Found::Adopted(Box::new(learnt));
-        }
-        LookedUp::TookEffect => sent.took_effect(&mut identity.state),
+        matches!(looked_up, LookedUp::Edited | LookedUp::PutBack)
+    };
+    if edited {
+        outbound::glimpsed(&fields, shown.modified, &mut identity.state);
+        return Found::Adopted(Box::new(learnt));
     }
     Found::Clear(Box::new(learnt))
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
 
-/// The three hashes of one canonical field in one system.
+/// What is known of one canonical field in one system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct FieldState {
     /// What the last read showed.
@@ -24,6 +24,9 @@ pub struct FieldState {
     /// The last value that a read showed in place of `sent` and that was put back; the same pair once more is a rendering, not an edit.
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     pub disputed: Option<ValueHash>,
+    /// A look at the record has shown another value than `seen`, which is yet to be read: whatever a read shows next, somebody has entered.
+    #[serde(rename = "e", default, skip_serializing_if = "std::ops::Not::not")]
+    pub edited: bool,
 }
 
 impl FieldState {
@@ -104,7 +107,7 @@ mod tests {
     #[test]
     fn a_rendering_is_in_step_and_a_later_edit_is_not() {
         let (sent, shown, edited) = (ValueHash(7), ValueHash(8), ValueHash(9));
-        let mut field = FieldState { seen: Some(shown), sent: Some(sent), rendered: Some(shown), disputed: None };
+        let mut field = FieldState { seen: Some(shown), sent: Some(sent), rendered: Some(shown), ..FieldState::default() };
         assert!(field.in_step(sent));
         assert!(field.in_step(shown));
         field.seen = Some(edited);

@@ -704,21 +704,26 @@ impl Judge<'_> {
         self.books.iter().all(|book| !book.before.contains_key(key)) && self.books.iter().map(made).sum::<usize>() == 1
     }
 
-    /// Whether people had entered anew all that the copy was made with, but what identifies it, before anything else was written to it: one that was
-    /// made without a correlation key is then somebody else's to whoever does not know what became of its creation.
-    fn is_disguised(&self, place: usize, key: &str) -> bool {
-        let beyond = |(_, field): &(usize, &Shared)| !self.agreement.identity.contains(&field.name);
-        let given = self.agreement.fields.iter().enumerate().filter(beyond).map(|(index, _)| self.book(place).given(key, index));
-        let given: Vec<&[Given<'_>]> = given.filter(|given| !given.is_empty()).collect();
-        let unkeyed = |given: &Given<'_>| given.entry.outcome == Outcome::Created && given.entry.external_id.is_none();
-        let written = |given: &&Given<'_>| given.entry.origin == Origin::Api && given.entry.outcome == Outcome::Updated;
-        let known = given.iter().copied().flatten().filter(written).map(|given| given.entry.sequence).min().unwrap_or(u64::MAX);
-        let mut made = given.iter().filter(|given| unkeyed(&given[0]) && !given[0].value.is_empty()).peekable();
-        let edited = |given: &&[Given<'_>]| {
-            let before = given.iter().take_while(|each| each.entry.sequence < known).last();
-            before.is_some_and(|last| last.value != given[0].value)
+    /// Whether people had entered anew all that the copy was made with, but what identifies it, before anything else was written to it, and that not
+    /// before `deletion` elsewhere: one that was made without a correlation key is then somebody else's to whoever does not know what became of its
+    /// creation.
+    fn is_disguised(&self, place: usize, key: &str, deletion: &Entry) -> bool {
+        let book = self.book(place);
+        let by_api = |entry: &&Entry| entry.origin == Origin::Api && entry.outcome == Outcome::Updated;
+        let written = book.told.log.iter().filter(by_api).find(|entry| book.key(entry).is_some_and(|written| written == key));
+        let known = written.map_or(u64::MAX, |entry| entry.sequence);
+        let beyond = self.agreement.fields.iter().enumerate().filter(|(_, field)| !self.agreement.identity.contains(&field.name));
+        let made = |given: &&[Given<'_>]| {
+            given
+                .first()
+                .is_some_and(|made| made.entry.outcome == Outcome::Created && made.entry.external_id.is_none() && !made.value.is_empty())
         };
-        made.peek().is_some() && made.all(edited)
+        let mut made = beyond.map(|(index, _)| book.given(key, index)).filter(made).peekable();
+        let edited = |given: &[Given<'_>]| {
+            let last = given.iter().take_while(|each| each.entry.sequence < known).last();
+            last.is_some_and(|last| last.value != given[0].value)
+        };
+        written.is_none_or(|entry| entry.time > deletion.time) && made.peek().is_some() && made.all(edited)
     }
 
     /// What a person deleted where it was made is deleted where deletions are carried out.
@@ -737,7 +742,7 @@ impl Judge<'_> {
             let Some(key) = here.key(entry).filter(|key| !here.merged.contains_key(*key) && self.made_once(key)) else { continue };
             for other in self.others(place).filter(|other| self.book(*other).naming.part.deletes) {
                 let there = self.book(other);
-                if there.after.contains_key(key) && !self.is_disguised(other, key) {
+                if there.after.contains_key(key) && !self.is_disguised(other, key, entry) {
                     report.undead.add(|| format!("{key}, deleted in {}, is still in {}: {}", here.system(), there.system(), line(entry)));
                 }
             }

@@ -467,9 +467,16 @@ fn a_copy_in_which_people_have_entered_all_anew_may_be_somebody_elses() {
     assert_eq!(judged(&case), ["undead"], "it shows a part of what was sent");
     case.right.person("8", json!({"url": "x"}));
     assert!(judged(&case).is_empty());
-    case.right.log.pop();
+    // Who has written to it knows it: before it was disguised, or before it was deleted.
+    let edited = case.right.log.pop().unwrap();
     case.right.api("8", json!({"email": "e@x"})).person("8", json!({"url": "x"}));
-    assert_eq!(judged(&case), ["undead"], "who has written to it knows it");
+    assert_eq!(judged(&case), ["undead"]);
+    case.right.log.truncate(2);
+    case.right.log.push(edited);
+    case.right.api("8", json!({"email": "e@x"}));
+    assert!(judged(&case).is_empty(), "it came back as somebody else's");
+    case.left.log[1]["time"] = json!("2026-01-01T00:59:59.000000Z");
+    assert_eq!(judged(&case), ["undead"]);
 }
 
 #[test]

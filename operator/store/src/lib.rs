@@ -184,8 +184,8 @@ pub trait Store: Send + Sync + 'static {
     /// What is known of each record, positionally; of the survivor where it was merged.
     async fn known_by_id(&self, realm: &str, ids: &[RecordId]) -> Result<Vec<Option<Known>>, StoreError>;
 
-    /// The live records that carry each match key, positionally, or where there is none, the newest deleted ones (at most 3 each: one is a match,
-    /// two are ambiguous).
+    /// The live records that carry each match key, positionally, or where there is none, the ones deleted last, the last first (at most 3 each: of the
+    /// living, one is a match, two are ambiguous).
     async fn match_records(&self, realm: &str, keys: &[IndexKey]) -> Result<Vec<Vec<RecordId>>, StoreError>;
 
     /// A page of the live records that carry `key`, after the record `after` (none, if the realm does not hold that one), in the order in

@@ -20,14 +20,15 @@ pub enum Sight {
 /// Takes note of a read that shows `shown` while the canonical value is `canonical`, and says what it means.
 pub fn observe(field: &mut FieldState, shown: ValueHash, canonical: ValueHash) -> Sight {
     let first = field.seen.is_none();
-    if field.seen == Some(shown) {
+    let edited = std::mem::take(&mut field.edited);
+    if field.seen == Some(shown) && !edited {
         if field.sent == Some(shown) {
             field.disputed = None;
         }
         return Sight::Same;
     }
     // Whether anything else was seen since our write: then what we sent, shown again, is somebody's undo and not our echo.
-    let untouched = field.seen.is_none() || field.seen == field.rendered;
+    let untouched = !edited && (field.seen.is_none() || field.seen == field.rendered);
     field.seen = Some(shown);
     if shown == canonical {
         if field.sent == Some(shown) {
@@ -54,9 +55,15 @@ pub fn wrote(field: &mut FieldState, sent: ValueHash, answered: Option<ValueHash
     field.sent = Some(sent);
     field.seen = Some(held);
     field.rendered = Some(held);
+    field.edited = false;
     if answered.is_some() {
         field.disputed = None;
     }
+}
+
+/// Takes note of a look that shows `shown`, of which nothing is absorbed before the next read.
+pub fn glimpsed(field: &mut FieldState, shown: ValueHash) {
+    field.edited |= field.seen.is_some_and(|seen| seen != shown);
 }
 
 #[cfg(test)]
@@ -88,6 +95,20 @@ mod tests {
         wrote(&mut field, ACME, None);
         assert_eq!(observe(&mut field, OTHER, ACME), Sight::Changed, "a person edits");
         assert_eq!(observe(&mut field, ACME, OTHER), Sight::Changed, "and thinks better of it");
+    }
+
+    #[test]
+    fn what_was_seen_before_is_an_edit_once_a_look_has_shown_another_value() {
+        let mut field = FieldState::default();
+        wrote(&mut field, ACME, None);
+        glimpsed(&mut field, ACME);
+        assert_eq!(observe(&mut field, ACME, OTHER), Sight::Same);
+        glimpsed(&mut field, SHOUTED);
+        assert!(field.in_step(ACME), "nothing of it is absorbed");
+        assert_eq!(observe(&mut field, ACME, OTHER), Sight::Changed);
+        assert_eq!(observe(&mut field, ACME, OTHER), Sight::Same, "once");
+        glimpsed(&mut field, SHOUTED);
+        assert_eq!(observe(&mut field, SHOUTED, ACME), Sight::Changed);
     }
 
     #[test]

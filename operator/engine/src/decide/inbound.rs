@@ -123,8 +123,8 @@ pub fn matching(by_rule: impl Iterator<Item = Vec<Known>>, participant: &str) ->
         if live.is_empty() {
             live = lives;
         }
-        let copied = || rest.into_iter().filter(|known| known.lives_on(None) && !ownership::holds(known, participant));
-        deleted = deleted.or_else(|| copied().max_by_key(|known| (known.record.deleted_at, known.record.id)));
+        let copied = rest.into_iter().filter(|known| known.lives_on(None) && !ownership::holds(known, participant));
+        deleted = deleted.or_else(|| copied.max_by_key(|known| (known.record.deleted_at, known.record.id)));
     }
     if live.is_empty() { deleted.into_iter().collect() } else { live }
 }

@@ -546,6 +546,16 @@ pub fn adopted(target: &Participant, shown: &NativeRecord) -> ParticipantState {
     state
 }
 
+/// Takes note in a target's state of what a look has shown, of which nothing is absorbed before the next read: nor is anything older then.
+pub fn glimpsed(shown: &[(FieldPath, Value)], modified: Option<Timestamp>, state: &mut ParticipantState) {
+    for (unit, value) in shown {
+        if let Some(field) = state.fields.get_mut(unit.text()) {
+            difference::glimpsed(field, ValueHash::of(Some(value)));
+        }
+    }
+    state.modified = state.modified.max(modified.map(|at| at.0));
+}
+
 /// What the field table makes of a native body, leaving out references and what cannot be mapped: enough for comparing.
 #[must_use]
 pub fn canonical_of(table: &Table, body: &Document) -> Vec<(FieldPath, Value)> {
@@ -721,16 +731,7 @@ impl Sent {
     pub fn made(&self, shown: &[(FieldPath, Value)], state: &mut ParticipantState) -> bool {
         let Some(held) = &self.held else {
             self.took_effect(state);
-            let mut edited = false;
-            for (unit, value) in shown {
-                let shown = ValueHash::of(Some(value));
-                if self.units.get(unit.text()).is_some_and(|sent| *sent != shown) {
-                    edited = true;
-                    // What was sent is not there any more, and what is there is yet to be absorbed: whichever of the two the next read shows is an edit.
-                    state.fields.entry(unit.text().clone()).or_default().seen = Some(ValueHash(!shown.0));
-                }
-            }
-            return edited;
+            return shown.iter().any(|(unit, value)| self.units.get(unit.text()).is_some_and(|sent| *sent != ValueHash::of(Some(value))));
         };
         for (unit, held) in held {
             difference::wrote(state.fields.entry(unit.clone()).or_default(), *held, None);

@@ -224,8 +224,13 @@ impl Row {
         self.known.borrow_mut().extend(FIELDS.into_iter().filter_map(|field| Some((field, (values.get(field)?.clone(), place)))));
     }
 
-    /// A caller is shown the record as it is.
-    fn shown(&self, fields: &Map<String, Value>, place: usize) {
+    /// A caller is shown the record like this. What is outdated says nothing of what is there now.
+    fn shown(&self, fields: &Map<String, Value>, place: usize, outdated: bool) {
+        self.told.borrow_mut().extend(filled(fields));
+        if outdated {
+            let of = |field: &str| fields.get(field).cloned().unwrap_or_default();
+            return self.known.borrow_mut().retain(|field, (value, _)| *value == of(field));
+        }
         self.known.borrow_mut().extend(FIELDS.map(|field| (field, (fields.get(field).cloned().unwrap_or_default(), place))));
     }
 }
@@ -518,10 +523,7 @@ impl System {
             let Some(row) = fields["Id"].as_str().and_then(|id| self.rows.get(id)) else { continue };
             let outdated = row.before.is_some() && now - row.since < how.stale;
             let known = if outdated { row.change } else { self.log.len() };
-            row.told.borrow_mut().extend(filled(fields));
-            if !outdated {
-                row.shown(fields, known);
-            }
+            row.shown(fields, known, outdated);
             match row.looked.get() {
                 _ if by_id => row.looked.set(Some((now, known))),
                 // What a list has shown since, the caller knows as well.

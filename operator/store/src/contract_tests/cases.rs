@@ -385,16 +385,16 @@ async fn live_records_match_first_and_keys_are_replaced_as_a_whole(store: Arc<dy
     let found = world.store.match_records(REALM, &[key(10), key(11), key(12)]).await.unwrap();
     assert_eq!(found, [vec![id(2)], vec![id(1)], vec![id(1)]]);
     // What is deleted and keeps keys matches where nothing else does.
-    let kept = |n: u64, keys: &[u64]| {
+    let kept = |n: u64, deleted_at, keys: &[u64]| {
         let keys = keys.iter().map(|hash| key(*hash)).collect();
-        let AbsorbRecord { change: RecordChange::Update { record, .. }, .. } = deleted(n, 4, at(3)) else {
+        let AbsorbRecord { change: RecordChange::Update { record, .. }, .. } = deleted(n, 4, deleted_at) else {
             panic!("a deletion is an update")
         };
-        AbsorbRecord { change: RecordChange::Update { record, keys }, ..deleted(n, 4, at(3)) }
+        AbsorbRecord { change: RecordChange::Update { record, keys }, ..deleted(n, 4, deleted_at) }
     };
-    world.absorb(vec![kept(3, &[10, 13]), kept(4, &[13])], at(3)).await;
+    world.absorb(vec![kept(3, at(3), &[10, 13]), kept(4, at(2), &[13])], at(3)).await;
     let found = world.store.match_records(REALM, &[key(10), key(13)]).await.unwrap();
-    assert_eq!(found, [vec![id(2)], vec![id(4), id(3)]], "the newest first");
+    assert_eq!(found, [vec![id(2)], vec![id(3), id(4)]], "the one deleted last first");
     world.absorb(vec![with(5, 1, &[13])], at(4)).await;
     assert_eq!(world.store.match_records(REALM, &[key(13)]).await.unwrap(), [vec![id(5)]], "nor is it in the way of a new one");
 }

@@ -88,10 +88,10 @@ const MATCHES: &str = concat!(
        ((SELECT r.id, r.row AS rank FROM index_key k JOIN record r ON r.row = k.record
          WHERE k.realm = (SELECT id FROM realm) AND k.hash = asked.hash AND r.deleted_at IS NULL ORDER BY k.record LIMIT 3)
         UNION ALL
-        (SELECT r.id, -r.row FROM index_key k JOIN record r ON r.row = k.record
+        (SELECT r.id, row_number() OVER (ORDER BY r.deleted_at DESC, r.row DESC) AS rank FROM index_key k JOIN record r ON r.row = k.record
          WHERE k.realm = (SELECT id FROM realm) AND k.hash = asked.hash AND NOT EXISTS
            (SELECT 1 FROM index_key l JOIN record m ON m.row = l.record
-            WHERE l.realm = (SELECT id FROM realm) AND l.hash = asked.hash AND m.deleted_at IS NULL) ORDER BY k.record DESC LIMIT 3)
+            WHERE l.realm = (SELECT id FROM realm) AND l.hash = asked.hash AND m.deleted_at IS NULL) ORDER BY rank LIMIT 3)
        ) AS found ORDER BY asked.place, found.rank"
 );
 

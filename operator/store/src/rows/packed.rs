@@ -33,7 +33,7 @@ struct Packed {
     keyed_as: Option<[u8; 16]>,
 }
 
-/// A field's hashes.
+/// A field's state.
 #[derive(Serialize, Deserialize)]
 enum Field {
     /// Read, never written.
@@ -42,17 +42,20 @@ enum Field {
     Held(Bits),
     /// Seen, sent, rendered and disputed.
     Hashes([Option<Bits>; 4]),
+    /// The same, and shown otherwise since.
+    Edited([Option<Bits>; 4]),
 }
 
 impl Field {
     fn pack(state: &FieldState) -> Self {
         let bits = |hash: Option<ValueHash>| hash.map(|hash| hash.0.to_le_bytes());
         match *state {
-            FieldState { seen: Some(seen), sent: None, rendered: None, disputed: None } => Self::Seen(seen.0.to_le_bytes()),
-            FieldState { seen: Some(seen), sent, rendered, disputed: None } if sent == Some(seen) && rendered == sent => {
+            FieldState { seen, sent, rendered, disputed, edited: true } => Self::Edited([seen, sent, rendered, disputed].map(bits)),
+            FieldState { seen: Some(seen), sent: None, rendered: None, disputed: None, edited: false } => Self::Seen(seen.0.to_le_bytes()),
+            FieldState { seen: Some(seen), sent, rendered, disputed: None, edited: false } if sent == Some(seen) && rendered == sent => {
                 Self::Held(seen.0.to_le_bytes())
             }
-            FieldState { seen, sent, rendered, disputed } => Self::Hashes([bits(seen), bits(sent), bits(rendered), bits(disputed)]),
+            FieldState { seen, sent, rendered, disputed, edited: false } => Self::Hashes([seen, sent, rendered, disputed].map(bits)),
         }
     }
 
@@ -62,11 +65,11 @@ impl Field {
             Self::Seen(seen) => FieldState { seen: Some(hash(seen)), ..FieldState::default() },
             Self::Held(held) => {
                 let held = Some(hash(held));
-                FieldState { seen: held, sent: held, rendered: held, disputed: None }
+                FieldState { seen: held, sent: held, rendered: held, ..FieldState::default() }
             }
-            Self::Hashes(hashes) => {
+            Self::Hashes(hashes) | Self::Edited(hashes) => {
                 let [seen, sent, rendered, disputed] = hashes.each_ref().map(|bits| bits.as_ref().map(hash));
-                FieldState { seen, sent, rendered, disputed }
+                FieldState { seen, sent, rendered, disputed, edited: matches!(self, Self::Edited(_)) }
             }
         }
     }
@@ -142,7 +145,7 @@ mod tests {
 
     fn hashes(hashes: [Option<u64>; 4]) -> FieldState {
         let [seen, sent, rendered, disputed] = hashes.map(|hash| hash.map(ValueHash));
-        FieldState { seen, sent, rendered, disputed }
+        FieldState { seen, sent, rendered, disputed, edited: false }
     }
 
     #[test]
@@ -154,6 +157,7 @@ mod tests {
             hashes([Some(7), Some(7), Some(7), Some(8)]),
             hashes([None, Some(1), Some(2), Some(0)]),
             hashes([None; 4]),
+            FieldState { edited: true, ..hashes([Some(7), Some(7), Some(7), None]) },
         ];
         let named = fields.into_iter().enumerate().map(|(n, field)| (SmolStr::from(format!("address.a-long-name.{n}")), field));
         let row = RowState { digest: u64::MAX, native: ValueHash(3) };

@@ -52,9 +52,9 @@ pub(super) fn known_by_id(connection: &Connection, realm: &str, ids: &[RecordId]
 const LIVE_MATCHES: &str = "SELECT record.id FROM index_key JOIN record ON record.row = index_key.record
      WHERE index_key.realm = ?1 AND index_key.hash = ?2 AND record.deleted_at IS NULL ORDER BY record.row LIMIT 3";
 
-/// The newest of them: the others may long be nowhere any more.
+/// Those that were deleted last: the others may long be nowhere any more.
 const DELETED_MATCHES: &str = "SELECT record.id FROM index_key JOIN record ON record.row = index_key.record
-     WHERE index_key.realm = ?1 AND index_key.hash = ?2 AND record.deleted_at IS NOT NULL ORDER BY record.row DESC LIMIT 3";
+     WHERE index_key.realm = ?1 AND index_key.hash = ?2 AND record.deleted_at IS NOT NULL ORDER BY record.deleted_at DESC, record.row DESC LIMIT 3";
 
 pub(super) fn match_records(connection: &Connection, realm: &str, keys: &[IndexKey]) -> Result<Vec<Vec<RecordId>>, StoreError> {
     let names = Names::new(connection);
