@@ -93,7 +93,7 @@ impl LookUp<'_> {
                 if let Some(record) = asked.read.remove(&id) {
                     let result = match record.filter(|record| !record.deleted) {
                         None => gone(&claimed, self.name()),
-                        Some(record) => compare(self.target, &claimed, &record),
+                        Some(record) => self.compare(&claimed, &record),
                     };
                     found.push((claimed, result));
                 } else if let Some(error) = asked.failed.get(&id) {
@@ -269,8 +269,8 @@ impl LookUp<'_> {
             };
             match hits.as_slice() {
                 [] => {}
-                [one] if keyed => return Ok(Ok(compare(self.target, claimed, one))),
-                [one] if made => return Ok(Ok(compare_made(self.program, self.target, claimed, one))),
+                [one] if keyed => return Ok(Ok(self.compare(claimed, one))),
+                [one] if made => return Ok(Ok(self.compare_made(claimed, one))),
                 [one] => return Ok(Ok(adopt(self.target, claimed, one))),
                 _ => {
                     let fields: Vec<String> = criteria.iter().map(|(field, _)| field.to_string()).collect();
@@ -311,6 +311,82 @@ impl LookUp<'_> {
             return Ok(None);
         }
         Ok(Some(hits.into_iter().zip(taken).filter(|(_, record)| record.is_none()).map(|(hit, _)| hit).collect()))
+    }
+
+    /// Compares what the target shows with what was sent and with what it held before; what took effect is learnt, and the key goes on from
+    /// there: if the canonical record has moved meanwhile, the difference is written, else there is nothing left to do.
+    fn compare(&self, claimed: &Claimed, shown: &NativeRecord) -> Found {
+        let target = self.target;
+        let name = &target.unit.name;
+        let sent = claimed.intent.as_ref().map(|intent| outbound::Sent::read(&intent.sent));
+        let fields = outbound::canonical_of(&target.table, &shown.body);
+        let mut learnt = without_intent(claimed);
+        let created = claimed.known.identity(name).is_none();
+        // What nobody reads is known natively, however it was made.
+        let Some(sent) = sent.filter(|sent| !created || (!sent.is_empty() && target.readable())) else {
+            return adopt(target, claimed, shown);
+        };
+        if created {
+            learnt.known.identities.push(Identity {
+                participant: name.clone(),
+                external_id: shown.id.clone(),
+                // Nothing is made where it does not belong.
+                state: ParticipantState { standing: target.archives_leavers.then_some(Standing::Inside), ..ParticipantState::default() },
+            });
+        }
+        let Some(identity) = learnt.known.identities.iter_mut().find(|identity| identity.participant == *name) else {
+            return Found::Clear(Box::new(learnt));
+        };
+        if !target.readable() {
+            sent.held_natively(target, &outbound::adopted(target, shown), &mut identity.state);
+            return Found::Clear(Box::new(learnt));
+        }
+        let edited = if created {
+            // A record found by the canonical id was made by our creation; what differs since is an edit, which is read before it is written over.
+            sent.made(&fields, &mut identity.state)
+        } else {
+            let looked_up = outbound::looked_up(&identity.state, &fields, &sent);
+            match looked_up {
+                LookedUp::NoEffect | LookedUp::Edited => sent.no_effect(&fields, &mut identity.state),
+                LookedUp::TookEffect | LookedUp::PutBack => sent.took_effect(&mut identity.state),
+            }
+            matches!(looked_up, LookedUp::Edited | LookedUp::PutBack)
+        };
+        if edited {
+            let stale_for = self.entity.map_or(Duration::ZERO, Entity::stale_for);
+            // What was just made has no older state.
+            if created || outbound::is_newer(&identity.state, shown.modified, stale_for, self.shared.now()) {
+                outbound::glimpsed(&fields, shown.modified, &mut identity.state);
+            }
+            return Found::Adopted(Box::new(learnt));
+        }
+        Found::Clear(Box::new(learnt))
+    }
+
+    /// A record found by the match rules after a creation: ours, if it shows just what was sent, or more of it than what it was found by; what it shows
+    /// otherwise, somebody has entered or emptied since.
+    fn compare_made(&self, claimed: &Claimed, shown: &NativeRecord) -> Found {
+        let target = self.target;
+        let sent = claimed.intent.as_ref().map(|intent| outbound::Sent::read(&intent.sent)).unwrap_or_default();
+        let fields = outbound::canonical_of(&target.table, &shown.body);
+        if sent.shows_beyond(&fields, &self.program.unit.matching) {
+            return self.compare(claimed, shown);
+        }
+        match outbound::looked_up(&ParticipantState::default(), &fields, &sent) {
+            LookedUp::TookEffect => self.compare(claimed, shown),
+            // What is deleted takes nobody else's record with it.
+            _ if claimed.known.record.deleted_at.is_some() => Found::Clear(Box::new(without_intent(claimed))),
+            LookedUp::NoEffect | LookedUp::PutBack | LookedUp::Edited => {
+                let mut found = adopt(target, claimed, shown);
+                if let Found::Adopted(adopted) | Found::Clear(adopted) = &mut found
+                    && let Some(identity) = adopted.known.identities.iter_mut().find(|identity| identity.participant == target.unit.name)
+                {
+                    // What it holds as it was sent is no entry of its own, wherever entries of their own may stay.
+                    sent.echoes(&fields, &mut identity.state);
+                }
+                found
+            }
+        }
     }
 
     fn unsearchable(&self, claimed: &Claimed) -> Found {
@@ -409,76 +485,6 @@ fn gone(claimed: &Claimed, target: &str) -> Found {
         }
         Some(_) => Found::Adopted(Box::new(without_intent(claimed))),
         None => Found::Clear(Box::new(without_intent(claimed))),
-    }
-}
-
-/// Compares what the target shows with what was sent and with what it held before; what took effect is learnt, and the key goes on from
-/// there: if the canonical record has moved meanwhile, the difference is written, else there is nothing left to do.
-fn compare(target: &Participant, claimed: &Claimed, shown: &NativeRecord) -> Found {
-    let name = &target.unit.name;
-    let sent = claimed.intent.as_ref().map(|intent| outbound::Sent::read(&intent.sent));
-    let fields = outbound::canonical_of(&target.table, &shown.body);
-    let mut learnt = without_intent(claimed);
-    let created = claimed.known.identity(name).is_none();
-    // What nobody reads is known natively, however it was made.
-    let Some(sent) = sent.filter(|sent| !created || (!sent.is_empty() && target.readable())) else {
-        return adopt(target, claimed, shown);
-    };
-    if created {
-        learnt.known.identities.push(Identity {
-            participant: name.clone(),
-            external_id: shown.id.clone(),
-            // Nothing is made where it does not belong.
-            state: ParticipantState { standing: target.archives_leavers.then_some(Standing::Inside), ..ParticipantState::default() },
-        });
-    }
-    let Some(identity) = learnt.known.identities.iter_mut().find(|identity| identity.participant == *name) else {
-        return Found::Clear(Box::new(learnt));
-    };
-    if !target.readable() {
-        sent.held_natively(target, &outbound::adopted(target, shown), &mut identity.state);
-        return Found::Clear(Box::new(learnt));
-    }
-    let edited = if created {
-        // A record found by the canonical id was made by our creation; what differs since is an edit, which is read before it is written over.
-        sent.made(&fields, &mut identity.state)
-    } else {
-        let looked_up = outbound::looked_up(&identity.state, &fields, &sent);
-        match looked_up {
-            LookedUp::NoEffect | LookedUp::Edited => sent.no_effect(&fields, &mut identity.state),
-            LookedUp::TookEffect | LookedUp::PutBack => sent.took_effect(&mut identity.state),
-        }
-        matches!(looked_up, LookedUp::Edited | LookedUp::PutBack)
-    };
-    if edited {
-        outbound::glimpsed(&fields, shown.modified, &mut identity.state);
-        return Found::Adopted(Box::new(learnt));
-    }
-    Found::Clear(Box::new(learnt))
-}
-
-/// A record found by the match rules after a creation: ours, if it shows just what was sent, or more of it than what it was found by; what it shows
-/// otherwise, somebody has entered or emptied since.
-fn compare_made(program: &Program, target: &Participant, claimed: &Claimed, shown: &NativeRecord) -> Found {
-    let sent = claimed.intent.as_ref().map(|intent| outbound::Sent::read(&intent.sent)).unwrap_or_default();
-    let fields = outbound::canonical_of(&target.table, &shown.body);
-    if sent.shows_beyond(&fields, &program.unit.matching) {
-        return compare(target, claimed, shown);
-    }
-    match outbound::looked_up(&ParticipantState::default(), &fields, &sent) {
-        LookedUp::TookEffect => compare(target, claimed, shown),
-        // What is deleted takes nobody else's record with it.
-        _ if claimed.known.record.deleted_at.is_some() => Found::Clear(Box::new(without_intent(claimed))),
-        LookedUp::NoEffect | LookedUp::PutBack | LookedUp::Edited => {
-            let mut found = adopt(target, claimed, shown);
-            if let Found::Adopted(adopted) | Found::Clear(adopted) = &mut found
-                && let Some(identity) = adopted.known.identities.iter_mut().find(|identity| identity.participant == target.unit.name)
-            {
-                // What it holds as it was sent is no entry of its own, wherever entries of their own may stay.
-                sent.echoes(&fields, &mut identity.state);
-            }
-            found
-        }
     }
 }
 

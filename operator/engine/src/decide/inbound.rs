@@ -237,7 +237,7 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
 
     if is_stale(source, known, &before, read, context) {
         // What is seen first while a write is in flight may be what that write makes; who it is, its settlement tells.
-        if seen_change || held.is_none() {
+        if seen_change || held.is_none() || before.fields.values().any(|field| field.edited) {
             return Decision::Stale;
         }
         if !changed {

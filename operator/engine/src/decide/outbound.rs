@@ -546,6 +546,13 @@ pub fn adopted(target: &Participant, shown: &NativeRecord) -> ParticipantState {
     state
 }
 
+/// Whether what was last modified at `modified` is surely newer than what is known of a record, and no older state that the vendor still shows.
+#[must_use]
+pub fn is_newer(state: &ParticipantState, modified: Option<Timestamp>, stale_for: Duration, now: Timestamp) -> bool {
+    let settled = state.written.is_none_or(|at| now.since(Timestamp(at)) >= stale_for);
+    settled && matches!((state.modified, modified), (Some(held), Some(shown)) if shown.0 > held)
+}
+
 /// Takes note in a target's state of what a look has shown, of which nothing is absorbed before the next read: nor is anything older then.
 pub fn glimpsed(shown: &[(FieldPath, Value)], modified: Option<Timestamp>, state: &mut ParticipantState) {
     for (unit, value) in shown {
@@ -553,7 +560,7 @@ pub fn glimpsed(shown: &[(FieldPath, Value)], modified: Option<Timestamp>, state
             difference::glimpsed(field, ValueHash::of(Some(value)));
         }
     }
-    state.modified = state.modified.max(modified.map(|at| at.0));
+    state.modified = modified.map(|at| at.0);
 }
 
 /// What the field table makes of a native body, leaving out references and what cannot be mapped: enough for comparing.

@@ -562,6 +562,18 @@ fn what_is_entered_again_after_a_creation_was_found_otherwise_is_no_echo() {
 }
 
 #[test]
+fn a_look_that_may_show_an_older_state_proves_nothing() {
+    let newer = |written: Option<i64>, held: Option<i64>, shown: Option<i64>| {
+        let state = ParticipantState { written, modified: held, ..ParticipantState::default() };
+        is_newer(&state, shown.map(Timestamp), Duration::from_secs(6), Timestamp(100_000))
+    };
+    assert!(newer(None, Some(1), Some(2)) && newer(Some(94_000), Some(1), Some(2)));
+    assert!(!newer(None, Some(2), Some(2)) && !newer(None, Some(2), Some(1)));
+    assert!(!newer(Some(94_001), Some(1), Some(2)), "it may be from before that write");
+    assert!(!newer(None, None, Some(2)) && !newer(None, Some(1), None), "nothing tells");
+}
+
+#[test]
 fn what_never_left_after_a_creation_was_found_is_not_taken_for_part_of_it() {
     let mut world = World::new();
     world.read("crm", json!({"Name": "Acme", "Credit": "5"}));
