@@ -11,7 +11,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 export RUST_LIB_BACKTRACE ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak soak-orders lint build image bench bench-orders bench-gateway crds cluster cluster-down
+.PHONY: help demo test soak soak-orders lint build image bench bench-operator bench-gateway crds cluster cluster-down
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -46,11 +46,11 @@ image: ## Build the container image without a container engine; the last line is
 	@tools/setup demo
 	@tools/image
 
-bench: ## What Fairlead costs: first load, memory, change to Programmed; ARGS='--rounds 5' for more
+bench: ## What an order costs, beside Benthos, Apache Camel and the Airbyte CDK; ARGS='--orders 100000' for less
 	@tools/bench $(ARGS)
 
-bench-orders: ## What an order costs, beside Benthos, Apache Camel and the Airbyte CDK; ARGS='--orders 100000' for less
-	@tools/bench-orders $(ARGS)
+bench-operator: ## What a first load and a change to Programmed cost, and memory; ARGS='--rounds 5' for more
+	@tools/bench-operator $(ARGS)
 
 bench-gateway: ## What a request costs, beside nginx and HAProxy; ARGS='--rounds 9' for more
 	@tools/bench-gateway $(ARGS)

@@ -1,4 +1,4 @@
-//! A feed of orders, and what an HTTP target is to make of them: the work of `make bench-orders` and of the soak.
+//! A feed of orders, and what an HTTP target is to make of them: the work of `make bench` and of the soak.
 //!
 //! An order (1.1 KB, five lines) follows from its number and its version, so that whoever receives one can judge it without having kept it. The feed
 //! is a list of entries, oldest first; an order that changes again gets another entry at the end, and only the newest one of each is

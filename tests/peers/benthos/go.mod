@@ -1,4 +1,4 @@
-// Benthos, the engine of Redpanda Connect, for `make bench-orders`.
+// Benthos, the engine of Redpanda Connect, for `make bench`.
 module fairlead.dev/peers/benthos
 
 go 1.25

@@ -1,4 +1,4 @@
-//! `make bench-orders`: the same work by Fairlead and by its peers, as a table from one run. It asserts that the work was done, and nothing about time.
+//! `make bench`: the same work by Fairlead and by its peers, as a table from one run. It asserts that the work was done, and nothing about time.
 //!
 //! The work: a paged feed of orders (1.1 KB, 5 lines each) becomes canonical orders, which go to an HTTP target in batches of 200. Every
 //! peer does it once per round, in turn, so that whatever drifts drifts in all; Fairlead on SQLite does it twice, and what the two differ by is
@@ -58,7 +58,7 @@ struct Cli {
     /// Who does it
     #[arg(long, value_delimiter = ',', default_values_t = Peer::value_variants().to_vec())]
     peers: Vec<Peer>,
-    /// The folder of the peers as tools/bench-orders has built them
+    /// The folder of the peers as tools/bench has built them
     #[arg(long, required_unless_present = "workers")]
     built: Option<PathBuf>,
     /// In place of the peers: one Integration by so many processes on one PostgreSQL

@@ -1,4 +1,4 @@
-//! The floor of `make bench-orders`: the same orders by the same libraries, with the same rows written in the same commits; nothing is read back, and nothing decided.
+//! The floor of `make bench`: the same orders by the same libraries, with the same rows written in the same commits; nothing is read back, and nothing decided.
 //! What Fairlead costs above it is its own doing; what a peer costs below it, it saves by keeping nothing.
 //!
 //! A page is fetched, parsed, turned into canonical orders and committed with an identity and a place in a lane for each; then the batch is marked as

@@ -1,4 +1,4 @@
-//! `make bench`: what Fairlead costs, as a table. It asserts nothing; a machine that does other things meanwhile measures those too.
+//! `make bench-operator`: what Fairlead costs, as a table. It asserts nothing; a machine that does other things meanwhile measures those too.
 //!
 //! Each round measures two things, one after the other, so that whatever drifts drifts in both:
 //! - *first load*: two simulators in other processes, half of whose companies are the same; `fairlead run` brings them in step, from its
@@ -38,7 +38,7 @@ const TICKS_PER_SECOND: u64 = 100;
 const NAMESPACE: &str = "north-america";
 
 #[derive(Parser)]
-#[command(name = "bench", about = "What Fairlead costs: first load, memory, change to Programmed")]
+#[command(name = "bench-operator", about = "What Fairlead costs: first load, memory, change to Programmed")]
 struct Cli {
     /// How often each thing is measured
     #[arg(long, default_value_t = 3)]
