@@ -111,15 +111,13 @@ pub enum ErrorClass {
     Platform,
 }
 
-/// Whether requests to a system go out: Closed (they do), Open (they wait), HalfOpen (one is tried).
+/// Whether requests to a system go out: Closed (they do) or Open (they wait, but for one now and then that tries).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum CircuitState {
     /// Requests go out.
     Closed,
-    /// Requests wait until the system has had time to recover.
+    /// Requests wait until the system has had time to recover, which one of them tries now and then.
     Open,
-    /// One request tries whether the system answers again.
-    HalfOpen,
 }
 
 /// The last thing that went wrong. It stays after the cure, for a person who looks later.

@@ -235,7 +235,7 @@ pub struct ConnectorStatus {
     /// The system as its definition describes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<SystemInfo>,
-    /// Whether requests go out: Closed, Open or HalfOpen.
+    /// Whether requests go out: Closed or Open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit: Option<CircuitState>,
     /// What is left of the quota, the vendor's or limits.dailyRequests: Ample, Low or Exhausted.

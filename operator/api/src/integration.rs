@@ -848,7 +848,7 @@ pub struct ParticipantStatus {
     pub name: String,
     /// What it is at: Pending, Backfill, Live, Paused or Failing.
     pub state: ParticipantState,
-    /// Whether requests to its system go out: Closed, Open or HalfOpen.
+    /// Whether requests to its system go out: Closed or Open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit: Option<CircuitState>,
     /// Records that wait for a person because of this participant. Changes only together with something else in this status.
@@ -953,7 +953,7 @@ pub struct ReconciliationStatus {
     /// The end of the last one after which nothing was left to put right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_success_time: Option<Time>,
-    /// Why it is incomplete.
+    /// Why it is incomplete, or why differences were left that are to be put right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = MAX_TEXT))]
     pub message: Option<String>,
@@ -966,7 +966,7 @@ pub enum ReconciliationOutcome {
     InStep,
     /// Differences were found and are being put right.
     Repaired,
-    /// Differences were found and left, as the policy says.
+    /// Differences were found and left, by the policy or for what the message says.
     Drifted,
     /// More differences were found than may be put right without a person.
     ThresholdExceeded,

@@ -243,7 +243,7 @@ reasons! {
         "kubectl get fint NAME -n NAMESPACE -o jsonpath='{.status.revision}'";
     DriftFound User
         "The last reconciliation found differences between the systems and what is known of them, and left them.",
-        "Set spec.reconcile.policy to Repair, or raise maxRepairPercent if so many are right; spec.sync.resync with a new value repairs everything now.",
+        "Set spec.reconcile.policy to Repair, or raise maxRepairPercent if so many are right; spec.sync.resync with a new value puts right now what is different, missing or unread. Of what is gone, see whether the Connector's account may still read it; if it is deleted, delete it where it is left.",
         "kubectl get fint NAME -n NAMESPACE -o jsonpath='{.status.reconciliation}'";
     ValidationFailed User
         "A record does not fit the contract's schema, or the system refuses its values; the message names the field.",

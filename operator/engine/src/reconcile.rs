@@ -273,7 +273,8 @@ impl Reconciler {
         let most = (live.saturating_mul(u64::from(self.unit.max_repair_percent)) / 100).max(FLOOR);
         let too_many = more || drift.total() > most;
         // What a system that was not compared may hold, must not be made there a second time.
-        let repaired = if self.unit.repair && !too_many && trouble.is_none() { self.repair(&missed, lacking).await? } else { 0 };
+        let repairs = self.unit.repair && !too_many && trouble.is_none();
+        let (repaired, left) = if repairs { self.repair(&missed, lacking).await? } else { (0, Vec::new()) };
         let outcome = match drift.total() {
             _ if trouble.is_some() => ReconciliationOutcome::Incomplete,
             0 => ReconciliationOutcome::InStep,
@@ -281,6 +282,11 @@ impl Reconciler {
             total if repaired == total => ReconciliationOutcome::Repaired,
             _ => ReconciliationOutcome::Drifted,
         };
+        let trouble = trouble.or_else(|| match left.as_slice() {
+            _ if !repairs || outcome != ReconciliationOutcome::Drifted => None,
+            [] => Some("some were in order again when they were to be put right".into()),
+            left => Some(left.join("; ")),
+        });
         Ok(Reconciliation { at: shared.now(), outcome, compared, drift, repaired, trouble, last_success: None })
     }
 
@@ -523,14 +529,20 @@ impl Reconciler {
         }
     }
 
-    /// Puts on its way what was missed, and says how much that was. First what the systems hold, for what a target lacks may be among it.
-    async fn repair(&mut self, missed: &[(usize, BTreeMap<ExternalId, Kind>)], lacking: Vec<(usize, RecordId, Kind)>) -> Result<u64, Halt> {
+    /// Puts on its way what was missed, and says how much that was, and what is left for a person. First what the systems hold, for what a target
+    /// lacks may be among it.
+    async fn repair(
+        &mut self,
+        missed: &[(usize, BTreeMap<ExternalId, Kind>)],
+        lacking: Vec<(usize, RecordId, Kind)>,
+    ) -> Result<(u64, Vec<String>), Halt> {
         let shared = Arc::clone(&self.shared);
         let store = &shared.around.store;
-        let mut repaired = 0;
+        let (mut repaired, mut left_over) = (0, Vec::new());
         let mut unread: HashSet<usize> = HashSet::new();
         for (index, found) in missed {
-            let name = &shared.program.participants[*index].unit.name;
+            let unit = &shared.program.participants[*index].unit;
+            let (name, called) = (&unit.name, unit.called());
             let (gone, others): (Vec<_>, Vec<_>) = found.iter().partition(|(_, kind)| **kind == Kind::Gone);
             let others: Vec<ExternalId> = others.into_iter().map(|(id, _)| id.clone()).collect();
             if !others.is_empty() {
@@ -538,11 +550,22 @@ impl Reconciler {
                 self.drain(*index, &others).await?;
                 let waiting = self.waiting(*index).await?;
                 let left = others.iter().filter(|id| waiting.contains(id)).count();
-                unread.extend((left > 0).then_some(*index));
+                if left > 0 {
+                    unread.insert(*index);
+                    left_over.push(format!("{left} of {called} could not be read again in time, and will be"));
+                }
                 repaired += (others.len() - left) as u64;
             }
             let gone: BTreeSet<ExternalId> = gone.into_iter().map(|(id, _)| id.clone()).collect();
-            if !gone.is_empty() && !self.tells_deletions(*index) {
+            if gone.is_empty() {
+                continue;
+            }
+            if self.tells_deletions(*index) {
+                let (number, example) = (gone.len(), gone.first().map(ToString::to_string).unwrap_or_default());
+                left_over.push(format!(
+                    "{called} does not show {number} that it has not told as deleted, such as {example}: see whether its account may read them"
+                ));
+            } else {
                 repaired += self.absorb_gone(*index, gone).await?;
             }
         }
@@ -570,7 +593,7 @@ impl Reconciler {
             }
             shared.participants[index].wake_lane.notify_one();
         }
-        Ok(repaired)
+        Ok((repaired, left_over))
     }
 
     /// Waits until the reader has read these.

@@ -269,7 +269,7 @@ pub struct Reconciliation {
     pub drift: Drift,
     /// Differences that were put on their way to be put right.
     pub repaired: u64,
-    /// Why it is incomplete, and of which participant.
+    /// Why it is incomplete, and of which participant; or why differences were left that are to be put right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
     /// The end of the last one after which nothing was left to put right.

@@ -506,11 +506,12 @@ fn open_dead_letters(report: &IntegrationReport) -> bool {
 fn drift_left(report: &IntegrationReport) -> Option<String> {
     let last = report.reconciliation.as_ref()?;
     let why = match last.outcome {
-        ReconciliationOutcome::Drifted => "and spec.reconcile.policy is Report",
+        ReconciliationOutcome::Drifted => last.trouble.as_deref().unwrap_or("and spec.reconcile.policy is Report"),
         ReconciliationOutcome::ThresholdExceeded => "more than spec.reconcile.maxRepairPercent allows to repair",
         ReconciliationOutcome::InStep | ReconciliationOutcome::Repaired | ReconciliationOutcome::Incomplete => return None,
     };
-    Some(format!("the last reconciliation found {} differences, {why}; status.reconciliation counts them by kind", last.drift.total()))
+    let found = last.drift.total();
+    Some(format!("the last reconciliation found {found} differences, {}; status.reconciliation counts them by kind", clean(why)))
 }
 
 fn reconciliation(last: &Reconciliation) -> ReconciliationStatus {

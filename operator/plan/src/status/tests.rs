@@ -393,6 +393,11 @@ fn the_last_reconciliation_stands_in_status_with_its_counts() {
     assert_eq!((last.compared, last.missing, last.different, last.repaired), (100, 1, 2, 0));
     let ready = find(&status.conditions, ConditionType::Ready).unwrap();
     assert!(ready.message.contains("found 3 differences") && ready.message.contains("policy is Report"), "{}", ready.message);
+
+    let left = Reconciliation { trouble: Some("crm does not show 1".into()), ..reconciled(Outcome::Drifted) };
+    let status = integration(|report| report.reconciliation = Some(left.clone()));
+    let ready = find(&status.conditions, ConditionType::Ready).unwrap();
+    assert!(ready.message.contains("found 3 differences, crm does not show 1; status"), "{}", ready.message);
 }
 
 #[test]
