@@ -23,7 +23,7 @@ use std::io::{BufRead, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The newest format of the text. It rises with whatever an older Fairlead would not understand.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 /// The first format whose digest is over the first line, too.
 const FIRST_LINE_COUNTS: u32 = 3;
@@ -617,8 +617,8 @@ mod tests {
 
     #[test]
     fn other_texts_and_newer_formats_are_refused() {
-        let newer = read(&text(&[REALM]).replace("\"format\":1", "\"format\":5")).unwrap_err();
-        assert!(newer.contains("the export has format 5, and this Fairlead reads formats up to 4"), "{newer}");
+        let newer = read(&text(&[REALM]).replace("\"format\":1", "\"format\":6")).unwrap_err();
+        assert!(newer.contains("the export has format 6, and this Fairlead reads formats up to 5"), "{newer}");
         for other in ["", "{}\n", "PK\u{3}\u{4}\n", "{\"fairlead\":\"status\"}\n"] {
             assert!(read(other).unwrap_err().contains("this is no export") || other.is_empty(), "{other:?}");
         }

@@ -708,7 +708,8 @@ async fn what_was_in_flight_before_lanes_had_partitions_is_found_in_them() {
          ALTER TABLE source_book DROP COLUMN conflicts; ALTER TABLE lane_book DROP COLUMN last_delivered; ALTER TABLE realm_book ALTER COLUMN conflicts DROP DEFAULT;
          ALTER TABLE record DROP COLUMN changed_book, DROP COLUMN deleted_book; DROP TABLE guard_count;
          ALTER TABLE lane DROP COLUMN bulk; CREATE INDEX lane_order ON lane (realm, target, phase, due, record);
-         ALTER TABLE reread DROP COLUMN bulk, DROP COLUMN asked; CREATE INDEX reread_order ON reread (realm, participant, since, external_id)",
+         DROP INDEX reread_of; ALTER TABLE reread DROP COLUMN bulk, DROP COLUMN asked, ADD PRIMARY KEY (realm, participant, external_id);
+         CREATE INDEX reread_order ON reread (realm, participant, since, external_id)",
     );
     assert_eq!(held(&server, "before"), "2");
     let store = open(&url).await;

@@ -65,7 +65,12 @@ async fn fill(store: Arc<dyn Store>, holder: &str) -> World {
     let batch = Absorb {
         records: vec![updated(1, 2), inserted(5), inserted(6), inserted(7)],
         dead_letters: vec![letter(21, Stage::Inbound), letter(22, Stage::Identity)],
-        rereads: vec![(crm_id(30), None), (crm_id(31), Some(crm_id(32))), (ExternalId("a\0b\u{E000}".into()), None)],
+        rereads: vec![
+            (crm_id(30), None),
+            (crm_id(31), Some(crm_id(32))),
+            (crm_id(31), Some(crm_id(33))),
+            (ExternalId("a\0b\u{E000}".into()), None),
+        ],
         checkpoint: Some(Checkpoint { slice: "main".into(), cursor: json!({"from": "2026-01-01", "pages": 3}), complete: true }),
         unchanged: 2,
         guard: Guarded { book: Some("europe/customers".into()), changed: vec![id(1)], deleted: vec![id(2)] },
@@ -98,6 +103,7 @@ async fn fill(store: Arc<dyn Store>, holder: &str) -> World {
         ("index", json!({"digest": u64::MAX, "fields": ["name"], "complete": true, "after": null})),
         (&*format!("{}{first}", archive::CORRECTED), json!({"letter": first, "author": "kim"})),
         (&*format!("{}crm/c21", archive::CORRECTION), json!({"letter": first, "author": "kim"})),
+        ("of/crm/a\0b\u{E000}", json!(1)),
     ] {
         world.store.put_note(REALM, name, &value).await.unwrap();
     }
@@ -191,7 +197,7 @@ pub(super) async fn an_import_is_all_or_nothing_and_asks_for_an_empty_realm_that
     refused(&twice, true, at(100), "contradicts the lines before it").await;
     let homeless = text.replace(strange, &strange.replace(&id(1).to_string(), &id(99).to_string()));
     refused(&homeless, true, at(100), "contradicts the lines before it").await;
-    refused(&text.replace("\"format\":4", "\"format\":99"), true, at(100), "format 99").await;
+    refused(&text.replace("\"format\":5", "\"format\":99"), true, at(100), "format 99").await;
     let missing = archive::export(&*store, Some("no/where"), at(1), std::io::sink()).await;
     assert!(matches!(&missing, Err(StoreError::Refused(what)) if what.contains("it holds sales/customers")), "{missing:?}");
     // The lease has run out, but its holder only sleeps: it finds that it is the holder no more.

@@ -1665,9 +1665,28 @@ async fn reads_by_key_wait_for_what_they_need(store: Arc<dyn Store>) {
     };
     world.store.absorb(&batch).await.unwrap();
     assert_eq!(due(10).await, [crm_id(7), crm_id(6)]);
-    // A request without a condition prevails.
+    // A request without a condition is due at once.
     world.store.request_reads(REALM, CRM, &[crm_id(5)], Haste::Soon, at(5)).await.unwrap();
-    assert_eq!(due(10).await.len(), 3);
+    assert_eq!(due(10).await, [crm_id(7), crm_id(6), crm_id(5)]);
+    // What waits for several is due when any of them is there, and once.
+    let rereads = [(8, 98), (8, 2), (8, 3), (8, 99)].map(|(id, after)| (crm_id(id), Some(crm_id(after)))).to_vec();
+    let batch = Absorb { reread_done: vec![crm_id(5), crm_id(6), crm_id(7)], rereads, ..world.batch(at(6)) };
+    world.store.absorb(&batch).await.unwrap();
+    assert_eq!(due(10).await, []);
+    world.absorb(vec![inserted(2), inserted(3)], at(7)).await;
+    assert_eq!(due(10).await, [crm_id(8)]);
+    world.store.absorb(&Absorb { reread_done: vec![crm_id(8)], ..world.batch(at(8)) }).await.unwrap();
+    assert_eq!(due(10).await, []);
+    world.absorb(vec![inserted(98)], at(9)).await;
+    assert_eq!(due(10).await, [], "it was read meanwhile, and waits no more");
+    for after in [96, 97] {
+        let rereads = vec![(crm_id(8), Some(crm_id(after)))];
+        world.store.absorb(&Absorb { rereads, ..world.batch(at(10)) }).await.unwrap();
+    }
+    world.absorb(vec![inserted(96)], at(11)).await;
+    assert_eq!(due(10).await, [], "what is read tells anew what it waits for");
+    world.absorb(vec![inserted(97)], at(12)).await;
+    assert_eq!(due(10).await, [crm_id(8)]);
 }
 
 async fn reads_that_are_wanted_soon_come_before_those_that_have_time(store: Arc<dyn Store>) {

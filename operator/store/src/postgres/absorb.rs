@@ -98,6 +98,8 @@ impl Job for Batch {
         let rereads: Vec<(&str, Option<&str>)> = self.rereads.iter().map(|(id, after)| (id.as_str(), after.as_deref())).collect();
         let mut last = write(books, realm);
         last.extend(write_source(realm, participant, &self.source));
+        let waiting = rereads.iter().filter(|(_, after)| after.is_some()).map(|(id, _)| *id);
+        last.extend(reads::wait_no_more((realm, participant), waiting));
         last.extend(reads::request((realm, participant), &rereads, Haste::Soon, self.now));
         Ok(Done::Commit((), last))
     }

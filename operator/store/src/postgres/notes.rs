@@ -1,5 +1,6 @@
-//! Small named values of a realm.
+//! Small named values of a realm. A name may end in an external id, and is stored as one.
 
+use super::codec::stored_id;
 use super::command::{Done, Job};
 use super::error::Failure;
 use super::session::{Ask, Session, ask, lock_realm};
@@ -12,7 +13,7 @@ const REPLACE: &str = "UPDATE note SET value = $3 WHERE realm = $1 AND name = $2
 const ADD: &str = "INSERT INTO note (realm, name, value) VALUES ($1, $2, $3) ON CONFLICT (realm, name) DO NOTHING RETURNING true";
 
 pub(super) fn put(realm: i64, name: &str, value: &str) -> Ask {
-    ask!(PUT, realm, name.to_owned(), value.to_owned())
+    ask!(PUT, realm, stored_id(name).into_owned(), value.to_owned())
 }
 
 /// The command `put_note`.
@@ -59,7 +60,7 @@ impl Job for Replace<'_> {
     }
 
     async fn run(&self, session: &mut Session) -> Result<Done<bool>, Failure> {
-        let (realm, name, value) = (session.name(self.realm)?, self.name.to_owned(), self.value.clone());
+        let (realm, name, value) = (session.name(self.realm)?, stored_id(self.name).into_owned(), self.value.clone());
         let replace = match self.known.clone() {
             Some(known) => ask!(REPLACE, realm, name, value, known),
             None => ask!(ADD, realm, name, value),

@@ -295,7 +295,7 @@ pub(super) async fn awaits_read(
 const NOTE: &str = concat!("SELECT value FROM note WHERE realm = ", id_of!("$1"), " AND name = $2");
 
 pub(super) async fn note(session: &Session, realm: &str, name: &str) -> Result<Option<Value>, Failure> {
-    let rows = session.ask(ask!(NOTE, realm.to_owned(), name.to_owned())).await?;
+    let rows = session.ask(ask!(NOTE, realm.to_owned(), stored_id(name).into_owned())).await?;
     rows.first().map(|row| Ok(decode("note", get(row, 0)?)?)).transpose()
 }
 
@@ -352,13 +352,14 @@ pub(super) async fn waits_for(session: &Session, realm: &str, target: &str, ids:
     in_places(ids.len(), &rows, None, |row| Ok(get::<Option<Uuid>>(row, 1)?.map(RecordId)))
 }
 
-/// What became a dead letter (phase 4) waits for a person; nobody waits for that.
+/// What waits with an intent is in phase 1, and a first load's new records, which are many, are in phase 0. What became a dead letter (phase 4) waits
+/// for a person; nobody waits for that.
 const CREATING: &str = concat!(
     "SELECT EXISTS (SELECT 1 FROM lane WHERE realm = ",
     id_of!("$1"),
     " AND target = ",
     id_of!("$2"),
-    " AND phase < 4 AND i_at IS NOT NULL
+    " AND phase IN (1, 3) AND i_at IS NOT NULL
        AND NOT EXISTS (SELECT 1 FROM identity WHERE identity.record = lane.record AND identity.participant = lane.target))"
 );
 

@@ -9,23 +9,26 @@ use crate::crash::{Command, Step, reach};
 use async_trait::async_trait;
 use fairlead_model::{ExternalId, Timestamp};
 
-/// With `after` a request waits until that id of the same participant stands for a record; one that waits for nothing prevails over one
-/// that waits, the later over the earlier. It knows the sequence of the commit that is under way.
+/// With `after` a request waits until that id of the same participant stands for a record. It knows the sequence of the commit that is under way.
 const REQUEST: &str = "INSERT INTO reread AS present (realm, participant, external_id, since, waits_for, bulk, asked)
-     SELECT $1::int8, $2::int8, asked.external_id, $5::int8, CASE WHEN bool_or(asked.waits_for IS NULL) THEN NULL
-         ELSE (array_agg(asked.waits_for ORDER BY asked.place DESC))[1] END, $6::bool, (SELECT sequence FROM store)
-     FROM (SELECT n.place, n.external_id, CASE WHEN EXISTS (SELECT 1 FROM identity
+     SELECT $1::int8, $2::int8, asked.external_id, $5::int8, asked.waits_for, $6::bool, (SELECT sequence FROM store)
+     FROM (SELECT DISTINCT n.external_id, CASE WHEN EXISTS (SELECT 1 FROM identity
                WHERE identity.realm = $1 AND identity.participant = $2 AND identity.external_id = n.after) THEN NULL ELSE n.after END AS waits_for
-           FROM unnest($3::text[], $4::text[]) WITH ORDINALITY AS n(external_id, after, place)) AS asked
-     GROUP BY asked.external_id
-     ON CONFLICT (realm, participant, external_id) DO UPDATE
-       SET waits_for = CASE WHEN present.waits_for IS NULL THEN NULL ELSE excluded.waits_for END,
-         since = least(present.since, excluded.since), bulk = present.bulk AND excluded.bulk, asked = excluded.asked";
+           FROM unnest($3::text[], $4::text[]) AS n(external_id, after)) AS asked
+     ON CONFLICT (realm, participant, external_id, coalesce(waits_for, '')) DO UPDATE
+       SET since = least(present.since, excluded.since), bulk = present.bulk AND excluded.bulk, asked = excluded.asked";
 
 const DONE: &str = "DELETE FROM reread WHERE realm = $1 AND participant = $2 AND external_id = ANY($3::text[]) AND asked <= $4";
 
-const FREE: &str = "UPDATE reread SET waits_for = NULL WHERE realm = $1 AND participant = $2 AND waits_for = ANY($3::text[])
-       AND waits_for IS NOT NULL";
+const WAIT_NO_MORE: &str =
+    "DELETE FROM reread WHERE realm = $1 AND participant = $2 AND external_id = ANY($3::text[]) AND waits_for IS NOT NULL";
+
+const FREE: &str = "WITH freed AS (DELETE FROM reread WHERE realm = $1::int8 AND participant = $2::int8 AND waits_for = ANY($3::text[])
+         AND waits_for IS NOT NULL RETURNING external_id, since, bulk, asked)
+     INSERT INTO reread AS present (realm, participant, external_id, since, waits_for, bulk, asked)
+     SELECT $1::int8, $2::int8, external_id, min(since), NULL, bool_and(bulk), max(asked) FROM freed GROUP BY external_id
+     ON CONFLICT (realm, participant, external_id, coalesce(waits_for, '')) DO UPDATE
+       SET since = least(present.since, excluded.since), bulk = present.bulk AND excluded.bulk, asked = greatest(present.asked, excluded.asked)";
 
 /// Asks for ids, each with the one that it waits for. One of the last statements of a commit: it uses the commit's sequence.
 pub(super) fn request((realm, participant): (i64, i64), ids: &[(&str, Option<&str>)], haste: Haste, now: Timestamp) -> Option<Ask> {
@@ -33,6 +36,12 @@ pub(super) fn request((realm, participant): (i64, i64), ids: &[(&str, Option<&st
         let after: Vec<Option<String>> = ids.iter().map(|(_, after)| after.map(|after| stored_id(after).into_owned())).collect();
         ask!(REQUEST, realm, participant, stored_ids(ids.iter().map(|(id, _)| *id)), after, now.0, haste == Haste::Bulk)
     })
+}
+
+/// What these ids wait for is told anew.
+pub(super) fn wait_no_more<'a>((realm, participant): (i64, i64), ids: impl IntoIterator<Item = &'a str>) -> Option<Ask> {
+    let ids = stored_ids(ids);
+    (!ids.is_empty()).then(|| ask!(WAIT_NO_MORE, realm, participant, ids))
 }
 
 /// A read of these ids was absorbed that began when the store stood at `began`.

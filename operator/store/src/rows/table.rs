@@ -228,7 +228,7 @@ const REREAD: Table = Table {
     word: "reread",
     name: "reread",
     reach: Reach::Realm,
-    order: concat!(text!("reread.participant"), ", reread.external_id"),
+    order: concat!(text!("reread.participant"), ", reread.external_id, coalesce(reread.waits_for, '')"),
     filter: "",
     columns: &[
         needs("participant", "participant", Kind::Name),
@@ -276,7 +276,8 @@ pub(crate) const NOTE: Table = Table {
     reach: Reach::Realm,
     order: "note.name",
     filter: "",
-    columns: &[needs("name", "name", Kind::Text), needs("value", "value", Kind::Json)],
+    // A name may end in an external id.
+    columns: &[needs("name", "name", Kind::External), needs("value", "value", Kind::Json)],
 };
 
 const LANE_BOOK: Table = Table {

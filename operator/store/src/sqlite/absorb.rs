@@ -55,6 +55,9 @@ pub(super) fn run(batch: &Batch, connection: &Connection, sequence: i64) -> Resu
     for id in &batch.reread_done {
         reads::done(connection, (realm, participant), id, batch.began)?;
     }
+    for (id, _) in batch.rereads.iter().filter(|(_, after)| after.is_some()) {
+        reads::wait_no_more(connection, (realm, participant), id)?;
+    }
     let asking = reads::Asking { connection, realm, participant, haste: Haste::Soon, now: batch.now, sequence };
     for (id, after) in &batch.rereads {
         asking.request(id, after.as_deref())?;

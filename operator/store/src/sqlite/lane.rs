@@ -233,5 +233,7 @@ mod tests {
             assert!(reads.contains("reread_order (realm=? AND participant=?"), "{reads}");
             assert!(!claim.contains("TEMP B-TREE") && !reads.contains("TEMP B-TREE"), "{claim}; {reads}");
         }
+        let creating = plan(&connection, super::super::query::CREATING);
+        assert!(creating.contains("USING INDEX lane_order (realm=? AND target=? AND phase=?)"), "{creating}");
     }
 }

@@ -254,13 +254,14 @@ pub(super) fn waits_for(connection: &Connection, realm: &str, target: &str, ids:
 pub(super) fn creating(connection: &Connection, realm: &str, target: &str) -> Result<bool, StoreError> {
     let names = Names::new(connection);
     let (Some(realm), Some(target)) = (names.find(realm)?, names.find(target)?) else { return Ok(false) };
-    // What became a dead letter (phase 4) waits for a person; nobody waits for that.
-    let mut statement = connection.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM lane WHERE realm = ?1 AND target = ?2 AND (phase = 3 OR phase < 3 AND i_at IS NOT NULL)
-           AND i_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM identity WHERE identity.record = lane.record AND participant = target))",
-    )?;
-    Ok(statement.query_row(params![realm, target], |row| row.get(0))?)
+    Ok(connection.prepare_cached(CREATING)?.query_row(params![realm, target], |row| row.get(0))?)
 }
+
+/// What waits with an intent is in phase 1, and a first load's new records, which are many, are in phase 0. What became a dead letter (phase 4) waits
+/// for a person; nobody waits for that.
+pub(super) const CREATING: &str =
+    "SELECT EXISTS (SELECT 1 FROM lane WHERE realm = ?1 AND target = ?2 AND phase IN (1, 3) AND i_at IS NOT NULL
+     AND NOT EXISTS (SELECT 1 FROM identity WHERE identity.record = lane.record AND participant = target))";
 
 pub(super) fn all_records(connection: &Connection, realm: &str, after: Option<RecordId>, max: usize) -> Result<Vec<Known>, StoreError> {
     let names = Names::new(connection);

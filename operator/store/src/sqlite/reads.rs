@@ -17,8 +17,7 @@ pub(super) struct Asking<'c> {
 }
 
 impl Asking<'_> {
-    /// Asks for `id`. With `after` it waits until that id of the same participant stands for a record; a request that waits for nothing
-    /// prevails over one that waits.
+    /// Asks for `id`. With `after` it waits until that id of the same participant stands for a record.
     pub(super) fn request(&self, id: &str, after: Option<&str>) -> Result<(), StoreError> {
         let Self { connection, realm, participant, haste, now, sequence } = self;
         connection
@@ -26,13 +25,20 @@ impl Asking<'_> {
                 "INSERT INTO reread (realm, participant, external_id, since, waits_for, bulk, asked)
                  VALUES (?1, ?2, ?3, ?4, CASE WHEN EXISTS (SELECT 1 FROM identity WHERE realm = ?1 AND participant = ?2 AND external_id = ?5)
                    THEN NULL ELSE ?5 END, ?6, ?7)
-                 ON CONFLICT (realm, participant, external_id) DO UPDATE
-                   SET waits_for = CASE WHEN waits_for IS NULL THEN NULL ELSE excluded.waits_for END, since = min(since, excluded.since),
-                     bulk = min(bulk, excluded.bulk), asked = excluded.asked",
+                 ON CONFLICT (realm, participant, external_id, ifnull(waits_for, '')) DO UPDATE
+                   SET since = min(since, excluded.since), bulk = min(bulk, excluded.bulk), asked = excluded.asked",
             )?
             .execute(params![realm, participant, id, now.0, after, *haste == Haste::Bulk, sequence])?;
         Ok(())
     }
+}
+
+/// What `id` waits for is told anew.
+pub(super) fn wait_no_more(connection: &Connection, (realm, participant): (i64, i64), id: &str) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("DELETE FROM reread WHERE realm = ?1 AND participant = ?2 AND external_id = ?3 AND waits_for IS NOT NULL")?
+        .execute(params![realm, participant, id])?;
+    Ok(())
 }
 
 /// A read of `id` was absorbed that began when the store stood at `began`.
@@ -52,9 +58,21 @@ pub(super) fn any_waiting(connection: &Connection, realm: i64, participant: i64)
 
 /// `id` stands for a record now: what waited for it is due.
 pub(super) fn free(connection: &Connection, realm: i64, participant: i64, id: &str) -> Result<(), StoreError> {
-    connection
-        .prepare_cached("UPDATE reread SET waits_for = NULL WHERE realm = ?1 AND participant = ?2 AND waits_for = ?3")?
+    let due = connection
+        .prepare_cached(
+            "INSERT INTO reread (realm, participant, external_id, since, waits_for, bulk, asked)
+             SELECT realm, participant, external_id, since, NULL, bulk, asked FROM reread WHERE realm = ?1 AND participant = ?2 AND waits_for = ?3
+             ON CONFLICT (realm, participant, external_id, ifnull(waits_for, '')) DO UPDATE
+               SET since = min(since, excluded.since), bulk = min(bulk, excluded.bulk), asked = max(asked, excluded.asked)",
+        )?
         .execute(params![realm, participant, id])?;
+    if due > 0 {
+        connection.prepare_cached("DELETE FROM reread WHERE realm = ?1 AND participant = ?2 AND waits_for = ?3")?.execute(params![
+            realm,
+            participant,
+            id
+        ])?;
+    }
     Ok(())
 }
 
