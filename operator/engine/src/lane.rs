@@ -88,7 +88,9 @@ impl Lane {
                 }
                 Err(error) => {
                     match error {
-                        StoreError::Fenced { key } => tracing::warn!(lease = %key, "lease was taken by another process; standing back"),
+                        StoreError::Fenced { key } => {
+                            tracing::warn!(lease = %key, "lease was taken by another process; standing back")
+                        }
                         error => {
                             tracing::debug!(integration = %self.shared.integration, target = %self.target().unit.name, %error, "lane waits for the store");
                         }
@@ -200,6 +202,10 @@ impl Lane {
         let (realm, name) = (shared.realm.clone(), target.unit.name.clone());
         let settle = Settle { realm, target: name, fence: fence.clone(), results, now: shared.now() };
         let settle = match shared.around.store.settle(&settle).await {
+            Err(StoreError::Fenced { key }) => {
+                tracing::warn!(lease = %key, keys = count, "a commit was refused: another process holds the lease");
+                return Err(StoreError::Fenced { key });
+            }
             Err(StoreError::Conflict(ids)) => {
                 let settle = self.without_duplicates(settle, &ids).await?;
                 shared.around.store.settle(&settle).await?;
@@ -508,7 +514,7 @@ impl Lane {
         // Requests go out only while the lease holds; it is kept while they are under way.
         self.lease.renew().await?;
         let sent = |(claimed, planned): &(Claimed, Planned)| {
-            let (id, sent) = (claimed.known.record.id, outbound::Sent::of(planned));
+            let (id, sent) = (claimed.known.record.id, outbound::Sent::of(planned).findable(program, target, planned));
             let sent = match results.learnt.get(&id) {
                 Some((_, learnt)) => sent.over(learnt),
                 None => sent,

@@ -625,14 +625,11 @@ impl Source {
         let mut complete = loaded;
         let mut cursor = checkpoint.map(|checkpoint| checkpoint.cursor).filter(|cursor| !cursor.is_null());
         let mut priority = priority::of_pages(!complete || cursor.is_none());
-        let mut asked = Vec::new();
         if let Some(anew) = anew {
             priority = priority::of_keys(anew.haste, loaded);
             cursor.clone_from(&anew.cursor);
-            asked.extend(anew.asked.iter().cloned());
             self.parked.retain(|id, _| !anew.asked.contains(id));
         }
-        let edits = self.edits(&asked).await?;
         loop {
             self.renew(fence).await?;
             let connection = self.shared.connection(self.index).map_err(Stop::Remote)?;
@@ -666,6 +663,7 @@ impl Source {
                 Some(anew) => page.records.iter().map(|record| &record.id).filter(|id| anew.asked.contains(*id)).cloned().collect(),
                 None => Vec::new(),
             };
+            let edits = self.edits(&shown).await?;
             self.keep_unusable(page.unusable, fence).await?;
             if moved || !page.records.is_empty() || !shown.is_empty() {
                 self.absorb(page.records, began, next, &Requested { ids: &shown, edits: &edits }, fence).await?;
@@ -1173,17 +1171,19 @@ impl Source {
         let confirmed = store.note(&shared.realm, &note_name).await?.unwrap_or(Value::Null);
         let number = |name: &str| confirmed.get(name).and_then(Value::as_u64).unwrap_or(0);
         let began = confirmed.get("at").and_then(Value::as_i64).unwrap_or(0);
-        let counts = store.changes_since(&shared.realm, day_ago, batch).await?;
-        let excused = if began > day_ago.0 { (number("changes"), number("deletes")) } else { (0, 0) };
-        let window = Window {
-            counts: GuardCounts { changes: counts.changes.saturating_sub(excused.0), deletes: counts.deletes.saturating_sub(excused.1) },
-            live: shared.live.load(Ordering::Acquire),
-            began,
-            first_load: self.first_load(),
+        let since = async |at: Timestamp| store.changes_since(&shared.realm, at, batch).await;
+        let counts = if began > day_ago.0 {
+            let next = guard::hour_after(Timestamp(began));
+            let after = if now < next { GuardCounts::default() } else { since(next).await? };
+            guard::beyond(since(Timestamp(began)).await?, after, GuardCounts { changes: number("changes"), deletes: number("deletes") })
+        } else {
+            since(day_ago).await?
         };
+        let window = Window { counts, live: shared.live.load(Ordering::Acquire), began, first_load: self.first_load() };
         let Some(stop) = guard::judge(&shared.integration.0, &shared.program.unit.guard, window) else { return Ok(()) };
         if shared.program.unit.guard.confirm.as_deref() == Some(stop.token.as_str()) {
-            let note = json!({"at": now.0, "changes": counts.changes, "deletes": counts.deletes});
+            let excused = since(now).await?;
+            let note = json!({"at": now.0, "changes": excused.changes, "deletes": excused.deletes});
             store.put_note(&shared.realm, &note_name, &note).await?;
             tracing::info!(integration = %shared.integration, "guard overrun was confirmed");
             return Ok(());

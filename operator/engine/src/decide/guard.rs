@@ -3,6 +3,7 @@
 //! Percentages are of live records within 24 hours, and of whole records: below [`FLOOR`] records a percentage means nothing (one delete
 //! among three records is a third), so so few never trip it. The first load is exempt for changes: everything changes then.
 
+use fairlead_model::Timestamp;
 use fairlead_model::hash::ValueHash;
 use fairlead_model::report::GuardStop;
 use fairlead_model::unit::Guard;
@@ -10,6 +11,8 @@ use fairlead_store::GuardCounts;
 
 /// So few records never trip the guard.
 pub const FLOOR: u64 = 10;
+/// What is absorbed is counted by the hour, in milliseconds.
+const HOUR: i64 = 3_600_000;
 
 /// What the guard knows when a batch is about to be absorbed.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +25,25 @@ pub struct Window {
     pub began: i64,
     /// A first load is under way.
     pub first_load: bool,
+}
+
+/// The beginning of the next hour.
+#[must_use]
+pub const fn hour_after(at: Timestamp) -> Timestamp {
+    Timestamp((at.0.div_euclid(HOUR) + 1) * HOUR)
+}
+
+/// What counts after a confirmation: everything that was absorbed `from` its hour on, but for what that hour held when it was given (`excused`). A
+/// record counts in the hour of its last change: what was excused and changes once more `after` that hour, counts again.
+#[must_use]
+pub const fn beyond(from: GuardCounts, after: GuardCounts, excused: GuardCounts) -> GuardCounts {
+    const fn count(from: u64, after: u64, excused: u64) -> u64 {
+        after + from.saturating_sub(after).saturating_sub(excused)
+    }
+    GuardCounts {
+        changes: count(from.changes, after.changes, excused.changes),
+        deletes: count(from.deletes, after.deletes, excused.deletes),
+    }
 }
 
 /// `None` if the batch may be absorbed.
@@ -69,6 +91,16 @@ mod tests {
         assert_eq!(judge("r", &guard(), window(1000, 0, true)), None);
         assert!(judge("r", &guard(), window(1000, 0, false)).is_some());
         assert!(judge("r", &guard(), window(0, 1000, true)).is_some());
+    }
+
+    #[test]
+    fn what_was_confirmed_is_excused_once() {
+        let counts = |changes: u64, deletes: u64| GuardCounts { changes, deletes };
+        assert_eq!(beyond(counts(310, 0), counts(0, 0), counts(310, 0)), counts(0, 0));
+        assert_eq!(beyond(counts(320, 5), counts(3, 5), counts(310, 0)), counts(10, 5), "in the same hour, and in a batch after it");
+        assert_eq!(beyond(counts(310, 0), counts(310, 0), counts(310, 0)), counts(310, 0), "the same records once more, hours later");
+        assert_eq!(hour_after(Timestamp(HOUR * 5)), Timestamp(HOUR * 6));
+        assert_eq!(hour_after(Timestamp(HOUR * 6 - 1)), Timestamp(HOUR * 6));
     }
 
     #[test]

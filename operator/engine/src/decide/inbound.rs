@@ -149,6 +149,10 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
         let shown = ValueHash::of(Some(value));
         let current = ValueHash::of(document::present(&canonical, unit));
         if read.edited.contains(unit) {
+            // It is what a look has shown, or instead of it.
+            if let Some(field) = state.fields.get_mut(unit.text()) {
+                field.edited = false;
+            }
             if shown != current {
                 put(&mut canonical, unit, value);
                 changed = true;

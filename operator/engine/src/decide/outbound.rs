@@ -16,7 +16,7 @@ use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, Remo
 use fairlead_store::{Claimed, Identity, Intent, Known, NewDeadLetter, Outcome, Stage, WAITS_FOR};
 use fairlead_systems::{NativeRecord, WriteItem, WriteOperation, Written, reason};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -528,12 +528,24 @@ pub fn under_way_until(intent: &Intent, request_timeout: Duration, visible_after
 /// The match rules as searches in a target, in their order: those of which it gets every field, by native path and value.
 #[must_use]
 pub fn searches(program: &Program, target: &Participant, mapped: &Outbound) -> Vec<Vec<(FieldPath, Value)>> {
-    let native = |path: &FieldPath| {
-        let row =
-            mapped.rows.iter().find(|row| row.unit.as_ref() == Some(path) && row.native.list_root().is_none() && !row.value.is_null())?;
-        target.unit.native.contains_key(&row.native).then(|| (row.native.clone(), row.value.clone()))
+    by_rules(program, target, |path| {
+        let mut rows = mapped.rows.iter();
+        let row = rows.find(|row| row.unit.as_ref() == Some(path) && row.native.list_root().is_none() && !row.value.is_null())?;
+        Some((&row.native, &row.value))
+    })
+}
+
+/// The match rules by native paths, each with what `native` says of a canonical one.
+fn by_rules<'a>(
+    program: &Program,
+    target: &Participant,
+    native: impl Fn(&FieldPath) -> Option<(&'a FieldPath, &'a Value)>,
+) -> Vec<Vec<(FieldPath, Value)>> {
+    let known = |path: &FieldPath| {
+        let (path, value) = native(path).filter(|(path, _)| target.unit.native.contains_key(*path))?;
+        Some((path.clone(), value.clone()))
     };
-    program.unit.matching.iter().filter(|paths| !paths.is_empty()).filter_map(|paths| paths.iter().map(native).collect()).collect()
+    program.unit.matching.iter().filter(|paths| !paths.is_empty()).filter_map(|paths| paths.iter().map(known).collect()).collect()
 }
 
 /// The state of a target in which `shown` was found: natively what it shows. Its canonical values are seen when it is read, and take part
@@ -549,8 +561,8 @@ pub fn adopted(target: &Participant, shown: &NativeRecord) -> ParticipantState {
 /// Whether what was last modified at `modified` is surely newer than what is known of a record, and no older state that the vendor still shows.
 #[must_use]
 pub fn is_newer(state: &ParticipantState, modified: Option<Timestamp>, stale_for: Duration, now: Timestamp) -> bool {
-    let settled = state.written.is_none_or(|at| now.since(Timestamp(at)) >= stale_for);
-    settled && matches!((state.modified, modified), (Some(held), Some(shown)) if shown.0 > held)
+    let past_echo = state.written.is_none_or(|at| now.since(Timestamp(at)) >= stale_for);
+    past_echo && matches!((state.modified, modified), (Some(held), Some(shown)) if shown.0 > held)
 }
 
 /// Takes note in a target's state of what a look has shown, of which nothing is absorbed before the next read: nor is anything older then.
@@ -597,8 +609,12 @@ pub enum LookedUp {
 
 /// The layout of a packed [`Sent`].
 const SENT: char = 'A';
+/// Where a packed [`Sent`] stands beside what it can be searched for by, and where that does.
+const PACKED: &str = "packed";
+const SOUGHT: &str = "sought";
 
-/// What a write was about to send, as it is kept with the intent: per row its native place, per unit its canonical value; hashes only.
+/// What a write was about to send, as it is kept with the intent: per row its native place, per unit its canonical value; hashes, but for what
+/// a creation is searched for by.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
     rows: Vec<(u64, u64, ValueHash)>,
@@ -609,6 +625,9 @@ pub struct Sent {
     held: Option<BTreeMap<SmolStr, ValueHash>>,
     #[serde(default)]
     removal: bool,
+    /// The match rules by native paths and the values that a creation gives them. Before it is looked up, the record may have got others.
+    #[serde(skip)]
+    sought: Vec<Vec<(FieldPath, Value)>>,
 }
 
 impl Sent {
@@ -625,7 +644,28 @@ impl Sent {
                 .collect(),
             held: None,
             removal: matches!(planned.item.operation, WriteOperation::Archive | WriteOperation::Delete),
+            sought: Vec::new(),
         }
+    }
+
+    /// The same, with what `planned` is found by if it is a creation without a correlation field and no answer comes.
+    #[must_use]
+    pub fn findable(mut self, program: &Program, target: &Participant, planned: &Planned) -> Self {
+        if planned.item.operation == WriteOperation::Create && target.key.is_none() {
+            self.sought = by_rules(program, target, |path| {
+                let of_path =
+                    |row: &&PlannedRow| row.unit.as_ref().is_some_and(|(unit, _)| unit == path) && row.native.list_root().is_none();
+                let mut natives = planned.rows.iter().filter(of_path).map(|row| &row.native);
+                natives.find_map(|native| Some((native, document::present(&planned.item.body, native)?)))
+            });
+        }
+        self
+    }
+
+    /// By what a creation is found, in the order of the match rules.
+    #[must_use]
+    pub fn sought(&self) -> &[Vec<(FieldPath, Value)>] {
+        &self.sought
     }
 
     /// The same, over what a look-up has just taught of the target: whoever looks after this one's death must not take what we wrote earlier
@@ -639,15 +679,20 @@ impl Sent {
     /// For the store: packed, for it is kept with every write that is under way.
     #[must_use]
     pub fn write(&self) -> Value {
-        pack(SENT, self).map_or(Value::Null, Value::String)
+        let packed = pack(SENT, self).map_or(Value::Null, Value::String);
+        if self.sought.is_empty() { packed } else { json!({PACKED: packed, SOUGHT: self.sought}) }
     }
 
     /// From the store. An older Fairlead kept it as an object.
     #[must_use]
     pub fn read(value: &Value) -> Self {
-        match value.as_str() {
-            Some(text) => unpack(SENT, text).ok(),
-            None => Self::deserialize(value).ok(),
+        let unpacked = |text: &str| unpack(SENT, text).ok();
+        match (value, value.get(PACKED).and_then(Value::as_str)) {
+            (Value::String(text), _) => unpacked(text),
+            (_, Some(text)) => {
+                unpacked(text).map(|sent| Self { sought: Deserialize::deserialize(&value[SOUGHT]).unwrap_or_default(), ..sent })
+            }
+            _ => Self::deserialize(value).ok(),
         }
         .unwrap_or_default()
     }
@@ -677,8 +722,9 @@ impl Sent {
             if *sent == shown {
                 difference::wrote(field, shown, None);
             } else {
-                // It may be what the system made of what was sent: no entry of its own that may stay over the owner's next value.
-                *field = FieldState { sent: Some(*sent), ..FieldState::default() };
+                // It may be what the system made of what was sent: no entry of its own that may stay over the owner's next value. What was sent,
+                // shown from now on, somebody has entered.
+                *field = FieldState { sent: Some(*sent), edited: true, ..FieldState::default() };
             }
         }
     }

@@ -448,6 +448,23 @@ fn looking_up_tells_what_became_of_a_write() {
 }
 
 #[test]
+fn a_creation_is_found_by_what_was_sent_where_no_field_names_it() {
+    let keyed = |key: bool| {
+        let mut unit = unit();
+        if let Some(write) = erp(&mut unit).write.as_mut().filter(|_| !key) {
+            write.key = None;
+        }
+        let mut world = World::of(unit);
+        world.read("crm", json!({"Name": "Acme", "Credit": "5"}));
+        let planned = written(world.step("erp"));
+        Sent::read(&Sent::of(&planned).findable(&world.program, world.participant("erp"), &planned).write())
+    };
+    assert_eq!(keyed(false).sought(), [vec![("Name".parse::<FieldPath>().unwrap(), json!("Acme"))]]);
+    assert!(keyed(true).sought().is_empty());
+    assert!(!keyed(false).is_empty() && !keyed(true).is_empty());
+}
+
+#[test]
 fn what_an_older_fairlead_noted_as_sent_is_read() {
     let mut world = in_both();
     world.read("crm", json!({"Name": "Acme Corp", "Credit": "5"}));
@@ -814,4 +831,19 @@ fn what_is_found_is_adopted_as_it_stands_and_only_the_difference_is_written() {
     let planned = written(world.step("erp"));
     assert_eq!(planned.item.operation, WriteOperation::Update);
     assert_eq!(planned.item.body, document(json!({"Name": "Acme", "Credit": "5"})));
+}
+
+#[test]
+fn a_record_whose_id_another_one_carries_is_a_persons_after_a_while_and_who_says_it_is_put_right_is_believed() {
+    let mut world = in_both();
+    let target = world.participant("erp");
+    let Outcome::DeadLetter(letter) = id_is_taken(target, &world.claimed()) else { panic!("nobody would know") };
+    assert_eq!((letter.reason.as_str(), letter.stage, letter.record), ("DuplicateIdentity", Stage::Outbound, Some(ID)));
+    assert!(letter.message.starts_with("its id stands in ExternalId of a record in erp"), "{}", letter.message);
+
+    let held = world.claimed().known.identity("erp").unwrap().state.clone();
+    let misnamed = ParticipantState { keyed_as: Some(RecordId(Uuid::from_u128(2))), ..held.clone() };
+    world.learn("erp", "erp-1".into(), misnamed);
+    let target = world.participant("erp");
+    assert_eq!(is_renamed(target, &world.claimed()), Some(("erp-1".into(), held)));
 }

@@ -7,6 +7,7 @@ use fairlead_model::hash::Digest;
 use fairlead_model::unit::{Guard, ObjectKey};
 use serde_json::json;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Two systems in step, and then a third that cannot be read.
 async fn with_a_newcomer(world: &mut World) -> fairlead_engine::Engine {
@@ -48,6 +49,35 @@ async fn the_guard_watches_the_others_while_a_newcomer_is_loaded() {
         world.vendor("crm").put(&format!("c{number}"), json!({"phone": "gone wrong"}));
     }
     until("the guard", async || report(&engine).is_some_and(|report| report.guard.is_some())).await;
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wave_that_was_confirmed_is_excused_and_not_the_next_one_of_the_same_records() {
+    let mut world = World::new(Offers::default(), true).await;
+    world.guard = Guard { max_delete_percent: None, max_change_percent: Some(50), confirm: None };
+    for number in 0..20 {
+        world.vendor("crm").put(&format!("c{number}"), json!({"name": format!("Thing {number}"), "phone": "0"}));
+    }
+    let engine = world.engine().await;
+    until("the first load", async || world.vendor("erp").count() == 20).await;
+    world.clock.pass(Duration::from_secs(25 * 3600));
+    let erp = world.vendor("erp").clone();
+    let is_at = |number: usize, phone: &str| erp.id_of(&format!("Thing {number}")).is_some_and(|id| erp.value(&id, "phone") == phone);
+    let token = || report(&engine).and_then(|report| report.guard).map(|guard| guard.token);
+    for number in 0..20 {
+        world.vendor("crm").put(&format!("c{number}"), json!({"phone": "meant"}));
+    }
+    until("the guard", async || token().is_some()).await;
+    let first = token();
+    world.guard.confirm.clone_from(&first);
+    engine.apply(&world.units()).await;
+    until("what was meant", async || (0..20).all(|number| is_at(number, "meant"))).await;
+    world.clock.pass(Duration::from_secs(2 * 3600));
+    for number in 0..20 {
+        world.vendor("crm").put(&format!("c{number}"), json!({"phone": "gone wrong"}));
+    }
+    until("the guard once more", async || token().is_some_and(|token| Some(token) != first)).await;
     engine.stop().await;
 }
 

@@ -163,6 +163,7 @@ impl Things {
                 self.put(&id, json!({ "key": key }));
                 Some(self.put(&id, values))
             }
+            ("POST", None) if path == "/things" => Some(self.put(&format!("made-{}", self.now), values)),
             ("PATCH", Some(id)) if self.by_id.contains_key(id) => Some(self.put(id, values)),
             ("POST", None) if path == "/token" => Some(json!({ "access_token": "token" })),
             ("GET", None) => Some(json!({})),

@@ -70,6 +70,8 @@ impl SecretSource for Key {
 pub(crate) struct Offers {
     /// One record can be read by its id.
     pub(crate) get: bool,
+    /// It keeps our key, by which it is written; else a record is found by its name alone once it is made.
+    pub(crate) keyed: bool,
     /// A change that is sent twice does no harm.
     pub(crate) idempotent: bool,
     /// The longest request.
@@ -82,7 +84,7 @@ pub(crate) struct Offers {
 
 impl Default for Offers {
     fn default() -> Self {
-        Self { get: true, idempotent: true, timeout: "20s", tokens: false, page: 0 }
+        Self { get: true, keyed: true, idempotent: true, timeout: "20s", tokens: false, page: 0 }
     }
 }
 
@@ -94,6 +96,11 @@ impl Offers {
             "{method: ApiKey, header: X-Api-Key, secretKey: apiKey}"
         };
         let get = if self.get { "  get: {request: {path: '/things/{{id}}'}}\n" } else { "" };
+        let make = if self.keyed {
+            "upsert: {request: {method: PUT, path: '/things/{{key}}', body: .record}, result: {id: .id}, idempotent: true}"
+        } else {
+            "create: {request: {method: POST, path: /things, body: .record}, result: {id: .id}}"
+        };
         let (limit, next) = match self.page {
             0 => (String::new(), ""),
             page => (format!(", limit: {page}"), "next: {after: .next}, "),
@@ -116,7 +123,7 @@ entities:
   - {{name: parent, type: Reference}}
   read: {{request: {{path: /things, query: {{since: '{{{{cursor}}}}'{limit}}}}}, records: .data, {next}cursor: {{field: .updated}}}}
   search: {{request: {{path: /things, query: {{field: '{{{{field}}}}', equals: '{{{{value}}}}'}}}}, records: .data}}
-  upsert: {{request: {{method: PUT, path: '/things/{{{{key}}}}', body: .record}}, result: {{id: .id}}, idempotent: true}}
+  {make}
   update: {{request: {{method: PATCH, path: '/things/{{{{id}}}}', body: .record}}, idempotent: {}}}
 {get}"#,
             self.timeout, self.idempotent
@@ -170,7 +177,7 @@ impl Side {
             native: Arc::clone(self.offers.definition().entity("things").unwrap().native_schema()),
             read: self.read.then_some(ReadUnit { every: Duration::from_millis(200) }),
             write: self.write.then(|| WriteUnit {
-                key: Some("key".into()),
+                key: self.offers.keyed.then(|| "key".into()),
                 when: None,
                 on_delete: OnDelete::Keep,
                 on_merge: OnMerge::Keep,
@@ -233,7 +240,7 @@ impl World {
         let unit = IntegrationUnit {
             object: ObjectRef::new("test", "things"),
             generation: 1,
-            digest: Digest::of(&json!(self.sides.iter().map(|side| side.name).collect::<Vec<_>>())),
+            digest: Digest::of(&json!([self.sides.iter().map(|side| side.name).collect::<Vec<_>>(), self.guard.confirm])),
             entity: "thing".into(),
             contract: ContractUnit { object: ObjectRef::new("test", "thing"), schema: schema.into(), fields },
             participants: self.sides.iter().map(|side| Arc::new(side.participant())).collect(),

@@ -3,6 +3,7 @@
 use crate::vendor::Fault;
 use crate::world::{Offers, REALM, World, report, until};
 use fairlead_engine::Engine;
+use fairlead_engine::decide::difference::{Sight, observe};
 use fairlead_engine::decide::outbound::Sent;
 use fairlead_model::hash::ValueHash;
 use fairlead_model::state::ParticipantState;
@@ -166,6 +167,52 @@ async fn a_record_that_is_to_be_read_again_is_not_written_before() {
     engine.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_creation_without_an_answer_is_found_by_what_was_sent_though_the_record_has_another_name_by_now() {
+    let world = World::new(Offers { keyed: false, ..Offers::default() }, true).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    let engine = world.engine().await;
+    erp.fault("POST /things", Fault::Held, 1);
+    crm.put("c0", json!({"name": "Thing", "phone": "0"}));
+    until("the creation on its way", async || !erp.asked("POST /things").is_empty()).await;
+    crm.put("c0", json!({"name": "Renamed"}));
+    let known = async || world.store.known_by_external(REALM, "crm", &["c0".into()]).await.unwrap().pop().flatten();
+    until("the other name", async || known().await.is_some_and(|known| known.record.document["name"] == "Renamed")).await;
+    erp.release();
+    until("what was made", async || erp.id_of("Thing").is_some()).await;
+    // Until then it may still be under way.
+    world.clock.pass(Duration::from_secs(60));
+    until("the other name there", async || erp.id_of("Renamed").is_some()).await;
+    let polls = erp.asked("GET /things?since").len();
+    until("five more polls", async || erp.asked("GET /things?since").len() >= polls + 5).await;
+    assert_eq!((erp.count(), crm.count()), (1, 1), "it was made a second time");
+    assert!(world.letters().await.is_empty());
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_entered_under_the_name_that_was_sent_is_not_taken_for_the_creation() {
+    let world = World::new(Offers { keyed: false, ..Offers::default() }, true).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    let engine = world.engine().await;
+    erp.fault("POST /things", Fault::Status(500), 1);
+    crm.put("c0", json!({"name": "Thing", "phone": "0"}));
+    until("the creation without effect", async || !erp.asked("POST /things").is_empty()).await;
+    crm.put("c0", json!({"name": "Renamed"}));
+    let known = async || world.store.known_by_external(REALM, "crm", &["c0".into()]).await.unwrap().pop().flatten();
+    until("the other name", async || known().await.is_some_and(|known| known.record.document["name"] == "Renamed")).await;
+    erp.put("e9", json!({"name": "Thing", "phone": "9"}));
+    world.clock.pass(Duration::from_secs(60));
+    let letter = world.letter(0).await;
+    assert_eq!(letter.letter.reason, "OutcomeUnknown");
+    assert!(letter.letter.message.contains("e9 in erp fits it by name as it was sent"), "{}", letter.letter.message);
+    erp.put("e9", json!({"name": "Somebody else"}));
+    fairlead_engine::letters::replay(world.store.as_ref(), &letter, "mia", fairlead_model::Timestamp(0)).await.unwrap();
+    until("the other name there", async || erp.id_of("Renamed").is_some()).await;
+    assert_eq!((erp.count(), erp.value("e9", "phone")), (2, json!("9")));
+    engine.stop().await;
+}
+
 #[test]
 fn what_a_target_shows_as_it_was_sent_is_an_echo_and_the_rest_may_be_what_it_made_of_that() {
     let hash = |text: &str| ValueHash::of(Some(&json!(text)));
@@ -174,5 +221,9 @@ fn what_a_target_shows_as_it_was_sent_is_an_echo_and_the_rest_may_be_what_it_mad
     let shown = [("name".parse().unwrap(), json!("Thing")), ("phone".parse().unwrap(), json!("2"))];
     sent.echoes(&shown, &mut state);
     assert_eq!(state.fields["name"].seen, Some(hash("Thing")));
-    assert_eq!((state.fields["phone"].seen, state.fields["phone"].sent), (None, Some(hash("1"))));
+    let phone = state.fields.get_mut("phone").unwrap();
+    assert_eq!((phone.seen, phone.sent), (None, Some(hash("1"))));
+    let mut rendered = *phone;
+    assert_eq!(observe(&mut rendered, hash("2"), hash("1")), Sight::First);
+    assert_eq!(observe(phone, hash("1"), hash("3")), Sight::First, "what was sent has come back by somebody's hand");
 }
