@@ -102,10 +102,16 @@ impl Relay {
 
     /// Cuts every connection, and for so long each new one as soon as it is made.
     pub async fn away(&self, time: Duration) {
+        self.away_during(tokio::time::sleep(time)).await;
+    }
+
+    /// The same, until this is over.
+    pub async fn away_during<T>(&self, meanwhile: impl Future<Output = T>) -> T {
         self.shared.away.store(true, Ordering::Relaxed);
         self.shared.cut();
-        tokio::time::sleep(time).await;
+        let over = meanwhile.await;
         self.shared.away.store(false, Ordering::Relaxed);
+        over
     }
 }
 

@@ -30,6 +30,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
+use tokio::process::Command;
 use tokio::task::JoinSet;
 
 use crate::orders::{self, Ask, Feed, PAGE};
@@ -218,7 +219,7 @@ pub async fn run(plan: Plan, folder: &Path, tell: &dyn Fn(&str)) -> anyhow::Resu
     let kills = Kill::drawn(plan.kills, &mut rng);
     let mut moments: Vec<usize> = kills.iter().map(|_| rng.random_range(plan.records / 50..plan.records / 50 * 49)).collect();
     moments.sort_unstable();
-    manifests(folder, &serve(feed.clone()).await?, &targets)?;
+    manifests(folder, &serve(feed.clone()).await?, &[("warehouse", &targets[0]), ("billing", &targets[1])])?;
     let mut soak = Soak {
         plan,
         rng,
@@ -251,25 +252,39 @@ pub async fn run(plan: Plan, folder: &Path, tell: &dyn Fn(&str)) -> anyhow::Resu
     soak.judged(&kills, took).await
 }
 
-async fn serve(feed: Feed) -> anyhow::Result<String> {
+/// Serves a feed on loopback until the process ends; the address.
+///
+/// # Errors
+/// When there is no port.
+pub async fn serve(feed: Feed) -> anyhow::Result<String> {
     let page = async |State(feed): State<Feed>, Query(ask): Query<Ask>| ([("content-type", "application/json")], feed.page(&ask));
     orders::serve(Router::new().route("/orders", get(page)).route("/me", get(async || Json(json!({})))).with_state(feed)).await
+}
+
+/// Starts a process on the [`manifests`] in `folder`; its log goes there, too. `with` says where its state lies.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start(folder: &Path, name: &str, with: impl FnOnce(&mut Command)) -> anyhow::Result<Fairlead> {
+    let address = format!("127.0.0.1:{}", free_port()?);
+    let mut command = fairlead()?;
+    if std::env::var_os("FAIRLEAD_LOG").is_none() {
+        command.env("FAIRLEAD_LOG", "warn");
+    }
+    command.arg("run").arg(folder.join("manifests"));
+    command.args(["--listen", &address, "--allow-endpoints", "127.0.0.0/8"]);
+    with(&mut command);
+    Ok(Fairlead::at(Process::start(name, command, folder)?, address))
 }
 
 impl Soak<'_> {
     fn start(&mut self) -> anyhow::Result<Fairlead> {
         self.started += 1;
-        let address = format!("127.0.0.1:{}", free_port()?);
-        let mut command = fairlead()?;
-        if std::env::var_os("FAIRLEAD_LOG").is_none() {
-            command.env("FAIRLEAD_LOG", "warn");
-        }
-        command.arg("run").arg(self.folder.join("manifests"));
-        command.args(["--listen", &address, "--allow-endpoints", "127.0.0.0/8"]);
         let port = |port: u16| format!(":{port}/");
         let url = self.server.url(DATABASE).replace(&port(self.server.port()), &port(self.store.address().port()));
-        command.env("FAIRLEAD_DATABASE_URL", url);
-        Ok(Fairlead::at(Process::start(&format!("fairlead-{}", self.started), command, &self.folder)?, address))
+        start(&self.folder, &format!("fairlead-{}", self.started), |command| {
+            command.env("FAIRLEAD_DATABASE_URL", url);
+        })
     }
 
     fn watched(&mut self) -> anyhow::Result<()> {
@@ -370,11 +385,6 @@ impl Soak<'_> {
         Ok(())
     }
 
-    /// By number: the version of each order that belongs into a target.
-    fn wanted(&self, target: &Target) -> Vec<Option<u16>> {
-        self.feed.versions().into_iter().enumerate().map(|(order, version)| target.wants(order).then_some(version)).collect()
-    }
-
     /// Waits until everything is delivered and settled and nothing is written any more. What is not after a long time is told by the judge.
     async fn settled(&mut self) -> anyhow::Result<()> {
         (self.tell)("waiting until everything is delivered");
@@ -385,7 +395,9 @@ impl Soak<'_> {
             if writes > last.0 {
                 last = (writes, Instant::now());
             }
-            if last.1.elapsed() >= QUIET && self.targets.iter().all(|target| judge(&self.wanted(target), &target.told()).lost.count == 0) {
+            if last.1.elapsed() >= QUIET
+                && self.targets.iter().all(|target| judge(&target.wanted(&self.feed), &target.told()).lost.count == 0)
+            {
                 break;
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -413,7 +425,7 @@ impl Soak<'_> {
         let opened: u64 = kills.iter().map(|kill| kill.opens() * PAGE as u64).sum();
         let judged = |target: &Target, name, may_repeat| Judged {
             target: name,
-            verdict: judge(&self.wanted(target), &target.told()),
+            verdict: judge(&target.wanted(&self.feed), &target.told()),
             may_repeat,
             wrong: target.wrong(),
             mixed: target.mixed(&self.feed.versions()),
@@ -492,8 +504,11 @@ const CREATES: &str = "\
   - {name: comment, type: String}
 ";
 
-/// The manifests of [`orders`], with the two targets apart from the feed and the patience of a test.
-fn manifests(folder: &Path, feed: &str, targets: &[Target; 2]) -> anyhow::Result<()> {
+/// Writes the manifests of [`orders`] into `folder`, with these targets apart from the feed and the patience of a test.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn manifests(folder: &Path, feed: &str, targets: &[(&str, &Target)]) -> anyhow::Result<()> {
     let text = orders::MANIFESTS.replace(orders::ENDPOINT, &format!("http://{feed}"));
     let mut documents: Vec<Value> = serde_saphyr::from_multiple(&text).context("read the manifests")?;
     let definition = document(&mut documents, "ConfigMap")?.pointer_mut("/data/definition.yaml");
@@ -501,7 +516,7 @@ fn manifests(folder: &Path, feed: &str, targets: &[Target; 2]) -> anyhow::Result
     // The entities stand at its end. A request is under way for so long at most, and is not looked up before.
     *definition = format!("timeout: 10s\n{definition}{CREATES}");
     let shop = document(&mut documents, "Connector")?.clone();
-    for (name, target) in ["warehouse", "billing"].into_iter().zip(targets) {
+    for (name, target) in targets {
         let mut connector = shop.clone();
         connector["metadata"]["name"] = json!(name);
         connector["spec"]["endpoint"] = json!(format!("http://{}", target.relay.address()));
@@ -514,20 +529,26 @@ fn manifests(folder: &Path, feed: &str, targets: &[Target; 2]) -> anyhow::Result
     spec["sync"]["match"] = json!([["number"]]);
     spec["sync"]["guard"] = json!({"maxDeletePercent": 100, "maxChangePercent": 100});
     let participants = spec["sync"]["participants"].as_array_mut().ok_or_else(|| anyhow!("the manifests have no participants"))?;
-    for participant in participants.iter_mut() {
-        if participant["name"] == "shop" {
-            participant["read"]["poll"]["every"] = json!("1s");
-        } else {
-            participant["connector"] = json!("warehouse");
-        }
+    let upserts = participants.pop().ok_or_else(|| anyhow!("the manifests have no target"))?;
+    for shop in participants.iter_mut() {
+        shop["read"]["poll"]["every"] = json!("1s");
     }
-    participants.push(json!({
-        "name": "billing", "role": "billing", "connector": "billing", "entity": "invoices",
-        "write": {"onDelete": "Keep", "when": format!(".record.currency == {:?}", orders::RARE_CURRENCY)},
-        "fields": [
-            {"canonical": "number", "native": "orderNo"}, {"canonical": "state", "native": "state"},
-            {"canonical": "total", "native": "amount"}, {"canonical": "comment", "native": "comment"},
-        ],
+    participants.extend(targets.iter().map(|(name, target)| {
+        let mut participant = match target.kind() {
+            Kind::Upserts => upserts.clone(),
+            Kind::Creates => json!({
+                "entity": "invoices",
+                "write": {"onDelete": "Keep", "when": format!(".record.currency == {:?}", orders::RARE_CURRENCY)},
+                "fields": [
+                    {"canonical": "number", "native": "orderNo"}, {"canonical": "state", "native": "state"},
+                    {"canonical": "total", "native": "amount"}, {"canonical": "comment", "native": "comment"},
+                ],
+            }),
+        };
+        for key in ["name", "role", "connector"] {
+            participant[key] = json!(name);
+        }
+        participant
     }));
     let folder = folder.join("manifests");
     fs::create_dir_all(&folder).context("make a folder for the manifests")?;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::judge::Write;
-use crate::orders::{Batch, PARTS, Sent, amount, comment, is_rare, same_parts, state};
+use crate::orders::{Batch, Feed, PARTS, Sent, amount, comment, is_rare, same_parts, state};
 use crate::relay::{Moment, Relay};
 
 /// A batch takes so long to take effect.
@@ -168,6 +168,18 @@ impl Target {
     #[must_use]
     pub fn wants(&self, order: usize) -> bool {
         self.shared.kind == Kind::Upserts || is_rare(order)
+    }
+
+    /// How it writes.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.shared.kind
+    }
+
+    /// By number: the version of each order of the feed that belongs there.
+    #[must_use]
+    pub fn wanted(&self, feed: &Feed) -> Vec<Option<u16>> {
+        feed.versions().into_iter().enumerate().map(|(order, version)| self.wants(order).then_some(version)).collect()
     }
 
     /// How many writes took effect.
