@@ -45,12 +45,12 @@ pub(crate) fn copyable(from: FieldType, to: FieldType, direction: Direction, sou
             Err("say which value means which: values: [{canonical: \"true\", native: ...}, {canonical: \"false\", native: ...}]".into())
         }
         (T::String, T::Decimal) => Err(format!("{here}: 'to_decimal!({source})' reads digits from a text")),
-        (T::String, T::Integer) => Err(format!("{here}: 'parse_int!({source})' reads a whole number from a text")),
+        (T::String, T::Integer) => Err(format!("{here}: 'parse_int!({source}, 10)' reads a whole number from a text")),
         (T::Integer, T::String) => Err(format!("{here}: 'to_string({source})' writes it as a text")),
         (T::DateTime, T::Date) => Err(format!(
             "the day depends on the time zone: {here}: 'format_timestamp!(parse_timestamp!({source}, \"%+\"), \"%F\", timezone: \"Europe/Berlin\")'"
         )),
-        (T::Decimal, T::Integer) => Err(format!("say how to round: {here}: 'parse_int!(decimal_round!({source}, 0))'")),
+        (T::Decimal, T::Integer) => Err(format!("say how to round: {here}: 'parse_int!(decimal_round!({source}, 0), 10)'")),
         _ => Err(format!("convert it with {here}, and {other} for the way back")),
     }
 }

@@ -242,10 +242,11 @@ fn expressions_see_text_lists_and_time() {
 
 #[test]
 fn a_failing_expression_quotes_no_text_of_the_record() {
-    let rows = compile_with(json!([{"canonical": "employees", "native": "Tags", "toCanonical": "parse_int!(.record.Tags)"}]), |source| {
-        source.write = false
-    })
-    .unwrap();
+    let rows =
+        compile_with(json!([{"canonical": "employees", "native": "Tags", "toCanonical": "parse_int!(.record.Tags, 10)"}]), |source| {
+            source.write = false
+        })
+        .unwrap();
     let message = refused_in(&rows, json!({"Tags": "secret"}));
     assert!(message.starts_with("row 0 (employees, Tags): ") && !message.contains("secret"), "{message}");
 }
@@ -253,7 +254,7 @@ fn a_failing_expression_quotes_no_text_of_the_record() {
 #[test]
 fn skip_leaves_the_field_as_it_is() {
     let rows = compile_with(
-        json!([{"canonical": "name", "native": "Name"}, {"canonical": "employees", "native": "Tags", "toCanonical": "parse_int!(.record.Tags)", "fromCanonical": "string!(.record.nick)", "onError": "Skip"}]),
+        json!([{"canonical": "name", "native": "Name"}, {"canonical": "employees", "native": "Tags", "toCanonical": "parse_int!(.record.Tags, 10)", "fromCanonical": "string!(.record.nick)", "onError": "Skip"}]),
         |_| (),
     )
     .unwrap();
@@ -290,8 +291,9 @@ fn a_table_is_shared_between_threads() {
 
 #[test]
 fn a_condition_that_fails_says_so_without_quoting() {
-    let rows = compile_with(json!([{"canonical": "name", "native": "Name"}]), |source| source.when = Some("parse_int!(.record.nick) > 1"))
-        .unwrap();
+    let rows =
+        compile_with(json!([{"canonical": "name", "native": "Name"}]), |source| source.when = Some("parse_int!(.record.nick, 10) > 1"))
+            .unwrap();
     let message = rows.accepts(&document(json!({"nick": "secret"}))).unwrap_err().to_string();
     assert!(message.starts_with("when: ") && !message.contains("secret"), "{message}");
 }

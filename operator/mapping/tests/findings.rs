@@ -111,7 +111,7 @@ fn types_that_do_not_agree() {
         (
             json!([{"canonical": "employees", "native": "AnnualRevenue"}]),
             &[
-                "row 0: employees: decimal, contract wants integer; say how to round: toCanonical: 'parse_int!(decimal_round!(.record.AnnualRevenue, 0))'; and fromCanonical for the way back",
+                "row 0: employees: decimal, contract wants integer; say how to round: toCanonical: 'parse_int!(decimal_round!(.record.AnnualRevenue, 0), 10)'; and fromCanonical for the way back",
             ],
         ),
         (
@@ -297,8 +297,9 @@ fn expressions_that_do_not_compile_or_give_the_wrong_type() {
     one(".record.AnnualRevenue + .record.AnnualRevenue", "toCanonical: '+' joins decimals as text; decimal_add!(a, b)");
     one(
         "string!(.record.AnnualRevenue) * 2",
-        "toCanonical: '*' is not available; decimal_mul!(a, b) is exact; parse_int!(...) makes a whole number of it",
+        "toCanonical: '*' is not available; decimal_mul!(a, b) is exact; parse_int!(..., 10) makes a whole number of it",
     );
+    one("parse_int!(\"010\")", "toCanonical: parse_int without a base reads \"010\" as 8; parse_int!(text, 10)");
     one("a = string!(.record.AnnualRevenue); a + \"1\"", "toCanonical: '+' joins decimals as text; decimal_add!(a, b)");
     one(
         "if .record.AnnualRevenue == \"1.50\" { \"1\" } else { \"2\" }",

@@ -217,7 +217,9 @@ impl Walk<'_> {
     fn operator(&mut self, opcode: Opcode, decimal: bool, with_null: bool) {
         match opcode {
             // On texts `*` repeats, which makes much out of little; on numbers it may leave 64 bits unseen.
-            Opcode::Mul => self.problem("'*' is not available", "decimal_mul!(a, b) is exact; parse_int!(...) makes a whole number of it"),
+            Opcode::Mul => {
+                self.problem("'*' is not available", "decimal_mul!(a, b) is exact; parse_int!(..., 10) makes a whole number of it")
+            }
             Opcode::Div => self.problem("'/' gives a binary floating-point number", "decimal_div!(a, b, scale) rounds to so many digits"),
             Opcode::Add if decimal => self.problem("'+' joins decimals as text", "decimal_add!(a, b)"),
             Opcode::Sub if decimal => self.problem("'-' does not work on decimals, which are text", "decimal_sub!(a, b)"),
@@ -296,6 +298,9 @@ impl Walk<'_> {
         let name = call.ident.inner().as_ref().to_owned();
         if REFUSED.contains(name.as_str()) {
             self.problem(format!("{name} is not available in mappings"), instead(&name));
+        }
+        if name == "parse_int" && call.arguments.len() < 2 {
+            self.problem("parse_int without a base reads \"010\" as 8", "parse_int!(text, 10)");
         }
         let mut all = Worth::ONE;
         let mut first = None;

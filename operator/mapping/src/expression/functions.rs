@@ -120,7 +120,7 @@ pub(crate) fn instead(name: &str) -> &'static str {
         "to_float" | "float" | "parse_float" | "format_number" => "decimals are text: to_decimal!, decimal_round!",
         "round" | "ceil" | "floor" | "abs" => "decimals are text: decimal_round!",
         "for_each" => "map_values and filter give a value; decimal_sum! adds up",
-        "to_int" => "parse_int! reads a text, int! insists on a whole number",
+        "to_int" => "parse_int!(..., 10) reads a text, int! insists on a whole number",
         "to_bool" => "use a value table, or compare with ==",
         "now" | "uuid_v4" | "uuid_v7" => "a mapping gives the same result whenever it runs",
         "set" | "remove" | "del" => "an expression makes one value and changes nothing",

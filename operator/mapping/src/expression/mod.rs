@@ -126,7 +126,7 @@ impl Expression {
             (_, [.., "null"]) if wanted.or_null().is_superset(&self.result).is_ok() => {
                 "say what stands for a missing value: if .record.x == null { ... } else { ... }, or string!(...) to refuse the record"
             }
-            (FieldType::Integer, words) if words.contains(&"string") => "parse_int!(...) reads a whole number from a text",
+            (FieldType::Integer, words) if words.contains(&"string") => "parse_int!(..., 10) reads a whole number from a text",
             (FieldType::Integer, _) => "int!(...) insists on a whole number",
             (FieldType::Boolean, _) => "compare with ==, or bool!(...) insists on a boolean",
             (FieldType::List, _) => "array!(...) insists on a list",
