@@ -604,3 +604,25 @@ async fn retry_after_is_kept_to_and_basic_credentials_are_sent_as_such() {
         connect(&common::unit(&definition, "acme-billing", &format!("http://{address}"), "Basic"), &Secrets::of(values, "127.0.0.1"));
     assert_eq!(client.probe().await, Ok(()));
 }
+
+#[tokio::test]
+async fn a_list_whose_next_page_is_refused_is_begun_anew_once() {
+    let invoice = |id: &str| json!({"id": id, "updated_at": "2026-01-02T03:04:05"});
+    let (address, seen) = serve(move |line, _| {
+        if line.contains("cursor=old") {
+            reply(400, "application/json", r#"{"errors":[{"detail":"the mark has expired"}]}"#)
+        } else {
+            ok(&json!({"data": [invoice("i1")], "meta": {"next": "old"}}))
+        }
+    })
+    .await;
+    let client = client(address, "127.0.0.1");
+    let first = read(&client, None, 5).await.unwrap();
+    let anew = read(&client, Some(first.cursor), 5).await.unwrap();
+    assert!(anew.records.is_empty() && !anew.caught_up);
+    let again = read(&client, Some(anew.cursor), 5).await.unwrap();
+    assert_eq!(again.records.len(), 1);
+    let refused = read(&client, Some(again.cursor), 5).await.unwrap_err();
+    assert!(refused.message.contains("400") && refused.message.contains("set this participant's checkpoint back"), "{}", refused.message);
+    assert_eq!(seen.lock().unwrap().len(), 4);
+}

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::cmp::Ordering;
 
 /// The fields of the cursors that readers give out.
-const FIELDS: [&str; 9] = ["after", "began", "from", "horizon", "lineage", "newest", "next", "pages", "turn"];
+const FIELDS: [&str; 10] = ["after", "again", "began", "from", "horizon", "lineage", "newest", "next", "pages", "turn"];
 
 /// Where to begin.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -72,10 +72,7 @@ pub(crate) fn judge(format: &Format, tried: Tried<'_>, answer: &Answer, now: Tim
         _ => None,
     };
     let showed = match error.class {
-        ErrorClass::Throttled => Showed::Throttling {
-            wait: wait.filter(|_| rule.is_none_or(|rule| rule.retry_after.is_some())),
-            exhausted: rule.is_some_and(|rule| rule.quota_exhausted),
-        },
+        ErrorClass::Throttled => Showed::Throttling { wait, exhausted: rule.is_some_and(|rule| rule.quota_exhausted) },
         _ if server || answer.status == 408 => Showed::Outage,
         _ => Showed::Alive,
     };

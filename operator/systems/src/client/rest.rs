@@ -21,6 +21,9 @@ const MAX_PAGES: u32 = 100_000;
 /// How far the clock in the vendor's answers may be ahead of the one that stamps its records.
 const SKEW: Duration = Duration::from_secs(60);
 
+/// So far behind UTC may the clock be that spells a moment without its zone.
+const WESTMOST: Duration = Duration::from_secs(12 * 3600);
+
 /// Where a reader stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields)]
@@ -39,6 +42,58 @@ struct Position {
     next: BTreeMap<String, String>,
     #[serde(default)]
     pages: u32,
+    /// The pass was begun anew, for the mark that led to its next page was good no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    again: bool,
+}
+
+/// How a stamp spells a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spelling {
+    /// With its zone.
+    Zoned,
+    /// Without one, and nobody says which is meant.
+    Bare,
+    /// Seconds since 1970.
+    Seconds,
+    /// Milliseconds since 1970.
+    Millis,
+}
+
+/// The moment that `stamp` spells. A number is one where a lag is to be taken from it: without, it may as well count changes.
+fn moment(stamp: &str, lag: Duration) -> Option<(Timestamp, Spelling)> {
+    if let Some(at) = Timestamp::parse(stamp) {
+        return Some((at, Spelling::Zoned));
+    }
+    if let Some(at) = Timestamp::parse(&format!("{stamp}Z")) {
+        return Some((at, Spelling::Bare));
+    }
+    let number: i64 = stamp.parse().ok().filter(|_| !lag.is_zero())?;
+    // Seconds have no twelfth digit for three thousand years.
+    let seconds = number.unsigned_abs() < 100_000_000_000;
+    Some(if seconds { (Timestamp(number * 1000), Spelling::Seconds) } else { (Timestamp(number), Spelling::Millis) })
+}
+
+/// `stamp` less the lag, as it is spelled; `None` where it is no moment.
+fn less(stamp: &str, lag: Duration) -> Option<String> {
+    let Some((at, spelling)) = moment(stamp, lag) else { return lag.is_zero().then(|| stamp.to_owned()) };
+    let at = Timestamp(at.0.saturating_sub(i64::try_from(lag.as_millis()).unwrap_or(i64::MAX)));
+    let text = at.to_rfc3339();
+    Some(match spelling {
+        Spelling::Zoned => text,
+        // With a fraction of a second only where there was one.
+        Spelling::Bare => text.trim_end_matches('Z').chars().take(stamp.len().max(19)).collect(),
+        Spelling::Seconds => at.0.div_euclid(1000).to_string(),
+        Spelling::Millis => at.0.to_string(),
+    })
+}
+
+/// Whether `stamp` is surely from before `began`, by the vendor's own clock.
+fn is_before(stamp: &str, lag: Duration, began: Timestamp) -> bool {
+    moment(stamp, lag).is_some_and(|(at, spelling)| {
+        let ahead = if spelling == Spelling::Bare { WESTMOST } else { Duration::ZERO };
+        at.plus(ahead).plus(SKEW) <= began
+    })
 }
 
 /// Reads one page.
@@ -64,7 +119,23 @@ pub(crate) async fn read(
         call.query.retain(|(known, _)| known != name);
         call.query.push((name.clone(), value.clone()));
     }
-    let (answer, mut body) = line.json(&call).await?;
+    let (answer, mut body) = match line.json(&call).await {
+        Ok(answered) => answered,
+        // The marks that lead from page to page may be good for a while only. Begun anew once: a page that is refused each time would be asked
+        // for for ever.
+        Err(error) if !position.next.is_empty() && is_refused(&error) => {
+            if position.again {
+                let text = format!(
+                    "{}; the page that it follows was read, also after the list was begun anew: set this participant's checkpoint back (fairlead state set-checkpoint)",
+                    error.message
+                );
+                return Err(RemoteError { message: text, ..error });
+            }
+            let anew = Position { from: position.from, again: true, ..Position::default() };
+            return Ok(Page { records: Vec::new(), cursor: written(&anew)?, caught_up: false, unusable: Vec::new() });
+        }
+        Err(error) => return Err(error),
+    };
     let next: BTreeMap<String, String> = read.next.iter().filter_map(|(name, path)| Some((name.clone(), path.text(&body)?))).collect();
     let next: BTreeMap<String, String> = next.into_iter().filter(|(_, value)| !value.is_empty()).collect();
     let items = take_items(read.records.as_ref(), &mut body, &call.what)?;
@@ -76,6 +147,7 @@ pub(crate) async fn read(
             Err(item) => unusable.push(no_id(entity.name(), at, &item)),
         }
     }
+    let lag = read.cursor.as_ref().map(|cursor| cursor.lag.0).unwrap_or_default();
     if read.cursor.is_some() {
         let begins = position.pages == 0;
         if begins {
@@ -85,11 +157,9 @@ pub(crate) async fn read(
         // beginning, or a record that was read first and changed meanwhile would lie before it. The first page shows nothing newer; of
         // later pages counts what is older by the vendor's own clock. Without them a list that begins with its oldest records would be read
         // from its second page on, then from its third, and so on.
-        let old = |stamp: &str| {
-            let moments = position.began.zip(Timestamp::parse(stamp));
-            moments.is_some_and(|(began, moment)| moment.plus(SKEW) <= began)
-        };
-        let stamps = stamps.into_iter().filter(|stamp| begins || old(stamp));
+        let old = |stamp: &str| position.began.is_some_and(|began| is_before(stamp, lag, began));
+        // One from which the lag cannot be taken moves nothing: then more is read again than need be, and nothing is left out.
+        let stamps = stamps.into_iter().filter(|stamp| (begins || old(stamp)) && less(stamp, lag).is_some());
         position.newest = stamps.chain(position.newest).max_by_key(|stamp| order(stamp));
     }
     if !next.is_empty() && next == position.next {
@@ -97,18 +167,22 @@ pub(crate) async fn read(
     }
     let caught_up = next.is_empty();
     let position = if caught_up {
-        let lag = read.cursor.as_ref().map(|cursor| cursor.lag.0).unwrap_or_default();
-        let from = position.newest.as_deref().map(|stamp| match Timestamp::parse(stamp) {
-            Some(moment) => Timestamp(moment.0.saturating_sub(i64::try_from(lag.as_millis()).unwrap_or(0))).to_rfc3339(),
-            None => stamp.to_owned(),
-        });
+        let from = position.newest.as_deref().and_then(|stamp| less(stamp, lag));
         // Never back: everything from before this pass's beginning has been seen, and a stamp that is none must not move the cursor.
         Position { from: from.into_iter().chain(position.from).max_by_key(|stamp| order(stamp)), ..Position::default() }
     } else {
         Position { next, pages: position.pages + 1, ..position }
     };
-    let cursor = serde_json::to_value(&position).map_err(|_| unexpected("the cursor cannot be written"))?;
-    Ok(Page { records, cursor, caught_up, unusable })
+    Ok(Page { records, cursor: written(&position)?, caught_up, unusable })
+}
+
+fn written(position: &Position) -> Result<Value, RemoteError> {
+    serde_json::to_value(position).map_err(|_| unexpected("the cursor cannot be written"))
+}
+
+/// Whether the vendor does not take a request as it stands.
+fn is_refused(error: &RemoteError) -> bool {
+    matches!(error.class, ErrorClass::Data | ErrorClass::Configuration | ErrorClass::NotFound | ErrorClass::Conflict)
 }
 
 /// Stamps in order: moments by time, anything else by number or text.
@@ -165,4 +239,35 @@ pub(crate) async fn search(
     let mut records = records.map_err(|_| unexpected(format!("a record of {} has no id", entity.name())))?;
     records.retain(|record| criteria.iter().all(|(field, value)| document::get(&record.body, field) == Some(value)));
     Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lag_is_taken_from_a_stamp_as_the_vendor_spells_it() {
+        let lag = Duration::from_secs(30);
+        for (stamp, less_30, untouched) in [
+            ("2026-05-06T10:00:05Z", "2026-05-06T09:59:35.000Z", "2026-05-06T10:00:05.000Z"),
+            ("2026-05-06T10:00:05+02:00", "2026-05-06T07:59:35.000Z", "2026-05-06T08:00:05.000Z"),
+            ("2026-05-06T10:00:05", "2026-05-06T09:59:35", "2026-05-06T10:00:05"),
+            ("2026-05-06T10:00:05.250", "2026-05-06T09:59:35.250", "2026-05-06T10:00:05.250"),
+            ("1778061605", "1778061575", "1778061605"),
+            ("1778061605250", "1778061575250", "1778061605250"),
+        ] {
+            assert_eq!(less(stamp, lag).as_deref(), Some(less_30));
+            assert_eq!(less(stamp, Duration::ZERO).as_deref(), Some(untouched));
+        }
+        assert_eq!((less("v-17", lag), less("v-17", Duration::ZERO)), (None, Some("v-17".to_owned())));
+    }
+
+    #[test]
+    fn a_stamp_without_a_zone_is_before_a_moment_wherever_it_was_spelled() {
+        let began = Timestamp::parse("2026-05-06T10:00:00Z").unwrap();
+        let is_before = |stamp: &str, lag: u64| super::is_before(stamp, Duration::from_secs(lag), began);
+        assert!(is_before("2026-05-06T09:58:00Z", 0) && !is_before("2026-05-06T09:59:30Z", 0));
+        assert!(is_before("2026-05-05T21:58:00", 0) && !is_before("2026-05-06T09:58:00", 0));
+        assert!(is_before("1700000000", 30) && !is_before("1700000000", 0), "without a lag it may count changes");
+    }
 }

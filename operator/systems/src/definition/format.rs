@@ -209,7 +209,7 @@ pub(crate) struct ErrorRule {
     /// The reason word, where the class's own is not the right one.
     #[serde(default)]
     pub(crate) reason: Option<String>,
-    /// Where the vendor tells how long to wait.
+    /// Where the vendor tells how long to wait. It says so for people: a `Retry-After` is heeded in any case.
     #[serde(default)]
     pub(crate) retry_after: Option<RetryAfter>,
     /// Where this answer holds its message.
