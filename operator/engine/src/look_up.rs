@@ -270,10 +270,11 @@ impl LookUp<'_> {
             match hits.as_slice() {
                 [] => {}
                 [one] if keyed => return Ok(Ok(self.compare(claimed, one))),
-                [one] if made => return Ok(Ok(self.compare_made(claimed, one, criteria))),
+                [one] if made => return Ok(Ok(self.compare_made(claimed, one))),
                 [one] => return Ok(Ok(adopt(self.target, claimed, one))),
                 _ => {
-                    return Ok(Ok(Found::Settled(self.several(claimed, made, &names_of(criteria)))));
+                    let fields: Vec<String> = criteria.iter().map(|(field, _)| field.to_string()).collect();
+                    return Ok(Ok(Found::Settled(self.several(claimed, made, &fields.join(", ")))));
                 }
             }
         }
@@ -285,17 +286,14 @@ impl LookUp<'_> {
     fn rules(&self, claimed: &Claimed) -> Vec<Vec<(FieldPath, Value)>> {
         let sent = claimed.intent.as_ref().map(|intent| outbound::Sent::read(&intent.sent)).unwrap_or_default();
         let mut rules = sent.sought().to_vec();
-        rules.extend(self.wanted(claimed).into_iter().filter(|rule| !sent.sought().contains(rule)));
-        rules
-    }
-
-    fn wanted(&self, claimed: &Claimed) -> Vec<Vec<(FieldPath, Value)>> {
         if self.program.unit.matching.is_empty() {
-            return Vec::new();
+            return rules;
         }
         // What cannot be mapped is not written either.
         let mapped = self.target.table.to_native(&claimed.known.record.document, &|_, _| None).ok();
-        mapped.map(|mapped| outbound::searches(self.program, self.target, &mapped)).unwrap_or_default()
+        let wanted = mapped.map(|mapped| outbound::searches(self.program, self.target, &mapped)).unwrap_or_default();
+        rules.extend(wanted.into_iter().filter(|rule| !sent.sought().contains(rule)));
+        rules
     }
 
     /// The hits that hold just these values (vendors compare without regard to case) and stand for no other record; `None` if one of them
@@ -370,7 +368,7 @@ impl LookUp<'_> {
 
     /// A record found by the match rules after a creation: ours, if it shows just what was sent, or more of it than what it was found by; what it shows
     /// otherwise, somebody has entered or emptied since.
-    fn compare_made(&self, claimed: &Claimed, shown: &NativeRecord, criteria: &[(FieldPath, Value)]) -> Found {
+    fn compare_made(&self, claimed: &Claimed, shown: &NativeRecord) -> Found {
         let target = self.target;
         let sent = claimed.intent.as_ref().map(|intent| outbound::Sent::read(&intent.sent)).unwrap_or_default();
         let fields = outbound::canonical_of(&target.table, &shown.body);
@@ -381,14 +379,6 @@ impl LookUp<'_> {
             LookedUp::TookEffect => self.compare(claimed, shown),
             // What is deleted takes nobody else's record with it.
             _ if claimed.known.record.deleted_at.is_some() => Found::Clear(Box::new(without_intent(claimed))),
-            _ if !self.wanted(claimed).iter().any(|rule| rule == criteria) => {
-                let (name, fields) = (target.unit.called(), names_of(criteria));
-                let why = format!(
-                    "{} in {name} fits it by {fields} as it was sent, and by nothing else of it; give it there the present {fields} if it is this one, and another if it is not",
-                    shown.id
-                );
-                Found::Settled(outbound::dead_letter(target, claimed, Stage::Delivery, &outbound::outcome_unknown(&why), None))
-            }
             LookedUp::NoEffect | LookedUp::PutBack | LookedUp::Edited => {
                 let mut found = adopt(target, claimed, shown);
                 if let Found::Adopted(adopted) | Found::Clear(adopted) = &mut found
@@ -481,10 +471,6 @@ fn concerns_all(error: &RemoteError) -> bool {
 /// Whether a call that failed may go well when it is made again.
 fn may_pass(error: &RemoteError) -> bool {
     !matches!(error.class, ErrorClass::Data | ErrorClass::Configuration)
-}
-
-fn names_of(criteria: &[(FieldPath, Value)]) -> String {
-    criteria.iter().map(|(field, _)| field.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Equal as they stand, or as numbers.

@@ -282,11 +282,7 @@ impl Reconciler {
             total if repaired == total => ReconciliationOutcome::Repaired,
             _ => ReconciliationOutcome::Drifted,
         };
-        let trouble = trouble.or_else(|| match left.as_slice() {
-            _ if !repairs || outcome != ReconciliationOutcome::Drifted => None,
-            [] => Some("some were in order again when they were to be put right".into()),
-            left => Some(left.join("; ")),
-        });
+        let trouble = trouble.or_else(|| (!left.is_empty()).then(|| left.join("; ")));
         Ok(Reconciliation { at: shared.now(), outcome, compared, drift, repaired, trouble, last_success: None })
     }
 
@@ -566,7 +562,15 @@ impl Reconciler {
                     "{called} does not show {number} that it has not told as deleted, such as {example}: see whether its account may read them"
                 ));
             } else {
-                repaired += self.absorb_gone(*index, gone).await?;
+                let asked = gone.len() as u64;
+                let absorbed = self.absorb_gone(*index, gone).await?;
+                if absorbed < asked {
+                    left_over.push(format!(
+                        "of {asked} that {called} does not show any more, {} were not seen to be gone right before",
+                        asked - absorbed
+                    ));
+                }
+                repaired += absorbed;
             }
         }
         let mut by_target: BTreeMap<usize, Vec<RecordId>> = BTreeMap::new();

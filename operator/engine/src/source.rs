@@ -805,7 +805,6 @@ impl Source {
                 Decision::Unchanged => batch.unchanged += 1,
                 Decision::Stale => {
                     batch.unchanged += 1;
-                    done.remove(&read.external_id);
                     // A correction waits with its record.
                     through.retain(|id| *id != read.external_id.0);
                     batch.rereads.push((read.external_id, None));
@@ -819,7 +818,6 @@ impl Source {
                     self.parked.remove(&absorbed.record.external_id);
                     if !std::ptr::eq(program, shared.program_of(id)) {
                         // A record whose identity is new here: from now on the revision on trial maps it.
-                        done.remove(&absorbed.record.external_id);
                         batch.rereads.push((absorbed.record.external_id.clone(), None));
                     }
                     let lost = absorbed.lost.iter().filter_map(|target| Some(inbound::lost(participant, target, known.as_ref()?)));
@@ -833,9 +831,11 @@ impl Source {
         // A merge is a command of its own. Until it is committed, the request to read the record again stands for it.
         for record in &merged {
             batch.unchanged += 1;
-            done.remove(&record.read.external_id);
             batch.rereads.push((record.read.external_id.clone(), None));
         }
+        // Nothing came of those yet that are to be read again, whatever they wait for.
+        let again: BTreeSet<&ExternalId> = batch.rereads.iter().filter(|(_, after)| after.is_none()).map(|(id, _)| id).collect();
+        done.retain(|id| !again.contains(id));
         batch.reread_done = done.into_iter().collect();
         // A correction is for one result, whichever it is; where that is another letter, it names the one that was corrected.
         let over: Vec<String> = batch.reread_done.iter().map(|id| id.0.clone()).filter(|id| requested.edits.contains_key(id)).collect();
@@ -1172,8 +1172,9 @@ impl Source {
         let number = |name: &str| confirmed.get(name).and_then(Value::as_u64).unwrap_or(0);
         let began = confirmed.get("at").and_then(Value::as_i64).unwrap_or(0);
         let since = async |at: Timestamp| store.changes_since(&shared.realm, at, batch).await;
-        let counts = if began > day_ago.0 {
-            let next = guard::hour_after(Timestamp(began));
+        let next = guard::hour_after(Timestamp(began));
+        // As long as its hour counts.
+        let counts = if next > day_ago {
             let after = if now < next { GuardCounts::default() } else { since(next).await? };
             guard::beyond(since(Timestamp(began)).await?, after, GuardCounts { changes: number("changes"), deletes: number("deletes") })
         } else {

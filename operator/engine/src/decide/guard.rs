@@ -34,7 +34,8 @@ pub const fn hour_after(at: Timestamp) -> Timestamp {
 }
 
 /// What counts after a confirmation: everything that was absorbed `from` its hour on, but for what that hour held when it was given (`excused`). A
-/// record counts in the hour of its last change: what was excused and changes once more `after` that hour, counts again.
+/// record counts in the hour of its last change: what was excused and changes once more `after` that hour, counts again. Others that change in the
+/// hour of the confirmation take its place there, so that as many as were excused may go uncounted at most.
 #[must_use]
 pub const fn beyond(from: GuardCounts, after: GuardCounts, excused: GuardCounts) -> GuardCounts {
     const fn count(from: u64, after: u64, excused: u64) -> u64 {

@@ -190,29 +190,6 @@ async fn a_creation_without_an_answer_is_found_by_what_was_sent_though_the_recor
     engine.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_somebody_else_entered_under_the_name_that_was_sent_is_not_taken_for_the_creation() {
-    let world = World::new(Offers { keyed: false, ..Offers::default() }, true).await;
-    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
-    let engine = world.engine().await;
-    erp.fault("POST /things", Fault::Status(500), 1);
-    crm.put("c0", json!({"name": "Thing", "phone": "0"}));
-    until("the creation without effect", async || !erp.asked("POST /things").is_empty()).await;
-    crm.put("c0", json!({"name": "Renamed"}));
-    let known = async || world.store.known_by_external(REALM, "crm", &["c0".into()]).await.unwrap().pop().flatten();
-    until("the other name", async || known().await.is_some_and(|known| known.record.document["name"] == "Renamed")).await;
-    erp.put("e9", json!({"name": "Thing", "phone": "9"}));
-    world.clock.pass(Duration::from_secs(60));
-    let letter = world.letter(0).await;
-    assert_eq!(letter.letter.reason, "OutcomeUnknown");
-    assert!(letter.letter.message.contains("e9 in erp fits it by name as it was sent"), "{}", letter.letter.message);
-    erp.put("e9", json!({"name": "Somebody else"}));
-    fairlead_engine::letters::replay(world.store.as_ref(), &letter, "mia", fairlead_model::Timestamp(0)).await.unwrap();
-    until("the other name there", async || erp.id_of("Renamed").is_some()).await;
-    assert_eq!((erp.count(), erp.value("e9", "phone")), (2, json!("9")));
-    engine.stop().await;
-}
-
 #[test]
 fn what_a_target_shows_as_it_was_sent_is_an_echo_and_the_rest_may_be_what_it_made_of_that() {
     let hash = |text: &str| ValueHash::of(Some(&json!(text)));

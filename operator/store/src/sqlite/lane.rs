@@ -233,6 +233,8 @@ mod tests {
             assert!(reads.contains("reread_order (realm=? AND participant=?"), "{reads}");
             assert!(!claim.contains("TEMP B-TREE") && !reads.contains("TEMP B-TREE"), "{claim}; {reads}");
         }
+        let no_more = plan(&connection, super::super::reads::WAIT_NO_MORE);
+        assert!(no_more.contains("USING INDEX reread_of (realm=? AND participant=? AND external_id=?)"), "{no_more}");
         let creating = plan(&connection, super::super::query::CREATING);
         assert!(creating.contains("USING INDEX lane_order (realm=? AND target=? AND phase=?)"), "{creating}");
     }

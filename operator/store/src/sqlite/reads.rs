@@ -35,11 +35,13 @@ impl Asking<'_> {
 
 /// What `id` waits for is told anew.
 pub(super) fn wait_no_more(connection: &Connection, (realm, participant): (i64, i64), id: &str) -> Result<(), StoreError> {
-    connection
-        .prepare_cached("DELETE FROM reread WHERE realm = ?1 AND participant = ?2 AND external_id = ?3 AND waits_for IS NOT NULL")?
-        .execute(params![realm, participant, id])?;
+    connection.prepare_cached(WAIT_NO_MORE)?.execute(params![realm, participant, id])?;
     Ok(())
 }
+
+/// The plus keeps SQLite from going by everything that waits.
+pub(super) const WAIT_NO_MORE: &str =
+    "DELETE FROM reread WHERE realm = ?1 AND participant = ?2 AND external_id = ?3 AND +waits_for IS NOT NULL";
 
 /// A read of `id` was absorbed that began when the store stood at `began`.
 pub(super) fn done(connection: &Connection, (realm, participant): (i64, i64), id: &str, began: u64) -> Result<(), StoreError> {
