@@ -19,7 +19,7 @@ use tokio::time::Instant;
 const DEFINITION: &str = "
 system: acme
 auth: [{method: ApiKey, header: X-Api-Key, secretKey: apiKey}]
-errors: [{status: 429, class: Throttled, retryAfter: header}]
+errors: [{status: 429, class: Throttled}]
 quota: {limit: X-Limit, remaining: X-Left, reset: X-Reset}
 probe: {path: /probe}
 entities:

@@ -8,6 +8,7 @@ use crate::decode;
 use crate::definition::Entity;
 use crate::definition::format::{GetFormat, ReadFormat, RequestFormat, SearchFormat};
 use crate::definition::path::AnswerPath;
+use crate::reason;
 use fairlead_model::{ErrorClass, ExternalId, FieldPath, RemoteError, Timestamp, document};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -42,9 +43,9 @@ struct Position {
     next: BTreeMap<String, String>,
     #[serde(default)]
     pages: u32,
-    /// The pass was begun anew, for the mark that led to its next page was good no more.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    again: bool,
+    /// After so many pages the mark that led to the next one was good no more, and the pass was begun anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    again: Option<u32>,
 }
 
 /// How a stamp spells a moment.
@@ -52,7 +53,7 @@ struct Position {
 enum Spelling {
     /// With its zone.
     Zoned,
-    /// Without one, and nobody says which is meant.
+    /// Without one, and nobody says which is meant; perhaps to the minute or the day only.
     Bare,
     /// Seconds since 1970.
     Seconds,
@@ -60,32 +61,41 @@ enum Spelling {
     Millis,
 }
 
-/// The moment that `stamp` spells. A number is one where a lag is to be taken from it: without, it may as well count changes.
+/// The moment that `stamp` spells. A number of a likely size is one where a lag is to be taken from it: without, it may as well count changes.
 fn moment(stamp: &str, lag: Duration) -> Option<(Timestamp, Spelling)> {
     if let Some(at) = Timestamp::parse(stamp) {
         return Some((at, Spelling::Zoned));
     }
-    if let Some(at) = Timestamp::parse(&format!("{stamp}Z")) {
+    if let Some(at) = ["Z", ":00Z", "T00:00:00Z"].iter().find_map(|rest| Timestamp::parse(&format!("{stamp}{rest}"))) {
         return Some((at, Spelling::Bare));
     }
     let number: i64 = stamp.parse().ok().filter(|_| !lag.is_zero())?;
-    // Seconds have no twelfth digit for three thousand years.
-    let seconds = number.unsigned_abs() < 100_000_000_000;
-    Some(if seconds { (Timestamp(number * 1000), Spelling::Seconds) } else { (Timestamp(number), Spelling::Millis) })
+    // From 2001 on, for two hundred years.
+    match number {
+        1_000_000_000..10_000_000_000 => Some((Timestamp(number * 1000), Spelling::Seconds)),
+        1_000_000_000_000..10_000_000_000_000 => Some((Timestamp(number), Spelling::Millis)),
+        _ => None,
+    }
 }
 
-/// `stamp` less the lag, as it is spelled; `None` where it is no moment.
-fn less(stamp: &str, lag: Duration) -> Option<String> {
-    let Some((at, spelling)) = moment(stamp, lag) else { return lag.is_zero().then(|| stamp.to_owned()) };
+/// `stamp` less the lag, as it is spelled. What is no moment stays as it is.
+fn less(stamp: &str, lag: Duration) -> String {
+    let Some((at, spelling)) = moment(stamp, lag) else { return stamp.to_owned() };
     let at = Timestamp(at.0.saturating_sub(i64::try_from(lag.as_millis()).unwrap_or(i64::MAX)));
-    let text = at.to_rfc3339();
-    Some(match spelling {
-        Spelling::Zoned => text,
-        // With a fraction of a second only where there was one.
-        Spelling::Bare => text.trim_end_matches('Z').chars().take(stamp.len().max(19)).collect(),
+    match spelling {
+        Spelling::Zoned => at.to_rfc3339(),
+        Spelling::Bare if lag.is_zero() => stamp.to_owned(),
+        // As far as the stamp goes: the rest of a second, of a minute, of a day is read once more.
+        Spelling::Bare => {
+            let mut text: String = at.to_rfc3339().trim_end_matches('Z').chars().take(stamp.len()).collect();
+            if stamp.as_bytes().get(10) == Some(&b' ') {
+                text.replace_range(10..11, " ");
+            }
+            text
+        }
         Spelling::Seconds => at.0.div_euclid(1000).to_string(),
         Spelling::Millis => at.0.to_string(),
-    })
+    }
 }
 
 /// Whether `stamp` is surely from before `began`, by the vendor's own clock.
@@ -121,17 +131,16 @@ pub(crate) async fn read(
     }
     let (answer, mut body) = match line.json(&call).await {
         Ok(answered) => answered,
-        // The marks that lead from page to page may be good for a while only. Begun anew once: a page that is refused each time would be asked
-        // for for ever.
+        // The marks that lead from page to page may be good for a while only. Begun anew, it must come further each time.
         Err(error) if !position.next.is_empty() && is_refused(&error) => {
-            if position.again {
+            if position.again.is_some_and(|pages| position.pages <= pages) {
                 let text = format!(
-                    "{}; the page that it follows was read, also after the list was begun anew: set this participant's checkpoint back (fairlead state set-checkpoint)",
+                    "{}; it was refused after the list had been begun anew, too: give smaller pages, or set this participant's checkpoint (fairlead state set-checkpoint)",
                     error.message
                 );
                 return Err(RemoteError { message: text, ..error });
             }
-            let anew = Position { from: position.from, again: true, ..Position::default() };
+            let anew = Position { from: position.from, again: Some(position.pages), ..Position::default() };
             return Ok(Page { records: Vec::new(), cursor: written(&anew)?, caught_up: false, unusable: Vec::new() });
         }
         Err(error) => return Err(error),
@@ -158,8 +167,7 @@ pub(crate) async fn read(
         // later pages counts what is older by the vendor's own clock. Without them a list that begins with its oldest records would be read
         // from its second page on, then from its third, and so on.
         let old = |stamp: &str| position.began.is_some_and(|began| is_before(stamp, lag, began));
-        // One from which the lag cannot be taken moves nothing: then more is read again than need be, and nothing is left out.
-        let stamps = stamps.into_iter().filter(|stamp| (begins || old(stamp)) && less(stamp, lag).is_some());
+        let stamps = stamps.into_iter().filter(|stamp| begins || old(stamp));
         position.newest = stamps.chain(position.newest).max_by_key(|stamp| order(stamp));
     }
     if !next.is_empty() && next == position.next {
@@ -167,7 +175,7 @@ pub(crate) async fn read(
     }
     let caught_up = next.is_empty();
     let position = if caught_up {
-        let from = position.newest.as_deref().and_then(|stamp| less(stamp, lag));
+        let from = position.newest.as_deref().map(|stamp| less(stamp, lag));
         // Never back: everything from before this pass's beginning has been seen, and a stamp that is none must not move the cursor.
         Position { from: from.into_iter().chain(position.from).max_by_key(|stamp| order(stamp)), ..Position::default() }
     } else {
@@ -180,9 +188,9 @@ fn written(position: &Position) -> Result<Value, RemoteError> {
     serde_json::to_value(position).map_err(|_| unexpected("the cursor cannot be written"))
 }
 
-/// Whether the vendor does not take a request as it stands.
+/// Whether the vendor does not take a request as it stands; what is refused on this side (a Secret that is not there) is refused for another reason.
 fn is_refused(error: &RemoteError) -> bool {
-    matches!(error.class, ErrorClass::Data | ErrorClass::Configuration | ErrorClass::NotFound | ErrorClass::Conflict)
+    error.class == ErrorClass::Configuration && [reason::VALIDATION_FAILED, reason::UNEXPECTED_RESPONSE].contains(&error.reason.as_str())
 }
 
 /// Stamps in order: moments by time, anything else by number or text.
@@ -248,18 +256,25 @@ mod tests {
     #[test]
     fn the_lag_is_taken_from_a_stamp_as_the_vendor_spells_it() {
         let lag = Duration::from_secs(30);
-        for (stamp, less_30, untouched) in [
-            ("2026-05-06T10:00:05Z", "2026-05-06T09:59:35.000Z", "2026-05-06T10:00:05.000Z"),
-            ("2026-05-06T10:00:05+02:00", "2026-05-06T07:59:35.000Z", "2026-05-06T08:00:05.000Z"),
-            ("2026-05-06T10:00:05", "2026-05-06T09:59:35", "2026-05-06T10:00:05"),
-            ("2026-05-06T10:00:05.250", "2026-05-06T09:59:35.250", "2026-05-06T10:00:05.250"),
-            ("1778061605", "1778061575", "1778061605"),
-            ("1778061605250", "1778061575250", "1778061605250"),
+        for (stamp, less_30) in [
+            ("2026-05-06T10:00:05Z", "2026-05-06T09:59:35.000Z"),
+            ("2026-05-06T10:00:05+02:00", "2026-05-06T07:59:35.000Z"),
+            ("2026-05-06T10:00:05", "2026-05-06T09:59:35"),
+            ("2026-05-06 10:00:05", "2026-05-06 09:59:35"),
+            ("2026-05-06T10:00:05.250", "2026-05-06T09:59:35.250"),
+            ("2026-05-06T10:00", "2026-05-06T09:59"),
+            ("2026-05-06", "2026-05-05"),
+            ("1778061605", "1778061575"),
+            ("1778061605250", "1778061575250"),
+            ("20260506", "20260506"),
+            ("1600", "1600"),
+            ("v-17", "v-17"),
         ] {
-            assert_eq!(less(stamp, lag).as_deref(), Some(less_30));
-            assert_eq!(less(stamp, Duration::ZERO).as_deref(), Some(untouched));
+            assert_eq!(less(stamp, lag), less_30);
+            if !stamp.contains(['Z', '+']) {
+                assert_eq!(less(stamp, Duration::ZERO), stamp);
+            }
         }
-        assert_eq!((less("v-17", lag), less("v-17", Duration::ZERO)), (None, Some("v-17".to_owned())));
     }
 
     #[test]
@@ -269,5 +284,6 @@ mod tests {
         assert!(is_before("2026-05-06T09:58:00Z", 0) && !is_before("2026-05-06T09:59:30Z", 0));
         assert!(is_before("2026-05-05T21:58:00", 0) && !is_before("2026-05-06T09:58:00", 0));
         assert!(is_before("1700000000", 30) && !is_before("1700000000", 0), "without a lag it may count changes");
+        assert!(!is_before("1600", 30) && !is_before("20260506", 30));
     }
 }
