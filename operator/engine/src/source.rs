@@ -500,6 +500,18 @@ impl Source {
         Ok(due)
     }
 
+    /// What a person has corrected is about to be read again with that; what a page shows of it meanwhile is no letter of its own, which would take
+    /// the place of the corrected one.
+    async fn leave_out_corrected(&self, batch: &mut Absorb, requested: &Requested<'_>) -> Result<(), StoreError> {
+        let ours = |letter: &NewDeadLetter| {
+            letter.external_id.clone().filter(|id| letter.participant == self.name() && !requested.ids.contains(id))
+        };
+        let ids: Vec<ExternalId> = batch.dead_letters.iter().filter_map(ours).collect();
+        let corrected = self.edits(&ids).await?;
+        batch.dead_letters.retain(|letter| !ours(letter).is_some_and(|id| corrected.contains_key(id.as_str())));
+        Ok(())
+    }
+
     /// What people corrected in these records.
     async fn edits(&self, ids: &[ExternalId]) -> Result<Edits, StoreError> {
         let keys = ids.iter().map(ToString::to_string);
@@ -826,8 +838,8 @@ impl Source {
                 }
             }
         }
-        batch.rereads.extend(self.turned_away_for(&gone).await?.into_iter().map(|id| (id, None)));
-        let stale = !batch.rereads.is_empty();
+        let turned_away = self.turned_away_for(&gone).await?;
+        let stale = !batch.rereads.is_empty() || !turned_away.is_empty();
         // A merge is a command of its own. Until it is committed, the request to read the record again stands for it.
         for record in &merged {
             batch.unchanged += 1;
@@ -836,9 +848,11 @@ impl Source {
         // Nothing came of those yet that are to be read again, whatever they wait for.
         let again: BTreeSet<&ExternalId> = batch.rereads.iter().filter(|(_, after)| after.is_none()).map(|(id, _)| id).collect();
         done.retain(|id| !again.contains(id));
+        batch.rereads.extend(turned_away.into_iter().map(|id| (id, None)));
         batch.reread_done = done.into_iter().collect();
         // A correction is for one result, whichever it is; where that is another letter, it names the one that was corrected.
         let over: Vec<String> = batch.reread_done.iter().map(|id| id.0.clone()).filter(|id| requested.edits.contains_key(id)).collect();
+        self.leave_out_corrected(&mut batch, requested).await?;
         for letter in batch.dead_letters.iter_mut().filter(|letter| letter.participant == *name) {
             letter.parent = letter.external_id.as_ref().and_then(|id| requested.edits.get(id.as_str())).map(|edit| edit.letter);
         }

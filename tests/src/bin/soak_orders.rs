@@ -76,13 +76,14 @@ fn markdown(report: &Report, commit: &str) -> String {
         rows.push((
             judged.target,
             format!(
-                "{} records by {} writes: lost {}, doubled {}, inverted {}, invented {}, repeated {} of {} allowed",
+                "{} records by {} writes: lost {}, doubled {}, inverted {}, invented {}, mixed {}, repeated {} of {} allowed",
                 found.records,
                 found.writes,
                 found.lost.count,
                 found.doubled.count,
                 found.inverted.count,
                 found.invented.count,
+                judged.mixed.len(),
                 found.repeated.count,
                 judged.may_repeat
             ),

@@ -101,6 +101,29 @@ async fn a_correction_of_what_was_read_does_not_come_back_when_everything_is_rea
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_correction_of_what_may_be_our_own_creation_waits_until_that_is_known() {
+    let world = World::new(Offers { keyed: false, ..Offers::default() }, true).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    let engine = world.engine().await;
+    erp.put("e1", json!({"name": "x".repeat(40), "phone": "1"}));
+    let letter = world.letter(0).await;
+    erp.fault("POST /things", Fault::Held, 1);
+    crm.put("c0", json!({"name": "Thing", "phone": "0"}));
+    until("a creation on its way", async || !erp.asked("POST /things").is_empty()).await;
+    let reads = erp.asked("GET /things/e1").len();
+    correct(&world, &letter, "name", "Short").await;
+    until("it read and put off", async || erp.asked("GET /things/e1").len() > reads + 1).await;
+    assert!(waits(&world, &letter).await, "nothing has come of it yet");
+    erp.release();
+    until("what was made", async || erp.id_of("Thing").is_some()).await;
+    world.clock.pass(std::time::Duration::from_secs(60));
+    let known = async || world.store.known_by_external(REALM, "erp", &["e1".into()]).await.unwrap().pop().flatten();
+    until("what was corrected", async || known().await.is_some_and(|known| known.record.document["name"] == "Short")).await;
+    until("the correction forgotten", async || !waits(&world, &letter).await && world.letters().await.is_empty()).await;
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_correction_is_given_up_with_its_letter_and_with_a_good_version() {
     let world = World::new(Offers::default(), false).await;
     let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
