@@ -319,9 +319,10 @@ async fn a_stale_view_after_a_restart_forgets_nothing_and_makes_nothing_twice() 
     let operator = scene.operator().await?;
     operator.leads().await?;
     let runs = async |operator: &Operator| {
-        wait_until("the Integration to be seen", PATIENCE, async || {
-            let objects = operator.metric(r#"fairlead_objects{controller="integration"}"#).await?;
-            Ok(Seen::when(objects == Some(1.0), format!("{objects:?}")))
+        // What is seen and not planned yet was never to be forgotten.
+        wait_until("the Integration to run", PATIENCE, async || {
+            let runs = operator.page("metrics").await?.contains("fairlead_lane_pending{");
+            Ok(Seen::when(runs, "no lane is counted"))
         })
         .await
     };

@@ -252,6 +252,7 @@ async fn a_unit_that_joins_later_is_matched_first_and_stops_nobody() {
     world.vendor("us-crm").heal();
     everywhere(&world, "Bolt").await;
     until("the golden value", async || world.vendor("us-crm").value("u1", "phone") == "1").await;
+    everywhere(&world, "Acme").await;
     assert!(world.sides.iter().all(|side| side.vendor.count() == 2));
     engine.stop().await;
 }
