@@ -500,15 +500,28 @@ impl Source {
         Ok(due)
     }
 
-    /// What a person has corrected is about to be read again with that; what a page shows of it meanwhile is no letter of its own, which would take
+    /// What a person has corrected and is about to be read again with that: what a page shows of it meanwhile is no letter of its own, which would take
     /// the place of the corrected one.
-    async fn leave_out_corrected(&self, batch: &mut Absorb, requested: &Requested<'_>) -> Result<(), StoreError> {
+    async fn leave_out_corrected(
+        &self,
+        batch: &mut Absorb,
+        parked: &mut Vec<(ExternalId, u64)>,
+        requested: &Requested<'_>,
+    ) -> Result<(), StoreError> {
         let ours = |letter: &NewDeadLetter| {
             letter.external_id.clone().filter(|id| letter.participant == self.name() && !requested.ids.contains(id))
         };
         let ids: Vec<ExternalId> = batch.dead_letters.iter().filter_map(ours).collect();
         let corrected = self.edits(&ids).await?;
-        batch.dead_letters.retain(|letter| !ours(letter).is_some_and(|id| corrected.contains_key(id.as_str())));
+        if corrected.is_empty() {
+            return Ok(());
+        }
+        let awaits = self.shared.around.store.awaits_read(&self.shared.realm, self.name(), &ids).await?;
+        let awaited = |(id, haste): (ExternalId, Option<Haste>)| haste.is_some() && corrected.contains_key(id.as_str());
+        let left_out: BTreeSet<ExternalId> = ids.into_iter().zip(awaits).filter(|each| awaited(each.clone())).map(|(id, _)| id).collect();
+        batch.unchanged += left_out.len() as u64;
+        batch.dead_letters.retain(|letter| !ours(letter).is_some_and(|id| left_out.contains(&id)));
+        parked.retain(|(id, _)| !left_out.contains(id));
         Ok(())
     }
 
@@ -852,7 +865,7 @@ impl Source {
         batch.reread_done = done.into_iter().collect();
         // A correction is for one result, whichever it is; where that is another letter, it names the one that was corrected.
         let over: Vec<String> = batch.reread_done.iter().map(|id| id.0.clone()).filter(|id| requested.edits.contains_key(id)).collect();
-        self.leave_out_corrected(&mut batch, requested).await?;
+        self.leave_out_corrected(&mut batch, &mut parked, requested).await?;
         for letter in batch.dead_letters.iter_mut().filter(|letter| letter.participant == *name) {
             letter.parent = letter.external_id.as_ref().and_then(|id| requested.edits.get(id.as_str())).map(|edit| edit.letter);
         }

@@ -22,6 +22,9 @@ const MAX_PAGES: u32 = 100_000;
 /// How far the clock in the vendor's answers may be ahead of the one that stamps its records.
 const SKEW: Duration = Duration::from_secs(60);
 
+/// The most times that a pass is begun anew.
+const MOST_AGAIN: u32 = 8;
+
 /// So far behind UTC may the clock be that spells a moment without its zone.
 const WESTMOST: Duration = Duration::from_secs(12 * 3600);
 
@@ -43,9 +46,9 @@ struct Position {
     next: BTreeMap<String, String>,
     #[serde(default)]
     pages: u32,
-    /// After so many pages the mark that led to the next one was good no more, and the pass was begun anew.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    again: Option<u32>,
+    /// So often the mark that led to the next page was good no more, and the pass was begun anew.
+    #[serde(default)]
+    again: u32,
 }
 
 /// How a stamp spells a moment.
@@ -78,11 +81,11 @@ fn moment(stamp: &str, lag: Duration) -> Option<(Timestamp, Spelling)> {
     }
 }
 
-/// `stamp` less the lag, as it is spelled. What is no moment stays as it is.
-fn less(stamp: &str, lag: Duration) -> String {
-    let Some((at, spelling)) = moment(stamp, lag) else { return stamp.to_owned() };
+/// `stamp` less the lag, as it is spelled; `None` where there is a lag and the stamp is no moment.
+fn less(stamp: &str, lag: Duration) -> Option<String> {
+    let Some((at, spelling)) = moment(stamp, lag) else { return lag.is_zero().then(|| stamp.to_owned()) };
     let at = Timestamp(at.0.saturating_sub(i64::try_from(lag.as_millis()).unwrap_or(i64::MAX)));
-    match spelling {
+    Some(match spelling {
         Spelling::Zoned => at.to_rfc3339(),
         Spelling::Bare if lag.is_zero() => stamp.to_owned(),
         // As far as the stamp goes: the rest of a second, of a minute, of a day is read once more.
@@ -95,7 +98,7 @@ fn less(stamp: &str, lag: Duration) -> String {
         }
         Spelling::Seconds => at.0.div_euclid(1000).to_string(),
         Spelling::Millis => at.0.to_string(),
-    }
+    })
 }
 
 /// Whether `stamp` is surely from before `began`, by the vendor's own clock.
@@ -131,16 +134,16 @@ pub(crate) async fn read(
     }
     let (answer, mut body) = match line.json(&call).await {
         Ok(answered) => answered,
-        // The marks that lead from page to page may be good for a while only. Begun anew, it must come further each time.
+        // The marks that lead from page to page may be good for a while only. A page that is refused each time is not asked for for ever.
         Err(error) if !position.next.is_empty() && is_refused(&error) => {
-            if position.again.is_some_and(|pages| position.pages <= pages) {
+            if position.again >= MOST_AGAIN {
                 let text = format!(
-                    "{}; it was refused after the list had been begun anew, too: give smaller pages, or set this participant's checkpoint (fairlead state set-checkpoint)",
+                    "{}; so it did after the list had been begun anew {MOST_AGAIN} times: see why it refuses a page that it has named itself, then set this participant's checkpoint (fairlead state set-checkpoint)",
                     error.message
                 );
                 return Err(RemoteError { message: text, ..error });
             }
-            let anew = Position { from: position.from, again: Some(position.pages), ..Position::default() };
+            let anew = Position { from: position.from, again: position.again + 1, ..Position::default() };
             return Ok(Page { records: Vec::new(), cursor: written(&anew)?, caught_up: false, unusable: Vec::new() });
         }
         Err(error) => return Err(error),
@@ -149,6 +152,7 @@ pub(crate) async fn read(
     let next: BTreeMap<String, String> = next.into_iter().filter(|(_, value)| !value.is_empty()).collect();
     let items = take_items(read.records.as_ref(), &mut body, &call.what)?;
     let stamps: Vec<String> = read.cursor.iter().flat_map(|cursor| items.iter().filter_map(|item| cursor.field.text(item))).collect();
+    let stamp = stamps.first().cloned();
     let (mut records, mut unusable) = (Vec::new(), Vec::new());
     for (at, item) in items.into_iter().enumerate() {
         match record(entity, item) {
@@ -167,7 +171,7 @@ pub(crate) async fn read(
         // later pages counts what is older by the vendor's own clock. Without them a list that begins with its oldest records would be read
         // from its second page on, then from its third, and so on.
         let old = |stamp: &str| position.began.is_some_and(|began| is_before(stamp, lag, began));
-        let stamps = stamps.into_iter().filter(|stamp| begins || old(stamp));
+        let stamps = stamps.into_iter().filter(|stamp| (begins || old(stamp)) && less(stamp, lag).is_some());
         position.newest = stamps.chain(position.newest).max_by_key(|stamp| order(stamp));
     }
     if !next.is_empty() && next == position.next {
@@ -175,7 +179,10 @@ pub(crate) async fn read(
     }
     let caught_up = next.is_empty();
     let position = if caught_up {
-        let from = position.newest.as_deref().map(|stamp| less(stamp, lag));
+        let from = position.newest.as_deref().and_then(|stamp| less(stamp, lag));
+        if let Some(stamp) = stamp.filter(|_| from.is_none() && position.from.is_none()) {
+            tracing::warn!(system = line.definition.system(), entity = entity.name(), %stamp, "no record has a stamp that a lag can be taken from, so all of them are read each time: leave cursor.lag out, or name a field of moments");
+        }
         // Never back: everything from before this pass's beginning has been seen, and a stamp that is none must not move the cursor.
         Position { from: from.into_iter().chain(position.from).max_by_key(|stamp| order(stamp)), ..Position::default() }
     } else {
@@ -188,9 +195,14 @@ fn written(position: &Position) -> Result<Value, RemoteError> {
     serde_json::to_value(position).map_err(|_| unexpected("the cursor cannot be written"))
 }
 
-/// Whether the vendor does not take a request as it stands; what is refused on this side (a Secret that is not there) is refused for another reason.
+/// Whether the vendor does not take a request as it stands. What is refused on this side (a Secret that is not there) says nothing of the mark.
 fn is_refused(error: &RemoteError) -> bool {
-    error.class == ErrorClass::Configuration && [reason::VALIDATION_FAILED, reason::UNEXPECTED_RESPONSE].contains(&error.reason.as_str())
+    let theirs = [reason::VALIDATION_FAILED, reason::UNEXPECTED_RESPONSE, reason::VERSION_RETIRED];
+    match error.class {
+        ErrorClass::NotFound | ErrorClass::Conflict => true,
+        ErrorClass::Configuration => theirs.contains(&error.reason.as_str()),
+        _ => false,
+    }
 }
 
 /// Stamps in order: moments by time, anything else by number or text.
@@ -266,14 +278,14 @@ mod tests {
             ("2026-05-06", "2026-05-05"),
             ("1778061605", "1778061575"),
             ("1778061605250", "1778061575250"),
-            ("20260506", "20260506"),
-            ("1600", "1600"),
-            ("v-17", "v-17"),
         ] {
-            assert_eq!(less(stamp, lag), less_30);
+            assert_eq!(less(stamp, lag).as_deref(), Some(less_30));
             if !stamp.contains(['Z', '+']) {
-                assert_eq!(less(stamp, Duration::ZERO), stamp);
+                assert_eq!(less(stamp, Duration::ZERO).as_deref(), Some(stamp));
             }
+        }
+        for stamp in ["20260506", "1600", "v-17"] {
+            assert_eq!((less(stamp, lag), less(stamp, Duration::ZERO).as_deref()), (None, Some(stamp)));
         }
     }
 
