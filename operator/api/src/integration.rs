@@ -345,6 +345,9 @@ pub struct Reference {
     /// The canonical entity of the record pointed to.
     #[schemars(length(min = 1, max = 128), regex(pattern = ENTITY))]
     pub entity: String,
+    /// What happens to new records that refer to each other in a cycle, of which none can be made before the other: DeadLetter or Complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_cycle: Option<OnCycle>,
 }
 
 /// One ownership rule: these fields belong to the participants of this role.
@@ -555,6 +558,15 @@ choice! {
     OnError {
         /// It waits for a person.
         DeadLetter,
+    }
+}
+choice! {
+    /// What happens to new records that refer to each other in a cycle: DeadLetter or Complete.
+    OnCycle {
+        /// It waits for a person, as a hierarchy has no cycle.
+        DeadLetter,
+        /// One of them is made without its references, and completed when the others are there.
+        Complete,
     }
 }
 choice! {

@@ -53,8 +53,8 @@ pub use crd::{crds, crds_yaml};
 pub use duration::Duration;
 pub use integration::{
     CronSchedule, DeadLetters, DeletionPolicy, Delivery, EffectiveRetry, FieldRow, Guard, GuardStatus, InitialLoad, Integration,
-    IntegrationSpec, IntegrationStatus, LagBucket, LagStatus, LedgerStatus, Lookup, OnAmbiguous, OnDelete, OnError, OnForeignEdit, OnLeave,
-    OnMerge, Otherwise, OwnershipRule, Participant, ParticipantState, ParticipantStatus, Poll, PreviewStatus, ReadSpec, Reconcile,
+    IntegrationSpec, IntegrationStatus, LagBucket, LagStatus, LedgerStatus, Lookup, OnAmbiguous, OnCycle, OnDelete, OnError, OnForeignEdit,
+    OnLeave, OnMerge, Otherwise, OwnershipRule, Participant, ParticipantState, ParticipantStatus, Poll, PreviewStatus, ReadSpec, Reconcile,
     ReconcilePolicy, ReconciliationOutcome, ReconciliationStatus, Reference, Retry, RevisionStatus, Rollout, RolloutPhase, RunState,
     SyncSpec, Tie, ValuePair, WriteKey, WriteSpec,
 };

@@ -265,6 +265,10 @@ reasons! {
         "A record points to another one that is not known, was deleted, or did not come within 24 hours; it is a dead letter.",
         "Correct the reference at its source, or see what holds the other record up (`fairlead trace`), and replay the dead letter when that is there.",
         "kubectl exec -n fairlead-system deployment/fairlead -- fairlead dead-letters list";
+    ReferenceCycle User
+        "New records refer to each other in a cycle, so none of them can be made before the other; the one that closed it is a dead letter that names them all.",
+        "Correct one of the references at its source, then replay the dead letter if it was another record's; or let one be made without its reference and completed later (`reference.onCycle: Complete`).",
+        "kubectl exec -n fairlead-system deployment/fairlead -- fairlead dead-letters list";
     OutcomeUnknown User
         "A create was sent, the answer never came, and the record cannot be found for certain; sending it again might make a second one.",
         "Look into the business system and replay or discard the dead letter; a write.key avoids the question.",

@@ -212,7 +212,7 @@ mod tests {
             known: Known {
                 record: Record { id, version: 3, document, home: "eu/a/crm".into(), provenance: BTreeMap::new(), deleted_at: None },
                 identities: vec![identity("eu/a/crm", false), identity("us/a/erp", true)],
-                lanes: vec![LaneEntry { target: "us/a/crm".into(), in_flight: true }],
+                lanes: vec![LaneEntry { target: "us/a/crm".into(), in_flight: true, attempts: 0 }],
                 merged_into: None,
             },
             conflicts: vec![PastConflict {

@@ -33,8 +33,8 @@ const BATCH: usize = 200;
 /// work, later while it is idle.
 const TICK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(4));
 
-/// A circle of more records that wait for each other is not found.
-const LONGEST_CIRCLE: usize = 100;
+/// A cycle of more records that wait for each other is found only when one of them is overdue, and one of more than the second never.
+const LONGEST_CYCLE: (usize, usize) = (100, 10_000);
 /// So soon it is looked whether a record that had to be read first has been read.
 const AFTER_READING: Duration = Duration::from_secs(1);
 /// The same where both have time: as long as the write has waited already, between these. A whole participant may have to be read.
@@ -246,9 +246,11 @@ impl Lane {
         Ok(settle)
     }
 
-    /// New records that wait for each other would wait for ever: one of each circle is made without its references, and completed when the
-    /// others are there. A circle closes with the last of its records that begins to wait, and that one is among `steps`.
-    async fn break_circles(&self, steps: &mut [(Claimed, Step)], again: impl Fn(&Claimed) -> Step) -> Result<(), StoreError> {
+    /// New records that wait for each other would wait for ever. Where a row says so, one of such a cycle is made without its references, and
+    /// completed when the others are there; else the one that closes the cycle is a dead letter. A cycle closes with the last of its records
+    /// that begins to wait, and that one is among `steps`.
+    async fn break_cycles(&self, steps: &mut [(Claimed, Step)], again: impl Fn(&Claimed) -> Step) -> Result<(), StoreError> {
+        let (shared, target) = (&self.shared, self.target());
         let waiting = |step: &Step| match step {
             Step::Settle(Outcome::WaitFor { record }) => Some(*record),
             _ => None,
@@ -256,25 +258,35 @@ impl Lane {
         let mut waits: HashMap<RecordId, Option<RecordId>> =
             steps.iter().map(|(claimed, step)| (claimed.known.record.id, waiting(step))).collect();
         for (claimed, step) in steps {
+            let longest = if outbound::overdue(claimed, shared.now()) { LONGEST_CYCLE.1 } else { LONGEST_CYCLE.0 };
             let (id, mut next) = (claimed.known.record.id, waiting(step));
-            for _ in 0..LONGEST_CIRCLE {
-                let Some(at) = next.filter(|at| *at != id) else { break };
+            let mut chain = vec![id];
+            while let Some(at) = next.filter(|at| *at != id && chain.len() < longest) {
+                chain.push(at);
                 next = match waits.get(&at) {
                     Some(known) => *known,
                     None => {
-                        let target = &self.target().unit.name;
-                        let found = self.shared.around.store.waits_for(&self.shared.realm, target, &[at]).await?.pop().flatten();
+                        let found = shared.around.store.waits_for(&shared.realm, &target.unit.name, &[at]).await?.pop().flatten();
                         waits.insert(at, found);
                         found
                     }
                 };
             }
-            // A circle too long to be found may be what an overdue one stands in.
-            if next == Some(id) || next.is_some() && outbound::overdue(claimed, self.shared.now()) {
-                tracing::info!(integration = %self.shared.integration, target = %self.target().unit.name, record = %id, "records wait for each other; this one is made first and completed later");
-                *step = again(claimed);
-                waits.insert(id, None);
+            if next != Some(id) {
+                continue;
             }
+            let known = shared.around.store.known_by_id(&shared.realm, &chain).await?;
+            let completes = |(known, awaited): (&Option<Known>, &RecordId)| {
+                known.as_ref().is_some_and(|known| outbound::may_be_completed(target, &known.record.document, *awaited))
+            };
+            let may_be_broken = known.iter().zip(chain.iter().cycle().skip(1)).any(completes);
+            *step = if may_be_broken {
+                tracing::info!(integration = %shared.integration, target = %target.unit.name, record = %id, records = chain.len(), "new records wait for each other in a cycle; this one is made first and completed later");
+                again(claimed)
+            } else {
+                Step::Settle(outbound::closes_a_cycle(target, claimed, &chain, shared.now()))
+            };
+            waits.insert(id, None);
         }
         Ok(())
     }
@@ -453,7 +465,7 @@ impl Lane {
             (claimed, step)
         };
         let mut steps: Vec<(Claimed, Step)> = ready.into_iter().map(decided).collect();
-        self.break_circles(&mut steps, |claimed| outbound::decide_without_references(program, target, claimed, &map)).await?;
+        self.break_cycles(&mut steps, |claimed| outbound::decide_without_references(program, target, claimed, &map)).await?;
         let stays_archived = entity.is_some_and(|entity| !entity.can_reactivate());
         let mut writes: Vec<(Claimed, Planned)> = Vec::new();
         for (claimed, step) in steps {

@@ -17,11 +17,12 @@ use crate::look_up::{Asked, read_apart};
 use crate::program::Participant;
 use crate::shared::{Shared, lock};
 use crate::source::Source;
+use fairlead_mapping::{Inbound, RowError};
 use fairlead_model::hash::ValueHash;
 use fairlead_model::report::{Drift, Reconciliation, ReconciliationOutcome};
 use fairlead_model::schedule::{Schedule, ScheduleText};
 use fairlead_model::unit::ReconcileUnit;
-use fairlead_model::{ErrorClass, ExternalId, RecordId, RemoteError, Timestamp};
+use fairlead_model::{ErrorClass, ExternalId, RecordId, RemoteError, SmolStr, Timestamp};
 use fairlead_store::{Enqueue, Fence, Haste, Keys, Known, Origin, StoreError};
 use fairlead_systems::{NativeRecord, Priority, ReadRequest};
 use serde::{Deserialize, Serialize};
@@ -363,7 +364,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// What differs among records that a participant shows.
+    /// What differs among records that a participant shows: by one hash over all of them first, and only where that differs by their fields.
     async fn judge(&self, index: usize, records: &[NativeRecord]) -> Result<Vec<(ExternalId, Kind)>, StoreError> {
         let shared = &self.shared;
         let (store, participant) = (&shared.around.store, &shared.program.participants[index]);
@@ -371,32 +372,37 @@ impl Reconciler {
         // A record that changed during the walk is shown twice, and counts as it was shown last.
         let records: BTreeMap<_, _> = records.iter().map(|record| (record.id.clone(), record)).collect();
         let ids: Vec<ExternalId> = records.keys().cloned().collect();
-        let known = store.known_by_external(&shared.realm, name, &ids).await?;
-        // What is a dead letter waits for a person already.
-        let dead = store.dead_lettered(&shared.realm, name, &ids).await?;
         let mapped: Vec<_> = records.values().map(|record| participant.table.to_canonical(&record.body)).collect();
         let references: BTreeSet<ExternalId> =
             mapped.iter().flatten().flat_map(|inbound| inbound.references.iter().map(|(_, _, id)| id.clone())).collect();
         let references: Vec<_> = references.into_iter().collect();
         let resolved: HashMap<_, _> = references.iter().cloned().zip(store.record_ids(&shared.realm, name, &references).await?).collect();
-        let mut found = Vec::new();
-        for ((((id, record), inbound), known), dead) in records.iter().zip(mapped).zip(known).zip(dead) {
-            let shown = match inbound {
-                _ if record.deleted => Shown::Absent,
-                Err(_) => Shown::Unmappable,
-                Ok(inbound) => {
-                    let mut values = inbound.fields;
-                    // What refers to a record that is not known says nothing yet.
-                    values.extend(inbound.references.into_iter().filter_map(|(unit, _, external)| {
-                        resolved.get(&external).copied().flatten().map(|record| (unit, Value::String(record.to_string())))
-                    }));
-                    Shown::Values(values)
-                }
-            };
-            let kind = drift::of_read(participant, &shown, known.as_ref()).filter(|_| !dead);
-            found.extend(kind.map(|kind| (id.clone(), kind)));
+        let show = |(record, inbound): (&&NativeRecord, Result<Inbound, RowError>)| match inbound {
+            _ if record.deleted => Shown::Absent,
+            Err(_) => Shown::Unmappable,
+            Ok(inbound) => {
+                let mut values = inbound.fields;
+                // What refers to a record that is not known says nothing yet.
+                values.extend(inbound.references.into_iter().filter_map(|(unit, _, external)| {
+                    resolved.get(&external).copied().flatten().map(|record| (unit, Value::String(record.to_string())))
+                }));
+                Shown::Values(values)
+            }
+        };
+        let shown: Vec<Shown> = records.values().zip(mapped).map(show).collect();
+        let fields: Vec<SmolStr> = participant.table.readable_units().iter().map(|unit| unit.text().clone()).collect();
+        let range = drift::of_range(participant, ids.iter().zip(&shown));
+        if range.is_some() && range == store.seen(&shared.realm, name, &ids, &fields).await? {
+            return Ok(Vec::new());
         }
-        Ok(found)
+        let known = store.known_by_external(&shared.realm, name, &ids).await?;
+        // What is a dead letter waits for a person already.
+        let dead = store.dead_lettered(&shared.realm, name, &ids).await?;
+        let judged = ids.into_iter().zip(shown).zip(known).zip(dead);
+        let differs = |(((id, shown), known), dead): (((ExternalId, Shown), Option<Known>), bool)| {
+            drift::of_read(participant, &shown, known.as_ref()).filter(|_| !dead).map(|kind| (id, kind))
+        };
+        Ok(judged.filter_map(differs).collect())
     }
 
     /// What differs among ids that a participant does not show.

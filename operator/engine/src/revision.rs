@@ -23,10 +23,10 @@ use crate::look_up::read_apart;
 use crate::program::Program;
 use crate::shared::{LOADED, Shared, lock};
 use fairlead_model::hash::{Digest, ValueHash};
-use fairlead_model::report::{Revisions, TrialPhase, TrialReport};
+use fairlead_model::report::{RecordFailure, Revisions, TrialPhase, TrialReport};
 use fairlead_model::unit::{InitialLoad, IntegrationUnit, LookupTable, ParticipantUnit, RevisionUnit, RolloutUnit, RowUnit, WriteUnit};
 use fairlead_model::{ErrorClass, ExternalId, FieldPath, RecordId, RemoteError};
-use fairlead_store::{DeadLetterFilter, Enqueue, Haste, Keys, Origin, StoreError};
+use fairlead_store::{DeadLetterFilter, Enqueue, Haste, Keys, LaneEntry, Origin, StoreError};
 use fairlead_systems::Priority;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -589,13 +589,15 @@ impl Keeper<'_> {
         }
     }
 
-    /// Counts the records of the share and the others, which of either are dead letters, and what of the share still waits.
+    /// Counts the records of the share and the others, which of either are dead letters or fail again and again, and what of the share still waits.
     async fn count(&mut self) -> Result<Option<Findings>, StoreError> {
         let (shared, percent) = (Arc::clone(self.shared), self.trial.percent);
         let store = &shared.around.store;
         let names: Vec<&str> = shared.program.participants.iter().map(|participant| participant.unit.name.as_str()).collect();
         let (mut tried, mut active) = (Rate::default(), Rate::default());
         let mut waiting: HashSet<RecordId> = HashSet::new();
+        let last_error = lock(&shared.last_error).clone();
+        let (mut erring, mut erring_example) = (Vec::new(), None);
         let mut after: Option<RecordId> = None;
         loop {
             if shared.cancel.is_cancelled() || self.lease.ensure().await?.is_none() {
@@ -610,6 +612,12 @@ impl Keeper<'_> {
                 rate.records += 1;
                 if is_tried && known.lanes.iter().any(|lane| names.contains(&lane.target.as_str())) {
                     waiting.insert(known.record.id);
+                }
+                let Some(place) = rollout::erring(&known.lanes, &names) else { continue };
+                erring.push(known.record.id);
+                let is_last = last_error.as_ref().is_some_and(|last| last.record == Some(known.record.id));
+                if is_tried && (erring_example.is_none() || is_last) {
+                    erring_example = Some(told_of(known.record.id, place, last_error.as_ref()));
                 }
             }
         }
@@ -644,8 +652,27 @@ impl Keeper<'_> {
             let records = store.record_ids(&shared.realm, name, &read).await?;
             waiting.extend(records.into_iter().flatten().filter(|record| is_in_share(*record, percent)));
         }
-        Ok(Some(Findings { tried, active, waiting: waiting.len() as u64, example, refused: self.refused(), ..Findings::default() }))
+        // Each record once: one with a letter is counted by now.
+        let mut again = 0;
+        for record in erring {
+            if failing.insert(record) {
+                let is_tried = is_in_share(record, percent);
+                let rate = if is_tried { &mut tried } else { &mut active };
+                rate.failing += 1;
+                again += u64::from(is_tried);
+            }
+        }
+        let (example, waiting) = (example.or(erring_example), waiting.len() as u64);
+        Ok(Some(Findings { tried, active, erring: again, waiting, example, refused: self.refused(), ..Findings::default() }))
     }
+}
+
+/// A record that fails again and again, in words; with what was wrong, if that is the last thing that this process saw go wrong.
+fn told_of(record: RecordId, place: &LaneEntry, last_error: Option<&RecordFailure>) -> String {
+    let called = fairlead_model::realm::called(&place.target);
+    let last = last_error.filter(|last| last.record == Some(record) && last.participant == called);
+    let why = last.map(|last| format!(": {}: {}", last.error.reason, last.error.message)).unwrap_or_default();
+    format!("{called}: writing record {record} has failed {} times{why}", place.attempts)
 }
 
 /// Whether this is how a system refuses a field that it does not have, or does not show.

@@ -50,6 +50,26 @@ impl ValueHash {
     }
 }
 
+/// The hash over what a range of records shows: of each its id and the hashes of some fields, in an order that whoever compares keeps as well.
+/// Where two are equal, no record of the range needs to be looked at.
+#[derive(Debug, Default)]
+pub struct RangeHash(Vec<u8>);
+
+impl RangeHash {
+    /// Takes in a record.
+    pub fn add(&mut self, id: &str, fields: impl IntoIterator<Item = ValueHash>) {
+        self.0.extend((id.len() as u64).to_le_bytes());
+        self.0.extend(id.as_bytes());
+        self.0.extend(fields.into_iter().flat_map(|field| field.0.to_le_bytes()));
+    }
+
+    /// The hash over the records so far.
+    #[must_use]
+    pub fn finish(&self) -> ValueHash {
+        ValueHash(xxh3_64(&self.0))
+    }
+}
+
 /// A SHA-256 over content, written `sha256:<hex>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
 #[serde(transparent)]
@@ -139,6 +159,20 @@ mod tests {
         assert_eq!(Digest::of(&a), Digest::of(&b));
         assert_ne!(ValueHash::of(Some(&json!([[1], 2]))), ValueHash::of(Some(&json!([1, [2]]))));
         assert_ne!(ValueHash::of(Some(&json!("1"))), ValueHash::of(Some(&json!(1))));
+    }
+
+    #[test]
+    fn a_range_is_its_records_with_their_fields_in_order() {
+        let hash = |records: &[(&str, &[u64])]| {
+            let mut range = RangeHash::default();
+            records.iter().for_each(|(id, fields)| range.add(id, fields.iter().map(|field| ValueHash(*field))));
+            range.finish()
+        };
+        let (a, b): ((&str, &[u64]), (&str, &[u64])) = (("a", &[1, 2]), ("b", &[1, 3]));
+        assert_eq!(hash(&[a, b]), hash(&[a, b]));
+        for other in [&[b, a][..], &[a], &[a, ("b", &[1, 2])], &[a, ("b", &[3, 1])], &[a, ("c", &[1, 3])]] {
+            assert_ne!(hash(&[a, b]), hash(other), "{other:?}");
+        }
     }
 
     #[test]

@@ -406,6 +406,25 @@ pub struct ValuePair {
 pub struct Reference {
     /// The canonical entity referred to. Only the Integration's own entity (a parent) can be referred to so far.
     pub entity: String,
+    /// What becomes of new records that refer to each other in a cycle.
+    #[serde(default, skip_serializing_if = "OnCycle::is_default")]
+    pub on_cycle: OnCycle,
+}
+
+/// What becomes of new records that refer to each other in a cycle, of which none can be made before the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum OnCycle {
+    /// The one that closes it becomes a dead letter.
+    #[default]
+    DeadLetter,
+    /// One of them is made without its references, and completed when the others are there.
+    Complete,
+}
+
+impl OnCycle {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a failing expression does to its record.

@@ -21,9 +21,9 @@ use fairlead_model::hash::Digest;
 use fairlead_model::schedule::{Schedule, ScheduleError, ScheduleText};
 use fairlead_model::schema::{CanonicalSchema, FieldType, NativeSchema};
 use fairlead_model::unit::{
-    CanaryUnit, ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, LookupRow, LookupTable, MasterUnit, OnDelete, OnError,
-    OnForeignEdit, OnLeave, OnMerge, OwnershipRule, ParticipantUnit, ReadUnit, ReconcileUnit, Reference, Retry, RevisionUnit, RolloutUnit,
-    RowOrigin, RowUnit, Sibling, Tie, ValuePair, WriteUnit,
+    CanaryUnit, ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, LookupRow, LookupTable, MasterUnit, OnCycle, OnDelete,
+    OnError, OnForeignEdit, OnLeave, OnMerge, OwnershipRule, ParticipantUnit, ReadUnit, ReconcileUnit, Reference, Retry, RevisionUnit,
+    RolloutUnit, RowOrigin, RowUnit, Sibling, Tie, ValuePair, WriteUnit,
 };
 use fairlead_model::{FieldPath, ObjectRef, realm};
 use fairlead_systems::{Definition, Entity};
@@ -933,7 +933,13 @@ fn row_unit(
         on_error: match row.on_error {
             None | Some(api::OnError::DeadLetter) => OnError::DeadLetter,
         },
-        reference: row.reference.as_ref().map(|reference| Reference { entity: reference.entity.clone() }),
+        reference: row.reference.as_ref().map(|reference| Reference {
+            entity: reference.entity.clone(),
+            on_cycle: match reference.on_cycle.unwrap_or_default() {
+                api::OnCycle::DeadLetter => OnCycle::DeadLetter,
+                api::OnCycle::Complete => OnCycle::Complete,
+            },
+        }),
         lookup,
         key,
         origin,

@@ -1,5 +1,5 @@
 //! How much CPU the store costs per record: look up, absorb, claim, intend and settle, first creating records, then changing them in random
-//! order. `cargo run --release --example bench_store -p fairlead-store [records] [batch] [sqlite|postgres]`; the store lies in the temporary
+//! order; then comparing a range, by what is known of each record and by one hash, which is how a reconciliation begins. `cargo run --release --example bench_store -p fairlead-store [records] [batch] [sqlite|postgres]`; the store lies in the temporary
 //! folder, for PostgreSQL in a server that is started for it.
 //!
 //! CPU time of the whole process, and of the server's processes, is the figure to compare (several threads take part); wall time depends on the
@@ -9,7 +9,7 @@
 
 use fairlead_model::hash::ValueHash;
 use fairlead_model::state::{FieldState, ParticipantState};
-use fairlead_model::{ExternalId, RecordId, Timestamp};
+use fairlead_model::{ExternalId, RecordId, SmolStr, Timestamp};
 use fairlead_store::contract_tests::server::Server;
 use fairlead_store::{
     Absorb, AbsorbRecord, Claim, Fence, Guarded, IndexKey, Intend, LeaseRequest, Origin, Outcome, PostgresStore, Record, RecordChange,
@@ -166,6 +166,25 @@ async fn main() {
             per_record(begun.elapsed())
         );
     }
+    let fields: Vec<SmolStr> = state(2).fields.into_keys().collect();
+    let ids: Vec<ExternalId> = in_order.iter().map(|n| ExternalId(format!("0015g00000{n:08}"))).collect();
+    // In turn, so that neither has the warmer cache.
+    let (mut by_record, mut by_range) = (Duration::ZERO, Duration::ZERO);
+    for ids in ids.chunks(batch) {
+        let before = cpu() + cpu_of_server(server.as_ref());
+        let known = bench.store.known_by_external(REALM, "crm", ids).await.unwrap();
+        assert!(known.iter().all(Option::is_some));
+        let between = cpu() + cpu_of_server(server.as_ref());
+        assert!(bench.store.seen(REALM, "crm", ids, &fields).await.unwrap().is_some());
+        by_record += between - before;
+        by_range += cpu() + cpu_of_server(server.as_ref()) - between;
+    }
+    let per_record = |time: Duration| time.as_micros() as f64 / count as f64;
+    println!(
+        "compare ranges of {batch}: {:.1} us CPU per record by all that is known, {:.1} by one hash",
+        per_record(by_record),
+        per_record(by_range)
+    );
     let begun = Instant::now();
     let snapshot = bench.store.snapshot(REALM, now).await.unwrap();
     assert!(snapshot.balanced());

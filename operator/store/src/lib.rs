@@ -24,7 +24,8 @@ pub use types::*;
 
 use archive::{Import, Rows, Sink};
 use async_trait::async_trait;
-use fairlead_model::{ExternalId, RecordId, Timestamp};
+use fairlead_model::hash::ValueHash;
+use fairlead_model::{ExternalId, RecordId, SmolStr, Timestamp};
 use std::collections::BTreeMap;
 
 /// Durable state. Implementations: SQLite ([`sqlite`]) and PostgreSQL ([`postgres`]); every implementation passes the contract suite of `contract_tests` (feature of
@@ -105,7 +106,7 @@ pub trait Store: Send + Sync + 'static {
     async fn settle(&self, settle: &Settle) -> Result<(), StoreError>;
 
     /// Puts keys in a lane again (Remap, Resync, Repair, Replay, Restore). Returns how many were entered; records that the realm does not
-    /// hold are left out. `Replay` also sets attempts and waiting times back; the others leave a retry its time.
+    /// hold are left out. `Replay` also sets attempts and waiting times back, `Remap` the attempts alone; the others leave a retry both.
     async fn enqueue(&self, enqueue: &Enqueue) -> Result<u64, StoreError>;
 
     /// Asks for records to be read again by key (stale read, conflict, changed read row, missing reference that has come). They take their turn in
@@ -180,6 +181,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// What is known of each external id of one participant, positionally; of an alias, the merged record ([`Known::merged_into`]).
     async fn known_by_external(&self, realm: &str, participant: &str, ids: &[ExternalId]) -> Result<Vec<Option<Known>>, StoreError>;
+
+    /// The hash over what a participant was last seen to hold in `fields` of each of these ids, in the order given ([`RangeHash`]). `None` where
+    /// a hash does not tell: one of them is unknown or deleted there, a field was never seen, or a look has shown another value since.
+    ///
+    /// [`RangeHash`]: fairlead_model::hash::RangeHash
+    async fn seen(&self, realm: &str, participant: &str, ids: &[ExternalId], fields: &[SmolStr]) -> Result<Option<ValueHash>, StoreError>;
 
     /// What is known of each record, positionally; of the survivor where it was merged.
     async fn known_by_id(&self, realm: &str, ids: &[RecordId]) -> Result<Vec<Option<Known>>, StoreError>;

@@ -201,6 +201,9 @@ pub struct LaneEntry {
     pub target: String,
     /// A write is in flight, or was when a process died, or was sent and has no known outcome yet.
     pub in_flight: bool,
+    /// Attempts that counted and failed since something entered the empty place, an entry of it ended, or it was entered to be mapped otherwise
+    /// or tried again. A newer version that overtakes the one that failed inherits them; what is put off or waits for another record keeps them.
+    pub attempts: u32,
 }
 
 /// An entry of the index by which records are found by what they hold: by a match rule (who a record is that no identity names yet; deleted ones

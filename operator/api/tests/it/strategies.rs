@@ -223,7 +223,11 @@ pub(crate) fn row() -> impl Strategy<Value = FieldRow> {
         seldom("\\PC{1,8}".boxed()),
         seldom("\\PC{1,8}".boxed()),
         of(Just(OnError::DeadLetter)),
-        prop::option::weighted(0.2, word(&["customer"]).prop_map(|entity| Reference { entity })),
+        prop::option::weighted(
+            0.2,
+            (word(&["customer"]), of(prop_oneof![Just(OnCycle::DeadLetter), Just(OnCycle::Complete)]))
+                .prop_map(|(entity, on_cycle)| Reference { entity, on_cycle }),
+        ),
         prop::option::weighted(0.2, lookup()),
         seldom(word(&["Id"]).boxed()),
     )

@@ -8,10 +8,10 @@ use crate::decide::difference::{self, Sight};
 use crate::decide::inbound::in_step;
 use crate::decide::outbound::brought_by;
 use crate::program::{Participant, Program};
-use fairlead_model::hash::ValueHash;
+use fairlead_model::hash::{RangeHash, ValueHash};
 use fairlead_model::report::Drift;
 use fairlead_model::unit::InitialLoad;
-use fairlead_model::{FieldPath, document};
+use fairlead_model::{ExternalId, FieldPath, document};
 use fairlead_store::{Identity, Known};
 use serde_json::Value;
 
@@ -50,6 +50,21 @@ pub enum Shown {
     Values(Vec<(FieldPath, Value)>),
     /// It is there, and its field table fails on it.
     Unmappable,
+}
+
+/// The hash over what `source` shows of a range of records, to be compared with the one over what is known ([`fairlead_store::Store::seen`]): where
+/// they are equal, [`of_read`] finds no difference in any of them. `None` where one has to be looked at by itself: it is deleted, its table fails on
+/// it, or it refers to a record that is not known.
+#[must_use]
+pub fn of_range<'a>(source: &Participant, shown: impl Iterator<Item = (&'a ExternalId, &'a Shown)>) -> Option<ValueHash> {
+    let mut range = RangeHash::default();
+    for (id, shown) in shown {
+        let Shown::Values(values) = shown else { return None };
+        let value = |unit: &FieldPath| values.iter().find(|(path, _)| path == unit).map(|(_, value)| ValueHash::of(Some(value)));
+        let hashes: Option<Vec<ValueHash>> = source.table.readable_units().iter().map(value).collect();
+        range.add(id.as_str(), hashes?);
+    }
+    Some(range.finish())
 }
 
 /// The difference between what `source` shows of a record and what is known of it.
@@ -138,6 +153,30 @@ mod tests {
     }
 
     #[test]
+    fn a_range_has_one_hash_unless_a_record_needs_a_look() {
+        let world = settled();
+        let (crm, ids) = (world.program.participant("crm").unwrap(), [ExternalId("c1".into()), ExternalId("c2".into())]);
+        let whole = |name: &str| {
+            let value = |unit: &FieldPath| (unit.clone(), if unit.text() == "name" { json!(name) } else { Value::Null });
+            Shown::Values(crm.table.readable_units().iter().map(value).collect())
+        };
+        let range = |shown: [Shown; 2]| of_range(crm, ids.iter().zip(&shown));
+        let mut known = RangeHash::default();
+        for id in &ids {
+            let fields = crm.table.readable_units().iter().map(|unit| match unit.text().as_str() {
+                "name" => ValueHash::of(Some(&json!("Acme"))),
+                _ => ValueHash::ABSENT,
+            });
+            known.add(id.as_str(), fields);
+        }
+        assert_eq!(range([whole("Acme"), whole("Acme")]), Some(known.finish()));
+        assert_ne!(range([whole("Acme"), whole("Other")]), Some(known.finish()));
+        for special in [Shown::Absent, Shown::Unmappable, values("Acme", "")] {
+            assert_eq!(range([whole("Acme"), special.clone()]), None, "{special:?}");
+        }
+    }
+
+    #[test]
     fn what_its_home_shows_again_is_not_deleted() {
         let mut world = settled();
         let known = world.known.as_mut().unwrap();
@@ -157,7 +196,7 @@ mod tests {
     fn what_waits_in_a_lane_is_on_its_way() {
         let mut world = settled();
         let known = world.known.as_mut().unwrap();
-        known.lanes.push(LaneEntry { target: "crm".into(), in_flight: false });
+        known.lanes.push(LaneEntry { target: "crm".into(), in_flight: false, attempts: 0 });
         let crm = world.program.participant("crm").unwrap();
         assert_eq!(of_read(crm, &values("Other", ""), world.known.as_ref()), None);
     }

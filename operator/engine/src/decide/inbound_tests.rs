@@ -301,7 +301,7 @@ fn a_deleted_record_is_matched_where_copies_live_on_and_nothing_else_lives() {
     assert_eq!(of(vec![vec![deleted.clone()]], "erp"), 0, "it has a copy");
     world.known().identities.retain(|identity| identity.participant != "erp");
     assert_eq!(of(vec![vec![world.known().clone()]], "mdm"), 0, "nothing is left of it");
-    world.known().lanes = vec![LaneEntry { target: "erp".into(), in_flight: true }];
+    world.known().lanes = vec![LaneEntry { target: "erp".into(), in_flight: true, attempts: 0 }];
     assert_eq!(of(vec![vec![world.known().clone()]], "mdm"), 1, "a copy may be on its way");
     assert!(world.read("mdm", json!({"Name": "Acme"})).is_stale(), "and what becomes of it is waited for");
 }

@@ -11,7 +11,7 @@ use fairlead_mapping::{Outbound, RowError, Table};
 use fairlead_model::hash::ValueHash;
 use fairlead_model::packed::{pack, unpack};
 use fairlead_model::state::{FieldState, ParticipantState, RowState, Standing};
-use fairlead_model::unit::{InitialLoad, OnDelete, OnMerge, RowUnit};
+use fairlead_model::unit::{InitialLoad, OnCycle, OnDelete, OnMerge, RowUnit};
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, SmolStr, Timestamp, document};
 use fairlead_store::{Claimed, Identity, Intent, Known, NewDeadLetter, Outcome, Stage, WAITS_FOR};
 use fairlead_systems::{NativeRecord, WriteItem, WriteOperation, Written, reason};
@@ -28,6 +28,11 @@ pub enum Step {
     /// Nothing to send; settle with this.
     Settle(Outcome),
 }
+
+/// So many records of a cycle are named.
+const NAMED: usize = 10;
+/// A cycle may be gone when what is read right now is known, too.
+const CYCLE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A write and what will be known once it is acknowledged.
 #[derive(Debug, Clone)]
@@ -109,7 +114,7 @@ pub fn decide(
     decide_as(program, target, claimed, mapped, false)
 }
 
-/// Likewise for a record of a circle in which each waits for the next: it is made without the references that would have it wait.
+/// Likewise for a record of a cycle in which each waits for the next: it is made without the references that would have it wait.
 #[must_use]
 pub fn decide_without_references(
     program: &Program,
@@ -891,16 +896,43 @@ pub fn not_there_in_time(target: &Participant, record: RecordId) -> RemoteError 
     RemoteError::new(ErrorClass::Data, "ReferenceUnresolved", message)
 }
 
+/// Whether a record that refers to `awaited` may be made before it, where each waits for the other.
+#[must_use]
+pub fn may_be_completed(target: &Participant, canonical: &Document, awaited: RecordId) -> bool {
+    let completes = |row: &&RowUnit| row.reference.as_ref().is_some_and(|reference| reference.on_cycle == OnCycle::Complete);
+    target.unit.rows.iter().filter(completes).any(|row| referred(row, canonical) == Some(awaited))
+}
+
+/// What becomes of a key that closes a cycle: of these records each refers to the next, and the last to the first, which is the key's.
+#[must_use]
+pub fn closes_a_cycle(target: &Participant, claimed: &Claimed, cycle: &[RecordId], now: Timestamp) -> Outcome {
+    let until = claimed.since.plus(CYCLE_PATIENCE);
+    if now < until {
+        return Outcome::Retry { at: until, attempt: false, unknown: false };
+    }
+    let mut named: Vec<String> = cycle.iter().chain(cycle.first()).take(NAMED).map(ToString::to_string).collect();
+    if cycle.len() >= NAMED {
+        named.push("...".into());
+    }
+    let message = format!(
+        "it refers to itself by way of {} new records, none of which can be in {} before the next: {}; correct a reference at its source, or say \
+         reference.onCycle: Complete in its row, then replay",
+        cycle.len(),
+        target.unit.called(),
+        named.join(" -> ")
+    );
+    dead_letter(target, claimed, Stage::Outbound, &RemoteError::new(ErrorClass::Data, "ReferenceCycle", message), None)
+}
+
 /// The references a document makes in this target: which records must be there before it can be written.
 #[must_use]
 pub fn references(target: &Participant, canonical: &Document) -> Vec<RecordId> {
-    target
-        .unit
-        .rows
-        .iter()
-        .filter(|row| row.reference.is_some())
-        .filter_map(|row| document::present(canonical, row.canonical.as_ref()?)?.as_str().and_then(RecordId::parse))
-        .collect()
+    target.unit.rows.iter().filter(|row| row.reference.is_some()).filter_map(|row| referred(row, canonical)).collect()
+}
+
+/// The record that a row's field holds the id of.
+fn referred(row: &RowUnit, canonical: &Document) -> Option<RecordId> {
+    document::present(canonical, row.canonical.as_ref()?)?.as_str().and_then(RecordId::parse)
 }
 
 #[cfg(test)]

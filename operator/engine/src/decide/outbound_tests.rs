@@ -765,7 +765,7 @@ fn leaving_concerns_what_was_let_in_and_not_what_the_target_had_of_its_own() {
 }
 
 #[test]
-fn a_record_of_a_circle_is_made_without_its_references_and_says_what_it_lacks() {
+fn a_record_of_a_cycle_is_made_without_its_references_and_says_what_it_lacks() {
     let mut world = World::new();
     world.read("crm", json!({"Name": "Acme"}));
     let parent = RecordId(Uuid::from_u128(8));
@@ -778,6 +778,42 @@ fn a_record_of_a_circle_is_made_without_its_references_and_says_what_it_lacks() 
     let done = Written { id: "e1".into(), version: None, created: true, answer: None };
     let outcome = delivered(target, &world.claimed(), &planned, &done, &[], Timestamp(0));
     assert!(matches!(outcome, Outcome::Delivered { incomplete: Some(record), .. } if record == parent));
+}
+
+#[test]
+fn a_cycle_is_given_a_moment_and_then_named() {
+    let mut world = World::new();
+    world.read("crm", json!({"Name": "Acme"}));
+    let ids: Vec<RecordId> = (1..=12).map(|n| RecordId(Uuid::from_u128(n))).collect();
+    world.known().record.document.insert("parentId".into(), json!(ids[1].to_string()));
+    let target = world.participant("erp");
+    let document = &world.claimed().known.record.document;
+    assert!(!may_be_completed(target, document, ids[1]), "a hierarchy has no cycles");
+    let claimed = Claimed { since: Timestamp(0), ..world.claimed() };
+    let outcome = |cycle: &[RecordId], now: i64| closes_a_cycle(target, &claimed, cycle, Timestamp(now));
+    assert!(matches!(outcome(&ids[..2], 9_999), Outcome::Retry { at: Timestamp(10_000), attempt: false, unknown: false }));
+    let message = |cycle: &[RecordId]| match outcome(cycle, 10_000) {
+        Outcome::DeadLetter(letter) => {
+            assert_eq!((letter.reason.as_str(), letter.stage), ("ReferenceCycle", Stage::Outbound));
+            letter.message
+        }
+        outcome => panic!("{outcome:?}"),
+    };
+    assert!(
+        message(&ids[..2])
+            .contains(&format!("2 new records, none of which can be in erp before the next: {0} -> {1} -> {0};", ids[0], ids[1]))
+    );
+    assert!(message(&ids[..1]).contains(&format!(": {0} -> {0};", ids[0])));
+    assert!(message(&ids).contains(&format!("{} -> ...;", ids[9])), "{}", message(&ids));
+
+    let mut unit = unit();
+    for row in &mut erp(&mut unit).rows {
+        row.reference.iter_mut().for_each(|reference| reference.on_cycle = OnCycle::Complete);
+    }
+    let world = World::of(unit);
+    let document = document.clone();
+    assert!(may_be_completed(world.participant("erp"), &document, ids[1]));
+    assert!(!may_be_completed(world.participant("erp"), &document, ids[2]), "it does not refer to that one");
 }
 
 #[test]

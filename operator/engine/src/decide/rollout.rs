@@ -7,6 +7,12 @@
 //! The rule: the revision in force says how many records of the share would fail anyway. The new one is stopped when [`LEAST`] more than that
 //! fail, and that many more than chance explains (three standard deviations of a count); or when most of the share fails, however small it is.
 //! One bad record is one bad record, and stops nothing but a share of one.
+//!
+//! A record of a canary fails when it is a dead letter, or when its write has failed [`ERRORS`] times in a row though it is tried again: a letter may
+//! come only after many attempts, while the share is written in vain. One failure is ordinary (a 5xx, a conflict with somebody's edit), and so are two.
+//! An outage is none of it: while the circuit is open, or the vendor puts off, no attempt is counted. What of it was counted before the circuit
+//! opened, and what failed under the revision in force and merely enters anew, is found among the others too, as far as those are written. Where the
+//! writes of the share open the circuit themselves, that looks like an outage: the revision is not stopped by it, and does not take over ([`WAITING`]).
 
 use crate::decide::inbound;
 use crate::program::Participant;
@@ -15,6 +21,7 @@ use fairlead_model::hash::{Digest, ValueHash};
 use fairlead_model::report::TrialPhase;
 use fairlead_model::unit::RolloutUnit;
 use fairlead_model::{Document, ExternalId, FieldPath, RecordId, RemoteError, Timestamp};
+use fairlead_store::LaneEntry;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -22,6 +29,8 @@ use std::time::Duration;
 
 /// So many records must fail that would not fail under the revision in force.
 pub const LEAST: u64 = 3;
+/// A record whose write has failed so many times in a row fails, though it is tried again.
+pub const ERRORS: u32 = 3;
 /// A canary does not take over while more than one in so many of its records still waits to be read or written.
 pub const WAITING: u64 = 10;
 /// What passed between two looks counts for no more: nobody was at work meanwhile.
@@ -33,6 +42,12 @@ pub const BETWEEN: Duration = Duration::from_secs(60);
 pub fn is_in_share(record: RecordId, percent: u32) -> bool {
     // Not the bare id, which others may divide records by.
     ValueHash::of_text(&format!("canary/{record}")).0 % 100 < u64::from(percent)
+}
+
+/// The place of a record among these lanes in which it fails again and again, if there is one; of several, where it has failed most often.
+#[must_use]
+pub fn erring<'a>(places: &'a [LaneEntry], lanes: &[&str]) -> Option<&'a LaneEntry> {
+    places.iter().filter(|place| place.attempts >= ERRORS && lanes.contains(&place.target.as_str())).max_by_key(|place| place.attempts)
 }
 
 /// What maps records, by its digests.
@@ -73,6 +88,9 @@ pub struct Findings {
     pub tried: Rate,
     /// The same of the revision in force, on its records.
     pub active: Rate,
+    /// Of those that fail as a canary: those that are no dead letters, but have failed [`ERRORS`] times in a row and are tried again.
+    #[serde(default)]
+    pub erring: u64,
     /// Records that it would write otherwise.
     pub different: u64,
     /// Records of its share that wait to be read or written.
@@ -198,8 +216,13 @@ impl Findings {
             format!("{} of {} records fail under it that do not fail under the revision in force", tried.failing, tried.records)
         } else {
             format!(
-                "{} of the {} records of its share are dead letters, and {} of the {} others",
-                tried.failing, tried.records, active.failing, active.records
+                "{} of the {} records of its share fail ({} as dead letters, {} again and again), and {} of the {} others",
+                tried.failing,
+                tried.records,
+                tried.failing.saturating_sub(self.erring),
+                self.erring,
+                active.failing,
+                active.records
             )
         };
         let example = self.example.as_ref().map(|example| format!("; one of them: {example}"));

@@ -121,11 +121,34 @@ fn it_is_stopped_before_its_time_and_says_why() {
     assert_eq!(why, "3 of 100 records fail under it that do not fail under the revision in force; one of them: crm: row 2");
     trial.phase = TrialPhase::Canary;
     let Step::Stop(why) = trial.next(&all) else { panic!("it goes on") };
-    assert!(why.starts_with("3 of the 100 records of its share are dead letters, and 0 of the 100 others"), "{why}");
+    let letters = "3 of the 100 records of its share fail (3 as dead letters, 0 again and again), and 0 of the 100 others; one of them: ";
+    assert!(why.starts_with(letters), "{why}");
+    trial.found.as_mut().unwrap().erring = 2;
+    let Step::Stop(why) = trial.next(&all) else { panic!("it goes on") };
+    assert!(why.starts_with("3 of the 100 records of its share fail (1 as dead letters, 2 again and again), and"), "{why}");
     trial.found = Some(Findings { refused: Some("no such field".into()), ..Findings::default() });
     assert_eq!(trial.next(&all), Step::Stop("no such field".into()));
     trial.phase = TrialPhase::Stopped;
     assert_eq!(trial.next(&all), Step::Stay);
+}
+
+#[test]
+fn a_write_that_fails_three_times_in_a_row_fails_and_only_in_the_lanes_of_the_integration() {
+    let place = |target: &str, attempts| LaneEntry { target: target.into(), in_flight: false, attempts };
+    let errs = |places: &[LaneEntry]| erring(places, &["crm", "erp"]).map(|place| place.target.clone());
+    assert_eq!(errs(&[]), None);
+    assert_eq!(errs(&[place("erp", ERRORS - 1)]), None, "one answer with 5xx is ordinary, and so are two");
+    assert_eq!(errs(&[place("erp", ERRORS)]).as_deref(), Some("erp"));
+    assert_eq!(errs(&[place("crm", ERRORS), place("erp", ERRORS + 1)]).as_deref(), Some("erp"), "the worse one");
+    assert_eq!(errs(&[place("eu/b/shop", 9), place("erp", 1)]), None, "of the same records, and another Integration's");
+}
+
+#[test]
+fn what_was_noted_before_errors_were_counted_is_read() {
+    let mut noted = json!(Findings { waiting: 7, erring: 2, ..Findings::default() });
+    noted.as_object_mut().unwrap().remove("erring").unwrap();
+    let found: Findings = serde_json::from_value(noted).unwrap();
+    assert_eq!(found, Findings { waiting: 7, ..Findings::default() });
 }
 
 #[test]

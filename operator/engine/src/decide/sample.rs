@@ -232,7 +232,7 @@ impl World {
         self.learn(who, record.external_id.clone(), record.state.clone());
         for (target, _) in &record.enqueue {
             if !self.known().lanes.iter().any(|lane| lane.target == *target) {
-                self.known().lanes.push(LaneEntry { target: target.clone(), in_flight: false });
+                self.known().lanes.push(LaneEntry { target: target.clone(), in_flight: false, attempts: 0 });
             }
         }
     }
@@ -291,6 +291,6 @@ impl World {
     /// A write to `who` is under way.
     pub(crate) fn in_flight(&mut self, who: &str) {
         self.known().lanes.retain(|lane| lane.target != who);
-        self.known().lanes.push(LaneEntry { target: who.into(), in_flight: true });
+        self.known().lanes.push(LaneEntry { target: who.into(), in_flight: true, attempts: 0 });
     }
 }

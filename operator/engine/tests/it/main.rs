@@ -7,6 +7,7 @@ mod world;
 
 mod corrections;
 mod golden;
+mod hierarchies;
 mod limits;
 mod moving;
 mod newcomers;

@@ -176,7 +176,7 @@ async fn a_canary_whose_writes_are_refused_is_stopped_and_its_share_is_put_back(
     due(&world, &engine).await;
     let stopped = phase(&engine, TrialPhase::Stopped).await;
     let why = stopped.stopped.unwrap();
-    assert!(why.contains("of its share are dead letters, and 0 of the") && why.contains("one of them: erp: "), "{why}");
+    assert!(why.contains("as dead letters, 0 again and again), and 0 of the") && why.contains("one of them: erp: "), "{why}");
     until("all put back", async || phones(&world, |phone| !phone.starts_with('+')) == THINGS && world.letters().await.is_empty()).await;
 
     // It stays stopped, until another revision comes; the one before is in force already.
@@ -188,6 +188,39 @@ async fn a_canary_whose_writes_are_refused_is_stopped_and_its_share_is_put_back(
     until("a change", async || phones(&world, |phone| phone == "1000") == 1).await;
     engine.apply(&revision(&world, 3, "erp", &plain())).await;
     until("the one before", async || told(&engine) == Some(Revisions { active: Some(3), trial: None })).await;
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_whose_writes_fail_again_and_again_is_stopped_before_any_is_a_dead_letter() {
+    let (world, engine) = in_step().await;
+    let erp = world.vendor("erp");
+    let mut second = revision(&world, 2, "erp", &plus("fromCanonical"));
+    // A letter would come long after.
+    Arc::make_mut(second.integrations.get_mut(&ObjectKey(REALM.into())).unwrap()).retry.attempts = 50;
+    engine.apply(&second).await;
+    until("a comparison", async || trial(&engine).is_some_and(|trial| trial.tried > 0)).await;
+    // About half of what the share is written with; the rest goes through, so the circuit stays closed.
+    let bad = ["\"+1", "\"+2", "\"+3"];
+    for part in bad {
+        erp.fault(part, Fault::Status(503), usize::MAX);
+    }
+    due(&world, &engine).await;
+    let stopped = phase(&engine, TrialPhase::Stopped).await;
+    let why = stopped.stopped.unwrap();
+    assert!(why.contains("of its share fail (0 as dead letters, ") && why.contains(" again and again), and 0 of the "), "{why}");
+    assert!(why.contains("one of them: erp: writing record ") && why.contains(" has failed "), "{why}");
+    assert!(stopped.failing >= 3 && world.letters().await.is_empty());
+    assert!(erp.asked("\"+").iter().any(|line| !bad.iter().any(|part| line.contains(part))), "others went through");
+
+    // What was sent without an answer is looked up once it cannot arrive any more.
+    world.clock.pass(MINUTE / 2);
+    until("all put back", async || {
+        let records = world.store.records(REALM, None, 1000).await.unwrap();
+        phones(&world, |phone| !phone.starts_with('+')) == THINGS && records.iter().all(|known| known.lanes.is_empty())
+    })
+    .await;
+    assert!(world.letters().await.is_empty());
     engine.stop().await;
 }
 

@@ -6,11 +6,10 @@ use crate::world::{Offers, REALM, Side, World, until};
 use fairlead_engine::records::Name;
 use fairlead_engine::split::{Leaves, SplitError, Told, Wanted, split};
 use fairlead_engine::{Engine, invariants, letters};
-use fairlead_model::unit::Units;
+use fairlead_model::unit::OnCycle;
 use fairlead_model::{Clock, ExternalId, SystemRandom};
 use fairlead_store::Known;
-use serde_json::{from_value, json};
-use std::sync::Arc;
+use serde_json::json;
 
 /// A CRM that owns every field, and an ERP; both are read and written, and things have parents.
 async fn two_systems() -> World {
@@ -19,29 +18,9 @@ async fn two_systems() -> World {
     world
 }
 
-fn with_parents(world: &World) -> Units {
-    let mut units = world.units();
-    for unit in units.integrations.values_mut() {
-        let unit = Arc::make_mut(unit);
-        let mut schema = json!({
-            "$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "additionalProperties": false,
-            "properties": {"name": {"type": "string"}, "phone": {"type": "string"}},
-        });
-        schema["properties"]["parent"] = json!({"type": "string"});
-        unit.contract.fields = fairlead_contract::Contract::compile(&schema).unwrap().fields().clone();
-        unit.contract.schema = schema.into();
-        let row = json!([{"canonical": "parent", "native": "parent", "reference": {"entity": "thing"}}]);
-        for participant in &mut unit.participants {
-            let rows: Vec<_> = from_value(row.clone()).unwrap();
-            Arc::make_mut(participant).rows.extend(rows);
-        }
-    }
-    units
-}
-
 async fn engine(world: &World) -> Engine {
     let engine = Engine::start(world.config());
-    engine.apply(&with_parents(world)).await;
+    engine.apply(&world.units_with_parents(OnCycle::DeadLetter)).await;
     engine
 }
 
@@ -172,7 +151,7 @@ async fn two_that_were_taken_for_one_go_their_ways_whoever_is_asleep_meanwhile()
     let mdm = Side { name: "mdm", vendor: Vendor::start().await, offers: Offers::default(), read: true, write: false };
     mdm.vendor.put("m1", json!({"name": "Acme", "phone": "3"}));
     world.sides.push(mdm);
-    engine.apply(&with_parents(&world)).await;
+    engine.apply(&world.units_with_parents(OnCycle::DeadLetter)).await;
     let letter = world.letter(0).await.letter;
     assert_eq!((letter.reason.as_str(), letter.external_id.unwrap().0.as_str()), ("AmbiguousMatch", "m1"));
     engine.stop().await;

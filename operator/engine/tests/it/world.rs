@@ -7,8 +7,9 @@ use fairlead_engine::{Config, Engine};
 use fairlead_model::hash::Digest;
 use fairlead_model::report::IntegrationReport;
 use fairlead_model::unit::{
-    CircuitBreaker, ConnectorUnit, ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, Limits, ObjectKey, OnDelete,
-    OnForeignEdit, OnLeave, OnMerge, OwnershipRule, ParticipantUnit, ReadUnit, ReconcileUnit, Retry, RevisionUnit, Tie, Units, WriteUnit,
+    CircuitBreaker, ConnectorUnit, ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, Limits, ObjectKey, OnCycle, OnDelete,
+    OnForeignEdit, OnLeave, OnMerge, OwnershipRule, ParticipantUnit, ReadUnit, ReconcileUnit, Reference, Retry, RevisionUnit, Tie, Units,
+    WriteUnit,
 };
 use fairlead_model::{Clock, ObjectRef, Timestamp};
 use fairlead_store::{DeadLetter, DeadLetterFilter, SqliteStore, Store};
@@ -264,6 +265,27 @@ impl World {
         let connectors =
             self.sides.iter().map(|side| (ObjectKey(format!("test/{}", side.name)), Arc::new(side.connector(&self.limits)))).collect();
         Units { connectors, integrations: BTreeMap::from([(ObjectKey(REALM.into()), Arc::new(unit))]), ..Units::default() }
+    }
+
+    /// The same, and things have parents.
+    pub(crate) fn units_with_parents(&self, on_cycle: OnCycle) -> Units {
+        let mut units = self.units();
+        for unit in units.integrations.values_mut() {
+            let unit = Arc::make_mut(unit);
+            let mut schema = json!({
+                "$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "additionalProperties": false,
+                "properties": {"name": {"type": "string"}, "phone": {"type": "string"}},
+            });
+            schema["properties"]["parent"] = json!({"type": "string"});
+            unit.contract.fields = Contract::compile(&schema).unwrap().fields().clone();
+            unit.contract.schema = schema.into();
+            let reference = Reference { entity: "thing".into(), on_cycle };
+            let row = json!({"canonical": "parent", "native": "parent", "reference": reference});
+            for participant in &mut unit.participants {
+                Arc::make_mut(participant).rows.push(from_value(row.clone()).unwrap());
+            }
+        }
+        units
     }
 
     /// What an engine needs.

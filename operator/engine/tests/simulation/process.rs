@@ -7,7 +7,8 @@ use crate::system::{Asked, Told, Treatment};
 use crate::world::World;
 use async_trait::async_trait;
 use fairlead_engine::invariants::{self, Violation, Watch};
-use fairlead_model::{Clock, ExternalId, ObjectRef, RecordId, Timestamp};
+use fairlead_model::hash::ValueHash;
+use fairlead_model::{Clock, ExternalId, ObjectRef, RecordId, SmolStr, Timestamp};
 use fairlead_store::archive::{Import, Rows, Sink};
 use fairlead_store::*;
 use fairlead_systems::client::transport::{Answer, Outgoing, SendError, Transport};
@@ -550,6 +551,7 @@ through! {
     }
     queries {
         known_by_external(realm: [&str], participant: [&str], ids: [&[ExternalId]]) -> Vec<Option<Known>>;
+        seen(realm: [&str], participant: [&str], ids: [&[ExternalId]], fields: [&[SmolStr]]) -> Option<ValueHash>;
         known_by_id(realm: [&str], ids: [&[RecordId]]) -> Vec<Option<Known>>;
         match_records(realm: [&str], keys: [&[IndexKey]]) -> Vec<Vec<RecordId>>;
         find(realm: [&str], key: [IndexKey], after: [Option<RecordId>], max: [usize]) -> Vec<Known>;

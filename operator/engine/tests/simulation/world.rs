@@ -352,7 +352,7 @@ impl Side {
             .iter()
             .zip(FIELDS)
             .map(|(canonical, native)| match native {
-                "Parent" => json!({"canonical": canonical, "native": native, "reference": {"entity": "thing"}}),
+                "Parent" => json!({"canonical": canonical, "native": native, "reference": {"entity": "thing", "on_cycle": "Complete"}}),
                 _ => json!({"canonical": canonical, "native": native}),
             })
             .collect();

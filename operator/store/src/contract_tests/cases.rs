@@ -17,6 +17,7 @@ use crate::{
     LaneFence, Merge, NewDeadLetter, Origin, Outcome, PastConflict, Pending, Record, RecordChange, Referring, Reindex, SetCheckpoint,
     Settle, Settlement, SourceLedger, Split, Stage, Standing, Store, StoreError, Survivor, Sweep, WAITS_FOR, WriteBegun,
 };
+use fairlead_model::hash::{RangeHash, ValueHash};
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{ErrorClass, RecordId, Timestamp};
 use serde_json::{Value, json};
@@ -41,6 +42,7 @@ cases![
     a_lease_that_ran_out_and_nobody_took_still_commits,
     an_absorbed_record_is_known_with_all_its_parts,
     what_is_unknown_is_answered_in_its_place,
+    a_range_is_hashed_by_what_was_last_seen_of_it,
     a_record_that_changed_meanwhile_is_a_conflict_and_nothing_of_the_batch_stays,
     an_external_id_stands_for_one_record_and_a_record_has_one_per_participant,
     a_state_that_does_not_know_of_a_settled_write_is_a_conflict,
@@ -219,7 +221,7 @@ async fn an_absorbed_record_is_known_with_all_its_parts(store: Arc<dyn Store>) {
     assert_eq!(known.identities.len(), 1);
     let identity = known.identity(CRM).unwrap();
     assert_eq!((&identity.external_id, &identity.state), (&crm_id(1), &state(1)));
-    assert_eq!(known.lanes, [LaneEntry { target: ERP.to_owned(), in_flight: false }]);
+    assert_eq!(known.lanes, [LaneEntry { target: ERP.to_owned(), in_flight: false, attempts: 0 }]);
     assert_eq!(world.store.known_by_external(REALM, CRM, &[crm_id(1)]).await.unwrap(), [Some(known.clone())]);
     // A later version replaces it; a record that stays keeps its document and takes the new state.
     world.absorb(vec![updated(1, 2)], at(2)).await;
@@ -241,6 +243,35 @@ async fn what_is_unknown_is_answered_in_its_place(store: Arc<dyn Store>) {
     assert_eq!(store.record_ids(REALM, ERP, &[erp_id(2), erp_id(9)]).await.unwrap(), [Some(id(2)), None]);
     let known = store.known_by_external(REALM, CRM, &[crm_id(9), crm_id(1)]).await.unwrap();
     assert_eq!(known.iter().map(|known| known.as_ref().map(|known| known.record.id)).collect::<Vec<_>>(), [None, Some(id(1))]);
+}
+
+async fn a_range_is_hashed_by_what_was_last_seen_of_it(store: Arc<dyn Store>) {
+    let range = |records: &[(u64, u64)]| {
+        let mut range = RangeHash::default();
+        records.iter().for_each(|(n, seen)| range.add(crm_id(*n).as_str(), [ValueHash(*seen)]));
+        Some(range.finish())
+    };
+    let world = World::new(store, "a").await;
+    world.absorb((1..=3).map(inserted).collect(), at(1)).await;
+    let seen = async |records: &[u64], field: &str| {
+        let ids: Vec<_> = records.iter().map(|n| crm_id(*n)).collect();
+        world.store.seen(REALM, CRM, &ids, &[field.into()]).await.unwrap()
+    };
+    assert_eq!(seen(&[1, 2, 3], "name").await, range(&[(1, 1), (2, 1), (3, 1)]));
+    assert_eq!(seen(&[3, 1], "name").await, range(&[(3, 1), (1, 1)]), "in the order asked for");
+    world.absorb(vec![updated(2, 2)], at(2)).await;
+    assert_eq!(seen(&[1, 2, 3], "name").await, range(&[(1, 1), (2, 2), (3, 1)]));
+    for (story, records, field) in [("one is unknown", &[1, 9][..], "name"), ("a field was never seen", &[1, 2], "amount")] {
+        assert_eq!(seen(records, field).await, None, "{story}");
+    }
+    let mut edited = state(2);
+    edited.fields.values_mut().for_each(|field| field.edited = true);
+    for (story, state) in [("edited", edited), ("deleted", ParticipantState { deleted: true, ..state(2) })] {
+        let kept = AbsorbRecord { change: RecordChange::Keep { version: 2 }, state, enqueue: Vec::new(), ..inserted(2) };
+        world.absorb(vec![kept], at(3)).await;
+        assert_eq!(seen(&[1, 2], "name").await, None, "{story}");
+        assert_eq!(seen(&[1, 3], "name").await, range(&[(1, 1), (3, 1)]), "{story}");
+    }
 }
 
 async fn a_record_that_changed_meanwhile_is_a_conflict_and_nothing_of_the_batch_stays(store: Arc<dyn Store>) {
@@ -522,7 +553,7 @@ async fn a_claim_shows_the_record_as_it_is_now(store: Arc<dyn Store>) {
     let claimed = world.claim(at(3)).await.remove(0);
     assert_eq!(claimed.known.record, record(1, 2));
     assert_eq!((claimed.origin, claimed.since, claimed.attempts, claimed.intent), (Origin::Source(CRM.into()), at(1), 0, None));
-    assert_eq!(claimed.known.lanes, [LaneEntry { target: ERP.to_owned(), in_flight: true }]);
+    assert_eq!(claimed.known.lanes, [LaneEntry { target: ERP.to_owned(), in_flight: true, attempts: 0 }]);
     assert_eq!(world.known(1).await.unwrap().lanes, claimed.known.lanes);
     world.settle(1, 2, delivered(1, 2), at(4)).await;
     let known = world.known(1).await.unwrap();
@@ -736,17 +767,27 @@ async fn a_retry_waits_for_its_time_and_counts_attempts(store: Arc<dyn Store>) {
     world.claim(at(2)).await;
     world.settle(1, 1, retry(at(10)), at(2)).await;
     assert_eq!(world.store.next_due(REALM, ERP, &world.lane.clone().into(), true, at(2)).await.unwrap(), Some(at(10)));
+    let place = |in_flight, attempts| [LaneEntry { target: ERP.to_owned(), in_flight, attempts }];
+    assert_eq!(world.known(1).await.unwrap().lanes, place(false, 1));
     assert!(world.claim(at(9)).await.is_empty());
     let claimed = world.claim(at(10)).await.remove(0);
     assert_eq!((claimed.attempts, claimed.since), (1, at(1)));
+    assert_eq!(claimed.known.lanes, place(true, 1));
     world.settle(1, 1, Outcome::Retry { at: at(11), attempt: false, unknown: false }, at(10)).await;
     assert_eq!(world.claim(at(11)).await.remove(0).attempts, 1);
     // Put off again, a newer version does not come before its time, and a replay does.
     world.settle(1, 1, retry(at(60)), at(12)).await;
     world.absorb(vec![updated(1, 2)], at(13)).await;
     assert!(world.claim(at(14)).await.is_empty());
+    assert_eq!(world.known(1).await.unwrap().lanes, place(false, 2), "the newer version inherits them");
     world.enqueue(Keys::Records(vec![id(1)]), Origin::Replay, at(15)).await;
-    assert_eq!(world.claim(at(15)).await.remove(0).attempts, 0);
+    let claimed = world.claim(at(15)).await.remove(0);
+    assert_eq!((claimed.attempts, claimed.known.lanes), (0, place(true, 0).to_vec()));
+    world.settle(1, 2, retry(at(16)), at(15)).await;
+    world.claim(at(16)).await;
+    world.settle(1, 2, delivered(1, 2), at(16)).await;
+    world.enqueue(Keys::Records(vec![id(1)]), Origin::Resync, at(17)).await;
+    assert_eq!(world.known(1).await.unwrap().lanes, place(false, 0), "what went through ends them");
 }
 
 async fn newer_entries_overtake_waiting_ones_and_leave_their_age(store: Arc<dyn Store>) {

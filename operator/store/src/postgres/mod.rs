@@ -61,7 +61,8 @@ use async_trait::async_trait;
 use command::{Job, run};
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use error::Failure;
-use fairlead_model::{ExternalId, RecordId, Timestamp};
+use fairlead_model::hash::ValueHash;
+use fairlead_model::{ExternalId, RecordId, SmolStr, Timestamp};
 use place::Place;
 use session::Session;
 use std::collections::BTreeMap;
@@ -295,6 +296,10 @@ impl Store for PostgresStore {
 
     async fn known_by_external(&self, realm: &str, participant: &str, ids: &[ExternalId]) -> Result<Vec<Option<Known>>, StoreError> {
         answer!(self, session => query::known_by_external(&session, realm, participant, ids))
+    }
+
+    async fn seen(&self, realm: &str, participant: &str, ids: &[ExternalId], fields: &[SmolStr]) -> Result<Option<ValueHash>, StoreError> {
+        answer!(self, session => query::seen(&session, realm, participant, ids, fields))
     }
 
     async fn known_by_id(&self, realm: &str, ids: &[RecordId]) -> Result<Vec<Option<Known>>, StoreError> {

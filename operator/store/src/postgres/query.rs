@@ -7,11 +7,13 @@ use super::session::{Ask, Session, ask};
 use crate::rows::books::hour_of;
 use crate::rows::codec::{decode, decode_word, encode_word, haste, special_origin, stage_code, stage_of};
 use crate::rows::lane::limit;
+use crate::rows::packed;
 use crate::{
     Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Guarded, Haste, IndexKey, Known, LaneFence, LaneLedger,
     NewDeadLetter, Origin, Snapshot, SourceLedger,
 };
-use fairlead_model::{ExternalId, RecordId, Timestamp, realm};
+use fairlead_model::hash::ValueHash;
+use fairlead_model::{ExternalId, RecordId, SmolStr, Timestamp, realm};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use tokio_postgres::Row;
@@ -177,6 +179,28 @@ pub(super) async fn external_ids(
 ) -> Result<Vec<Option<ExternalId>>, Failure> {
     let rows = session.ask(ask!(EXTERNAL_IDS, realm.to_owned(), participant.to_owned(), uuids(ids))).await?;
     in_places(ids.len(), &rows, None, |row| Ok(Some(ExternalId(read_id(get(row, 1)?)))))
+}
+
+const SEEN: &str = concat!(
+    "SELECT asked.place, i.state FROM unnest($3::text[]) WITH ORDINALITY AS asked(external_id, place)
+       CROSS JOIN LATERAL (SELECT state FROM identity WHERE realm = ",
+    id_of!("$1"),
+    " AND participant = ",
+    id_of!("$2"),
+    " AND external_id = asked.external_id LIMIT 1) AS i"
+);
+
+pub(super) async fn seen(
+    session: &Session,
+    realm: &str,
+    participant: &str,
+    ids: &[ExternalId],
+    fields: &[SmolStr],
+) -> Result<Option<ValueHash>, Failure> {
+    let asked = stored_ids(ids.iter().map(ExternalId::as_str));
+    let rows = session.ask(ask!(SEEN, realm.to_owned(), participant.to_owned(), asked)).await?;
+    let states: Vec<Option<String>> = in_places(ids.len(), &rows, None, |row| Ok(Some(get(row, 1)?)))?;
+    Ok(packed::seen(ids.iter().zip(states).map(|(id, state)| Ok((id.as_str(), state))), fields)?)
 }
 
 const RECORD_IDS: &str = concat!(

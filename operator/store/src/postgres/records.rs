@@ -112,7 +112,7 @@ macro_rules! known {
         concat!(
             "SELECT asked.place, r.row, r.id, r.version, (SELECT text FROM name WHERE name.id = r.home), r.deleted_at, r.provenance, r.document,
                (SELECT survivor.id FROM record AS survivor WHERE survivor.row = r.merged_into),
-               i.names, i.external_ids, i.settled, i.states, l.names, l.open
+               i.names, i.external_ids, i.settled, i.states, l.names, l.open, l.attempts
              FROM ",
             $asked,
             " AS asked(row, place) CROSS JOIN LATERAL (SELECT * FROM record WHERE record.row = asked.row LIMIT 1) AS r
@@ -120,8 +120,9 @@ macro_rules! known {
                  array_agg(x.state) AS states
                FROM (SELECT (SELECT text FROM name WHERE name.id = participant) AS name, external_id, settled, state
                      FROM identity WHERE identity.record = r.row ORDER BY participant) AS x) AS i
-             CROSS JOIN LATERAL (SELECT array_agg(x.name) AS names, array_agg(x.open) AS open
-               FROM (SELECT (SELECT text FROM name WHERE name.id = target) AS name, c_origin IS NOT NULL OR i_at IS NOT NULL AS open
+             CROSS JOIN LATERAL (SELECT array_agg(x.name) AS names, array_agg(x.open) AS open, array_agg(x.attempts) AS attempts
+               FROM (SELECT (SELECT text FROM name WHERE name.id = target) AS name, c_origin IS NOT NULL OR i_at IS NOT NULL AS open,
+                       attempts
                      FROM lane WHERE lane.record = r.row AND phase < 4 ORDER BY target) AS x) AS l
              ORDER BY asked.place"
         )
@@ -154,9 +155,11 @@ pub(super) fn known_of(row: &Row) -> Result<(usize, i64, Known), Failure> {
     }
     let targets: Vec<Option<String>> = get::<Option<Vec<_>>>(row, 13)?.unwrap_or_default();
     let open: Vec<bool> = get::<Option<Vec<_>>>(row, 14)?.unwrap_or_default();
+    let attempts: Vec<i64> = get::<Option<Vec<_>>>(row, 15)?.unwrap_or_default();
     let mut lanes = Vec::with_capacity(targets.len());
-    for (target, in_flight) in targets.into_iter().zip(open) {
-        lanes.push(LaneEntry { target: target.ok_or_else(unnamed)?, in_flight });
+    for ((target, in_flight), attempts) in targets.into_iter().zip(open).zip(attempts) {
+        let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
+        lanes.push(LaneEntry { target: target.ok_or_else(unnamed)?, in_flight, attempts });
     }
     let merged_into = get::<Option<Uuid>>(row, 8)?.map(RecordId);
     Ok((place(row)?, get(row, 1)?, Known { record, identities, lanes, merged_into }))

@@ -68,6 +68,8 @@ pub(crate) fn stage_of(code: i64) -> Result<Stage, StoreError> {
     }
 }
 
+/// The code of [`Origin::Remap`].
+pub(crate) const REMAP: i64 = -2;
 /// The code of [`Origin::Replay`].
 pub(crate) const REPLAY: i64 = -5;
 
@@ -76,7 +78,7 @@ pub(crate) const fn origin_code(origin: &Origin) -> Result<i64, &String> {
     match origin {
         Origin::Source(participant) => Err(participant),
         Origin::Restore => Ok(-1),
-        Origin::Remap => Ok(-2),
+        Origin::Remap => Ok(REMAP),
         Origin::Resync => Ok(-3),
         Origin::Repair => Ok(-4),
         Origin::Replay => Ok(REPLAY),
@@ -88,7 +90,7 @@ pub(crate) const fn origin_code(origin: &Origin) -> Result<i64, &String> {
 pub(crate) const fn special_origin(code: i64) -> Option<Origin> {
     match code {
         -1 => Some(Origin::Restore),
-        -2 => Some(Origin::Remap),
+        REMAP => Some(Origin::Remap),
         -3 => Some(Origin::Resync),
         -4 => Some(Origin::Repair),
         REPLAY => Some(Origin::Replay),

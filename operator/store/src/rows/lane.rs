@@ -3,7 +3,7 @@
 //! A place holds an entry that waits, an entry that is claimed, or both (a newer one came while the older was in flight). Every entry
 //! ends exactly once: each step that ends one returns the origin whose books must tell of it.
 
-use super::codec::{IdBytes, REPLAY, is_bulk};
+use super::codec::{IdBytes, REMAP, REPLAY, is_bulk};
 use crate::WAITS_FOR;
 use fairlead_model::Timestamp;
 
@@ -74,7 +74,7 @@ impl Lane {
 
     /// A new entry. An older one that waits is overtaken by it and leaves its age; one in flight is left alone. What waited for another record
     /// is due at once, for the new version may not have to; that it waited stays noted, or what changes all the time would wait for ever.
-    /// `at_once` sets retries and that back, because a person asked. What a person asked for keeps its name whatever comes after it, for a correction is looked up by that: then
+    /// `at_once` sets retries and that back, because a person asked; what is mapped otherwise has not failed yet, and keeps its time. What a person asked for keeps its name whatever comes after it, for a correction is looked up by that: then
     /// the new one ends, and the older takes over its version.
     pub(crate) fn enter(&mut self, origin: i64, version: i64, now: i64, at_once: bool) -> Option<i64> {
         let older = self.pending;
@@ -83,6 +83,9 @@ impl Lane {
         // What had time may have been put off for long.
         let hastens = had_time && !self.bulk;
         let waited = self.waits_for.is_some();
+        if at_once || origin == REMAP {
+            self.attempts = 0;
+        }
         let (origin, ended) = match older {
             Some(Entry { origin: REPLAY, .. }) => (REPLAY, Some(origin)),
             older => (origin, older.map(|entry| entry.origin)),
@@ -92,7 +95,6 @@ impl Lane {
             self.make_due(now);
         }
         if at_once {
-            self.attempts = 0;
             self.waits_for = None;
         }
         ended
@@ -233,7 +235,6 @@ mod tests {
     use super::*;
 
     const CRM: i64 = 7;
-    const REMAP: i64 = -2;
 
     fn waiting(record: i64, origin: i64, due: i64) -> Lane {
         let mut lane = Lane::new(record, 1, true);
@@ -259,6 +260,18 @@ mod tests {
         ] {
             let (taken, rest) = shared_out(due(soon, bulk), max);
             assert_eq!((rows(&taken), rest.len()), (claimed, left), "{soon} and {bulk}, {max} at most");
+        }
+    }
+
+    #[test]
+    fn what_is_mapped_otherwise_has_not_failed_yet_and_keeps_its_time() {
+        let mut lane = waiting(1, CRM, 1);
+        for (origin, attempts) in [(CRM, 1), (REMAP, 0)] {
+            lane.take(1, 1, 2);
+            lane.retry(9, (true, false), 3);
+            lane.attempts = 1;
+            lane.enter(origin, 2, 4, false);
+            assert_eq!((lane.attempts, lane.due), (attempts, 9), "{origin}");
         }
     }
 

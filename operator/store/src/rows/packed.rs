@@ -5,7 +5,7 @@
 
 use super::codec::{decode, encode};
 use crate::{Provenance, StoreError};
-use fairlead_model::hash::ValueHash;
+use fairlead_model::hash::{RangeHash, ValueHash};
 use fairlead_model::packed::{pack, unpack};
 use fairlead_model::state::{FieldState, ParticipantState, RowState, Standing};
 use fairlead_model::{RecordId, SmolStr, Timestamp};
@@ -112,6 +112,24 @@ pub(crate) fn decode_state(text: &str, settled: i64) -> Result<ParticipantState,
         standing: packed.standing.map(|inside| if inside { Standing::Inside } else { Standing::Left }),
         keyed_as: packed.keyed_as.map(|id| RecordId(Uuid::from_bytes(id))),
     })
+}
+
+/// The hash over what these ids are kept to have been seen as ([`crate::Store::seen`]), from their states in the same order.
+pub(crate) fn seen<'a>(
+    states: impl Iterator<Item = Result<(&'a str, Option<String>), StoreError>>,
+    fields: &[SmolStr],
+) -> Result<Option<ValueHash>, StoreError> {
+    let mut range = RangeHash::default();
+    for found in states {
+        let (id, text) = found?;
+        let Some(text) = text else { return Ok(None) };
+        let state = decode_state(&text, 0)?;
+        let seen = |field: &SmolStr| state.fields.get(field).filter(|field| !field.edited).and_then(|field| field.seen);
+        let seen: Option<Vec<ValueHash>> = fields.iter().map(seen).collect();
+        let Some(seen) = seen.filter(|_| !state.deleted) else { return Ok(None) };
+        range.add(id, seen);
+    }
+    Ok(Some(range.finish()))
 }
 
 /// Who set which fields: each time a participant and a moment, and the fields that share them.

@@ -40,7 +40,8 @@ use crate::{
 };
 use async_trait::async_trait;
 use error::name_disk;
-use fairlead_model::{ExternalId, RecordId, Timestamp};
+use fairlead_model::hash::ValueHash;
+use fairlead_model::{ExternalId, RecordId, SmolStr, Timestamp};
 use rusqlite::Connection;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -374,6 +375,11 @@ impl Store for SqliteStore {
     async fn known_by_external(&self, realm: &str, participant: &str, ids: &[ExternalId]) -> Result<Vec<Option<Known>>, StoreError> {
         let (realm, participant, ids) = (realm.to_owned(), participant.to_owned(), ids.to_vec());
         self.read(move |connection| query::known_by_external(connection, &realm, &participant, &ids)).await
+    }
+
+    async fn seen(&self, realm: &str, participant: &str, ids: &[ExternalId], fields: &[SmolStr]) -> Result<Option<ValueHash>, StoreError> {
+        let (realm, participant, ids, fields) = (realm.to_owned(), participant.to_owned(), ids.to_vec(), fields.to_vec());
+        self.read(move |connection| query::seen(connection, &realm, &participant, &ids, &fields)).await
     }
 
     async fn known_by_id(&self, realm: &str, ids: &[RecordId]) -> Result<Vec<Option<Known>>, StoreError> {

@@ -6,11 +6,13 @@ use super::{checkpoints, letters};
 use crate::rows::books::hour_of;
 use crate::rows::codec::{IdBytes, decode, decode_word, encode_word, haste, id_bytes, record_id, special_origin, stage_code, stage_of};
 use crate::rows::lane::limit;
+use crate::rows::packed;
 use crate::{
     Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Guarded, Haste, IndexKey, Known, LaneFence, LaneLedger,
     NewDeadLetter, Origin, Pending, Snapshot, SourceLedger, StoreError,
 };
-use fairlead_model::{ExternalId, RecordId, Timestamp, realm};
+use fairlead_model::hash::ValueHash;
+use fairlead_model::{ExternalId, RecordId, SmolStr, Timestamp, realm};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params, params_from_iter};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -37,6 +39,24 @@ pub(super) fn known_by_external(
         None => Ok(None),
     };
     ids.iter().map(known).collect()
+}
+
+pub(super) fn seen(
+    connection: &Connection,
+    realm: &str,
+    participant: &str,
+    ids: &[ExternalId],
+    fields: &[SmolStr],
+) -> Result<Option<ValueHash>, StoreError> {
+    let names = Names::new(connection);
+    let (Some(realm), Some(participant)) = (names.find(realm)?, names.find(participant)?) else { return Ok(None) };
+    let mut statement =
+        connection.prepare_cached("SELECT state FROM identity WHERE realm = ?1 AND participant = ?2 AND external_id = ?3")?;
+    let states = ids.iter().map(|id| {
+        let state = statement.query_row(params![realm, participant, id.as_str()], |row| row.get::<_, String>(0)).optional()?;
+        Ok((id.as_str(), state))
+    });
+    packed::seen(states, fields)
 }
 
 pub(super) fn known_by_id(connection: &Connection, realm: &str, ids: &[RecordId]) -> Result<Vec<Option<Known>>, StoreError> {

@@ -234,12 +234,12 @@ pub(super) fn known(connection: &Connection, names: &Names<'_>, row: i64) -> Res
             state: decode_state(found.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?, found.get(2)?)?,
         });
     }
-    let mut statement =
-        connection.prepare_cached("SELECT target, c_origin IS NOT NULL OR i_at IS NOT NULL FROM lane WHERE record = ?1 AND phase < 4")?;
+    let mut statement = connection
+        .prepare_cached("SELECT target, c_origin IS NOT NULL OR i_at IS NOT NULL, attempts FROM lane WHERE record = ?1 AND phase < 4")?;
     let mut rows = statement.query(params![row])?;
     let mut lanes = Vec::new();
     while let Some(found) = rows.next()? {
-        lanes.push(LaneEntry { target: names.text(found.get(0)?)?, in_flight: found.get(1)? });
+        lanes.push(LaneEntry { target: names.text(found.get(0)?)?, in_flight: found.get(1)?, attempts: found.get(2)? });
     }
     Ok(Some(Known { record, identities, lanes, merged_into }))
 }

@@ -1,0 +1,84 @@
+//! Children wait for their parents; who waits for itself in the end is told so.
+
+use crate::world::{Offers, World, report, until};
+use fairlead_engine::{Engine, letters};
+use fairlead_model::Timestamp;
+use fairlead_model::unit::OnCycle;
+use serde_json::json;
+use std::time::Duration;
+
+/// Longer than a cycle is given to come apart by itself.
+const PATIENCE: Duration = Duration::from_secs(11);
+
+async fn start(on_cycle: OnCycle) -> (World, Engine) {
+    let world = World::new(Offers::default(), true).await;
+    let engine = Engine::start(world.config());
+    engine.apply(&world.units_with_parents(on_cycle)).await;
+    (world, engine)
+}
+
+/// Three things that are each below the next, and a child of one of them.
+fn put_cycle(world: &World) {
+    let crm = world.vendor("crm");
+    for (id, parent) in [("c1", "c2"), ("c2", "c3"), ("c3", "c1"), ("c4", "c3")] {
+        crm.put(id, json!({"name": format!("Thing {id}"), "parent": parent}));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cycle_of_parents_is_a_dead_letter_that_names_it_and_the_rest_follows_when_it_is_broken() {
+    let (world, engine) = start(OnCycle::DeadLetter).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    put_cycle(&world);
+    until("the four in the lane", async || report(&engine).is_some_and(|report| report.lag.is_some_and(|lag| lag.pending == 4))).await;
+    assert_eq!(world.letters().await.len(), 0, "it may come apart by itself");
+    world.clock.pass(PATIENCE);
+    let letter = world.letter(0).await;
+    assert_eq!(letter.letter.reason, "ReferenceCycle");
+    let message = &letter.letter.message;
+    assert!(
+        message.contains("3 new records") && message.contains("onCycle: Complete") && message.matches(" -> ").count() == 3,
+        "{message}"
+    );
+    assert_eq!(erp.count(), 0);
+    // Somebody breaks it, at the record of the letter or at another one: then the letter is replayed.
+    crm.put("c2", json!({"parent": null}));
+    until("the two that wait for nobody else", async || erp.count() >= 1).await;
+    if !world.letters().await.is_empty() {
+        letters::replay(world.store.as_ref(), &letter, "mia", Timestamp(0)).await.unwrap();
+    }
+    until("all of them", async || erp.count() == 4 && world.letters().await.is_empty()).await;
+    let id = |name: &str| erp.id_of(&format!("Thing {name}")).unwrap();
+    for (child, parent) in [("c1", "c2"), ("c3", "c1"), ("c4", "c3")] {
+        assert_eq!(erp.value(&id(child), "parent"), id(parent).as_str(), "{child}");
+    }
+    assert!(report(&engine).is_some_and(|report| report.balanced));
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thing_that_is_its_own_parent_is_one_too() {
+    let (world, engine) = start(OnCycle::DeadLetter).await;
+    world.vendor("crm").put("c1", json!({"name": "Ouroboros", "parent": "c1"}));
+    until("it in the lane", async || report(&engine).is_some_and(|report| report.lag.is_some_and(|lag| lag.pending == 1))).await;
+    world.clock.pass(PATIENCE);
+    assert_eq!(world.letter(0).await.letter.reason, "ReferenceCycle");
+    // A later good version closes the letter.
+    world.vendor("crm").put("c1", json!({"parent": null}));
+    until("it made", async || world.vendor("erp").count() == 1 && world.letters().await.is_empty()).await;
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_row_says_so_one_of_them_is_made_first_and_completed() {
+    let (world, engine) = start(OnCycle::Complete).await;
+    let erp = world.vendor("erp");
+    put_cycle(&world);
+    until("all of them", async || erp.count() == 4).await;
+    let id = |name: &str| erp.id_of(&format!("Thing {name}")).unwrap();
+    for (child, parent) in [("c1", "c2"), ("c2", "c3"), ("c3", "c1"), ("c4", "c3")] {
+        until("its parent", async || erp.value(&id(child), "parent") == id(parent).as_str()).await;
+    }
+    assert!(world.letters().await.is_empty());
+    engine.stop().await;
+}
