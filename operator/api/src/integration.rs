@@ -565,7 +565,7 @@ choice! {
     OnCycle {
         /// It waits for a person, as a hierarchy has no cycle.
         DeadLetter,
-        /// One of them is made without its references, and completed when the others are there.
+        /// One of them is made without this reference, and completed when the other is there.
         Complete,
     }
 }

@@ -12,6 +12,8 @@ use tokio::time::Instant;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// While the store stands still, the last count is good for so long: what waits falls due without a commit.
 const RECOUNT_AFTER: Duration = Duration::from_secs(10);
+/// A long lane takes long to count. It is not counted all the time, but rests so many times as long as a look took.
+const REST: u32 = 20;
 
 /// What the store held at one moment.
 pub(crate) struct Counts {
@@ -51,10 +53,15 @@ pub(crate) async fn look_forever(store: Arc<dyn Store>, clock: Arc<dyn Clock>, t
         tokio::select! {
             biased;
             () = tell.closed() => return,
-            // A long lane takes long to count; it is not counted all the time.
-            () = tokio::time::sleep(LOOK_EVERY.max(began.elapsed() * 20)) => {}
+            () = tokio::time::sleep(rest(began.elapsed())) => {}
         }
     }
+}
+
+/// How long to wait after a look that took so long. A store that hung, or a process that stood still meanwhile, says nothing of what counting takes;
+/// and whoever rests longer than the last count is good for would be taken for silent, and learn too late what others have read or hold.
+fn rest(took: Duration) -> Duration {
+    took.saturating_mul(REST).clamp(LOOK_EVERY, RECOUNT_AFTER)
 }
 
 async fn look(store: &dyn Store, now: Timestamp, last: Option<Arc<Counts>>) -> Result<Arc<Counts>, StoreError> {
@@ -63,4 +70,17 @@ async fn look(store: &dyn Store, now: Timestamp, last: Option<Arc<Counts>>) -> R
         return Ok(last);
     }
     Ok(Arc::new(Counts { sequence, at: now, realms: store.snapshots(None, now).await? }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_count_rests_longer_and_one_that_was_held_up_is_not_made_up_for() {
+        for (took, rests) in [(0, 500), (10, 500), (100, 2_000), (400, 8_000), (1_000, 10_000), (49_000, 10_000)] {
+            assert_eq!(rest(Duration::from_millis(took)), Duration::from_millis(rests), "after {took} ms");
+        }
+        assert_eq!(rest(Duration::MAX), RECOUNT_AFTER);
+    }
 }

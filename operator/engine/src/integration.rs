@@ -33,6 +33,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// Of a contract's records those that are one's own are counted anew after so long at the latest.
+const COUNT_AGAIN: Duration = Duration::from_secs(300);
 /// A preview maps every record; it is counted anew this often at most.
 const PREVIEW_EVERY: Duration = Duration::from_secs(5);
 /// Ids handled at once when a whole participant is to be read again.
@@ -770,7 +772,8 @@ async fn refresh_live(shared: &Shared, snapshot: &Snapshot) -> Result<(), StoreE
     }
     let own: Vec<String> = shared.program.participants.iter().map(|participant| participant.unit.name.clone()).collect();
     shared.live.store(shared.around.store.held(&shared.realm, &own).await?, Ordering::Release);
-    *lock(&shared.count_again) = Some(Instant::now() + began.elapsed() * 100);
+    // A store that hung meanwhile says nothing of what counting takes.
+    *lock(&shared.count_again) = Some(Instant::now() + began.elapsed().saturating_mul(100).min(COUNT_AGAIN));
     Ok(())
 }
 

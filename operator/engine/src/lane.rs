@@ -20,7 +20,8 @@ use fairlead_model::state::ParticipantState;
 use fairlead_model::unit::InitialLoad;
 use fairlead_model::{Document, ErrorClass, ExternalId, RecordId, RemoteError, Timestamp};
 use fairlead_store::{
-    Claim, Claimed, Haste, Intend, Known, LaneFence, Origin, Outcome, Provenance, Settle, Settlement, Stage, StoreError, WAITS_FOR,
+    Claim, Claimed, Enqueue, Haste, Intend, Keys, Known, LaneFence, Origin, Outcome, Provenance, Settle, Settlement, Stage, StoreError,
+    WAITS_FOR,
 };
 use fairlead_systems::{Priority, WriteBatch, WriteOperation};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -33,8 +34,8 @@ const BATCH: usize = 200;
 /// work, later while it is idle.
 const TICK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(4));
 
-/// A cycle of more records that wait for each other is found only when one of them is overdue, and one of more than the second never.
-const LONGEST_CYCLE: (usize, usize) = (100, 10_000);
+/// A cycle of more records that wait for each other is not found.
+const LONGEST_CYCLE: usize = 1000;
 /// So soon it is looked whether a record that had to be read first has been read.
 const AFTER_READING: Duration = Duration::from_secs(1);
 /// The same where both have time: as long as the write has waited already, between these. A whole participant may have to be read.
@@ -55,6 +56,10 @@ pub(crate) struct Lane {
     epochs: Vec<(String, u64)>,
     /// Whether the system serves requests that have time.
     bulk: bool,
+    /// Records that closed a cycle of references, and when that was first seen.
+    cycles: HashMap<RecordId, Timestamp>,
+    /// A cycle is to be broken by another record than the one that closed it.
+    nudges: bool,
     way: Way,
 }
 
@@ -63,7 +68,18 @@ impl Lane {
     pub(crate) fn new(shared: Arc<Shared>, index: usize) -> Self {
         let lease = shared.lane_lease(index);
         let way = shared.way(index);
-        Self { shared, index, lease, refused_until: Timestamp::default(), ended: HashSet::new(), epochs: Vec::new(), bulk: true, way }
+        Self {
+            shared,
+            index,
+            lease,
+            refused_until: Timestamp::default(),
+            ended: HashSet::new(),
+            epochs: Vec::new(),
+            bulk: true,
+            cycles: HashMap::new(),
+            nudges: false,
+            way,
+        }
     }
 
     fn target(&self) -> &Participant {
@@ -217,6 +233,7 @@ impl Lane {
         times.settle = self.way.since(mark);
         self.way.settled(&settle.results, times);
         edits::forget(shared.around.store.as_ref(), &settle.realm, &settle.target, &over).await?;
+        self.nudge(&settle.results).await?;
         Ok(count)
     }
 
@@ -246,48 +263,116 @@ impl Lane {
         Ok(settle)
     }
 
-    /// New records that wait for each other would wait for ever. Where a row says so, one of such a cycle is made without its references, and
-    /// completed when the others are there; else the one that closes the cycle is a dead letter. A cycle closes with the last of its records
-    /// that begins to wait, and that one is among `steps`.
-    async fn break_cycles(&self, steps: &mut [(Claimed, Step)], again: impl Fn(&Claimed) -> Step) -> Result<(), StoreError> {
-        let (shared, target) = (&self.shared, self.target());
-        let waiting = |step: &Step| match step {
-            Step::Settle(Outcome::WaitFor { record }) => Some(*record),
-            _ => None,
-        };
-        let mut waits: HashMap<RecordId, Option<RecordId>> =
-            steps.iter().map(|(claimed, step)| (claimed.known.record.id, waiting(step))).collect();
+    /// New records that wait for each other would wait for ever. The last of them that begins to wait closes the cycle: it is made without the
+    /// reference that has it wait, if its row says that this may be completed later. If another one's row says so, that one is to be looked at
+    /// once more ([`Self::nudge`]), and else the key becomes a dead letter, unless the cycle comes apart before.
+    async fn break_cycles(
+        &mut self,
+        program: &Program,
+        steps: &mut [(Claimed, Step)],
+        again: impl Fn(&Claimed) -> Step,
+    ) -> Result<(), StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let (target, now) = (&program.participants[self.index], shared.now());
+        let begins = steps.iter().map(|(claimed, step)| match step {
+            Step::Settle(Outcome::WaitFor { record }) => (claimed.known.record.id, Some(*record)),
+            _ => (claimed.known.record.id, None),
+        });
+        let mut waits: HashMap<RecordId, Option<RecordId>> = begins.collect();
+        self.follow(&mut waits).await?;
         for (claimed, step) in steps {
-            let longest = if outbound::overdue(claimed, shared.now()) { LONGEST_CYCLE.1 } else { LONGEST_CYCLE.0 };
-            let (id, mut next) = (claimed.known.record.id, waiting(step));
-            let mut chain = vec![id];
-            while let Some(at) = next.filter(|at| *at != id && chain.len() < longest) {
-                chain.push(at);
-                next = match waits.get(&at) {
-                    Some(known) => *known,
-                    None => {
-                        let found = shared.around.store.waits_for(&shared.realm, &target.unit.name, &[at]).await?.pop().flatten();
-                        waits.insert(at, found);
-                        found
-                    }
-                };
-            }
-            if next != Some(id) {
+            let id = claimed.known.record.id;
+            let Some(cycle) = outbound::cycle_of(id, &waits) else {
+                self.cycles.remove(&id);
+                continue;
+            };
+            let awaited = cycle.get(1).copied().unwrap_or(id);
+            if outbound::may_be_completed(outbound::references(target, &claimed.known.record.document), awaited) {
+                tracing::info!(integration = %shared.integration, target = %target.unit.name, record = %id, records = cycle.len(), "new records wait for each other in a cycle; this one is made first and completed later");
+                *step = again(claimed);
+            } else if self.completer(&cycle).await?.is_none() {
+                let until = self.cycles.entry(id).or_insert(now).plus(outbound::cycle_patience(program));
+                *step = Step::Settle(if now < until {
+                    Outcome::Retry { at: until, attempt: false, unknown: false }
+                } else {
+                    self.cycles.remove(&id);
+                    outbound::closes_a_cycle(target, claimed, &cycle)
+                });
+            } else {
+                self.nudges = true;
                 continue;
             }
-            let known = shared.around.store.known_by_id(&shared.realm, &chain).await?;
-            let completes = |(known, awaited): (&Option<Known>, &RecordId)| {
-                known.as_ref().is_some_and(|known| outbound::may_be_completed(target, &known.record.document, *awaited))
-            };
-            let may_be_broken = known.iter().zip(chain.iter().cycle().skip(1)).any(completes);
-            *step = if may_be_broken {
-                tracing::info!(integration = %shared.integration, target = %target.unit.name, record = %id, records = chain.len(), "new records wait for each other in a cycle; this one is made first and completed later");
-                again(claimed)
-            } else {
-                Step::Settle(outbound::closes_a_cycle(target, claimed, &chain, shared.now()))
-            };
             waits.insert(id, None);
         }
+        Ok(())
+    }
+
+    /// Adds what the records that these wait for wait for themselves, and so on.
+    async fn follow(&self, waits: &mut HashMap<RecordId, Option<RecordId>>) -> Result<(), StoreError> {
+        for _ in 0..LONGEST_CYCLE {
+            let unknown: BTreeSet<RecordId> = waits.values().flatten().filter(|id| !waits.contains_key(id)).copied().collect();
+            if unknown.is_empty() {
+                break;
+            }
+            let unknown: Vec<RecordId> = unknown.into_iter().collect();
+            let found = self.shared.around.store.waits_for(&self.shared.realm, &self.target().unit.name, &unknown).await?;
+            waits.extend(unknown.into_iter().zip(found));
+        }
+        Ok(())
+    }
+
+    /// The first record of a cycle that may be made before the one that it waits for.
+    async fn completer(&self, cycle: &[RecordId]) -> Result<Option<RecordId>, StoreError> {
+        let (shared, store) = (&self.shared, &self.shared.around.store);
+        let known = store.known_by_id(&shared.realm, cycle).await?;
+        let refers = |(id, known): (&RecordId, &Option<Known>)| {
+            let target = &shared.program_of(*id).participants[self.index];
+            known.as_ref().map(|known| outbound::references(target, &known.record.document).collect::<Vec<_>>()).unwrap_or_default()
+        };
+        let refers: Vec<Vec<_>> = cycle.iter().zip(&known).map(refers).collect();
+        // A document names a record that was merged by the id that it had.
+        let named: Vec<RecordId> = refers.iter().flatten().map(|(record, _)| *record).collect();
+        let own = store.known_by_id(&shared.realm, &named).await?;
+        let own: HashMap<RecordId, RecordId> =
+            named.into_iter().zip(own).filter_map(|(named, known)| Some((named, known?.record.id))).collect();
+        let awaited = |place: usize| known[(place + 1) % known.len()].as_ref().map(|known| known.record.id);
+        let completes = |(place, refers): (usize, &Vec<_>)| {
+            let resolved = refers.iter().filter_map(|(named, on_cycle)| Some((*own.get(named)?, *on_cycle)));
+            outbound::may_be_completed(resolved, awaited(place)?).then(|| cycle[place])
+        };
+        Ok(refers.iter().enumerate().filter_map(completes).min())
+    }
+
+    /// Looks once more at what has just begun to wait. Of a cycle that closed in two lanes at once nobody saw all, and one that another record has
+    /// to break waits for that one to be claimed: the same record, whoever looks.
+    async fn nudge(&mut self, results: &[Settlement]) -> Result<(), StoreError> {
+        let shared = Arc::clone(&self.shared);
+        if !std::mem::take(&mut self.nudges) && shared.around.store.partitions() < 2 {
+            return Ok(());
+        }
+        let begun = |result: &Settlement| match result.outcome {
+            Outcome::WaitFor { record } => Some((result.id, Some(record))),
+            _ => None,
+        };
+        let begun: Vec<_> = results.iter().filter_map(begun).collect();
+        let mut waits: HashMap<RecordId, Option<RecordId>> = begun.iter().copied().collect();
+        self.follow(&mut waits).await?;
+        let mut claimed_again = BTreeSet::new();
+        for cycle in begun.iter().filter_map(|(id, _)| outbound::cycle_of(*id, &waits)) {
+            claimed_again.extend(self.completer(&cycle).await?.or_else(|| cycle.iter().min().copied()));
+        }
+        if claimed_again.is_empty() {
+            return Ok(());
+        }
+        let enqueue = Enqueue {
+            realm: shared.realm.clone(),
+            target: self.target().unit.name.clone(),
+            keys: Keys::Records(claimed_again.into_iter().collect()),
+            origin: Origin::Repair,
+            now: shared.now(),
+        };
+        shared.around.store.enqueue(&enqueue).await?;
+        shared.participants[self.index].wake_lane.notify_one();
         Ok(())
     }
 
@@ -434,6 +519,7 @@ impl Lane {
         let references: Vec<RecordId> = ready
             .iter()
             .flat_map(|claimed| outbound::references(target, &claimed.known.record.document))
+            .map(|(record, _)| record)
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect();
@@ -465,7 +551,7 @@ impl Lane {
             (claimed, step)
         };
         let mut steps: Vec<(Claimed, Step)> = ready.into_iter().map(decided).collect();
-        self.break_cycles(&mut steps, |claimed| outbound::decide_without_references(program, target, claimed, &map)).await?;
+        self.break_cycles(program, &mut steps, |claimed| outbound::decide_to_complete(program, target, claimed, &map)).await?;
         let stays_archived = entity.is_some_and(|entity| !entity.can_reactivate());
         let mut writes: Vec<(Claimed, Planned)> = Vec::new();
         for (claimed, step) in steps {

@@ -137,6 +137,9 @@ struct Noted {
     touched: u32,
     /// The newest revision.
     newest: RevisionUnit,
+    /// The mapping on trial, and its phase, by which the records of the share were asked for last.
+    #[serde(default)]
+    asked: Option<(Digest, TrialPhase)>,
 }
 
 async fn recall<T: for<'de> Deserialize<'de>>(shared: &Shared, name: &str) -> Result<Option<T>, StoreError> {
@@ -309,7 +312,7 @@ pub(crate) async fn note(shared: &Shared) -> Result<(), StoreError> {
         (Some(noted), Some(mine)) if noted.is_same(&mine) => Some(noted),
         (_, mine) => mine,
     };
-    let noted = Noted { trial, touched: noted.touched.max(shared.percent()), newest };
+    let noted = Noted { trial, touched: noted.touched.max(shared.percent()), newest, asked: noted.asked };
     if before.as_ref() != Some(&noted) {
         remember(shared, ROLLOUT, &noted).await?;
     }
@@ -317,21 +320,24 @@ pub(crate) async fn note(shared: &Shared) -> Result<(), StoreError> {
 }
 
 /// Asks for the records of the share to be read and compared again, where this arrangement maps them otherwise than they were mapped. Repeated, it
-/// comes to nothing: what is in step stays as it is.
+/// comes to nothing: what is in step stays as it is, and what has failed goes on failing.
 pub(crate) async fn ask(shared: &Shared) -> Result<(), StoreError> {
     let noted: Noted = recall(shared, ROLLOUT).await?.unwrap_or_default();
     let percent = noted.touched.max(shared.before.percent);
+    let asked = shared.trial().map(|trial| (lock(&trial.noted).mapping.clone(), trial.phase));
     if percent > 0 {
         tracing::info!(integration = %shared.integration, percent, "records of the share that a revision is tried on are read and compared again");
-        ask_share(shared, percent).await?;
+        let origin = if asked.is_some() && noted.asked == asked { Origin::Resync } else { Origin::Remap };
+        ask_share(shared, percent, &origin).await?;
     }
-    if noted.touched != shared.percent() {
-        remember(shared, ROLLOUT, &Noted { touched: shared.percent(), ..noted }).await?;
+    let noted_now = Noted { touched: shared.percent(), asked, ..noted.clone() };
+    if noted_now != noted {
+        remember(shared, ROLLOUT, &noted_now).await?;
     }
     Ok(())
 }
 
-async fn ask_share(shared: &Shared, percent: u32) -> Result<(), StoreError> {
+async fn ask_share(shared: &Shared, percent: u32, origin: &Origin) -> Result<(), StoreError> {
     let store = &shared.around.store;
     let mut after: Option<RecordId> = None;
     loop {
@@ -349,7 +355,7 @@ async fn ask_share(shared: &Shared, percent: u32) -> Result<(), StoreError> {
             if participant.writable() {
                 let keys = Keys::Records(share.iter().map(|known| known.record.id).collect());
                 let (realm, target) = (shared.realm.clone(), name.clone());
-                store.enqueue(&Enqueue { realm, target, keys, origin: Origin::Remap, now: shared.now() }).await?;
+                store.enqueue(&Enqueue { realm, target, keys, origin: origin.clone(), now: shared.now() }).await?;
             }
             if participant.readable() {
                 let held = share.iter().filter_map(|known| known.identity(name)).filter(|identity| !identity.state.deleted);

@@ -491,7 +491,7 @@ impl Write {
         let shared = &self.shared;
         let source = &self.program().participants[self.index];
         let name = &source.unit.name;
-        let references = outbound::references(source, &claimed.known.record.document);
+        let references: Vec<RecordId> = outbound::references(source, &claimed.known.record.document).map(|(record, _)| record).collect();
         let ids = shared.around.store.external_ids(&shared.realm, name, &references).await?;
         let resolved: HashMap<RecordId, ExternalId> =
             references.into_iter().zip(ids).filter_map(|(id, external)| Some((id, external?))).collect();

@@ -6,7 +6,7 @@ use crate::finding::{Finding, RowError};
 use crate::lookup::{Lookup, Lookups};
 use fairlead_model::document::{self, Document};
 use fairlead_model::schema::{CanonicalSchema, NativeSchema};
-use fairlead_model::unit::{OnError, Reference, RowOrigin, RowUnit};
+use fairlead_model::unit::{OnCycle, OnError, Reference, RowOrigin, RowUnit};
 use fairlead_model::{ExternalId, FieldPath, RecordId};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -119,8 +119,8 @@ pub struct Inbound {
 pub struct Outbound {
     /// One per writable row, in table order; rows that are skipped or wait for a reference are left out.
     pub rows: Vec<OutboundRow>,
-    /// Records that are referred to and have no id in this system yet.
-    pub unresolved: Vec<RecordId>,
+    /// Records that are referred to and have no id in this system yet, and what the row says of cycles.
+    pub unresolved: Vec<(RecordId, OnCycle)>,
 }
 
 /// What one row writes.
@@ -263,7 +263,7 @@ impl Table {
                     Ok(Some(id)) => match resolve(reference, id) {
                         Some(external) => rule.convert.apply(&Value::String(external.0)).map_err(|message| rule.failure(message)),
                         None => {
-                            outbound.unresolved.push(id);
+                            outbound.unresolved.push((id, reference.on_cycle));
                             continue;
                         }
                     },

@@ -5,6 +5,7 @@ mod common;
 
 use common::{compile_with, document, table};
 use fairlead_mapping::{How, Table};
+use fairlead_model::unit::OnCycle;
 use fairlead_model::{ExternalId, RecordId};
 use serde_json::{Map, Value, json};
 
@@ -152,7 +153,7 @@ fn references_are_handed_over_and_looked_up() {
     assert_eq!(outbound(&row, json!({"name": "A", "parentId": id})), json!({"Name": "A", "ParentId": format!("ext-{id}")}));
     assert_eq!(outbound(&row, json!({"name": "A"})), json!({"Name": "A", "ParentId": null}));
     let waiting = row.to_native(&document(json!({"name": "A", "parentId": id})), &|_, _| None).unwrap();
-    assert_eq!(waiting.unresolved, [RecordId::parse(id).unwrap()]);
+    assert_eq!(waiting.unresolved, [(RecordId::parse(id).unwrap(), OnCycle::DeadLetter)]);
     assert_eq!(waiting.rows.iter().map(|row| row.native.to_string()).collect::<Vec<_>>(), ["Name"]);
     assert_eq!(refused_out(&row, json!({"name": "A", "parentId": "001A"})), "row 1 (parentId, ParentId): is no canonical id");
 }

@@ -1,7 +1,7 @@
 //! Two kinds of hash: short ones that tell whether a value differs from the last one seen, and digests that name content.
 //!
 //! Both are taken over a canonical walk (object keys sorted, strings and numbers by text), so they do not depend on how a document was
-//! parsed. The short ones are only ever compared with hashes of the same field of the same record, so 64 bits are ample.
+//! parsed. The short ones are only ever compared with hashes of the same field of the same record, or of the same range, so 64 bits are ample.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

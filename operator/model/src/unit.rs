@@ -417,7 +417,7 @@ pub enum OnCycle {
     /// The one that closes it becomes a dead letter.
     #[default]
     DeadLetter,
-    /// One of them is made without its references, and completed when the others are there.
+    /// One of them is made without this reference, and completed when the other is there.
     Complete,
 }
 

@@ -274,7 +274,7 @@ pub trait Store: Send + Sync + 'static {
     /// How many records any of these participants holds, those that were deleted among them.
     async fn held(&self, realm: &str, participants: &[String]) -> Result<u64, StoreError>;
 
-    /// For which record each of these waits in a target's lane, positionally.
+    /// For which record each of these waits in a target's lane, positionally. What is due has to be looked at first, whatever it waited for.
     async fn waits_for(&self, realm: &str, target: &str, ids: &[RecordId]) -> Result<Vec<Option<RecordId>>, StoreError>;
 
     /// Whether a record is being created in a target at this moment, or perhaps was: what is read there and known to nobody may be that one.

@@ -208,8 +208,9 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
                         kept: document::present(&canonical, unit).cloned(),
                     });
                 }
-                if sight == Sight::Changed || shown != ValueHash::ABSENT {
-                    // What was empty from the start was not shown in place of anything: emptied later, it is an edit, and no rendering.
+                if field.sent.is_some() && (sight == Sight::Changed || shown != ValueHash::ABSENT) {
+                    // What stood there before anything was written was not shown in place of anything, nor was what was empty from the start:
+                    // entered again, or emptied, later, it is an edit, and no rendering.
                     field.disputed = Some(shown);
                 }
                 // The owner's next value is written again, and so is one that has not been told here yet.

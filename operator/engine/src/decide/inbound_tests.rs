@@ -62,6 +62,20 @@ fn a_foreign_edit_is_counted_and_put_back() {
 }
 
 #[test]
+fn what_stood_there_before_anything_was_written_is_an_edit_when_it_is_entered_again() {
+    let mut world = World::new();
+    world.read("crm", json!({"Name": "Acme"}));
+    assert!(world.read("erp", json!({"Name": "ACME"})).absorbed().conflicts.is_empty(), "it is seen first");
+    assert_eq!(world.write("erp"), Some(json!({"Name": "Acme"})));
+    // Entered before our value was read there (seed 9638).
+    let seen = world.read("erp", json!({"Name": "ACME"}));
+    assert_eq!((seen.lanes(), seen.absorbed().conflicts.len()), (vec!["erp:Restore".to_owned()], 1));
+    assert_eq!(world.write("erp"), Some(json!({"Name": "Acme"})));
+    assert!(world.read("erp", json!({"Name": "ACME"})).lanes().is_empty(), "put back once, shown again: that is how it renders");
+    assert_eq!(world.write("erp"), None);
+}
+
+#[test]
 fn a_conflict_is_kept_with_what_was_shown_and_what_won() {
     let mut world = World::new();
     both(&mut world, json!({"Name": "Acme", "Credit": "5"}));

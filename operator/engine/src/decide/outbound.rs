@@ -17,8 +17,13 @@ use fairlead_store::{Claimed, Identity, Intent, Known, NewDeadLetter, Outcome, S
 use fairlead_systems::{NativeRecord, WriteItem, WriteOperation, Written, reason};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
+
+/// So many records of a cycle are named.
+const NAMED: usize = 10;
+/// The shortest time that a cycle is given to come apart by itself.
+const CYCLE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What to do with a claimed key.
 #[derive(Debug)]
@@ -28,11 +33,6 @@ pub enum Step {
     /// Nothing to send; settle with this.
     Settle(Outcome),
 }
-
-/// So many records of a cycle are named.
-const NAMED: usize = 10;
-/// A cycle may be gone when what is read right now is known, too.
-const CYCLE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A write and what will be known once it is acknowledged.
 #[derive(Debug, Clone)]
@@ -114,9 +114,9 @@ pub fn decide(
     decide_as(program, target, claimed, mapped, false)
 }
 
-/// Likewise for a record of a cycle in which each waits for the next: it is made without the references that would have it wait.
+/// Likewise for a record of a cycle in which each waits for the next: it is made without the references that may be completed later.
 #[must_use]
-pub fn decide_without_references(
+pub fn decide_to_complete(
     program: &Program,
     target: &Participant,
     claimed: &Claimed,
@@ -130,7 +130,7 @@ fn decide_as(
     target: &Participant,
     claimed: &Claimed,
     mapped: &dyn Fn(&Document) -> Result<Outbound, RowError>,
-    without_references: bool,
+    to_complete: bool,
 ) -> Step {
     let record = &claimed.known.record;
     let held = claimed.known.identity(&target.unit.name);
@@ -161,10 +161,11 @@ fn decide_as(
         Ok(outbound) => outbound,
         Err(error) => return Step::Settle(dead_letter(target, claimed, Stage::Outbound, &inbound::unmapped("mapping", &error), None)),
     };
-    let incomplete = outbound.unresolved.first().copied();
-    if let Some(record) = incomplete.filter(|_| !without_references) {
-        return Step::Settle(Outcome::WaitFor { record });
+    let awaited = outbound.unresolved.iter().find(|(_, on_cycle)| !to_complete || *on_cycle != OnCycle::Complete);
+    if let Some((record, _)) = awaited {
+        return Step::Settle(Outcome::WaitFor { record: *record });
     }
+    let incomplete = outbound.unresolved.first().map(|(record, _)| *record);
     let empty = ParticipantState::default();
     let state = held.map_or(&empty, |identity| &identity.state);
     let mut body = Document::new();
@@ -708,13 +709,15 @@ impl Sent {
         *self == Self::default()
     }
 
-    /// Whether a record that was found by the match rules shows more of this than what it was found by.
+    /// Whether a record that was found by the match rules shows more of this than what it was found by, or of what a look-up had found before this
+    /// was to be written over it.
     #[must_use]
     pub fn shows_beyond(&self, shown: &[(FieldPath, Value)], matching: &[Vec<FieldPath>]) -> bool {
         shown.iter().any(|(unit, value)| {
             let shown = ValueHash::of(Some(value));
             let beyond = !matching.iter().flatten().any(|path| path == unit);
-            beyond && shown != ValueHash::ABSENT && self.units.get(unit.text()) == Some(&shown)
+            let ours = self.units.get(unit.text()) == Some(&shown) || self.held(unit.text()) == Some(shown);
+            beyond && shown != ValueHash::ABSENT && ours
         })
     }
 
@@ -896,20 +899,45 @@ pub fn not_there_in_time(target: &Participant, record: RecordId) -> RemoteError 
     RemoteError::new(ErrorClass::Data, "ReferenceUnresolved", message)
 }
 
-/// Whether a record that refers to `awaited` may be made before it, where each waits for the other.
+/// The cycle in which a record stands by what waits for what: from itself to the one that waits for it.
 #[must_use]
-pub fn may_be_completed(target: &Participant, canonical: &Document, awaited: RecordId) -> bool {
-    let completes = |row: &&RowUnit| row.reference.as_ref().is_some_and(|reference| reference.on_cycle == OnCycle::Complete);
-    target.unit.rows.iter().filter(completes).any(|row| referred(row, canonical) == Some(awaited))
+pub fn cycle_of(id: RecordId, waits: &HashMap<RecordId, Option<RecordId>>) -> Option<Vec<RecordId>> {
+    let mut cycle = vec![id];
+    loop {
+        let next = waits.get(cycle.last()?).copied().flatten()?;
+        if next == id {
+            return Some(cycle);
+        }
+        // It waits for a cycle that it does not stand in.
+        if cycle.contains(&next) {
+            return None;
+        }
+        cycle.push(next);
+    }
 }
 
-/// What becomes of a key that closes a cycle: of these records each refers to the next, and the last to the first, which is the key's.
+/// Whether a record of a cycle may be made before the one that it waits for: every row that refers to that one says so. `refers` are its references,
+/// each resolved where records were merged.
 #[must_use]
-pub fn closes_a_cycle(target: &Participant, claimed: &Claimed, cycle: &[RecordId], now: Timestamp) -> Outcome {
-    let until = claimed.since.plus(CYCLE_PATIENCE);
-    if now < until {
-        return Outcome::Retry { at: until, attempt: false, unknown: false };
-    }
+pub fn may_be_completed(mut refers: impl Iterator<Item = (RecordId, OnCycle)>, awaited: RecordId) -> bool {
+    let mut any = false;
+    refers.all(|(record, on_cycle)| {
+        any |= record == awaited;
+        record != awaited || on_cycle == OnCycle::Complete
+    }) && any
+}
+
+/// How long a cycle is given to come apart by itself: until every reader has asked for news once more.
+#[must_use]
+pub fn cycle_patience(program: &Program) -> Duration {
+    let reads = program.participants.iter().filter_map(|participant| participant.unit.read.as_ref());
+    reads.map(|read| read.every * 2).fold(CYCLE_PATIENCE, Duration::max)
+}
+
+/// What becomes of a key that closes a cycle which did not come apart: of these records each refers to the next, and the last to the first, which is
+/// the key's.
+#[must_use]
+pub fn closes_a_cycle(target: &Participant, claimed: &Claimed, cycle: &[RecordId]) -> Outcome {
     let mut named: Vec<String> = cycle.iter().chain(cycle.first()).take(NAMED).map(ToString::to_string).collect();
     if cycle.len() >= NAMED {
         named.push("...".into());
@@ -924,15 +952,13 @@ pub fn closes_a_cycle(target: &Participant, claimed: &Claimed, cycle: &[RecordId
     dead_letter(target, claimed, Stage::Outbound, &RemoteError::new(ErrorClass::Data, "ReferenceCycle", message), None)
 }
 
-/// The references a document makes in this target: which records must be there before it can be written.
-#[must_use]
-pub fn references(target: &Participant, canonical: &Document) -> Vec<RecordId> {
-    target.unit.rows.iter().filter(|row| row.reference.is_some()).filter_map(|row| referred(row, canonical)).collect()
-}
-
-/// The record that a row's field holds the id of.
-fn referred(row: &RowUnit, canonical: &Document) -> Option<RecordId> {
-    document::present(canonical, row.canonical.as_ref()?)?.as_str().and_then(RecordId::parse)
+/// The references a document makes in this target: which records must be there before it can be written, and what the row says of cycles.
+pub fn references<'a>(target: &'a Participant, canonical: &'a Document) -> impl Iterator<Item = (RecordId, OnCycle)> + 'a {
+    target.unit.rows.iter().filter_map(|row| {
+        let reference = row.reference.as_ref()?;
+        let record = document::present(canonical, row.canonical.as_ref()?)?.as_str().and_then(RecordId::parse)?;
+        Some((record, reference.on_cycle))
+    })
 }
 
 #[cfg(test)]

@@ -10,9 +10,11 @@
 //!
 //! A record of a canary fails when it is a dead letter, or when its write has failed [`ERRORS`] times in a row though it is tried again: a letter may
 //! come only after many attempts, while the share is written in vain. One failure is ordinary (a 5xx, a conflict with somebody's edit), and so are two.
-//! An outage is none of it: while the circuit is open, or the vendor puts off, no attempt is counted. What of it was counted before the circuit
-//! opened, and what failed under the revision in force and merely enters anew, is found among the others too, as far as those are written. Where the
-//! writes of the share open the circuit themselves, that looks like an outage: the revision is not stopped by it, and does not take over ([`WAITING`]).
+//! While the circuit is open, or the vendor puts off, no attempt is counted. But the share is written as a whole, and the others only as they change:
+//! they do not tell how often a vendor fails by itself. So errors stop a revision only where one in [`ERRING`] of its share errs at a time, which
+//! takes a vendor that fails more than every third request and yet lets the circuit closed. Fewer become letters in the end, if they are not written.
+//! Where the writes of the share open the circuit themselves, that looks like an outage: the revision is not stopped by it, and does not take over
+//! ([`WAITING`]).
 
 use crate::decide::inbound;
 use crate::program::Participant;
@@ -31,6 +33,8 @@ use std::time::Duration;
 pub const LEAST: u64 = 3;
 /// A record whose write has failed so many times in a row fails, though it is tried again.
 pub const ERRORS: u32 = 3;
+/// Such records count where they are one in so many of the share.
+pub const ERRING: u64 = 20;
 /// A canary does not take over while more than one in so many of its records still waits to be read or written.
 pub const WAITING: u64 = 10;
 /// What passed between two looks counts for no more: nobody was at work meanwhile.
@@ -208,21 +212,18 @@ impl Findings {
         if let Some(why) = &self.refused {
             return Some(why.clone());
         }
-        if !self.tried.is_worse_than(self.active) {
+        let letters = self.tried.failing.saturating_sub(self.erring);
+        let erring = if self.erring.saturating_mul(ERRING) < self.tried.records { 0 } else { self.erring };
+        let (tried, active) = (Rate { failing: letters + erring, ..self.tried }, self.active);
+        if !tried.is_worse_than(active) {
             return None;
         }
-        let (tried, active) = (self.tried, self.active);
         let counts = if phase == TrialPhase::Shadow {
             format!("{} of {} records fail under it that do not fail under the revision in force", tried.failing, tried.records)
         } else {
             format!(
-                "{} of the {} records of its share fail ({} as dead letters, {} again and again), and {} of the {} others",
-                tried.failing,
-                tried.records,
-                tried.failing.saturating_sub(self.erring),
-                self.erring,
-                active.failing,
-                active.records
+                "{} of the {} records of its share fail ({letters} as dead letters, {erring} again and again), and {} of the {} others",
+                tried.failing, tried.records, active.failing, active.records
             )
         };
         let example = self.example.as_ref().map(|example| format!("; one of them: {example}"));

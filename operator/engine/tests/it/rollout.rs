@@ -200,7 +200,7 @@ async fn a_canary_whose_writes_fail_again_and_again_is_stopped_before_any_is_a_d
     Arc::make_mut(second.integrations.get_mut(&ObjectKey(REALM.into())).unwrap()).retry.attempts = 50;
     engine.apply(&second).await;
     until("a comparison", async || trial(&engine).is_some_and(|trial| trial.tried > 0)).await;
-    // About half of what the share is written with; the rest goes through, so the circuit stays closed.
+    // About half of what the share is written with; the rest goes through.
     let bad = ["\"+1", "\"+2", "\"+3"];
     for part in bad {
         erp.fault(part, Fault::Status(503), usize::MAX);
@@ -211,6 +211,7 @@ async fn a_canary_whose_writes_fail_again_and_again_is_stopped_before_any_is_a_d
     assert!(why.contains("of its share fail (0 as dead letters, ") && why.contains(" again and again), and 0 of the "), "{why}");
     assert!(why.contains("one of them: erp: writing record ") && why.contains(" has failed "), "{why}");
     assert!(stopped.failing >= 3 && world.letters().await.is_empty());
+    // Every other one is answered well.
     assert!(erp.asked("\"+").iter().any(|line| !bad.iter().any(|part| line.contains(part))), "others went through");
 
     // What was sent without an answer is looked up once it cannot arrive any more.

@@ -30,7 +30,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds that found a defect once, each with what it was.
-const REGRESSIONS: [(u64, &str); 36] = [
+const REGRESSIONS: [(u64, &str); 40] = [
     (44, "what its owner has emptied was filled by a participant seen later"),
     (52, "a creation of unknown outcome was found by its reader while it was looked up, and sent again"),
     (69, "what its owner has emptied was filled by a participant seen later"),
@@ -67,6 +67,13 @@ const REGRESSIONS: [(u64, &str); 36] = [
     (6941, "what was merged into a deleted record gave it another match value, and it was made a second time when it was entered again"),
     (7069, "a process that had stood still sent a request whose time was over, with an older value"),
     (8566, "what its owner entered again, after a look-up had seen another value in its place, was taken for our creation"),
+    (
+        9339,
+        "a process that had stood still while it looked at the store took that for the cost of counting, and others began a quarter of an hour late",
+    ),
+    (9471, "a creation that a look-up had found was not known for ours by the next one, and the owner's value was never written over it"),
+    (9638, "what stood in a system before anything was written there, and was entered again, was taken for how it renders"),
+    (10240, "people removed more than the guard lets pass, and nobody is there to confirm it"),
 ];
 
 fn number(variable: &str) -> Option<u64> {

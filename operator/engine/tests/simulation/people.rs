@@ -24,11 +24,13 @@ pub(crate) struct People {
     gone: BTreeSet<String>,
     /// Those of them that were deleted, and where: there they may be entered again.
     deleted: Vec<(usize, String)>,
+    /// How many records were deleted or merged away; one that was entered again may go twice.
+    removed: u64,
 }
 
 impl People {
     pub(crate) fn new(world: Arc<World>, dice: Arc<Dice>, again: Dice, trace: Arc<Trace>, clock: Arc<VirtualClock>) -> Self {
-        Self { world, dice, again, trace, clock, number: 100, gone: BTreeSet::new(), deleted: Vec::new() }
+        Self { world, dice, again, trace, clock, number: 100, gone: BTreeSet::new(), deleted: Vec::new(), removed: 0 }
     }
 
     /// They work until `end`.
@@ -182,7 +184,7 @@ impl People {
     }
 
     fn delete(&mut self, place: usize) {
-        if !self.world.sides[place].style.tells_deletions() {
+        if !self.world.sides[place].style.tells_deletions() || self.removed >= self.world.spares() {
             return;
         }
         let live: Vec<_> = self.live(place).into_iter().filter(|(_, fields)| !self.is_parent(fields["Code"].as_str().unwrap())).collect();
@@ -202,12 +204,13 @@ impl People {
         self.trace.event(format!("{}: delete {id} {code}", self.name(place)));
         self.gone.insert(code.clone());
         self.deleted.push((place, code));
+        self.removed += 1;
         self.world.systems[place].lock().unwrap().delete(&id, None, self.clock.now().0);
     }
 
     fn merge(&mut self, place: usize) {
         let side = &self.world.sides[place];
-        if !side.style.tells_deletions() || !side.read {
+        if !side.style.tells_deletions() || !side.read || self.removed >= self.world.spares() {
             return;
         }
         let live: Vec<_> =
@@ -223,6 +226,7 @@ impl People {
         self.trace.reach("person merges");
         self.trace.event(format!("{}: merge {loser} {} into {survivor}", self.name(place), fields["Code"]));
         self.gone.insert(fields["Code"].as_str().unwrap().to_owned());
+        self.removed += 1;
         self.world.systems[place].lock().unwrap().delete(&loser, Some(&survivor), self.clock.now().0);
     }
 }

@@ -333,6 +333,11 @@ impl Run {
                 found.push(format!("{fault}: {}\n  {}", told.count, told.examples.join("\n  ")));
             }
         }
+        for (_, process, _) in self.running() {
+            if process.guarded.load(Ordering::SeqCst) {
+                found.push(format!("the guard holds in {}", process.name));
+            }
+        }
         let wrong = found.len() > pending;
         if !found.is_empty() {
             for letter in self

@@ -3,6 +3,7 @@
 use crate::chance::Dice;
 use crate::system::{FIELDS, Reads, Style, System, Writes};
 use fairlead_contract::Contract;
+use fairlead_engine::decide::guard;
 use fairlead_model::hash::Digest;
 use fairlead_model::unit::{
     CircuitBreaker, ConnectorUnit, ContractUnit, DeletionPolicy, Guard, InitialLoad, IntegrationUnit, Limits, MasterUnit, ObjectKey,
@@ -66,7 +67,7 @@ impl World {
         let mut owners: Vec<usize> = FIELDS.iter().map(|_| *dice.pick(&readers)).collect();
         // Codes tell who is who, and are never edited.
         owners[0] = readers[0];
-        // These worlds are too small for it: it must hold nothing.
+        // It must hold nothing: people remove no more than it takes no notice of ([`Self::spares`]).
         let guarded = dice.permille(60) && sides.iter().any(|side| side.style.tells_deletions() && side.read);
         let guard = Guard { max_delete_percent: guarded.then_some(20), ..Guard::default() };
         let retry = Retry {
@@ -191,6 +192,11 @@ impl World {
             },
         });
         Agreement { naming: naming.collect(), fields: fields.collect(), identity: vec!["code"] }
+    }
+
+    /// So many records may be deleted or merged away before the guard could hold an Integration, which nobody is there to confirm.
+    pub(crate) fn spares(&self) -> u64 {
+        if self.guard.max_delete_percent.is_some() { guard::FLOOR } else { u64::MAX }
     }
 
     /// Whether several Integrations feed one golden record.

@@ -930,7 +930,9 @@ async fn what_changes_while_it_waits_keeps_its_age_and_that_it_waited(store: Arc
     world.claim(at(2)).await;
     world.settle(1, 1, Outcome::WaitFor { record: id(9) }, at(3)).await;
     for version in [2, 3] {
+        assert_eq!(world.store.waits_for(REALM, ERP, &[id(1)]).await.unwrap(), [Some(id(9))]);
         world.absorb(vec![updated(1, version)], at(10 * version.cast_signed())).await;
+        assert_eq!(world.store.waits_for(REALM, ERP, &[id(1)]).await.unwrap(), [None], "it may not have to any more");
         let claimed = world.claim(at(10 * version.cast_signed() + 1)).await.remove(0);
         assert_eq!((claimed.known.record.version, claimed.waited, claimed.since), (version, true, at(1)));
         world.settle(1, version, Outcome::WaitFor { record: id(9) }, at(10 * version.cast_signed() + 2)).await;

@@ -368,7 +368,7 @@ const WAITS_FOR: &str = concat!(
     " AND id = asked.id LIMIT 1) AS r
        CROSS JOIN LATERAL (SELECT waits_for FROM lane WHERE record = r.row AND target = ",
     id_of!("$2"),
-    " LIMIT 1) AS l"
+    " AND phase = 2 LIMIT 1) AS l"
 );
 
 pub(super) async fn waits_for(session: &Session, realm: &str, target: &str, ids: &[RecordId]) -> Result<Vec<Option<RecordId>>, Failure> {

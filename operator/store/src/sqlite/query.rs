@@ -262,7 +262,8 @@ pub(super) fn waits_for(connection: &Connection, realm: &str, target: &str, ids:
     let names = Names::new(connection);
     let (Some(realm), Some(target)) = (names.find(realm)?, names.find(target)?) else { return Ok(vec![None; ids.len()]) };
     let mut statement = connection.prepare_cached(
-        "SELECT waits_for FROM lane WHERE record = (SELECT row FROM record WHERE realm = ?1 AND id = ?2) AND target = ?3",
+        "SELECT waits_for FROM lane WHERE record = (SELECT row FROM record WHERE realm = ?1 AND id = ?2) AND target = ?3
+         AND phase = 2",
     )?;
     let mut waits = |id: &RecordId| -> rusqlite::Result<Option<RecordId>> {
         let found = statement.query_row(params![realm, id_bytes(*id), target], |row| row.get::<_, Option<IdBytes>>(0)).optional()?;
