@@ -266,8 +266,8 @@ reasons! {
         "Correct the reference at its source, or see what holds the other record up (`fairlead trace`), and replay the dead letter when that is there.",
         "kubectl exec -n fairlead-system deployment/fairlead -- fairlead dead-letters list";
     ReferenceCycle User
-        "New records refer to each other in a cycle, so none of them can be made before the other; the one that closed it is a dead letter that names them all.",
-        "See what they are (`fairlead trace`) and correct a reference at its source; if that is not in the record of the letter, replay the letter then. Where the cycle is as it should be, `reference.onCycle: Complete` in the row has one made first and completed later. After 24 hours the others become dead letters of their own (ReferenceUnresolved).",
+        "New records refer to each other in a cycle, so none of them can be made before the other; the one that closed it is a dead letter that names them.",
+        "See what they are (`fairlead trace`) and correct a reference at its source; if that is not in the record of the letter, replay the letter then. Where the cycle is as it should be, `reference.onCycle: Complete` in the row has one made first and completed later. The others wait for it, and become dead letters of their own (ReferenceUnresolved) after 24 hours.",
         "kubectl exec -n fairlead-system deployment/fairlead -- fairlead dead-letters list";
     OutcomeUnknown User
         "A create was sent, the answer never came, and the record cannot be found for certain; sending it again might make a second one.",

@@ -17,7 +17,7 @@ use crate::split;
 use crate::system::System;
 use crate::way::{TargetTimes, Way};
 use fairlead_model::state::ParticipantState;
-use fairlead_model::unit::InitialLoad;
+use fairlead_model::unit::{InitialLoad, OnCycle};
 use fairlead_model::{Document, ErrorClass, ExternalId, RecordId, RemoteError, Timestamp};
 use fairlead_store::{
     Claim, Claimed, Enqueue, Haste, Intend, Keys, Known, LaneFence, Origin, Outcome, Provenance, Settle, Settlement, Stage, StoreError,
@@ -34,8 +34,10 @@ const BATCH: usize = 200;
 /// work, later while it is idle.
 const TICK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(4));
 
-/// A cycle of more records that wait for each other is not found.
-const LONGEST_CYCLE: usize = 1000;
+/// A cycle of more records that wait for each other is found only when one of them is overdue, and one of more than the second never.
+const LONGEST_CYCLE: (usize, usize) = (100, 10_000);
+/// So soon a key that closes a cycle is looked at again.
+const CYCLE_LOOK: Duration = Duration::from_secs(5);
 /// So soon it is looked whether a record that had to be read first has been read.
 const AFTER_READING: Duration = Duration::from_secs(1);
 /// The same where both have time: as long as the write has waited already, between these. A whole participant may have to be read.
@@ -265,82 +267,51 @@ impl Lane {
 
     /// New records that wait for each other would wait for ever. The last of them that begins to wait closes the cycle: it is made without the
     /// reference that has it wait, if its row says that this may be completed later. If another one's row says so, that one is to be looked at
-    /// once more ([`Self::nudge`]), and else the key becomes a dead letter, unless the cycle comes apart before.
+    /// once more ([`Self::nudge`]), and else the key becomes a dead letter, unless the cycle comes apart before. `own` are the records that the
+    /// references lead to, where they are not there yet.
     async fn break_cycles(
         &mut self,
         program: &Program,
         steps: &mut [(Claimed, Step)],
+        own: impl Fn(RecordId) -> RecordId,
         again: impl Fn(&Claimed) -> Step,
     ) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
         let (target, now) = (&program.participants[self.index], shared.now());
         let begins = steps.iter().map(|(claimed, step)| match step {
-            Step::Settle(Outcome::WaitFor { record }) => (claimed.known.record.id, Some(*record)),
+            Step::Settle(Outcome::WaitFor { record }) => (claimed.known.record.id, Some(own(*record))),
             _ => (claimed.known.record.id, None),
         });
-        let mut waits: HashMap<RecordId, Option<RecordId>> = begins.collect();
-        self.follow(&mut waits).await?;
+        let waits: HashMap<RecordId, Option<RecordId>> = begins.collect();
+        let any_overdue = steps.iter().any(|(claimed, _)| outbound::overdue(claimed, now));
+        let longest = if any_overdue { LONGEST_CYCLE.1 } else { LONGEST_CYCLE.0 };
+        let mut waits = self.lease.during(follow(&shared, self.index, waits, longest)).await?;
         for (claimed, step) in steps {
             let id = claimed.known.record.id;
             let Some(cycle) = outbound::cycle_of(id, &waits) else {
                 self.cycles.remove(&id);
                 continue;
             };
-            let awaited = cycle.get(1).copied().unwrap_or(id);
-            if outbound::may_be_completed(outbound::references(target, &claimed.known.record.document), awaited) {
+            let completers = completers(&shared, self.index, &cycle).await?;
+            if completers.contains(&id) {
                 tracing::info!(integration = %shared.integration, target = %target.unit.name, record = %id, records = cycle.len(), "new records wait for each other in a cycle; this one is made first and completed later");
                 *step = again(claimed);
-            } else if self.completer(&cycle).await?.is_none() {
+            } else if !completers.is_empty() {
+                self.nudges = true;
+                continue;
+            } else {
                 let until = self.cycles.entry(id).or_insert(now).plus(outbound::cycle_patience(program));
                 *step = Step::Settle(if now < until {
-                    Outcome::Retry { at: until, attempt: false, unknown: false }
+                    // Not all at once: what is corrected meanwhile shall not wait for that.
+                    Outcome::Retry { at: until.min(now.plus(CYCLE_LOOK)), attempt: false, unknown: false }
                 } else {
                     self.cycles.remove(&id);
                     outbound::closes_a_cycle(target, claimed, &cycle)
                 });
-            } else {
-                self.nudges = true;
-                continue;
             }
             waits.insert(id, None);
         }
         Ok(())
-    }
-
-    /// Adds what the records that these wait for wait for themselves, and so on.
-    async fn follow(&self, waits: &mut HashMap<RecordId, Option<RecordId>>) -> Result<(), StoreError> {
-        for _ in 0..LONGEST_CYCLE {
-            let unknown: BTreeSet<RecordId> = waits.values().flatten().filter(|id| !waits.contains_key(id)).copied().collect();
-            if unknown.is_empty() {
-                break;
-            }
-            let unknown: Vec<RecordId> = unknown.into_iter().collect();
-            let found = self.shared.around.store.waits_for(&self.shared.realm, &self.target().unit.name, &unknown).await?;
-            waits.extend(unknown.into_iter().zip(found));
-        }
-        Ok(())
-    }
-
-    /// The first record of a cycle that may be made before the one that it waits for.
-    async fn completer(&self, cycle: &[RecordId]) -> Result<Option<RecordId>, StoreError> {
-        let (shared, store) = (&self.shared, &self.shared.around.store);
-        let known = store.known_by_id(&shared.realm, cycle).await?;
-        let refers = |(id, known): (&RecordId, &Option<Known>)| {
-            let target = &shared.program_of(*id).participants[self.index];
-            known.as_ref().map(|known| outbound::references(target, &known.record.document).collect::<Vec<_>>()).unwrap_or_default()
-        };
-        let refers: Vec<Vec<_>> = cycle.iter().zip(&known).map(refers).collect();
-        // A document names a record that was merged by the id that it had.
-        let named: Vec<RecordId> = refers.iter().flatten().map(|(record, _)| *record).collect();
-        let own = store.known_by_id(&shared.realm, &named).await?;
-        let own: HashMap<RecordId, RecordId> =
-            named.into_iter().zip(own).filter_map(|(named, known)| Some((named, known?.record.id))).collect();
-        let awaited = |place: usize| known[(place + 1) % known.len()].as_ref().map(|known| known.record.id);
-        let completes = |(place, refers): (usize, &Vec<_>)| {
-            let resolved = refers.iter().filter_map(|(named, on_cycle)| Some((*own.get(named)?, *on_cycle)));
-            outbound::may_be_completed(resolved, awaited(place)?).then(|| cycle[place])
-        };
-        Ok(refers.iter().enumerate().filter_map(completes).min())
     }
 
     /// Looks once more at what has just begun to wait. Of a cycle that closed in two lanes at once nobody saw all, and one that another record has
@@ -350,16 +321,14 @@ impl Lane {
         if !std::mem::take(&mut self.nudges) && shared.around.store.partitions() < 2 {
             return Ok(());
         }
-        let begun = |result: &Settlement| match result.outcome {
-            Outcome::WaitFor { record } => Some((result.id, Some(record))),
-            _ => None,
-        };
-        let begun: Vec<_> = results.iter().filter_map(begun).collect();
-        let mut waits: HashMap<RecordId, Option<RecordId>> = begun.iter().copied().collect();
-        self.follow(&mut waits).await?;
+        let begun = results.iter().filter(|result| matches!(result.outcome, Outcome::WaitFor { .. })).map(|result| result.id);
+        let begun: Vec<RecordId> = begun.collect();
+        let of_begun = shared.around.store.waits_for(&shared.realm, &self.target().unit.name, &begun).await?;
+        let waits = begun.iter().copied().zip(of_begun).collect();
+        let waits = self.lease.during(follow(&shared, self.index, waits, LONGEST_CYCLE.0)).await?;
         let mut claimed_again = BTreeSet::new();
-        for cycle in begun.iter().filter_map(|(id, _)| outbound::cycle_of(*id, &waits)) {
-            claimed_again.extend(self.completer(&cycle).await?.or_else(|| cycle.iter().min().copied()));
+        for cycle in begun.iter().filter_map(|id| outbound::cycle_of(*id, &waits)) {
+            claimed_again.extend(completers(&shared, self.index, &cycle).await?.first().or(cycle.iter().min()));
         }
         if claimed_again.is_empty() {
             return Ok(());
@@ -551,7 +520,9 @@ impl Lane {
             (claimed, step)
         };
         let mut steps: Vec<(Claimed, Step)> = ready.into_iter().map(decided).collect();
-        self.break_cycles(program, &mut steps, |claimed| outbound::decide_to_complete(program, target, claimed, &map)).await?;
+        let own = |record: RecordId| awaited.get(&record).and_then(Option::as_ref).map_or(record, |known| known.record.id);
+        let again = |claimed: &Claimed| outbound::decide_to_complete(program, target, claimed, &map);
+        self.break_cycles(program, &mut steps, own, again).await?;
         let stays_archived = entity.is_some_and(|entity| !entity.can_reactivate());
         let mut writes: Vec<(Claimed, Planned)> = Vec::new();
         for (claimed, step) in steps {
@@ -729,6 +700,48 @@ impl Results {
         }
         self.list.push(Settlement { id, version: claimed.known.record.version, learnt: self.learnt.remove(&id), outcome });
     }
+}
+
+/// Adds what the records that these wait for wait for themselves, and so on.
+async fn follow(
+    shared: &Shared,
+    index: usize,
+    mut waits: HashMap<RecordId, Option<RecordId>>,
+    longest: usize,
+) -> Result<HashMap<RecordId, Option<RecordId>>, StoreError> {
+    let target = &shared.program.participants[index].unit.name;
+    for _ in 0..longest {
+        let unknown: BTreeSet<RecordId> = waits.values().flatten().filter(|id| !waits.contains_key(id)).copied().collect();
+        if unknown.is_empty() {
+            break;
+        }
+        let unknown: Vec<RecordId> = unknown.into_iter().collect();
+        let found = shared.around.store.waits_for(&shared.realm, target, &unknown).await?;
+        waits.extend(unknown.into_iter().zip(found));
+    }
+    Ok(waits)
+}
+
+/// The records of a cycle that may be made before the one that they wait for.
+async fn completers(shared: &Shared, index: usize, cycle: &[RecordId]) -> Result<BTreeSet<RecordId>, StoreError> {
+    let store = &shared.around.store;
+    let known = store.known_by_id(&shared.realm, cycle).await?;
+    let refers = |(id, known): (&RecordId, &Option<Known>)| {
+        let target = &shared.program_of(*id).participants[index];
+        known.as_ref().map(|known| outbound::references(target, &known.record.document).collect()).unwrap_or_default()
+    };
+    let refers: Vec<Vec<(RecordId, OnCycle)>> = cycle.iter().zip(&known).map(refers).collect();
+    // A document names a record that was merged by the id that it had.
+    let named: Vec<RecordId> = refers.iter().flatten().map(|(record, _)| *record).collect();
+    let own = store.known_by_id(&shared.realm, &named).await?;
+    let own: HashMap<RecordId, RecordId> =
+        named.into_iter().zip(own).filter_map(|(named, known)| Some((named, known?.record.id))).collect();
+    let completes = |(place, id): (usize, &RecordId)| {
+        let awaited = cycle[(place + 1) % cycle.len()];
+        let resolved = refers[place].iter().filter_map(|(named, on_cycle)| Some((*own.get(named)?, *on_cycle)));
+        outbound::may_be_completed(resolved, awaited).then_some(*id)
+    };
+    Ok(cycle.iter().enumerate().filter_map(completes).collect())
 }
 
 /// Whether a person says that the correlation field of what was split off is put right. Where the target is read, its reading tells.

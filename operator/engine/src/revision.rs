@@ -137,9 +137,9 @@ struct Noted {
     touched: u32,
     /// The newest revision.
     newest: RevisionUnit,
-    /// The mapping on trial, and its phase, by which the records of the share were asked for last.
+    /// The mapping on trial, its phase and its share in percent, by which records were asked for last.
     #[serde(default)]
-    asked: Option<(Digest, TrialPhase)>,
+    asked: Option<(Digest, TrialPhase, u32)>,
 }
 
 async fn recall<T: for<'de> Deserialize<'de>>(shared: &Shared, name: &str) -> Result<Option<T>, StoreError> {
@@ -324,15 +324,17 @@ pub(crate) async fn note(shared: &Shared) -> Result<(), StoreError> {
 pub(crate) async fn ask(shared: &Shared) -> Result<(), StoreError> {
     let noted: Noted = recall(shared, ROLLOUT).await?.unwrap_or_default();
     let percent = noted.touched.max(shared.before.percent);
-    let asked = shared.trial().map(|trial| (lock(&trial.noted).mapping.clone(), trial.phase));
+    let asked = shared.trial().map(|trial| (lock(&trial.noted).mapping.clone(), trial.phase, trial.percent));
     if percent > 0 {
         tracing::info!(integration = %shared.integration, percent, "records of the share that a revision is tried on are read and compared again");
         let origin = if asked.is_some() && noted.asked == asked { Origin::Resync } else { Origin::Remap };
         ask_share(shared, percent, &origin).await?;
     }
-    let noted_now = Noted { touched: shared.percent(), asked, ..noted.clone() };
-    if noted_now != noted {
-        remember(shared, ROLLOUT, &noted_now).await?;
+    // Another process may have moved the trial on meanwhile.
+    let noted: Noted = recall(shared, ROLLOUT).await?.unwrap_or_default();
+    let done = Noted { touched: shared.percent(), asked, ..noted.clone() };
+    if done != noted {
+        remember(shared, ROLLOUT, &done).await?;
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use fairlead_store::{Claimed, Identity, Intent, Known, NewDeadLetter, Outcome, S
 use fairlead_systems::{NativeRecord, WriteItem, WriteOperation, Written, reason};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 /// So many records of a cycle are named.
@@ -161,8 +161,9 @@ fn decide_as(
         Ok(outbound) => outbound,
         Err(error) => return Step::Settle(dead_letter(target, claimed, Stage::Outbound, &inbound::unmapped("mapping", &error), None)),
     };
-    let awaited = outbound.unresolved.iter().find(|(_, on_cycle)| !to_complete || *on_cycle != OnCycle::Complete);
-    if let Some((record, _)) = awaited {
+    // What may be completed later is waited for last: then a record of a cycle that waits for such a one lacks nothing else.
+    let must = outbound.unresolved.iter().find(|(_, on_cycle)| *on_cycle != OnCycle::Complete);
+    if let Some((record, _)) = must.or(outbound.unresolved.first().filter(|_| !to_complete)) {
         return Step::Settle(Outcome::WaitFor { record: *record });
     }
     let incomplete = outbound.unresolved.first().map(|(record, _)| *record);
@@ -902,14 +903,14 @@ pub fn not_there_in_time(target: &Participant, record: RecordId) -> RemoteError 
 /// The cycle in which a record stands by what waits for what: from itself to the one that waits for it.
 #[must_use]
 pub fn cycle_of(id: RecordId, waits: &HashMap<RecordId, Option<RecordId>>) -> Option<Vec<RecordId>> {
-    let mut cycle = vec![id];
+    let (mut cycle, mut seen) = (vec![id], HashSet::from([id]));
     loop {
         let next = waits.get(cycle.last()?).copied().flatten()?;
         if next == id {
             return Some(cycle);
         }
         // It waits for a cycle that it does not stand in.
-        if cycle.contains(&next) {
+        if !seen.insert(next) {
             return None;
         }
         cycle.push(next);

@@ -798,6 +798,34 @@ fn a_record_of_a_cycle_is_made_without_what_may_be_completed_and_says_what_it_la
 }
 
 #[test]
+fn what_may_be_completed_later_is_waited_for_last() {
+    let mut two = unit();
+    let rows = json!([{"canonical": "note", "native": "Note", "reference": {"entity": "customer", "on_cycle": "Complete"}}]);
+    let rows: Vec<RowUnit> = serde_json::from_value(rows).unwrap();
+    erp(&mut two).rows.retain(|row| row.canonical.as_ref().is_none_or(|path| path.text() != "note"));
+    erp(&mut two).rows.splice(0..0, rows);
+    let mut world = World::of(two);
+    world.read("crm", json!({"Name": "Acme"}));
+    let (parent, spouse) = (RecordId(Uuid::from_u128(8)), RecordId(Uuid::from_u128(9)));
+    let document = &mut world.known().record.document;
+    document.insert("parentId".into(), json!(parent.to_string()));
+    document.insert("note".into(), json!(spouse.to_string()));
+    let waits = |there: &[RecordId], to_complete: bool| {
+        let target = world.participant("erp");
+        let map = |document: &Document| target.table.to_native(document, &|_, id| there.contains(&id).then(|| "e9".into()));
+        let decided = if to_complete { decide_to_complete } else { decide };
+        match decided(&world.program, target, &world.claimed(), &map) {
+            Step::Settle(Outcome::WaitFor { record }) => Some(record),
+            _ => None,
+        }
+    };
+    assert_eq!((waits(&[], false), waits(&[], true)), (Some(parent), Some(parent)), "the parent first, though its row comes later");
+    assert_eq!((waits(&[parent], false), waits(&[parent], true)), (Some(spouse), None));
+    assert_eq!((waits(&[spouse], false), waits(&[spouse], true)), (Some(parent), Some(parent)));
+    assert_eq!(waits(&[parent, spouse], false), None);
+}
+
+#[test]
 fn a_cycle_is_found_by_who_stands_in_it() {
     let id = |n: u128| RecordId(Uuid::from_u128(n));
     let waits = [(1, Some(2)), (2, Some(3)), (3, Some(1)), (4, Some(1)), (5, Some(5)), (6, Some(7)), (7, None), (8, Some(9))];

@@ -2,9 +2,10 @@
 
 use crate::world::{Offers, REALM, World, report, until};
 use fairlead_engine::{Engine, letters};
-use fairlead_model::unit::OnCycle;
+use fairlead_model::unit::{OnCycle, Reference};
 use fairlead_model::{ExternalId, Timestamp};
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Longer than a cycle is given to come apart by itself.
@@ -67,16 +68,47 @@ async fn a_cycle_of_parents_is_a_dead_letter_that_names_it_and_the_rest_follows_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thing_that_is_its_own_parent_is_one_too() {
-    let (world, engine) = start(OnCycle::DeadLetter).await;
-    world.vendor("crm").put("c1", json!({"name": "Ouroboros", "parent": "c1"}));
-    until("it in the lane", async || report(&engine).is_some_and(|report| report.lag.is_some_and(|lag| lag.pending == 1))).await;
-    world.clock.pass(PATIENCE);
-    assert_eq!(world.letter(0).await.letter.reason, "ReferenceCycle");
-    // A later good version closes the letter.
-    world.vendor("crm").put("c1", json!({"parent": null}));
-    until("it made", async || world.vendor("erp").count() == 1 && world.letters().await.is_empty()).await;
-    engine.stop().await;
+async fn a_cycle_that_comes_apart_in_time_is_nobodys_letter() {
+    for corrected in ["c1", "c2"] {
+        let (world, engine) = start(OnCycle::DeadLetter).await;
+        let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+        for (id, parent) in [("c1", "c2"), ("c2", "c1")] {
+            crm.put(id, json!({"name": format!("Thing {id}"), "parent": parent}));
+        }
+        until("a cycle seen", async || waiting(&world, &["c1", "c2"]).await == 1).await;
+        crm.put(corrected, json!({"parent": null}));
+        until("both", async || {
+            world.clock.pass(Duration::from_millis(100));
+            erp.count() == 2
+        })
+        .await;
+        assert!(world.letters().await.is_empty());
+        engine.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thing_that_is_its_own_parent_is_a_cycle() {
+    for (on_cycle, is_made) in [(OnCycle::DeadLetter, false), (OnCycle::Complete, true)] {
+        let (world, engine) = start(on_cycle).await;
+        let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+        crm.put("c1", json!({"name": "Ouroboros", "parent": "c1"}));
+        if is_made {
+            until("it with itself", async || erp.id_of("Ouroboros").is_some_and(|id| erp.value(&id, "parent") == id.as_str())).await;
+        } else {
+            until("a letter", async || {
+                world.clock.pass(Duration::from_secs(1));
+                world.letters().await.len() == 1
+            })
+            .await;
+            assert_eq!(world.letters().await[0].letter.reason, "ReferenceCycle");
+            // A later good version closes the letter.
+            crm.put("c1", json!({"parent": null}));
+            until("it made", async || erp.count() == 1).await;
+        }
+        assert!(world.letters().await.is_empty());
+        engine.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,6 +120,34 @@ async fn where_the_row_says_so_one_of_them_is_made_first_and_completed() {
     let id = |name: &str| erp.id_of(&format!("Thing {name}")).unwrap();
     for (child, parent) in [("c1", "c2"), ("c2", "c3"), ("c3", "c1"), ("c4", "c3")] {
         until("its parent", async || erp.value(&id(child), "parent") == id(parent).as_str()).await;
+    }
+    assert!(world.letters().await.is_empty());
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_cycle_of_two_rows_the_one_that_may_be_completed_gives_way() {
+    let world = World::new(Offers::default(), true).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    let mut units = world.units_with_parents(OnCycle::DeadLetter);
+    for participant in &mut Arc::make_mut(units.integrations.values_mut().next().unwrap()).participants {
+        let phone = &mut Arc::make_mut(participant).rows[1];
+        phone.reference = Some(Reference { entity: "thing".into(), on_cycle: OnCycle::Complete });
+    }
+    let engine = Engine::start(world.config());
+    engine.apply(&units).await;
+    // Whichever of either pair closes it.
+    for (child, parent) in [("c1", "c2"), ("c4", "c3")] {
+        crm.put(child, json!({"name": child, "parent": parent}));
+        crm.put(parent, json!({"name": parent, "phone": child}));
+    }
+    until("all of them", async || erp.count() == 4).await;
+    let id = |name: &str| erp.id_of(name).unwrap();
+    for (child, parent) in [("c1", "c2"), ("c4", "c3")] {
+        until("both ways", async || {
+            erp.value(&id(child), "parent") == id(parent).as_str() && erp.value(&id(parent), "phone") == id(child).as_str()
+        })
+        .await;
     }
     assert!(world.letters().await.is_empty());
     engine.stop().await;
