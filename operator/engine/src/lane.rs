@@ -569,7 +569,7 @@ impl Lane {
         }
         times.map = self.way.since(mark);
         // The time since the last read is long enough for an edit.
-        let (writes, others) = self.lease.during(look_up.before_writing(writes)).await;
+        let (writes, others) = self.lease.during(look_up.before_writing(writes)).await?;
         for (claimed, failed) in others {
             if let Some(external_id) = failed.reread {
                 shared.read_again(self.index, &external_id).await?;

@@ -127,20 +127,24 @@ impl LookUp<'_> {
 
     /// Looks at records right before values are written over on which the target itself has the word; what may be written, and what comes of
     /// the others.
-    pub(crate) async fn before_writing(&self, writes: Vec<(Claimed, Planned)>) -> (Vec<(Claimed, Planned)>, Vec<(Claimed, Failed)>) {
+    pub(crate) async fn before_writing(
+        &self,
+        writes: Vec<(Claimed, Planned)>,
+    ) -> Result<(Vec<(Claimed, Planned)>, Vec<(Claimed, Failed)>), StoreError> {
+        let (writes, mut others) = self.without_seconds(writes).await?;
         let can_look = self.target.readable() && self.entity.is_some_and(Entity::can_read_keys);
         let looks = |(claimed, planned): &(Claimed, Planned)| {
             can_look && !outbound::own_rows(self.program, self.target, claimed, planned).is_empty()
         };
         let (own, rest): (Vec<_>, Vec<_>) = writes.into_iter().partition(looks);
         if own.is_empty() {
-            return (rest, Vec::new());
+            return Ok((rest, others));
         }
         let ids: Vec<ExternalId> = own.iter().filter_map(|(_, planned)| planned.item.id.clone()).collect();
         let mut asked = self.read_apart(ids).await;
         let alone = !asked.read.is_empty();
         // What was looked at is written first, while the look is fresh.
-        let (mut ready, mut others) = (Vec::new(), Vec::new());
+        let mut ready = Vec::new();
         for (claimed, planned) in own {
             let id = planned.item.id.as_ref();
             let failed = match (id.and_then(|id| asked.read.remove(id)), id.and_then(|id| asked.failed.get(id))) {
@@ -155,7 +159,69 @@ impl LookUp<'_> {
             }
         }
         ready.extend(rest);
-        (ready, others)
+        Ok((ready, others))
+    }
+
+    /// What nobody reads may hold a second record already of what a write makes of the one that is known: a merge has given a record the copy of
+    /// another, and its own was never searched for, or its match fields were edited.
+    async fn without_seconds(
+        &self,
+        writes: Vec<(Claimed, Planned)>,
+    ) -> Result<(Vec<(Claimed, Planned)>, Vec<(Claimed, Failed)>), StoreError> {
+        if self.target.readable() || !self.entity.is_some_and(Entity::can_search) {
+            return Ok((writes, Vec::new()));
+        }
+        let (mut ready, mut others) = (Vec::with_capacity(writes.len()), Vec::new());
+        let mut trouble: Option<RemoteError> = None;
+        for (claimed, planned) in writes {
+            let rules = outbound::becomes(self.program, self.target, &claimed, &planned);
+            let outcome = match &trouble {
+                Some(trouble) if !rules.is_empty() => Some(self.put_off(&claimed, Some(trouble))),
+                _ => match self.second(&claimed, &rules).await? {
+                    Ok(second) => second,
+                    Err(error) => {
+                        trouble = Some(error.clone()).filter(concerns_all);
+                        Some(self.trouble(&claimed, &error, false))
+                    }
+                },
+            };
+            match outcome {
+                Some(outcome) => others.push((claimed, Failed { outcome, reread: None })),
+                None => ready.push((claimed, planned)),
+            }
+        }
+        Ok((ready, others))
+    }
+
+    /// What becomes of a write after which another record of the target would fit the same rule; the first rule by which anything is found counts.
+    async fn second(
+        &self,
+        claimed: &Claimed,
+        rules: &[Vec<(FieldPath, Value)>],
+    ) -> Result<Result<Option<Outcome>, RemoteError>, StoreError> {
+        let own = claimed.known.identity(self.name()).map(|held| &held.external_id);
+        for criteria in rules {
+            let search = self.system.search(&self.target.unit.entity, &self.target.native_paths, criteria);
+            let hits = match self.unless_stopped(search).await {
+                Ok(hits) => hits,
+                // By these fields nobody can search there.
+                Err(error) if !may_pass(&error) => continue,
+                Err(error) => return Ok(Err(error)),
+            };
+            // It is found itself.
+            if hits.iter().any(|hit| Some(&hit.id) == own) {
+                return Ok(Ok(None));
+            }
+            match self.free(claimed, hits, criteria).await?.as_deref() {
+                None => return Ok(Ok(None)),
+                Some([]) => {}
+                Some(seconds) => {
+                    let ids: Vec<ExternalId> = seconds.iter().map(|second| second.id.clone()).collect();
+                    return Ok(Ok(Some(outbound::has_a_second(self.target, claimed, &ids, criteria))));
+                }
+            }
+        }
+        Ok(Ok(None))
     }
 
     fn edited_since(&self, claimed: &Claimed, planned: &Planned, shown: &NativeRecord) -> Option<Failed> {
@@ -348,12 +414,14 @@ impl LookUp<'_> {
             // A record found by the canonical id was made by our creation; what differs since is an edit, which is read before it is written over.
             sent.made(&fields, &mut identity.state)
         } else {
-            let looked_up = outbound::looked_up(&identity.state, &fields, &sent);
+            let before = identity.state.clone();
+            let looked_up = outbound::looked_up(&before, &fields, &sent);
             match looked_up {
                 LookedUp::NoEffect | LookedUp::Edited => sent.no_effect(&fields, &mut identity.state),
                 LookedUp::TookEffect | LookedUp::PutBack => sent.took_effect(&mut identity.state),
             }
-            matches!(looked_up, LookedUp::Edited | LookedUp::PutBack)
+            let refers_elsewhere = sent.references(target, &shown.body, &before, &mut identity.state);
+            refers_elsewhere || matches!(looked_up, LookedUp::Edited | LookedUp::PutBack)
         };
         if edited {
             let stale_for = self.entity.map_or(Duration::ZERO, Entity::stale_for);

@@ -542,6 +542,38 @@ pub fn searches(program: &Program, target: &Participant, mapped: &Outbound) -> V
     })
 }
 
+/// By which match rules, in their order, a record that the target holds is to be found once `planned` is written, and is not yet; up to the first by
+/// which it is found already, for that one tells who it is.
+#[must_use]
+pub fn becomes(program: &Program, target: &Participant, claimed: &Claimed, planned: &Planned) -> Vec<Vec<(FieldPath, Value)>> {
+    let Some(held) = claimed.known.identity(&target.unit.name).filter(|_| !planned.removes()) else { return Vec::new() };
+    let mapped = target.table.to_native(&claimed.known.record.document, &|_, _| None).ok();
+    let rules = mapped.map(|mapped| searches(program, target, &mapped)).unwrap_or_default();
+    // A value that is merely mapped otherwise makes nobody somebody else.
+    let becomes = |row: &PlannedRow| {
+        row.unit.as_ref().is_some_and(|(unit, hash)| held.state.fields.get(unit.text()).and_then(|field| field.sent) != Some(*hash))
+    };
+    let is_new = |rule: &Vec<(FieldPath, Value)>| {
+        rule.iter().any(|(native, _)| planned.rows.iter().any(|row| row.native == *native && becomes(row)))
+    };
+    rules.into_iter().take_while(is_new).collect()
+}
+
+/// What becomes of a record that stands under one id in a target that nobody reads, while records that stand for none fit it there as well.
+#[must_use]
+pub fn has_a_second(target: &Participant, claimed: &Claimed, seconds: &[ExternalId], criteria: &[(FieldPath, Value)]) -> Outcome {
+    let ids: Vec<&str> = seconds.iter().take(NAMED).map(ExternalId::as_str).collect();
+    let fields: Vec<&str> = criteria.iter().map(|(field, _)| field.text().as_str()).collect();
+    let message = format!(
+        "{} in {name} fits it by {}, and it is {} there; merge the two in {name}, or tell them apart, then replay",
+        ids.join(", "),
+        fields.join(", "),
+        claimed.known.identity(&target.unit.name).map(|held| held.external_id.to_string()).unwrap_or_default(),
+        name = target.unit.called()
+    );
+    dead_letter(target, claimed, Stage::Delivery, &RemoteError::new(ErrorClass::Data, "DuplicateIdentity", message), None)
+}
+
 /// The match rules by native paths, each with what `native` says of a canonical one.
 fn by_rules<'a>(
     program: &Program,
@@ -819,6 +851,37 @@ impl Sent {
             // It was read there: what somebody shows in its place from now on is an edit.
             difference::wrote(state.fields.entry(unit.clone()).or_default(), *sent, Some(*sent));
         }
+    }
+
+    /// What became of the references in this, which a look leaves out: each is compared natively, for somebody else may have entered the rest of what
+    /// was sent. `before` is the state before the look; whether one leads to neither what was sent nor what was there, which is read first.
+    pub fn references(&self, target: &Participant, shown: &Document, before: &ParticipantState, state: &mut ParticipantState) -> bool {
+        let mut elsewhere = false;
+        let references = target.unit.rows.iter().filter(|row| row.reference.is_some());
+        for (native, unit) in references.filter_map(|row| row.native.as_ref().zip(row.canonical.as_ref())) {
+            let place = ValueHash::of_text(native.text()).0;
+            let row = self.rows.iter().find(|(row, ..)| *row == place).filter(|_| native.list_root().is_none());
+            let (Some((_, digest, value)), Some(sent)) = (row, self.units.get(unit.text())) else { continue };
+            let held = ValueHash::of(document::present(shown, native));
+            if held == *value {
+                state.rows.insert(place, RowState { digest: *digest, native: *value });
+                difference::wrote(state.fields.entry(unit.text().clone()).or_default(), *sent, Some(*sent));
+                continue;
+            }
+            match before.rows.get(&place) {
+                Some(row) => state.rows.insert(place, *row),
+                None => state.rows.remove(&place),
+            };
+            let known = before.fields.get(unit.text()).copied();
+            let as_before = before.rows.get(&place).map_or(ValueHash::ABSENT, |row| row.native) == held;
+            let field = match known.filter(|_| as_before) {
+                Some(field) => field,
+                None => FieldState { seen: known.and_then(|field| field.seen), sent: Some(*sent), ..FieldState::default() },
+            };
+            state.fields.insert(unit.text().clone(), field);
+            elsewhere |= !as_before;
+        }
+        elsewhere
     }
 }
 

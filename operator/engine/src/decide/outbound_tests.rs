@@ -690,6 +690,45 @@ fn what_cannot_be_read_back_is_written_again_rather_than_taken_for_done() {
 }
 
 #[test]
+fn a_reference_took_effect_where_it_stands_natively_as_it_was_sent() {
+    let mut world = in_both();
+    let (one, two) = (RecordId(Uuid::from_u128(8)), RecordId(Uuid::from_u128(9)));
+    let plan = |world: &World| {
+        let target = world.participant("erp");
+        let map = |document: &Document| target.table.to_native(document, &|_, id| Some(if id == one { "e8" } else { "e9" }.into()));
+        decide(&world.program, target, &world.claimed(), &map)
+    };
+    let refer = |world: &mut World, id: RecordId| {
+        world.known().record.document.insert("parentId".into(), json!(id.to_string()));
+    };
+    refer(&mut world, one);
+    let identity = world.claimed().known.identity("erp").unwrap().clone();
+    let mut before = identity.state.clone();
+    Sent::of(&written(plan(&world))).took_effect(&mut before);
+    world.learn("erp", identity.external_id.clone(), before.clone());
+    refer(&mut world, two);
+    world.known().record.document.insert("name".into(), json!("Acme Corp"));
+    let sent = Sent::read(&Sent::of(&written(plan(&world))).write());
+    // Somebody has entered the same name, and nothing of the write was ever sent (seed 11729).
+    let mut after = |parent: &str, owner: RecordId| {
+        let body = document(json!({"Name": "Acme Corp", "Credit": "5", "Parent": parent}));
+        let shown = canonical_of(&world.participant("erp").table, &body);
+        assert_eq!(looked_up(&before, &shown, &sent), LookedUp::TookEffect);
+        let mut state = before.clone();
+        sent.took_effect(&mut state);
+        let elsewhere = sent.references(world.participant("erp"), &body, &before, &mut state);
+        world.learn("erp", identity.external_id.clone(), state);
+        refer(&mut world, owner);
+        let step = plan(&world);
+        (elsewhere, matches!(step, Step::Write(_)).then(|| Value::Object(written(step).item.body)))
+    };
+    assert_eq!(after("e8", two), (false, Some(json!({"Parent": "e9"}))), "it did not");
+    assert_eq!(after("e9", two), (false, None), "it did");
+    assert_eq!(after("e9", one), (false, Some(json!({"Parent": "e8"}))), "it did, and its owner has turned it back");
+    assert!(after("e7", two).0, "somebody else's is read first");
+}
+
+#[test]
 fn what_shows_one_value_of_a_write_and_one_of_before_has_been_put_back_since() {
     let mut unit = unit();
     unit.ownership.clear();
@@ -927,6 +966,36 @@ fn what_is_found_is_adopted_as_it_stands_and_only_the_difference_is_written() {
     let planned = written(world.step("erp"));
     assert_eq!(planned.item.operation, WriteOperation::Update);
     assert_eq!(planned.item.body, document(json!({"Name": "Acme", "Credit": "5"})));
+}
+
+#[test]
+fn a_copy_that_becomes_another_record_is_searched_for_by_what_that_one_is_found_by() {
+    let mut unit = unit();
+    unit.matching = ["note", "name"].map(|rule| vec![rule.parse().unwrap()]).to_vec();
+    erp(&mut unit).read = None;
+    let mut world = World::of(unit);
+    let becomes = |world: &World| {
+        let planned = written(world.step("erp"));
+        let rules = becomes(&world.program, world.participant("erp"), &world.claimed(), &planned);
+        rules.iter().map(|rule| rule.iter().map(|(native, value)| format!("{native}={value}")).collect::<String>()).collect::<Vec<_>>()
+    };
+    world.read("crm", json!({"Name": "Acme"}));
+    assert!(becomes(&world).is_empty(), "what is made is searched for before");
+    world.write("erp");
+    world.read("crm", json!({"Name": "Acme Corp"}));
+    assert_eq!(becomes(&world), ["Name=\"Acme Corp\""], "a merge gave the copy to another record (seed 11217)");
+    world.read("crm", json!({"Name": "Acme Corp", "Note": "n"}));
+    assert_eq!(becomes(&world), ["Note=\"n\"", "Name=\"Acme Corp\""]);
+    world.write("erp");
+    world.read("crm", json!({"Name": "Acme", "Note": "n"}));
+    assert!(becomes(&world).is_empty(), "by its note it is found itself");
+
+    let criteria = [("Name".parse().unwrap(), json!("Acme"))];
+    let Outcome::DeadLetter(letter) = has_a_second(world.participant("erp"), &world.claimed(), &["e7".into()], &criteria) else {
+        panic!("nobody would know")
+    };
+    assert_eq!((letter.reason.as_str(), letter.stage, letter.record), ("DuplicateIdentity", Stage::Delivery, Some(ID)));
+    assert!(letter.message.starts_with("e7 in erp fits it by Name"), "{}", letter.message);
 }
 
 #[test]

@@ -30,7 +30,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds that found a defect once, each with what it was.
-const REGRESSIONS: [(u64, &str); 40] = [
+const REGRESSIONS: [(u64, &str); 42] = [
     (44, "what its owner has emptied was filled by a participant seen later"),
     (52, "a creation of unknown outcome was found by its reader while it was looked up, and sent again"),
     (69, "what its owner has emptied was filled by a participant seen later"),
@@ -74,6 +74,11 @@ const REGRESSIONS: [(u64, &str); 40] = [
     (9471, "a creation that a look-up had found was not known for ours by the next one, and the owner's value was never written over it"),
     (9638, "what stood in a system before anything was written there, and was entered again, was taken for how it renders"),
     (10240, "people removed more than the guard lets pass, and nobody is there to confirm it"),
+    (11217, "a merge gave a copy, where nobody reads, to a record that stood there already, and that one was there twice"),
+    (
+        11729,
+        "a write that was never sent was taken for done, for somebody had entered a part of it: not the reference, which a look leaves out",
+    ),
 ];
 
 fn number(variable: &str) -> Option<u64> {
