@@ -171,16 +171,18 @@ impl LookUp<'_> {
         if self.target.readable() || !self.entity.is_some_and(Entity::can_search) {
             return Ok((writes, Vec::new()));
         }
-        let (mut ready, mut others) = (Vec::with_capacity(writes.len()), Vec::new());
-        let mut trouble: Option<RemoteError> = None;
-        for (claimed, planned) in writes {
-            let rules = outbound::becomes(self.program, self.target, &claimed, &planned);
+        let of = |write: (Claimed, Planned)| (outbound::becomes(self.program, self.target, &write.0, &write.1), write);
+        let (asks, rest): (Vec<_>, Vec<_>) = writes.into_iter().map(of).partition(|(rules, _)| !rules.is_empty());
+        let mut ready: Vec<(Claimed, Planned)> = rest.into_iter().map(|(_, write)| write).collect();
+        let (mut others, mut failed, mut trouble) = (Vec::new(), 0, None);
+        for (rules, (claimed, planned)) in asks {
             let outcome = match &trouble {
-                Some(trouble) if !rules.is_empty() => Some(self.put_off(&claimed, Some(trouble))),
-                _ => match self.second(&claimed, &rules).await? {
+                Some(trouble) => Some(self.put_off(&claimed, Some(trouble))),
+                None => match self.second(&claimed, &planned, &rules).await? {
                     Ok(second) => second,
                     Err(error) => {
-                        trouble = Some(error.clone()).filter(concerns_all);
+                        failed += 1;
+                        trouble = Some(error.clone()).filter(|error| concerns_all(error) || failed >= MOST_FAILED);
                         Some(self.trouble(&claimed, &error, false))
                     }
                 },
@@ -197,6 +199,7 @@ impl LookUp<'_> {
     async fn second(
         &self,
         claimed: &Claimed,
+        planned: &Planned,
         rules: &[Vec<(FieldPath, Value)>],
     ) -> Result<Result<Option<Outcome>, RemoteError>, StoreError> {
         let own = claimed.known.identity(self.name()).map(|held| &held.external_id);
@@ -204,8 +207,8 @@ impl LookUp<'_> {
             let search = self.system.search(&self.target.unit.entity, &self.target.native_paths, criteria);
             let hits = match self.unless_stopped(search).await {
                 Ok(hits) => hits,
-                // By these fields nobody can search there.
-                Err(error) if !may_pass(&error) => continue,
+                // By these fields nobody, or not this account, can search there.
+                Err(error) if !may_pass(&error) || error.class == ErrorClass::Permission => continue,
                 Err(error) => return Ok(Err(error)),
             };
             // It is found itself.
@@ -215,9 +218,13 @@ impl LookUp<'_> {
             match self.free(claimed, hits, criteria).await?.as_deref() {
                 None => return Ok(Ok(None)),
                 Some([]) => {}
+                // One of them may be what a creation without an answer has made, whose own look-up will know it.
+                Some(_) if self.shared.around.store.creating(&self.shared.realm, self.name()).await? => {
+                    return Ok(Ok(Some(self.put_off(claimed, None))));
+                }
                 Some(seconds) => {
                     let ids: Vec<ExternalId> = seconds.iter().map(|second| second.id.clone()).collect();
-                    return Ok(Ok(Some(outbound::has_a_second(self.target, claimed, &ids, criteria))));
+                    return Ok(Ok(Some(outbound::has_a_second(self.target, claimed, planned, &ids, criteria))));
                 }
             }
         }
@@ -440,7 +447,10 @@ impl LookUp<'_> {
         let target = self.target;
         let sent = claimed.intent.as_ref().map(|intent| outbound::Sent::read(&intent.sent)).unwrap_or_default();
         let fields = outbound::canonical_of(&target.table, &shown.body);
-        if sent.shows_beyond(&fields, &self.program.unit.matching) {
+        let (target, matching) = (self.target, &self.program.unit.matching);
+        // What nobody reads has no canonical form.
+        let ours = if target.readable() { sent.shows_beyond(&fields, matching) } else { sent.stands_in(target, &shown.body, matching) };
+        if ours {
             return self.compare(claimed, shown);
         }
         match outbound::looked_up(&ParticipantState::default(), &fields, &sent) {

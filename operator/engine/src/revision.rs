@@ -330,10 +330,11 @@ pub(crate) async fn ask(shared: &Shared) -> Result<(), StoreError> {
         let origin = if asked.is_some() && noted.asked == asked { Origin::Resync } else { Origin::Remap };
         ask_share(shared, percent, &origin).await?;
     }
-    // Another process may have moved the trial on meanwhile.
-    let noted: Noted = recall(shared, ROLLOUT).await?.unwrap_or_default();
-    let done = Noted { touched: shared.percent(), asked, ..noted.clone() };
-    if done != noted {
+    // Where another process has moved the trial on meanwhile, that one's share is yet to be asked for.
+    let stands = |noted: &Noted| (noted.touched, noted.trial.as_ref().map(|trial| (trial.mapping.clone(), trial.phase)));
+    let newest: Noted = recall(shared, ROLLOUT).await?.unwrap_or_default();
+    let done = Noted { touched: shared.percent(), asked, ..newest.clone() };
+    if done != newest && stands(&newest) == stands(&noted) {
         remember(shared, ROLLOUT, &done).await?;
     }
     Ok(())

@@ -1110,7 +1110,7 @@ impl Source {
             };
             // Itself: a lane made it and noted it since this batch was asked for by its ids.
             let taken = taken.filter(|other| *other != native.id);
-            if taken.as_ref().is_some_and(|other| deleted.contains(other)) {
+            if inbound::deletion_goes_first(known.as_ref(), name, &deleted) {
                 // Deleted and entered again, in one page: first that.
                 batch.unchanged += 1;
                 batch.rereads.push((native.id.clone(), None));

@@ -15,7 +15,7 @@ use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, Remo
 use fairlead_store::{AbsorbRecord, Conflict, Known, NewDeadLetter, Origin, Provenance, Record, RecordChange, Stage};
 use fairlead_systems::reason;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 /// A read record in canonical form.
@@ -129,6 +129,14 @@ pub fn matching(by_rule: impl Iterator<Item = Vec<Known>>, participant: &str) ->
     if live.is_empty() { deleted.into_iter().collect() } else { live }
 }
 
+/// Whether what a batch shows as `deleted` is to be absorbed before another id of `participant` can stand for the record: the id by which
+/// it is still held there. What is known as deleted is merely shown again.
+#[must_use]
+pub fn deletion_goes_first(known: Option<&Known>, participant: &str, deleted: &HashSet<ExternalId>) -> bool {
+    let held = known.and_then(|known| known.identity(participant)).filter(|identity| !identity.state.deleted);
+    held.is_some_and(|identity| deleted.contains(&identity.external_id))
+}
+
 /// Decides about one read record of `source`.
 #[must_use]
 pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known: Option<&Known>, context: Context) -> Decision {
@@ -213,8 +221,10 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
                     // entered again, or emptied, later, it is an edit, and no rendering.
                     field.disputed = Some(shown);
                 }
-                // The owner's next value is written again, and so is one that has not been told here yet.
-                let told = field.sent.is_none_or(|sent| sent == current);
+                // The owner's next value is written again, and so is one that has not been told here yet, or of which nobody knows whether it was: what
+                // is shown may be what the system made of the value before.
+                let known = sight == Sight::First || field.rendered.is_some();
+                let told = field.sent.is_none_or(|sent| sent == current && known);
                 if keeps_foreign_edits(source) && told && (sight == Sight::Changed || shown != ValueHash::ABSENT) {
                     // What stays counts as this system's rendering of the present value.
                     field.sent = Some(current);

@@ -321,6 +321,18 @@ fn a_deleted_record_is_matched_where_copies_live_on_and_nothing_else_lives() {
 }
 
 #[test]
+fn a_deletion_in_the_same_batch_goes_first_only_while_nobody_knows_of_it() {
+    let mut world = World::new();
+    both(&mut world, json!({"Name": "Acme"}));
+    let shown = HashSet::from([world.known().identity("erp").unwrap().external_id.clone()]);
+    let first = |world: &World, who: &str| deletion_goes_first(world.known.as_ref(), who, &shown);
+    assert_eq!((first(&world, "erp"), first(&world, "crm")), (true, false));
+    world.read_deleted("erp");
+    assert!(!first(&world, "erp"), "the lag window shows it again (seed 14301)");
+    assert!(!deletion_goes_first(None, "erp", &shown));
+}
+
+#[test]
 fn what_was_entered_again_under_another_id_brings_a_deleted_record_back() {
     let mut world = deleted_at_home();
     world.learn("mdm", ExternalId("m-2".into()), ParticipantState { settled: 3, ..ParticipantState::default() });

@@ -548,7 +548,13 @@ pub fn searches(program: &Program, target: &Participant, mapped: &Outbound) -> V
 pub fn becomes(program: &Program, target: &Participant, claimed: &Claimed, planned: &Planned) -> Vec<Vec<(FieldPath, Value)>> {
     let Some(held) = claimed.known.identity(&target.unit.name).filter(|_| !planned.removes()) else { return Vec::new() };
     let mapped = target.table.to_native(&claimed.known.record.document, &|_, _| None).ok();
-    let rules = mapped.map(|mapped| searches(program, target, &mapped)).unwrap_or_default();
+    let mut rules = mapped.map(|mapped| searches(program, target, &mapped)).unwrap_or_default();
+    // What a person has corrected is what it becomes.
+    for (native, value) in rules.iter_mut().flatten() {
+        if let Some(told) = document::present(&planned.item.body, native) {
+            value.clone_from(told);
+        }
+    }
     // A value that is merely mapped otherwise makes nobody somebody else.
     let becomes = |row: &PlannedRow| {
         row.unit.as_ref().is_some_and(|(unit, hash)| held.state.fields.get(unit.text()).and_then(|field| field.sent) != Some(*hash))
@@ -561,17 +567,24 @@ pub fn becomes(program: &Program, target: &Participant, claimed: &Claimed, plann
 
 /// What becomes of a record that stands under one id in a target that nobody reads, while records that stand for none fit it there as well.
 #[must_use]
-pub fn has_a_second(target: &Participant, claimed: &Claimed, seconds: &[ExternalId], criteria: &[(FieldPath, Value)]) -> Outcome {
+pub fn has_a_second(
+    target: &Participant,
+    claimed: &Claimed,
+    planned: &Planned,
+    seconds: &[ExternalId],
+    criteria: &[(FieldPath, Value)],
+) -> Outcome {
     let ids: Vec<&str> = seconds.iter().take(NAMED).map(ExternalId::as_str).collect();
     let fields: Vec<&str> = criteria.iter().map(|(field, _)| field.text().as_str()).collect();
     let message = format!(
-        "{} in {name} fits it by {}, and it is {} there; merge the two in {name}, or tell them apart, then replay",
+        "{} in {name} fits it by {}, and it is {own} there; merge the other into {own} in {name}, or tell them apart, then replay",
         ids.join(", "),
         fields.join(", "),
-        claimed.known.identity(&target.unit.name).map(|held| held.external_id.to_string()).unwrap_or_default(),
+        own = claimed.known.identity(&target.unit.name).map(|held| held.external_id.to_string()).unwrap_or_default(),
         name = target.unit.called()
     );
-    dead_letter(target, claimed, Stage::Delivery, &RemoteError::new(ErrorClass::Data, "DuplicateIdentity", message), None)
+    let error = RemoteError::new(ErrorClass::Data, "DuplicateIdentity", message);
+    dead_letter(target, claimed, Stage::Delivery, &error, serde_json::to_string(&planned.item.body).ok())
 }
 
 /// The match rules by native paths, each with what `native` says of a canonical one.
@@ -754,6 +767,26 @@ impl Sent {
         })
     }
 
+    /// Whether a record that was found by the match rules in a target that nobody reads is what this has made: natively it holds more of this than what
+    /// it was found by, or just what was sent. A row of no unit (a constant, say) proves nothing.
+    #[must_use]
+    pub fn stands_in(&self, target: &Participant, shown: &Document, matching: &[Vec<FieldPath>]) -> bool {
+        let (mut any, mut all) = (false, true);
+        for (native, unit) in target.unit.rows.iter().filter_map(|row| row.native.as_ref().zip(row.canonical.as_ref())) {
+            let place = ValueHash::of_text(native.text()).0;
+            let row = self.rows.iter().find(|(row, ..)| *row == place).filter(|_| native.list_root().is_none());
+            let Some((.., sent)) = row.filter(|(.., sent)| *sent != ValueHash::ABSENT && self.units.contains_key(unit.text())) else {
+                continue;
+            };
+            let same = ValueHash::of(document::present(shown, native)) == *sent;
+            if same && !matching.iter().flatten().any(|path| path == unit) {
+                return true;
+            }
+            (any, all) = (true, all && same);
+        }
+        any && all
+    }
+
     /// The state of a target that shows these values: those that were sent so are its echo, and the others may be what it made of them.
     pub fn echoes(&self, shown: &[(FieldPath, Value)], state: &mut ParticipantState) {
         for (unit, value) in shown {
@@ -763,7 +796,7 @@ impl Sent {
             if *sent == shown {
                 difference::wrote(field, shown, None);
             } else {
-                // It may be what the system made of what was sent: no entry of its own that may stay over the owner's next value. What was sent,
+                // It may be what the system made of what was sent, or of what was sent before: no entry of its own that may stay over the owner's value. What was sent,
                 // shown from now on, somebody has entered.
                 *field = FieldState { sent: Some(*sent), edited: true, ..FieldState::default() };
             }
@@ -873,10 +906,13 @@ impl Sent {
                 None => state.rows.remove(&place),
             };
             let known = before.fields.get(unit.text()).copied();
-            let as_before = before.rows.get(&place).map_or(ValueHash::ABSENT, |row| row.native) == held;
+            // What a look-up has found meanwhile is known by its canonical value alone.
+            let learnt = self.held(unit.text());
+            let as_before = before.rows.get(&place).map_or(ValueHash::ABSENT, |row| row.native) == held
+                && learnt.is_none_or(|learnt| known.and_then(|field| field.seen) == Some(learnt));
             let field = match known.filter(|_| as_before) {
                 Some(field) => field,
-                None => FieldState { seen: known.and_then(|field| field.seen), sent: Some(*sent), ..FieldState::default() },
+                None => FieldState { seen: learnt.or(known.and_then(|field| field.seen)), sent: Some(*sent), ..FieldState::default() },
             };
             state.fields.insert(unit.text().clone(), field);
             elsewhere |= !as_before;
@@ -1019,7 +1055,9 @@ pub fn closes_a_cycle(target: &Participant, claimed: &Claimed, cycle: &[RecordId
 /// The references a document makes in this target: which records must be there before it can be written, and what the row says of cycles.
 pub fn references<'a>(target: &'a Participant, canonical: &'a Document) -> impl Iterator<Item = (RecordId, OnCycle)> + 'a {
     target.unit.rows.iter().filter_map(|row| {
-        let reference = row.reference.as_ref()?;
+        // What is only read has nothing to wait for.
+        let reference =
+            row.reference.as_ref().filter(|_| row.native.as_ref().is_some_and(|native| target.write_rows.contains_key(native)))?;
         let record = document::present(canonical, row.canonical.as_ref()?)?.as_str().and_then(RecordId::parse)?;
         Some((record, reference.on_cycle))
     })

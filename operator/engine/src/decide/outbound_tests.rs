@@ -466,6 +466,58 @@ fn a_creation_is_found_by_what_was_sent_where_no_field_names_it() {
 }
 
 #[test]
+fn what_may_be_a_rendering_of_the_write_before_does_not_stay_in_place_of_one_without_an_answer() {
+    // With and without an effect of the write (seed 15936).
+    for shown_as in ["ACME", "ACME CORP"] {
+        let mut unit = unit();
+        erp(&mut unit).write.as_mut().unwrap().on_foreign_edit = OnForeignEdit::Keep;
+        let mut world = World::of(unit);
+        world.read("crm", json!({"Name": "Acme", "Credit": "5"}));
+        world.write("erp");
+        // Nobody has read what became of that.
+        world.read("crm", json!({"Name": "Acme Corp", "Credit": "5"}));
+        let sent = Sent::of(&written(world.step("erp")));
+        let shown = world.shown("erp", json!({"Name": shown_as, "Credit": "5"}));
+        let identity = world.claimed().known.identity("erp").unwrap().clone();
+        let mut state = identity.state.clone();
+        assert_eq!(looked_up(&state, &shown.fields, &sent), LookedUp::Edited);
+        sent.no_effect(&shown.fields, &mut state);
+        world.learn("erp", identity.external_id, state);
+        world.read("erp", json!({"Name": shown_as, "Credit": "5"}));
+        assert_eq!(world.write("erp"), Some(json!({"Name": "Acme Corp"})));
+        world.read("erp", json!({"Name": "ACME CORP", "Credit": "5"}));
+        assert_eq!(world.write("erp"), None, "of the present value it stays");
+    }
+}
+
+#[test]
+fn a_creation_is_known_natively_for_ours_where_nobody_reads() {
+    let mut unit = unit();
+    let erp = erp(&mut unit);
+    erp.read = None;
+    erp.write.as_mut().unwrap().key = None;
+    let by_name = [vec!["name".parse().unwrap()]];
+    let mut world = World::of(unit.clone());
+    world.read("crm", json!({"Name": "Acme", "Credit": "5"}));
+    let planned = written(world.step("erp"));
+    let sent = Sent::read(&Sent::of(&planned).findable(&world.program, world.participant("erp"), &planned).write());
+    let target = world.participant("erp");
+    let body = document(json!({"Name": "Acme", "Credit": "5"}));
+    assert!(canonical_of(&target.table, &body).is_empty(), "there is no canonical form of what nobody reads (seed 15754)");
+    assert!(sent.stands_in(target, &body, &by_name));
+    assert!(sent.stands_in(target, &document(json!({"Name": "ACME", "Credit": "5"})), &by_name), "more than it was found by");
+    assert!(!sent.stands_in(target, &document(json!({"Name": "Acme", "Credit": "7"})), &by_name), "by its name alone it is nobody's");
+    assert!(!sent.stands_in(target, &document(json!({"Name": "Acme"})), &by_name), "what is empty proves nothing");
+    assert!(!Sent::default().stands_in(target, &body, &by_name), "nothing is known of what was sent");
+
+    // Nothing was sent but what it is found by.
+    let mut bare = World::of(unit);
+    bare.read("crm", json!({"Name": "Acme"}));
+    let sent = Sent::of(&written(bare.step("erp")));
+    assert!(sent.stands_in(bare.participant("erp"), &document(json!({"Name": "Acme"})), &by_name));
+}
+
+#[test]
 fn what_an_older_fairlead_noted_as_sent_is_read() {
     let mut world = in_both();
     world.read("crm", json!({"Name": "Acme Corp", "Credit": "5"}));
@@ -991,7 +1043,8 @@ fn a_copy_that_becomes_another_record_is_searched_for_by_what_that_one_is_found_
     assert!(becomes(&world).is_empty(), "by its note it is found itself");
 
     let criteria = [("Name".parse().unwrap(), json!("Acme"))];
-    let Outcome::DeadLetter(letter) = has_a_second(world.participant("erp"), &world.claimed(), &["e7".into()], &criteria) else {
+    let planned = written(world.step("erp"));
+    let Outcome::DeadLetter(letter) = has_a_second(world.participant("erp"), &world.claimed(), &planned, &["e7".into()], &criteria) else {
         panic!("nobody would know")
     };
     assert_eq!((letter.reason.as_str(), letter.stage, letter.record), ("DuplicateIdentity", Stage::Delivery, Some(ID)));

@@ -3,8 +3,8 @@
 
 use crate::chance::{Dice, Trace, VirtualClock};
 use crate::points;
-use crate::system::{Asked, Told, Treatment};
-use crate::world::World;
+use crate::system::{Asked, FIELDS, Told, Treatment};
+use crate::world::{CANONICAL, World};
 use async_trait::async_trait;
 use fairlead_engine::invariants::{self, Violation, Watch};
 use fairlead_model::hash::ValueHash;
@@ -453,6 +453,18 @@ impl Seen {
         let found = found(&sim.watch.lock().unwrap());
         sim.broken(found);
     }
+
+    /// The system takes note of what its reader has kept.
+    fn kept(&self, batch: &Absorb) {
+        let world = &self.process.sim.world;
+        let Some(place) = (0..world.sides.len()).find(|place| world.participant(*place) == batch.participant) else { return };
+        let mut system = world.systems[place].lock().unwrap();
+        for record in &batch.records {
+            let is_empty = |name: &str| record.state.fields.get(name).is_some_and(|field| field.seen == Some(ValueHash::ABSENT));
+            let empty: Vec<_> = CANONICAL.iter().zip(FIELDS).filter(|(name, _)| is_empty(name)).map(|(_, native)| native).collect();
+            system.keep(record.external_id.as_str(), &empty);
+        }
+    }
 }
 
 /// The store's commands and queries, each as it goes through: `fenced` ones are checked against the newest epoch.
@@ -486,6 +498,18 @@ macro_rules! through {
                     invariants::ledger(snapshot).into_iter().for_each(|violation| self.process.sim.broken(Some(violation)));
                 }
                 snapshots
+            }
+
+            async fn absorb(&self, batch: &Absorb) -> Result<Absorbed, StoreError> {
+                let commit = async {
+                    let result = self.store.absorb(batch).await;
+                    if result.is_ok() {
+                        self.committed(|watch| watch.committed("absorb", &batch.fence));
+                        self.kept(batch);
+                    }
+                    result
+                };
+                self.command("absorb", commit).await
             }
 
             $(async fn $fenced(&self, $batch: $($of)*) -> Result<$done, StoreError> {
@@ -523,7 +547,6 @@ macro_rules! through {
 
 through! {
     fenced {
-        absorb(batch: [&Absorb]) -> Absorbed;
         merge(merge: [&Merge]) -> ();
     }
     lanes {

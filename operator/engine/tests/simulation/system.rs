@@ -215,6 +215,8 @@ struct Row {
     told: RefCell<BTreeSet<&'static str>>,
     /// What a caller last wrote or was shown of each field, and how much of the log that includes.
     known: RefCell<BTreeMap<&'static str, (Value, usize)>>,
+    /// A caller has kept what it was shown of the record, or has written it.
+    kept: bool,
 }
 
 impl Row {
@@ -317,6 +319,22 @@ impl System {
         self.unknown.extend(entries.map(|entry| (entry.sequence, field)));
     }
 
+    /// A caller keeps what it was shown of a record, with nothing in these fields. What an answer had shown there before that, of which nothing was
+    /// kept (its page could not be stored, or its reader died), nobody knows.
+    pub(crate) fn keep(&mut self, id: &str, empty: &[&'static str]) {
+        let Some(row) = self.rows.get_mut(id) else { return };
+        if std::mem::replace(&mut row.kept, true) {
+            return;
+        }
+        for field in empty {
+            let by_hand = |entry: &&Entry| entry.key == id && entry.origin == Origin::Person && entry.values.get(field).is_some();
+            let entries: Vec<&Entry> = self.log.iter().filter(by_hand).collect();
+            let Some(cleared) = entries.iter().rposition(|entry| entry.values.get(field) == Some(&Native::Null)) else { continue };
+            self.unknown.extend(entries[..=cleared].iter().map(|entry| (entry.sequence, *field)));
+            self.blank.insert((id.to_owned(), *field));
+        }
+    }
+
     /// A person deletes a record, or merges it into another; what referred to it refers to that one, or to nothing.
     pub(crate) fn delete(&mut self, id: &str, into: Option<&str>, now: i64) {
         let hand = Hand { origin: Origin::Person, now, stamp: now, answered: true, request: 0 };
@@ -356,7 +374,7 @@ impl System {
 
     /// The same, as far as a caller could know of it in `fields`. What is left out is not promised to be kept, see `docs/reliability.md`:
     /// - what a person entered after the caller looked at the record and before its write took effect, for there are no preconditions here;
-    /// - what a person filled in and cleared again, or cleared, before anybody was shown a value there: the field is empty, as it was;
+    /// - what a person filled in and cleared again, or cleared, before anybody was shown a value there, and kept it: the field is empty, as it was;
     /// - what a person entered and put back before anybody was shown the record: it shows what was known of it.
     pub(crate) fn known_log(&self, fields: &[&'static str]) -> Vec<Entry> {
         let known = |mut entry: Entry| {
@@ -444,7 +462,8 @@ impl System {
         self.note(&id, key, operation, &fields, Outcome::Created, None, hand);
         let hidden = if hand.origin == Origin::Api { self.style.visible_after } else { 0 };
         let stamp = self.stamp(hand.stamp);
-        let row = Row { stamp, since: hand.now, visible_at: hand.now + hidden, ..Row::default() };
+        let kept = hand.origin == Origin::Api;
+        let row = Row { stamp, since: hand.now, visible_at: hand.now + hidden, kept, ..Row::default() };
         if hand.origin == Origin::Api {
             row.written(&fields, self.log.len());
         }
@@ -474,6 +493,7 @@ impl System {
         if hand.origin == Origin::Api {
             // What a caller wrote, it knows.
             row.written(&values, self.log.len());
+            row.kept = true;
             // The next write needs another look.
             row.looked.set(None);
         }
@@ -772,4 +792,26 @@ fn http_date(now: i64) -> String {
 
 pub(crate) fn native(value: &Value) -> Native {
     Native::parse(value.to_string().as_bytes()).unwrap()
+}
+
+#[test]
+fn what_is_cleared_before_anybody_kept_it_was_never_there() {
+    let style = Style { reads: Reads::Queried, ..crate::world::World::three_targets().sides[0].style.clone() };
+    let phone = |value: Value| Map::from_iter([("Phone".to_owned(), value)]);
+    let (told, fields) = (Treatment { answered: true, ..Treatment::default() }, ["Phone"]);
+    let told_and_cleared = |keeps: bool| {
+        let mut system = System::new(style.clone());
+        let id = system.seed(phone(json!("p1")), 0);
+        let before = system.records();
+        system.tell(&[system.shown(&id, &system.rows[&id], 1, 0, false).unwrap().1], 1, told, false);
+        if keeps {
+            system.keep(&id, &[]);
+        }
+        system.edit(&id, phone(Value::Null), 2, 2);
+        system.keep(&id, &fields);
+        let held = |values: &Native| values.get("Phone").is_some();
+        (held(&system.known_before(&before, &fields)[0]), held(&system.known_log(&fields)[0].values))
+    };
+    assert_eq!(told_and_cleared(true), (true, true), "it was known, and is to be cleared elsewhere");
+    assert_eq!(told_and_cleared(false), (false, false));
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 /// The systems' names, in their order.
 const NAMES: [&str; 4] = ["crm", "erp", "mdm", "web"];
 /// The canonical names of [`FIELDS`].
-const CANONICAL: [&str; 5] = ["code", "name", "phone", "label", "parentId"];
+pub(crate) const CANONICAL: [&str; 5] = ["code", "name", "phone", "label", "parentId"];
 /// The values of labels.
 pub(crate) const LABELS: [&str; 3] = ["red", "green", "blue"];
 
