@@ -13,7 +13,7 @@ use crate::program::{Participant, Program};
 use crate::shared::Shared;
 use fairlead_model::state::{ParticipantState, Standing};
 use fairlead_model::{Decimal, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, Timestamp, document};
-use fairlead_store::{Claimed, Identity, Outcome, Stage, StoreError};
+use fairlead_store::{Claimed, Identity, Outcome, Stage, StoreError, WAITS_FOR};
 use fairlead_systems::{Entity, NativeRecord, reason};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -215,12 +215,15 @@ impl LookUp<'_> {
             if hits.iter().any(|hit| Some(&hit.id) == own) {
                 return Ok(Ok(None));
             }
+            // One of them may be what a creation without an answer has made, whose own look-up will know it.
+            let now = self.shared.now();
+            let creating =
+                self.shared.around.store.creating(&self.shared.realm, self.name()).await? && now.since(claimed.since) < WAITS_FOR;
             match self.free(claimed, hits, criteria).await?.as_deref() {
                 None => return Ok(Ok(None)),
                 Some([]) => {}
-                // One of them may be what a creation without an answer has made, whose own look-up will know it.
-                Some(_) if self.shared.around.store.creating(&self.shared.realm, self.name()).await? => {
-                    return Ok(Ok(Some(self.put_off(claimed, None))));
+                Some(_) if creating => {
+                    return Ok(Ok(Some(Outcome::Retry { at: now.plus(WHILE_CREATING), attempt: false, unknown: false })));
                 }
                 Some(seconds) => {
                     let ids: Vec<ExternalId> = seconds.iter().map(|second| second.id.clone()).collect();
@@ -497,6 +500,8 @@ impl LookUp<'_> {
 
 /// So many ids of one call that cannot be read end it: they have something in common.
 const MOST_FAILED: usize = 3;
+/// So soon a write that may make a second record is tried again while one of unknown outcome is being created.
+const WHILE_CREATING: Duration = Duration::from_secs(15);
 
 /// What came of asking for records by id. What is in none of the two was not asked for.
 #[derive(Debug, Default)]

@@ -331,10 +331,11 @@ pub(crate) async fn ask(shared: &Shared) -> Result<(), StoreError> {
         ask_share(shared, percent, &origin).await?;
     }
     // Where another process has moved the trial on meanwhile, that one's share is yet to be asked for.
-    let stands = |noted: &Noted| (noted.touched, noted.trial.as_ref().map(|trial| (trial.mapping.clone(), trial.phase)));
     let newest: Noted = recall(shared, ROLLOUT).await?.unwrap_or_default();
+    let arranged = shared.trial().map(|trial| (lock(&trial.noted).mapping.clone(), trial.phase));
+    let stands = newest.trial.as_ref().map(|trial| (trial.mapping.clone(), trial.phase)) == arranged && newest.touched == noted.touched;
     let done = Noted { touched: shared.percent(), asked, ..newest.clone() };
-    if done != newest && stands(&newest) == stands(&noted) {
+    if stands && done != newest {
         remember(shared, ROLLOUT, &done).await?;
     }
     Ok(())

@@ -767,24 +767,26 @@ impl Sent {
         })
     }
 
-    /// Whether a record that was found by the match rules in a target that nobody reads is what this has made: natively it holds more of this than what
-    /// it was found by, or just what was sent. A row of no unit (a constant, say) proves nothing.
+    /// Whether a record that was found by the match rules in a target that nobody reads is what this has made: natively it holds what it is found by as
+    /// that was sent, and more of this, or all of it. A row of no unit (a constant, say) proves nothing.
     #[must_use]
     pub fn stands_in(&self, target: &Participant, shown: &Document, matching: &[Vec<FieldPath>]) -> bool {
-        let (mut any, mut all) = (false, true);
+        let (mut any, mut all, mut beyond) = (false, true, false);
         for (native, unit) in target.unit.rows.iter().filter_map(|row| row.native.as_ref().zip(row.canonical.as_ref())) {
             let place = ValueHash::of_text(native.text()).0;
-            let row = self.rows.iter().find(|(row, ..)| *row == place).filter(|_| native.list_root().is_none());
+            let asked = native.list_root().is_none() && target.native_paths.contains(native);
+            let row = self.rows.iter().find(|(row, ..)| *row == place).filter(|_| asked);
             let Some((.., sent)) = row.filter(|(.., sent)| *sent != ValueHash::ABSENT && self.units.contains_key(unit.text())) else {
                 continue;
             };
             let same = ValueHash::of(document::present(shown, native)) == *sent;
-            if same && !matching.iter().flatten().any(|path| path == unit) {
-                return true;
+            let finds = matching.iter().flatten().any(|path| path == unit);
+            if finds && !same {
+                return false;
             }
-            (any, all) = (true, all && same);
+            (any, all, beyond) = (true, all && same, beyond || same && !finds);
         }
-        any && all
+        beyond || any && all
     }
 
     /// The state of a target that shows these values: those that were sent so are its echo, and the others may be what it made of them.

@@ -505,7 +505,9 @@ fn a_creation_is_known_natively_for_ours_where_nobody_reads() {
     let body = document(json!({"Name": "Acme", "Credit": "5"}));
     assert!(canonical_of(&target.table, &body).is_empty(), "there is no canonical form of what nobody reads (seed 15754)");
     assert!(sent.stands_in(target, &body, &by_name));
-    assert!(sent.stands_in(target, &document(json!({"Name": "ACME", "Credit": "5"})), &by_name), "more than it was found by");
+    assert!(sent.stands_in(target, &document(json!({"Name": "Acme", "Credit": "5", "Note": "n"})), &by_name), "somebody has added to it");
+    let renamed = document(json!({"Name": "Beta", "Credit": "5"}));
+    assert!(!sent.stands_in(target, &renamed, &by_name), "found by another name that the record has got since: somebody else's");
     assert!(!sent.stands_in(target, &document(json!({"Name": "Acme", "Credit": "7"})), &by_name), "by its name alone it is nobody's");
     assert!(!sent.stands_in(target, &document(json!({"Name": "Acme"})), &by_name), "what is empty proves nothing");
     assert!(!Sent::default().stands_in(target, &body, &by_name), "nothing is known of what was sent");
