@@ -30,7 +30,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds that found a defect once, each with what it was.
-const REGRESSIONS: [(u64, &str); 46] = [
+const REGRESSIONS: [(u64, &str); 47] = [
     (44, "what its owner has emptied was filled by a participant seen later"),
     (52, "a creation of unknown outcome was found by its reader while it was looked up, and sent again"),
     (69, "what its owner has emptied was filled by a participant seen later"),
@@ -83,6 +83,7 @@ const REGRESSIONS: [(u64, &str); 46] = [
     (14301, "what was entered again was put off for a deletion that was known and only shown again, and was made a second time"),
     (15754, "a creation of unknown outcome, where nobody reads, was not known for ours once its record was deleted, and stayed"),
     (15936, "what a system made of the value before was kept in place of a write of unknown outcome that had no effect"),
+    (17220, "a request that had passed the gate before its process stood still was blamed for a wait that was told afterwards"),
 ];
 
 fn number(variable: &str) -> Option<u64> {

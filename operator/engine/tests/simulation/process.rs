@@ -227,20 +227,21 @@ struct Way {
 impl Transport for Carrier {
     async fn send(&self, outgoing: Outgoing, deadline: Instant) -> Result<Answer, SendError> {
         let (process, sim) = (&self.0, &self.0.sim);
+        let (place, asked) = self.asked(&outgoing);
+        let client = format!("{}/{}", process.name, sim.world.sides[place].style.name);
+        let what = format!("#{} {} {}", asked.number, asked.method, asked.path);
+        // By what the client was told when it let the request go: an answer that is received in the moment in which a process goes on again comes
+        // too late for what has passed the gate.
+        let too_early = sim.watch.lock().unwrap().sends(&client, &what, sim.now());
         process.runs().await;
         if deadline <= Instant::now() {
             return Err(SendError::NotSent("its time was over before it was sent".into()));
         }
-        let (place, asked) = self.asked(&outgoing);
-        let client = format!("{}/{}", process.name, sim.world.sides[place].style.name);
-        let what = format!("#{} {} {}", asked.number, asked.method, asked.path);
-        {
+        sim.broken(too_early);
+        if asked.writes() {
             let watch = sim.watch.lock().unwrap();
-            sim.broken(watch.sends(&client, &what, sim.now()));
-            if asked.writes() {
-                sim.writes.fetch_add(1, Ordering::SeqCst);
-                sim.broken(watch.writes(&client, &what, process.guarded.load(Ordering::SeqCst)));
-            }
+            sim.writes.fetch_add(1, Ordering::SeqCst);
+            sim.broken(watch.writes(&client, &what, process.guarded.load(Ordering::SeqCst)));
         }
         let query: Vec<String> = asked.query.iter().map(|(name, value)| format!("{name}={value}")).collect();
         sim.trace.event(format!("{client} {what} {} {}", query.join("&"), asked.body));
