@@ -986,26 +986,49 @@ async fn mapping_edited_in_the_match_rules_finds_records_that_were_stored_before
     worker.stop().await
 }
 
-#[tokio::test]
-async fn two_new_records_that_refer_to_each_other_are_both_made_and_then_completed() -> anyhow::Result<()> {
-    let systems = two_systems().await?;
+/// Egg came from Hen, and Hen from Egg.
+async fn egg_and_hen(systems: &TwoSystems, on_cycle: &str) -> anyhow::Result<()> {
     let mut manifests = systems.manifests()?;
     // Both vendors refuse a company that is above itself; a reference that is kept in a text may go round.
-    manifests.row("crm", "parentId")?["native"] = json!("AccountNumber");
-    manifests.row("erp", "parentId")?["native"] = json!("custentity_credit_rating");
+    for (participant, native) in [("crm", "AccountNumber"), ("erp", "custentity_credit_rating")] {
+        let row = manifests.row(participant, "parentId")?;
+        row["native"] = json!(native);
+        row["reference"]["onCycle"] = json!(on_cycle);
+    }
     // What that text holds of its own is nobody's id, so it is not read.
     manifests.participant("erp")?.as_object_mut().unwrap().remove("read");
     systems.apply(&manifests)?;
     let (egg, hen) =
         (systems.salesforce.create(new_account("Egg", "DE-EGG")).await?, systems.salesforce.create(new_account("Hen", "DE-HEN")).await?);
     systems.salesforce.edit(&egg, json!({"AccountNumber": hen})).await?;
-    systems.salesforce.edit(&hen, json!({"AccountNumber": egg})).await?;
+    systems.salesforce.edit(&hen, json!({"AccountNumber": egg})).await
+}
+
+#[tokio::test]
+async fn two_new_records_that_refer_to_each_other_are_both_made_and_then_completed_where_the_row_says_so() -> anyhow::Result<()> {
+    let systems = two_systems().await?;
+    egg_and_hen(&systems, "Complete").await?;
     let worker = systems.fairlead("worker", |_| {})?;
     worker.ready(SOON).await?;
     let (egg, hen) = (systems.netsuite.find("vatRegNumber", "DE-EGG").await?, systems.netsuite.find("vatRegNumber", "DE-HEN").await?);
     assert_eq!(text(&egg, "custentity_credit_rating"), text(&hen, "id"));
     assert_eq!(text(&hen, "custentity_credit_rating"), text(&egg, "id"));
     assert!(systems.open_letters(true).await?.is_empty());
+    worker.stop().await
+}
+
+#[tokio::test]
+async fn two_new_records_that_refer_to_each_other_are_a_dead_letter_where_that_is_a_hierarchy() -> anyhow::Result<()> {
+    let systems = two_systems().await?;
+    egg_and_hen(&systems, "DeadLetter").await?;
+    let worker = systems.fairlead("worker", |_| {})?;
+    let letters = wait_until("a dead letter", SOON, async || {
+        let letters = systems.open_letters(false).await?;
+        Ok(if letters.len() == 1 { Seen::Yes(letters) } else { Seen::NotYet(format!("{letters:?}")) })
+    })
+    .await?;
+    assert_eq!(letters[0]["reason"], "ReferenceCycle", "{letters:?}");
+    assert!(letters[0]["message"].as_str().is_some_and(|message| message.contains("2 new records")), "{letters:?}");
     worker.stop().await
 }
 

@@ -8,9 +8,10 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 use fairlead_engine::records::{self, Found, Name};
 use fairlead_model::state::Standing;
-use fairlead_model::{Clock, Document, ExternalId, RecordId, SystemClock, realm};
-use fairlead_store::Identity;
+use fairlead_model::{Clock, Document, ExternalId, RecordId, SmolStr, SystemClock, realm};
+use fairlead_store::{Identity, Provenance};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 /// What stands in place of a value.
@@ -92,6 +93,17 @@ fn fields(document: &Document, values: bool) -> Map<String, Value> {
     out
 }
 
+/// Who set each unit of comparison last, and when; a list counts as a whole.
+fn set_by(provenance: &BTreeMap<SmolStr, Provenance>) -> Map<String, Value> {
+    let known = provenance.iter().filter(|(_, setter)| !setter.is_nobodys());
+    known
+        .map(|(unit, setter)| {
+            let told = json!({"participant": setter.participant, "at": setter.at.to_rfc3339()});
+            (unit.trim_end_matches("[]").to_owned(), told)
+        })
+        .collect()
+}
+
 fn standing(identity: &Identity) -> &'static str {
     match &identity.state {
         state if state.deleted => "Deleted",
@@ -129,6 +141,7 @@ fn to_json(found: &Found, values: bool) -> Value {
         "home": record.home,
         "deletedAt": record.deleted_at.map(|at| at.to_rfc3339()),
         "fields": fields(&record.document, values),
+        "setBy": set_by(&record.provenance),
         "participants": held.chain(coming).collect::<Vec<_>>(),
         "conflicts": conflicts.iter().map(|past| json!({
             "at": past.at.to_rfc3339(),
@@ -170,8 +183,11 @@ fn table(shown: &Value) -> Vec<String> {
         shown["deletedAt"].as_str().map(|at| format!(", deleted {at}")).unwrap_or_default()
     )];
     let fields = shown["fields"].as_object().into_iter().flatten();
-    let mut held = vec![vec!["FIELD".to_owned(), "VALUE".to_owned()]];
-    held.extend(fields.map(|(field, value)| vec![field.clone(), cell(value)]));
+    let mut held = vec![["FIELD", "VALUE", "SET BY", "AT"].map(str::to_owned).to_vec()];
+    held.extend(fields.map(|(field, value)| {
+        let setter = &shown["setBy"][field];
+        vec![field.clone(), cell(value), cell(&setter["participant"]), cell(&setter["at"])]
+    }));
     lines.push(String::new());
     lines.extend(columns(&held, &[]));
     lines.extend(rows(
@@ -196,12 +212,14 @@ mod tests {
     use fairlead_model::Timestamp;
     use fairlead_model::state::ParticipantState;
     use fairlead_store::{Conflict, Known, LaneEntry, PastConflict, Record};
-    use std::collections::BTreeMap;
     use uuid::Uuid;
 
     fn found() -> Found {
         let id = RecordId(Uuid::from_u128(7));
         let document = json!({"name": "Acme", "address": {"city": "Bonn"}, "tags": ["a"]}).as_object().cloned().unwrap();
+        let setter = |participant: &str| Provenance { participant: participant.into(), at: Timestamp(1_790_000_000_000) };
+        let setters = [("address.city", setter("eu/a/crm")), ("tags[]", setter("us/a/erp")), ("name", Provenance::nobodys())];
+        let setters = setters.map(|(field, setter)| (field.into(), setter));
         let identity = |participant: &str, deleted| Identity {
             participant: participant.into(),
             external_id: ExternalId("001".into()),
@@ -210,7 +228,7 @@ mod tests {
         Found {
             realm: "contract:contracts/customer".into(),
             known: Known {
-                record: Record { id, version: 3, document, home: "eu/a/crm".into(), provenance: BTreeMap::new(), deleted_at: None },
+                record: Record { id, version: 3, document, home: "eu/a/crm".into(), provenance: setters.into(), deleted_at: None },
                 identities: vec![identity("eu/a/crm", false), identity("us/a/erp", true)],
                 lanes: vec![LaneEntry { target: "us/a/crm".into(), in_flight: true, attempts: 0 }],
                 merged_into: None,
@@ -234,9 +252,14 @@ mod tests {
         let masked = table(&to_json(&found(), false)).join("\n");
         assert!(!masked.contains("Acme") && !masked.contains("Bonn") && !masked.contains("Köln"), "{masked}");
         let shown = table(&to_json(&found(), true)).join("\n");
-        for expected in
-            ["address.city  Bonn", "us/a/crm     -    Absent    InFlight", "us/a/erp     001  Deleted", "address.city  Köln    Bonn"]
-        {
+        for expected in [
+            "address.city  Bonn   eu/a/crm  2026-09-21",
+            "name          Acme   -",
+            "us/a/erp  2026-09-21",
+            "us/a/crm     -    Absent    InFlight",
+            "us/a/erp     001  Deleted",
+            "address.city  Köln    Bonn",
+        ] {
             assert!(shown.contains(expected), "{expected}: {shown}");
         }
     }
