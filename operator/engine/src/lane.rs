@@ -323,6 +323,9 @@ impl Lane {
         }
         let begun = results.iter().filter(|result| matches!(result.outcome, Outcome::WaitFor { .. })).map(|result| result.id);
         let begun: Vec<RecordId> = begun.collect();
+        if begun.is_empty() {
+            return Ok(());
+        }
         let of_begun = shared.around.store.waits_for(&shared.realm, &self.target().unit.name, &begun).await?;
         let waits = begun.iter().copied().zip(of_begun).collect();
         let waits = self.lease.during(follow(&shared, self.index, waits, LONGEST_CYCLE.0)).await?;

@@ -125,8 +125,8 @@ impl LookUp<'_> {
         Ok(found)
     }
 
-    /// Looks at records right before values are written over on which the target itself has the word; what may be written, and what comes of
-    /// the others.
+    /// Looks at records right before values are written over on which the target itself has the word, and for others that would be second ones; what
+    /// may be written, and what comes of the others.
     pub(crate) async fn before_writing(
         &self,
         writes: Vec<(Claimed, Planned)>,
@@ -450,7 +450,7 @@ impl LookUp<'_> {
         let target = self.target;
         let sent = claimed.intent.as_ref().map(|intent| outbound::Sent::read(&intent.sent)).unwrap_or_default();
         let fields = outbound::canonical_of(&target.table, &shown.body);
-        let (target, matching) = (self.target, &self.program.unit.matching);
+        let matching = &self.program.unit.matching;
         // What nobody reads has no canonical form.
         let ours = if target.readable() { sent.shows_beyond(&fields, matching) } else { sent.stands_in(target, &shown.body, matching) };
         if ours {

@@ -332,8 +332,8 @@ pub(crate) async fn ask(shared: &Shared) -> Result<(), StoreError> {
     }
     // Where another process has moved the trial on meanwhile, that one's share is yet to be asked for.
     let newest: Noted = recall(shared, ROLLOUT).await?.unwrap_or_default();
-    let arranged = shared.trial().map(|trial| (lock(&trial.noted).mapping.clone(), trial.phase));
-    let stands = newest.trial.as_ref().map(|trial| (trial.mapping.clone(), trial.phase)) == arranged && newest.touched == noted.touched;
+    let arranged = asked.as_ref().map(|(mapping, phase, _)| (mapping, *phase));
+    let stands = newest.trial.as_ref().map(|trial| (&trial.mapping, trial.phase)) == arranged && newest.touched == noted.touched;
     let done = Noted { touched: shared.percent(), asked, ..newest.clone() };
     if stands && done != newest {
         remember(shared, ROLLOUT, &done).await?;

@@ -223,8 +223,8 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
                 }
                 // The owner's next value is written again, and so is one that has not been told here yet, or of which nobody knows whether it was: what
                 // is shown may be what the system made of the value before.
-                let known = sight == Sight::First || field.rendered.is_some();
-                let told = field.sent.is_none_or(|sent| sent == current && known);
+                let certain = sight == Sight::First || field.rendered.is_some();
+                let told = field.sent.is_none_or(|sent| sent == current && certain);
                 if keeps_foreign_edits(source) && told && (sight == Sight::Changed || shown != ValueHash::ABSENT) {
                     // What stays counts as this system's rendering of the present value.
                     field.sent = Some(current);

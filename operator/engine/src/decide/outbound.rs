@@ -547,6 +547,17 @@ pub fn searches(program: &Program, target: &Participant, mapped: &Outbound) -> V
 #[must_use]
 pub fn becomes(program: &Program, target: &Participant, claimed: &Claimed, planned: &Planned) -> Vec<Vec<(FieldPath, Value)>> {
     let Some(held) = claimed.known.identity(&target.unit.name).filter(|_| !planned.removes()) else { return Vec::new() };
+    // A value that is merely mapped otherwise makes nobody somebody else.
+    let becomes = |row: &PlannedRow| {
+        let told = |unit: &FieldPath| held.state.fields.get(unit.text()).and_then(|field| field.sent);
+        row.unit
+            .as_ref()
+            .is_some_and(|(unit, hash)| told(unit) != Some(*hash) && program.unit.matching.iter().flatten().any(|path| path == unit))
+    };
+    let new: Vec<&FieldPath> = planned.rows.iter().filter(|row| becomes(row)).map(|row| &row.native).collect();
+    if new.is_empty() {
+        return Vec::new();
+    }
     let mapped = target.table.to_native(&claimed.known.record.document, &|_, _| None).ok();
     let mut rules = mapped.map(|mapped| searches(program, target, &mapped)).unwrap_or_default();
     // What a person has corrected is what it becomes.
@@ -555,14 +566,7 @@ pub fn becomes(program: &Program, target: &Participant, claimed: &Claimed, plann
             value.clone_from(told);
         }
     }
-    // A value that is merely mapped otherwise makes nobody somebody else.
-    let becomes = |row: &PlannedRow| {
-        row.unit.as_ref().is_some_and(|(unit, hash)| held.state.fields.get(unit.text()).and_then(|field| field.sent) != Some(*hash))
-    };
-    let is_new = |rule: &Vec<(FieldPath, Value)>| {
-        rule.iter().any(|(native, _)| planned.rows.iter().any(|row| row.native == *native && becomes(row)))
-    };
-    rules.into_iter().take_while(is_new).collect()
+    rules.into_iter().take_while(|rule| rule.iter().any(|(native, _)| new.contains(&native))).collect()
 }
 
 /// What becomes of a record that stands under one id in a target that nobody reads, while records that stand for none fit it there as well.
@@ -773,12 +777,8 @@ impl Sent {
     pub fn stands_in(&self, target: &Participant, shown: &Document, matching: &[Vec<FieldPath>]) -> bool {
         let (mut any, mut all, mut beyond) = (false, true, false);
         for (native, unit) in target.unit.rows.iter().filter_map(|row| row.native.as_ref().zip(row.canonical.as_ref())) {
-            let place = ValueHash::of_text(native.text()).0;
-            let asked = native.list_root().is_none() && target.native_paths.contains(native);
-            let row = self.rows.iter().find(|(row, ..)| *row == place).filter(|_| asked);
-            let Some((.., sent)) = row.filter(|(.., sent)| *sent != ValueHash::ABSENT && self.units.contains_key(unit.text())) else {
-                continue;
-            };
+            let sent = self.row(native).filter(|_| target.native_paths.contains(native) && self.units.contains_key(unit.text()));
+            let Some((.., sent)) = sent.filter(|(.., sent)| *sent != ValueHash::ABSENT) else { continue };
             let same = ValueHash::of(document::present(shown, native)) == *sent;
             let finds = matching.iter().flatten().any(|path| path == unit);
             if finds && !same {
@@ -798,7 +798,7 @@ impl Sent {
             if *sent == shown {
                 difference::wrote(field, shown, None);
             } else {
-                // It may be what the system made of what was sent, or of what was sent before: no entry of its own that may stay over the owner's value. What was sent,
+                // It may be what the system made of what was sent: no entry of its own that may stay over the owner's next value. What was sent,
                 // shown from now on, somebody has entered.
                 *field = FieldState { sent: Some(*sent), edited: true, ..FieldState::default() };
             }
@@ -816,7 +816,8 @@ impl Sent {
                     difference::wrote(field, *shown, None);
                 }
                 Some(shown) if [field.seen, field.sent, field.rendered].contains(&Some(*shown)) => {}
-                // It may be what the system made of what was sent: no entry of its own that may stay over the owner's next value.
+                // It may be what the system made of what was sent, or of what was sent before: no entry of its own that may stay over the
+                // owner's value.
                 _ => *field = FieldState { seen: field.seen, sent: Some(*sent), ..FieldState::default() },
             }
         }
@@ -853,6 +854,12 @@ impl Sent {
 
     fn held(&self, unit: &str) -> Option<ValueHash> {
         self.held.as_ref()?.get(unit).copied()
+    }
+
+    /// What was sent to a native place outside of lists.
+    fn row(&self, native: &FieldPath) -> Option<&(u64, u64, ValueHash)> {
+        let place = ValueHash::of_text(native.text()).0;
+        self.rows.iter().find(|(row, ..)| *row == place).filter(|_| native.list_root().is_none())
     }
 
     /// The state of a record that a creation of ours made, which shows these values, and whether it shows others than it was told. If a
@@ -894,23 +901,21 @@ impl Sent {
         let mut elsewhere = false;
         let references = target.unit.rows.iter().filter(|row| row.reference.is_some());
         for (native, unit) in references.filter_map(|row| row.native.as_ref().zip(row.canonical.as_ref())) {
-            let place = ValueHash::of_text(native.text()).0;
-            let row = self.rows.iter().find(|(row, ..)| *row == place).filter(|_| native.list_root().is_none());
-            let (Some((_, digest, value)), Some(sent)) = (row, self.units.get(unit.text())) else { continue };
+            let (Some((place, digest, value)), Some(sent)) = (self.row(native), self.units.get(unit.text())) else { continue };
             let held = ValueHash::of(document::present(shown, native));
             if held == *value {
-                state.rows.insert(place, RowState { digest: *digest, native: *value });
+                state.rows.insert(*place, RowState { digest: *digest, native: *value });
                 difference::wrote(state.fields.entry(unit.text().clone()).or_default(), *sent, Some(*sent));
                 continue;
             }
-            match before.rows.get(&place) {
-                Some(row) => state.rows.insert(place, *row),
-                None => state.rows.remove(&place),
+            match before.rows.get(place) {
+                Some(row) => state.rows.insert(*place, *row),
+                None => state.rows.remove(place),
             };
             let known = before.fields.get(unit.text()).copied();
             // What a look-up has found meanwhile is known by its canonical value alone.
             let learnt = self.held(unit.text());
-            let as_before = before.rows.get(&place).map_or(ValueHash::ABSENT, |row| row.native) == held
+            let as_before = before.rows.get(place).map_or(ValueHash::ABSENT, |row| row.native) == held
                 && learnt.is_none_or(|learnt| known.and_then(|field| field.seen) == Some(learnt));
             let field = match known.filter(|_| as_before) {
                 Some(field) => field,
