@@ -1063,9 +1063,9 @@ pub fn closes_a_cycle(target: &Participant, claimed: &Claimed, cycle: &[RecordId
 pub fn references<'a>(target: &'a Participant, canonical: &'a Document) -> impl Iterator<Item = (RecordId, OnCycle)> + 'a {
     target.unit.rows.iter().filter_map(|row| {
         // What is only read has nothing to wait for.
-        let reference =
-            row.reference.as_ref().filter(|_| row.native.as_ref().is_some_and(|native| target.write_rows.contains_key(native)))?;
-        let record = document::present(canonical, row.canonical.as_ref()?)?.as_str().and_then(RecordId::parse)?;
+        let (reference, unit) =
+            (row.reference.as_ref()?, row.canonical.as_ref().filter(|unit| target.table.writable_units().contains(unit))?);
+        let record = document::present(canonical, unit)?.as_str().and_then(RecordId::parse)?;
         Some((record, reference.on_cycle))
     })
 }

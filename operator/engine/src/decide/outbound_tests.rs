@@ -242,6 +242,21 @@ fn a_record_waits_for_the_one_that_it_refers_to() {
 }
 
 #[test]
+fn what_is_only_read_has_nothing_to_wait_for() {
+    let mut read_only = unit();
+    let native = json!({"Name": {"type": "String"}, "Parent": {"type": "Reference", "writable": false}, "ExternalId": {"type": "String"}});
+    let erp = erp(&mut read_only);
+    erp.native = Arc::new(serde_json::from_value(native).unwrap());
+    erp.rows.retain(|row| row.native.as_ref().is_some_and(|path| ["Name", "Parent"].contains(&path.text().as_str())));
+    let mut world = World::of(read_only);
+    world.read("crm", json!({"Name": "Acme"}));
+    world.known().record.document.insert("parentId".into(), json!(RecordId(Uuid::from_u128(8)).to_string()));
+    let claimed = world.claimed();
+    assert_eq!(references(world.participant("erp"), &claimed.known.record.document).count(), 0);
+    written(world.step("erp"));
+}
+
+#[test]
 fn nobody_waits_for_another_record_for_longer_than_a_day() {
     let mut world = World::new();
     world.read("crm", json!({"Name": "Acme"}));
