@@ -13,6 +13,7 @@ use jsonschema::paths::LocationSegment;
 use jsonschema::{Draft, PatternOptions, ValidationOptions, Validator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -123,7 +124,7 @@ impl Contract {
     /// # Errors
     /// The fields that do not keep the contract, at most 20.
     pub fn validate(&self, document: &Document) -> Result<(), Vec<Violation>> {
-        let mut violations = self.judge(document, |_| true);
+        let mut violations = self.judge(|name| document.get(name), |_| true);
         if !self.open {
             let unknown = document.iter().filter(|(name, value)| !value.is_null() && !self.properties.iter().any(|p| p.name == **name));
             violations.extend(unknown.map(|(name, _)| top(name, "is no field of the contract")));
@@ -132,23 +133,28 @@ impl Contract {
     }
 
     /// Judges the fields at `paths` alone, and what lies inside them: what one participant of several can answer for. A required field is
-    /// missed only when it is among them or holds one of them.
+    /// missed only when it is among them or holds one of them. `value` gives the top-level fields by their names.
     ///
     /// # Errors
     /// The fields that do not keep the contract, at most 20.
-    pub fn validate_fields(&self, document: &Document, paths: &[FieldPath]) -> Result<(), Vec<Violation>> {
-        let named = |name: &str| paths.iter().any(|path| path.segments().first().is_some_and(|first| first.name() == name));
-        let mut violations = self.judge(document, named);
+    pub fn validate_fields<'v>(
+        &self,
+        value: impl Fn(&str) -> Option<&'v Value>,
+        paths: &[impl Borrow<FieldPath>],
+    ) -> Result<(), Vec<Violation>> {
+        let paths = || paths.iter().map(Borrow::borrow);
+        let named = |name: &str| paths().any(|path| path.segments().first().is_some_and(|first| first.name() == name));
+        let mut violations = self.judge(value, named);
         violations.retain(|violation| {
-            violation.path.parse::<FieldPath>().is_ok_and(|at| paths.iter().any(|path| at.starts_with(path) || path.starts_with(&at)))
+            violation.path.parse::<FieldPath>().is_ok_and(|at| paths().any(|path| at.starts_with(path) || path.starts_with(&at)))
         });
         finish(violations)
     }
 
-    fn judge(&self, document: &Document, concerns: impl Fn(&str) -> bool) -> Vec<Violation> {
+    fn judge<'v>(&self, value: impl Fn(&str) -> Option<&'v Value>, concerns: impl Fn(&str) -> bool) -> Vec<Violation> {
         let mut violations = vec![];
         for property in self.properties.iter().filter(|property| concerns(&property.name)) {
-            match document.get(&property.name).filter(|value| !value.is_null()) {
+            match value(&property.name).filter(|value| !value.is_null()) {
                 None if property.required && !property.nullable => violations.push(top(&property.name, "is required")),
                 None => {}
                 Some(value) if property.validator.is_valid(value) => {}

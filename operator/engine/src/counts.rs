@@ -13,7 +13,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// While the store stands still, the last count is good for so long: what waits falls due without a commit.
 const RECOUNT_AFTER: Duration = Duration::from_secs(10);
 /// A long lane takes long to count. It is not counted all the time, but rests so many times as long as a look took.
-const REST: u32 = 20;
+const REST: u32 = 40;
 
 /// What the store held at one moment.
 pub(crate) struct Counts {
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_long_count_rests_longer_and_one_that_was_held_up_is_not_made_up_for() {
-        for (took, rests) in [(0, 500), (10, 500), (100, 2_000), (400, 8_000), (1_000, 10_000), (49_000, 10_000)] {
+        for (took, rests) in [(0, 500), (10, 500), (100, 4_000), (400, 10_000), (1_000, 10_000), (49_000, 10_000)] {
             assert_eq!(rest(Duration::from_millis(took)), Duration::from_millis(rests), "after {took} ms");
         }
         assert_eq!(rest(Duration::MAX), RECOUNT_AFTER);

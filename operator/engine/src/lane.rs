@@ -215,8 +215,8 @@ impl Lane {
             if let Outcome::DeadLetter(letter) = &result.outcome {
                 tracing::warn!(integration = %shared.integration, target = %target.unit.name, record = %result.id, reason = %letter.reason, detail = %letter.message, "record became a dead letter");
             }
-            shared.around.metrics.settled(&shared.integration.0, target.unit.called(), &result.outcome);
         }
+        shared.around.metrics.settled(&shared.integration.0, target.unit.called(), results.iter().map(|result| &result.outcome));
         let (realm, name) = (shared.realm.clone(), target.unit.name.clone());
         let settle = Settle { realm, target: name, fence: fence.clone(), results, now: shared.now() };
         let settle = match shared.around.store.settle(&settle).await {
@@ -684,7 +684,8 @@ impl Results {
 
     /// What a person corrected in this record.
     fn edit(&self, claimed: &Claimed) -> Option<&Edit> {
-        self.edits.get(&claimed.known.record.id.to_string())
+        // Nearly always there are none.
+        if self.edits.is_empty() { None } else { self.edits.get(&claimed.known.record.id.to_string()) }
     }
 
     fn settle(&mut self, claimed: &Claimed, mut outcome: Outcome) {

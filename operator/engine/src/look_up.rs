@@ -597,15 +597,7 @@ mod tests {
 
     fn record(id: &ExternalId) -> NativeRecord {
         let body = fairlead_model::Document::new();
-        NativeRecord {
-            id: id.clone(),
-            version: None,
-            modified: None,
-            deleted: false,
-            merged_into: None,
-            body,
-            raw: serde_json::Value::Null,
-        }
+        NativeRecord { id: id.clone(), version: None, modified: None, deleted: false, merged_into: None, body, raw: None }
     }
 
     /// Asks for 200 records of which `bad` cannot be read for `error`; what came of it, and in how many calls.

@@ -144,10 +144,14 @@ impl Metrics {
         }
     }
 
-    /// A key was settled.
-    pub(crate) fn settled(&self, integration: &str, target: &str, outcome: &Outcome) {
-        let result = outcome.word();
-        self.settled.get_or_create(&Records { integration: integration.to_owned(), participant: target.to_owned(), result }).inc();
+    /// Keys were settled.
+    pub(crate) fn settled<'o>(&self, integration: &str, target: &str, outcomes: impl Iterator<Item = &'o Outcome>) {
+        let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
+        outcomes.for_each(|outcome| *counts.entry(outcome.word()).or_default() += 1);
+        for (result, count) in counts {
+            let records = Records { integration: integration.to_owned(), participant: target.to_owned(), result };
+            self.settled.get_or_create(&records).inc_by(count);
+        }
     }
 
     /// Dead letters went that were closed long ago.

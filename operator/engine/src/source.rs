@@ -720,7 +720,7 @@ impl Source {
             deleted: true,
             merged_into: None,
             body: Document::new(),
-            raw: Value::Object(Document::new()),
+            raw: None,
         };
         let records = ids.iter().map(gone).collect();
         match self.absorb(records, began, None, &Requested { ids: &ids, edits: &Edits::default() }, fence).await {
@@ -824,7 +824,7 @@ impl Source {
             }
             let context = Context { new_id: id, began, by_key: done.contains(&read.external_id), stale_for, now };
             let program = program_of(&read.external_id);
-            match inbound::decide(program, &program.participants[self.index], &read, known.as_ref(), context) {
+            match inbound::decide(program, &program.participants[self.index], &mut read, known.as_ref(), context) {
                 // A record that is good again closes its dead letter, even if nothing else came of it.
                 Decision::Unchanged if was_dead.contains(&read.external_id) => batch.records.extend(kept(name, &read, known.as_ref())),
                 Decision::Unchanged => batch.unchanged += 1,
@@ -1372,7 +1372,7 @@ fn park_with(
     before: &HashMap<ExternalId, u64>,
     parked: &mut Vec<(ExternalId, u64)>,
 ) {
-    let raw = native.raw.to_string();
+    let raw = native.original();
     let fingerprint = ValueHash::of_text(&format!("{}\u{0}{}\u{0}{raw}", problem.reason, problem.message)).0;
     if before.get(&native.id) == Some(&fingerprint) {
         batch.unchanged += 1;

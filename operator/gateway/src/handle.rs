@@ -565,7 +565,7 @@ async fn execute(route: &Route, call: &Call, asked: &Asked, data: &Document) -> 
                     return Err(Problem::new(Kind::Changed).into());
                 }
                 // What the caller does not touch, it does not answer for.
-                refuse(route.judge.contract.validate_fields(&document, &touched(data)).err().unwrap_or_default())?;
+                refuse(route.judge.contract.validate_fields(|name| document.get(name), &touched(data)).err().unwrap_or_default())?;
                 let update = Update { id: *id, base: current.version, patch: data.clone(), document };
                 match route.backend.update(call, update).await {
                     // Computed anew; a version that the caller named is then another one.

@@ -494,7 +494,10 @@ fn by_key(a: Option<&Value>, b: Option<&Value>) -> Ordering {
             (Some(x), Some(y)) => x.cmp(&y),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
-            (None, None) => text(a).cmp(&text(b)),
+            (None, None) => match (a, b) {
+                (Value::String(a), Value::String(b)) => a.cmp(b),
+                _ => text(a).cmp(&text(b)),
+            },
         },
         (a, b) => b.is_some().cmp(&a.is_some()),
     }

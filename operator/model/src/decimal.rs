@@ -78,6 +78,17 @@ impl FromStr for Decimal {
         if is_canonical(text) {
             return Ok(Self(text.to_owned()));
         }
+        // And most of the others end in zeros after the point.
+        if let Some((_, fraction)) = text.split_once('.')
+            && !fraction.is_empty()
+            && fraction.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            let short = text.trim_end_matches('0');
+            let short = short.strip_suffix('.').unwrap_or(short);
+            if text.len() <= SHORT && is_canonical(short) {
+                return Ok(Self(short.to_owned()));
+            }
+        }
         let value = BigDecimal::from_str(text).map_err(|_| DecimalError::Malformed)?;
         if value.is_zero() {
             return Ok(Self("0".into()));
@@ -91,10 +102,12 @@ impl FromStr for Decimal {
     }
 }
 
-/// Whether a text is in canonical form already. When in doubt it is not, and arithmetic decides.
-fn is_canonical(text: &str) -> bool {
-    /// So many characters are within [`MAX_DIGITS`] in any case.
-    const SHORT: usize = 64;
+/// So many characters are within [`MAX_DIGITS`] in any case.
+const SHORT: usize = 64;
+
+/// Whether a text is a decimal in canonical form already. When in doubt it is not, and arithmetic decides.
+#[must_use]
+pub fn is_canonical(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let (whole, fraction) = digits.split_once('.').map_or((digits, None), |(whole, fraction)| (whole, Some(fraction)));
     let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
@@ -149,7 +162,7 @@ mod tests {
 
     #[test]
     fn what_is_no_number_or_too_long_is_refused() {
-        for text in ["", "abc", "1_000", "NaN", "Infinity", "1.2.3", "0x10", " 1"] {
+        for text in ["", "abc", "1_000", "NaN", "Infinity", "1.2.3", "1.2.0", "1.234.000", "1.5.", "-1.5.00", "0x10", " 1"] {
             assert_eq!(text.parse::<Decimal>(), Err(DecimalError::Malformed), "{text}");
         }
         assert_eq!("1e999999999".parse::<Decimal>(), Err(DecimalError::TooLong));
@@ -163,9 +176,14 @@ mod tests {
             let once: Decimal = text.parse().unwrap();
             let twice: Decimal = once.as_str().parse().unwrap();
             prop_assert_eq!(&once, &twice);
-            prop_assert_eq!(once.to_big(), BigDecimal::from_str(&text).unwrap());
+            prop_assert_eq!(&once, &Decimal::from(BigDecimal::from_str(&text).unwrap()));
             // What is taken as it is, arithmetic would give as well.
-            prop_assert!(!is_canonical(&text) || String::from(Decimal::from(BigDecimal::from_str(&text).unwrap())) == text);
+            prop_assert!(!is_canonical(&text) || once.as_str() == text);
+        }
+
+        #[test]
+        fn any_text_is_what_arithmetic_takes_it_for(text in "[-+0-9.]{1,8}") {
+            prop_assert_eq!(text.parse::<Decimal>().ok(), BigDecimal::from_str(&text).map(Decimal::from).ok());
         }
 
         #[test]

@@ -117,16 +117,14 @@ impl fmt::Display for Digest {
 
 /// Feeds `value` to `sink` in a form in which different values never look alike: a tag, then a length or an end mark, then the bytes.
 fn walk(value: &Value, sink: &mut impl FnMut(&[u8])) {
-    let text = |tag: u8, text: &str, sink: &mut dyn FnMut(&[u8])| {
-        sink(&[tag]);
-        sink(&(text.len() as u64).to_le_bytes());
-        sink(text.as_bytes());
-    };
     match value {
         Value::Null => sink(b"n"),
         Value::Bool(true) => sink(b"t"),
         Value::Bool(false) => sink(b"f"),
-        Value::Number(number) => text(b'#', &number.to_string(), sink),
+        Value::Number(number) => match number.as_i64() {
+            Some(whole) => text(b'#', itoa::Buffer::new().format(whole), sink),
+            None => text(b'#', &number.to_string(), sink),
+        },
         Value::String(string) => text(b's', string, sink),
         Value::Array(items) => {
             sink(b"[");
@@ -135,15 +133,27 @@ fn walk(value: &Value, sink: &mut impl FnMut(&[u8])) {
         }
         Value::Object(fields) => {
             sink(b"{");
-            let mut keys: Vec<_> = fields.iter().collect();
-            keys.sort_by_key(|(key, _)| *key);
-            for (key, value) in keys {
+            let mut field = |(key, value): (&String, &Value)| {
                 text(b'k', key, sink);
                 walk(value, sink);
+            };
+            // They are in order, unless something has serde_json keep the order of arrival.
+            if fields.keys().is_sorted() {
+                fields.iter().for_each(field);
+            } else {
+                let mut fields: Vec<_> = fields.iter().collect();
+                fields.sort_by_key(|(key, _)| *key);
+                fields.into_iter().for_each(&mut field);
             }
             sink(b"}");
         }
     }
+}
+
+fn text(tag: u8, text: &str, sink: &mut impl FnMut(&[u8])) {
+    sink(&[tag]);
+    sink(&(text.len() as u64).to_le_bytes());
+    sink(text.as_bytes());
 }
 
 #[cfg(test)]

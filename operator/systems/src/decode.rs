@@ -4,6 +4,7 @@
 //! field is says its definition, never the look of its value. Depth is bounded before anything is built.
 
 use crate::definition::path::AnswerPath;
+use fairlead_model::decimal::is_canonical;
 use fairlead_model::schema::FieldType;
 use fairlead_model::{Decimal, Timestamp};
 use serde::Deserialize;
@@ -37,21 +38,33 @@ pub(crate) fn json(bytes: &[u8]) -> Result<Value, DecodeError> {
 
 /// The deepest nesting of brackets outside of strings.
 fn depth(bytes: &[u8]) -> usize {
-    let (mut depth, mut deepest, mut quoted, mut escaped) = (0usize, 0usize, false, false);
-    for byte in bytes {
+    let (mut depth, mut deepest, mut rest) = (0usize, 0usize, bytes);
+    while let Some((byte, after)) = rest.split_first() {
+        rest = match byte {
+            b'"' => after_string(after),
+            _ => after,
+        };
         match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b'[' | b'{' if !quoted => {
+            b'[' | b'{' => {
                 depth += 1;
                 deepest = deepest.max(depth);
             }
-            b']' | b'}' if !quoted => depth = depth.saturating_sub(1),
+            b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
     }
     deepest
+}
+
+/// What follows the end of a string that has begun: most of an answer lies within strings, and is not looked at byte by byte.
+fn after_string(mut rest: &[u8]) -> &[u8] {
+    while let Some(place) = memchr::memchr2(b'"', b'\\', rest) {
+        if rest[place] == b'"' {
+            return &rest[place + 1..];
+        }
+        rest = rest.get(place + 2..).unwrap_or_default();
+    }
+    &[]
 }
 
 fn plain(value: &sonic_rs::Value) -> Value {
@@ -74,6 +87,17 @@ fn number_value(text: &str) -> Value {
         // `-0` is no integer that survives.
         Ok(number) if !text.starts_with("-0") => Value::from(number),
         _ => Value::String(text.parse::<Decimal>().map_or_else(|_| text.to_owned(), String::from)),
+    }
+}
+
+/// Whether [`typed`] would leave the value as it is; never where it would not.
+pub(crate) fn keeps(kind: FieldType, value: &Value) -> bool {
+    match (kind, value) {
+        (FieldType::Decimal | FieldType::Float, Value::String(text)) => is_canonical(text),
+        (FieldType::DateTime, Value::String(text)) => Timestamp::parse(text).is_some_and(|stamp| stamp.to_rfc3339() == *text),
+        (FieldType::Integer | FieldType::Boolean, Value::String(_)) => false,
+        (FieldType::Decimal | FieldType::Float | FieldType::String | FieldType::Reference, Value::Number(_)) => false,
+        _ => true,
     }
 }
 
@@ -149,7 +173,43 @@ mod tests {
         assert_eq!(typed(FieldType::DateTime, json!("2026-05-06T07:08:09")), json!("2026-05-06T07:08:09.000Z"));
     }
 
+    #[test]
+    fn brackets_within_strings_are_no_depth_wherever_a_string_ends() {
+        for (text, deepest) in [
+            (r#"[{"a":"]}","b":[1]}]"#, 3),
+            (r#"{"a\\":["\"[["]}"#, 2),
+            (r#"{"a":"\\"}[["#, 2),
+            (r#"["never ends [["#, 1),
+            (r#"["ends in its escape\"#, 1),
+            (r#"\"[["#, 0),
+        ] {
+            assert_eq!(depth(text.as_bytes()), deepest, "{text}");
+        }
+    }
+
+    const KINDS: [FieldType; 11] = [
+        FieldType::String,
+        FieldType::Integer,
+        FieldType::Decimal,
+        FieldType::Float,
+        FieldType::Boolean,
+        FieldType::Date,
+        FieldType::DateTime,
+        FieldType::Reference,
+        FieldType::List,
+        FieldType::Object,
+        FieldType::Any,
+    ];
+
     proptest! {
+        #[test]
+        fn what_a_type_keeps_is_what_it_would_give(number in any::<bool>(), place in 0..KINDS.len(), text in "-?[0-9]{0,3}(\\.[0-9]{1,3})?|true|T|2026-05-06T07:08:09(\\.[0-9]{3})?Z?") {
+            let value = text.parse::<i64>().ok().filter(|_| number).map_or(Value::String(text), Value::from);
+            if keeps(KINDS[place], &value) {
+                prop_assert_eq!(typed(KINDS[place], value.clone()), value);
+            }
+        }
+
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             if let Ok(value) = json(&bytes) {

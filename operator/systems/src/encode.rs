@@ -2,6 +2,7 @@
 
 use crate::definition::Entity;
 use crate::shape::Shape;
+use fairlead_model::decimal::is_canonical;
 use fairlead_model::{Decimal, Document};
 use serde_json::Value;
 
@@ -53,6 +54,7 @@ fn write(place: &Shape, value: &Value, out: &mut Vec<u8>) {
             out.push(b']');
         }
         // The canonical form of a decimal is a valid JSON number.
+        Value::String(string) if place.is_number() && is_canonical(string) => out.extend_from_slice(string.as_bytes()),
         Value::String(string) if place.is_number() => match string.parse::<Decimal>() {
             Ok(number) => out.extend_from_slice(number.as_str().as_bytes()),
             Err(_) => text(string, out),

@@ -2,6 +2,7 @@
 
 use crate::decode;
 use crate::definition::format::{FieldFormat, Wire};
+use fairlead_model::Document;
 use fairlead_model::path::Segment;
 use fairlead_model::schema::FieldType;
 use serde_json::Value;
@@ -52,6 +53,27 @@ impl Shape {
     /// Whether a text that is a decimal stands here, and travels as a number.
     pub(crate) const fn is_number(&self) -> bool {
         self.number
+    }
+
+    /// A record that stands here, typed, and as it came where that is something else; given back where it is none.
+    pub(crate) fn record(&self, value: Value) -> Result<(Document, Option<Value>), Value> {
+        match value {
+            value @ Value::Object(_) if !self.keeps(&value) => match self.typed(&value) {
+                Value::Object(body) => Ok((body, Some(value))),
+                _ => Err(value),
+            },
+            Value::Object(body) => Ok((body, None)),
+            other => Err(other),
+        }
+    }
+
+    /// Whether [`Self::typed`] would leave a value as it is.
+    fn keeps(&self, value: &Value) -> bool {
+        match value {
+            Value::Object(fields) => !fields.contains_key("attributes") && fields.iter().all(|(name, value)| self.field(name).keeps(value)),
+            Value::Array(items) => items.iter().all(|item| self.item().keeps(item)),
+            scalar => self.kind.is_none_or(|kind| decode::keeps(kind, scalar)),
+        }
     }
 
     /// A value that stands here, typed, and everything below it. Salesforce's `attributes` are of no record.

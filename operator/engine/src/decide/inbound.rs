@@ -61,8 +61,14 @@ pub fn canonical(participant: &Participant, contract: &Contract, native: &Docume
     let inbound = participant.table.to_canonical(native).map_err(|error| unmapped("", &error))?;
     let waits = |unit: &FieldPath| inbound.references.iter().any(|(path, ..)| path == unit);
     let units = participant.table.readable_units().iter();
-    let judged: Vec<FieldPath> = units.filter(|unit| !inbound.skipped.contains(unit) && !waits(unit)).cloned().collect();
-    contract.validate_fields(&partial(&inbound.fields), &judged).map_err(|violations| {
+    let judged: Vec<&FieldPath> = units.filter(|unit| !inbound.skipped.contains(unit) && !waits(unit)).collect();
+    // Most units are top-level fields, which need no document around them to be judged. No two units overlap.
+    let nested = partial(inbound.fields.iter().filter(|(unit, _)| unit.segments().len() > 1));
+    let top_level = |name: &str| {
+        let unit = inbound.fields.iter().find(|(unit, _)| matches!(unit.segments(), [only] if only.name() == name));
+        unit.map(|(_, value)| value).or_else(|| nested.get(name))
+    };
+    contract.validate_fields(top_level, &judged).map_err(|violations| {
         let first = violations.first();
         RemoteError::new(ErrorClass::Data, "ValidationFailed", first.map_or_else(String::new, ToString::to_string))
             .field(first.map(|violation| violation.path.clone()))
@@ -72,9 +78,9 @@ pub fn canonical(participant: &Participant, contract: &Contract, native: &Docume
 
 /// The canonical document of what one participant maps, without what waits for references.
 #[must_use]
-pub fn partial(fields: &[(FieldPath, Value)]) -> Document {
+pub fn partial<'f>(fields: impl IntoIterator<Item = &'f (FieldPath, Value)>) -> Document {
     let mut partial = Document::new();
-    for (unit, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+    for (unit, value) in fields.into_iter().filter(|(_, value)| !value.is_null()) {
         document::set(&mut partial, unit, value.clone());
     }
     partial
@@ -137,9 +143,9 @@ pub fn deletion_goes_first(known: Option<&Known>, participant: &str, deleted: &H
     held.is_some_and(|identity| deleted.contains(&identity.external_id))
 }
 
-/// Decides about one read record of `source`.
+/// Decides about one read record of `source`; the values that count are taken out of it.
 #[must_use]
-pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known: Option<&Known>, context: Context) -> Decision {
+pub fn decide(program: &Program, source: &Participant, read: &mut ReadRecord, known: Option<&Known>, context: Context) -> Decision {
     let held = known.and_then(|known| known.identity(&source.unit.name)).map(|identity| &identity.state);
     if read.deleted {
         return decide_deleted(program, source, read, known, held, context);
@@ -153,8 +159,8 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
 
     let by = SmolStr::new(&source.unit.name);
     let any_left_behind = provenance.values().any(Provenance::is_nobodys);
-    for (unit, value) in &read.fields {
-        let shown = ValueHash::of(Some(value));
+    for (unit, value) in &mut read.fields {
+        let shown = ValueHash::of(Some(&*value));
         let current = ValueHash::of(document::present(&canonical, unit));
         if read.edited.contains(unit) {
             // It is what a look has shown, or instead of it.
@@ -162,7 +168,7 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
                 field.edited = false;
             }
             if shown != current {
-                put(&mut canonical, unit, value);
+                put(&mut canonical, unit, std::mem::take(value));
                 changed = true;
             }
             seen_change = true;
@@ -193,7 +199,7 @@ pub fn decide(program: &Program, source: &Participant, read: &ReadRecord, known:
         };
         match verdict {
             Verdict::Accept => {
-                put(&mut canonical, unit, value);
+                put(&mut canonical, unit, std::mem::take(value));
                 changed = true;
                 replaced |= sight == Sight::Changed;
                 if field.sent.is_some() {
@@ -559,11 +565,11 @@ fn unread_references(source: &Participant, read: &ReadRecord, before: &Participa
     }
 }
 
-fn put(canonical: &mut Document, unit: &FieldPath, value: &Value) {
+fn put(canonical: &mut Document, unit: &FieldPath, value: Value) {
     if value.is_null() {
         document::remove(canonical, unit);
     } else {
-        document::set(canonical, unit, value.clone());
+        document::set(canonical, unit, value);
     }
 }
 

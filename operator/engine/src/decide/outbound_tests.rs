@@ -616,7 +616,7 @@ fn what_nobody_reads_is_compared_natively_after_a_write_without_an_answer() {
             deleted: false,
             merged_into: None,
             body,
-            raw: Value::Null,
+            raw: None,
         };
         let mut state = identity.state.clone();
         let erp = world.participant("erp");
@@ -1029,7 +1029,7 @@ fn what_is_found_is_adopted_as_it_stands_and_only_the_difference_is_written() {
     let mut world = World::new();
     world.read("crm", json!({"Name": "Acme", "Credit": "5", "Note": "n"}));
     let body = document(json!({"Name": "ACME", "Note": "n"}));
-    let shown = NativeRecord { id: "e7".into(), version: None, modified: None, deleted: false, merged_into: None, body, raw: Value::Null };
+    let shown = NativeRecord { id: "e7".into(), version: None, modified: None, deleted: false, merged_into: None, body, raw: None };
     let state = adopted(world.participant("erp"), &shown);
     world.known().identities.push(Identity { participant: "erp".into(), external_id: "e7".into(), state });
     let planned = written(world.step("erp"));

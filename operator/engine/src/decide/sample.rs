@@ -209,7 +209,7 @@ impl World {
     /// Absorbs a read that began at `began`.
     pub(crate) fn take(&mut self, who: &str, read: &ReadRecord, began: u64) -> Seen {
         let context = Context { new_id: ID, began, by_key: self.by_key, stale_for: self.stale_for, now: Timestamp(self.clock) };
-        match inbound::decide(&self.program, self.participant(who), read, self.known.as_ref(), context) {
+        match inbound::decide(&self.program, self.participant(who), &mut read.clone(), self.known.as_ref(), context) {
             Decision::Unchanged => Seen::Unchanged,
             Decision::Stale => Seen::Stale,
             Decision::Absorb(absorbed) => {

@@ -12,7 +12,7 @@
 //! is under way under it, and every later one is refused.
 //!
 //! # Assumptions
-//! The server is PostgreSQL 13 or later, or one that keeps its promises (advisory locks, row locks, READ COMMITTED). Connections are the
+//! The server is PostgreSQL (tested with Debian's, 15 on Debian 12), or one that keeps its promises (advisory locks, row locks, READ COMMITTED). Connections are the
 //! server's own or those of a pooler in session mode: settings and prepared statements belong to the session. The server's clock says which
 //! leases have run out; where another server takes over, theirs agree to a few seconds.
 //!
@@ -303,10 +303,16 @@ impl Store for PostgresStore {
     }
 
     async fn known_by_id(&self, realm: &str, ids: &[RecordId]) -> Result<Vec<Option<Known>>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
         answer!(self, session => query::known_by_id(&session, realm, ids))
     }
 
     async fn match_records(&self, realm: &str, keys: &[IndexKey]) -> Result<Vec<Vec<RecordId>>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
         answer!(self, session => query::match_records(&session, realm, keys))
     }
 

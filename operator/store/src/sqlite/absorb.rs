@@ -95,17 +95,18 @@ impl Work<'_> {
     fn item(&mut self, item: &Item) -> Result<bool, StoreError> {
         let Self { connection, realm, participant, now, .. } = *self;
         let id: IdBytes = id_bytes(item.id);
-        let stored = records::find(connection, realm, &id)?;
+        let is_new = matches!(item.change, Change::Insert(_));
+        // What is new is not looked for: where it is stored all the same, it is not inserted.
+        let stored = if is_new { None } else { records::find(connection, realm, &id)? };
         if stored.as_ref().is_some_and(|stored| stored.merged_into.is_some()) {
             return Ok(false);
         }
-        let is_new = stored.is_none();
         let (row, version, lived, lives) = match (&item.change, stored) {
             (Change::Keep(version), Some(stored)) if stored.version == *version => (stored.row, *version, stored.lives, stored.lives),
             // Two readers may decide at the same time that a record is new. The second one to commit must look again, and will match.
             (Change::Insert(body), None) if records::is_matched(connection, realm, body)? => return Ok(false),
             (Change::Insert(body), None) => {
-                let row = records::insert(connection, &self.names, realm, &id, body)?;
+                let Some(row) = records::insert(connection, &self.names, realm, &id, body)? else { return Ok(false) };
                 (row, body.version, false, body.lives())
             }
             (Change::Update(body), Some(stored)) if stored.version + 1 == body.version => {
@@ -123,17 +124,18 @@ impl Work<'_> {
             settled: item.settled,
             guarded: true,
         };
-        let added = match records::name(connection, &naming)? {
+        let named = if is_new { records::name_first(connection, &naming, 0)? } else { records::name(connection, &naming)? };
+        let others = match named {
             Named::Conflict => return Ok(false),
-            Named::New => true,
+            Named::New { others } => Some(others),
             // A write went into flight since the reader looked: its settlement will put down the state that it began with, and what was
             // read would be forgotten.
             Named::Known if item.changed && Lane::load(connection, row, participant)?.is_some_and(|lane| lane.claimed.is_some()) => {
                 return Ok(false);
             }
-            Named::Known => false,
+            Named::Known => None,
         };
-        if added {
+        if others.is_some() {
             if !is_new {
                 mark_held(connection, row, participant)?;
             }
@@ -144,15 +146,21 @@ impl Work<'_> {
                 reads::free(connection, realm, participant, &item.external_id)?;
             }
         }
-        records::count(connection, &mut self.books, row, (lived, lives), added)?;
+        records::count(connection, &mut self.books, row, (lived, lives), others)?;
         if !is_new && lived != lives {
             mark_life(connection, row, lives)?;
             if !lives {
                 free_from_dead(connection, realm, &id, now.0)?;
             }
         }
-        for (target, origin) in &item.enqueue {
-            let target = self.names.intern(target)?;
+        for (place, (name, origin)) in item.enqueue.iter().enumerate() {
+            let target = self.names.intern(name)?;
+            if is_new && !item.enqueue[..place].iter().any(|(before, _)| before == name) {
+                // What is new stands in no lane yet.
+                let lane = Lane::new(row, target, !lives || target == participant);
+                put(connection, &self.names, &mut self.books, realm, lane, (origin, version), now)?;
+                continue;
+            }
             let held = || -> Result<bool, StoreError> {
                 Ok(!lives || target == participant || (!is_new && records::is_held(connection, row, target)?))
             };
@@ -177,11 +185,23 @@ pub(super) fn enter(
     now: Timestamp,
     held: impl FnOnce() -> Result<bool, StoreError>,
 ) -> Result<(), StoreError> {
-    let code = names.intern_origin(origin)?;
-    let mut lane = match Lane::load(connection, record, target)? {
+    let lane = match Lane::load(connection, record, target)? {
         Some(lane) => lane,
         None => Lane::new(record, target, held()?),
     };
+    put(connection, names, books, realm, lane, (origin, version), now)
+}
+
+fn put(
+    connection: &Connection,
+    names: &Names<'_>,
+    books: &mut Books,
+    realm: i64,
+    mut lane: Lane,
+    (origin, version): (&Origin, i64),
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (code, target) = (names.intern_origin(origin)?, lane.target);
     let overtaken = lane.enter(code, version, now.0, *origin == Origin::Replay);
     lane.store(connection, realm)?;
     books.entered((realm, target, code));

@@ -85,7 +85,23 @@ fn due(connection: &Connection, realm: i64, target: i64, command: &Claim) -> Res
 
 // ---- intend -----------------------------------------------------------------------------------------------------------------------------
 
-pub(super) fn intend(connection: &Connection, command: &Intend) -> Result<(), StoreError> {
+/// An [`Intend`] in the form of its rows, made in the caller's task.
+pub(super) struct Intents {
+    realm: String,
+    target: String,
+    fence: LaneFence,
+    sent: Vec<(IdBytes, String)>,
+    now: Timestamp,
+}
+
+impl Intents {
+    pub(super) fn new(command: &Intend) -> Result<Self, StoreError> {
+        let sent = command.sent.iter().map(|(id, sent)| Ok((id_bytes(*id), encode(sent)?))).collect::<Result<_, StoreError>>()?;
+        Ok(Self { realm: command.realm.clone(), target: command.target.clone(), fence: command.fence.clone(), sent, now: command.now })
+    }
+}
+
+pub(super) fn intend(connection: &Connection, command: &Intents) -> Result<(), StoreError> {
     leases::check_lane(connection, &command.fence)?;
     reach(Command::Intend, Step::Fenced);
     let names = Names::new(connection);
@@ -97,13 +113,13 @@ pub(super) fn intend(connection: &Connection, command: &Intend) -> Result<(), St
     )?;
     let mut unclaimed = Vec::new();
     for (place, (id, sent)) in command.sent.iter().enumerate() {
-        let row: Option<i64> = find.query_row(params![realm, id_bytes(*id)], |row| row.get(0)).optional()?;
+        let row: Option<i64> = find.query_row(params![realm, id], |row| row.get(0)).optional()?;
         let marked = match row.and_then(|row| Some((row, command.fence.epoch(row)?))) {
-            Some((row, epoch)) => mark.execute(params![row, target, command.now.0, encode(sent)?, epoch])?,
+            Some((row, epoch)) => mark.execute(params![row, target, command.now.0, sent, epoch])?,
             None => 0,
         };
         if marked == 0 {
-            unclaimed.push(*id);
+            unclaimed.push(record_id(*id));
         }
         if place == 0 {
             reach(Command::Intend, Step::Partly);
@@ -248,12 +264,12 @@ impl Settling<'_> {
     ) -> Result<bool, StoreError> {
         let Self { connection, realm, target, now, sequence, .. } = *self;
         let naming = Naming { realm, participant: target, record: row, external_id, state, settled: sequence, guarded: false };
-        let added = match records::name(connection, &naming)? {
+        let others = match records::name(connection, &naming)? {
             Named::Conflict => return Ok(false),
-            Named::New => true,
-            Named::Known => false,
+            Named::New { others } => Some(others),
+            Named::Known => None,
         };
-        if added {
+        if others.is_some() {
             lane.held = true;
             if self.lanes_wait {
                 free_waiting(connection, realm, target, id, now.0)?;
@@ -261,7 +277,7 @@ impl Settling<'_> {
             if self.reads_wait {
                 reads::free(connection, realm, target, external_id)?;
             }
-            records::count(connection, &mut self.books, row, (lives, lives), true)?;
+            records::count(connection, &mut self.books, row, (lives, lives), others)?;
         }
         Ok(true)
     }

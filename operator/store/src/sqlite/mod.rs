@@ -261,8 +261,8 @@ impl Store for SqliteStore {
     }
 
     async fn intend(&self, intend: &Intend) -> Result<(), StoreError> {
-        let intend = intend.clone();
-        self.write(Command::Intend, move |connection, _| drain::intend(connection, &intend)).await
+        let intents = drain::Intents::new(intend)?;
+        self.write(Command::Intend, move |connection, _| drain::intend(connection, &intents)).await
     }
 
     async fn settle(&self, settle: &Settle) -> Result<(), StoreError> {
@@ -383,11 +383,17 @@ impl Store for SqliteStore {
     }
 
     async fn known_by_id(&self, realm: &str, ids: &[RecordId]) -> Result<Vec<Option<Known>>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
         let (realm, ids) = (realm.to_owned(), ids.to_vec());
         self.read(move |connection| query::known_by_id(connection, &realm, &ids)).await
     }
 
     async fn match_records(&self, realm: &str, keys: &[IndexKey]) -> Result<Vec<Vec<RecordId>>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
         let (realm, keys) = (realm.to_owned(), keys.to_vec());
         self.read(move |connection| query::match_records(connection, &realm, &keys)).await
     }

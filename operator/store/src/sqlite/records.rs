@@ -39,12 +39,12 @@ pub(super) fn resolve(connection: &Connection, realm: i64, id: &IdBytes) -> Resu
     Ok(statement.query_row(params![realm, id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?)
 }
 
-/// Adds a record; returns its row.
-pub(super) fn insert(connection: &Connection, names: &Names<'_>, realm: i64, id: &IdBytes, body: &Body) -> Result<i64, StoreError> {
-    connection
+/// Adds a record; returns its row, or `None` where it is stored already.
+pub(super) fn insert(connection: &Connection, names: &Names<'_>, realm: i64, id: &IdBytes, body: &Body) -> Result<Option<i64>, StoreError> {
+    let added = connection
         .prepare_cached(
             "INSERT INTO record (realm, id, version, home, deleted_at, index_keys, provenance, document)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (realm, id) DO NOTHING",
         )?
         .execute(params![
             realm,
@@ -56,9 +56,12 @@ pub(super) fn insert(connection: &Connection, names: &Names<'_>, realm: i64, id:
             body.provenance,
             body.document
         ])?;
+    if added == 0 {
+        return Ok(None);
+    }
     let row = connection.last_insert_rowid();
     replace_keys(connection, realm, row, &[], &body.keys.all)?;
-    Ok(row)
+    Ok(Some(row))
 }
 
 pub(super) fn update(connection: &Connection, names: &Names<'_>, realm: i64, stored: &Stored, body: &Body) -> Result<(), StoreError> {
@@ -135,8 +138,8 @@ pub(super) struct Naming<'a> {
 /// What came of storing an identity.
 #[derive(PartialEq, Eq)]
 pub(super) enum Named {
-    /// The participant holds the record since now.
-    New,
+    /// The participant holds the record since now, beside so many others.
+    New { others: i64 },
     /// It was known.
     Known,
     /// The external id stands for another record, the record has another external id there, or the state is older than the stored one.
@@ -144,12 +147,19 @@ pub(super) enum Named {
 }
 
 pub(super) fn name(connection: &Connection, naming: &Naming<'_>) -> Result<Named, StoreError> {
-    let Naming { realm, participant, record, external_id, state, settled, guarded } = *naming;
-    let mut statement = connection.prepare_cached("SELECT external_id, settled FROM identity WHERE record = ?1 AND participant = ?2")?;
-    let present: Option<(String, i64)> =
-        statement.query_row(params![record, participant], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let Naming { participant, record, external_id, state, settled, guarded, .. } = *naming;
+    let mut statement = connection.prepare_cached("SELECT participant, external_id, settled FROM identity WHERE record = ?1")?;
+    let mut held = statement.query(params![record])?;
+    let (mut present, mut others) = (None, 0);
+    while let Some(row) = held.next()? {
+        if row.get::<_, i64>(0)? == participant {
+            present = Some((row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)? == external_id, row.get::<_, i64>(2)?));
+        } else {
+            others += 1;
+        }
+    }
     match present {
-        Some((other, _)) if other != external_id => Ok(Named::Conflict),
+        Some((false, _)) => Ok(Named::Conflict),
         Some((_, newer)) if guarded && newer > settled => Ok(Named::Conflict),
         Some(_) => {
             connection
@@ -157,16 +167,20 @@ pub(super) fn name(connection: &Connection, naming: &Naming<'_>) -> Result<Named
                 .execute(params![record, participant, settled, state])?;
             Ok(Named::Known)
         }
-        None => {
-            let added = connection
-                .prepare_cached(
-                    "INSERT INTO identity (record, participant, realm, external_id, settled, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                     ON CONFLICT (realm, participant, external_id) DO NOTHING",
-                )?
-                .execute(params![record, participant, realm, external_id, settled, state])?;
-            Ok(if added == 1 { Named::New } else { Named::Conflict })
-        }
+        None => name_first(connection, naming, others),
     }
+}
+
+/// Names a record for the participant, which has no name for it yet; `others` have.
+pub(super) fn name_first(connection: &Connection, naming: &Naming<'_>, others: i64) -> Result<Named, StoreError> {
+    let Naming { realm, participant, record, external_id, state, settled, .. } = *naming;
+    let added = connection
+        .prepare_cached(
+            "INSERT INTO identity (record, participant, realm, external_id, settled, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (realm, participant, external_id) DO NOTHING",
+        )?
+        .execute(params![record, participant, realm, external_id, settled, state])?;
+    Ok(if added == 1 { Named::New { others } } else { Named::Conflict })
 }
 
 /// How many participants hold the record.
@@ -180,17 +194,21 @@ pub(super) fn is_held(connection: &Connection, record: i64, participant: i64) ->
     Ok(statement.query_row(params![record, participant], |_| Ok(())).optional()?.is_some())
 }
 
-/// Keeps the counts of live and matched records when an identity was added to a record that lived before and lives now, or not.
+/// Keeps the counts of live and matched records when a record lived before and lives now, or not, and an identity was `added` beside so many others,
+/// or none was.
 pub(super) fn count(
     connection: &Connection,
     books: &mut Books,
     record: i64,
     (lived, lives): (bool, bool),
-    added: bool,
+    added: Option<i64>,
 ) -> Result<(), StoreError> {
-    if lived != lives || (lives && added) {
-        let holds = holders(connection, record)?;
-        books.record((lived, holds - i64::from(added)), (lives, holds));
+    if lived != lives || (lives && added.is_some()) {
+        let holds = match added {
+            Some(others) => others + 1,
+            None => holders(connection, record)?,
+        };
+        books.record((lived, holds - i64::from(added.is_some())), (lives, holds));
     }
     Ok(())
 }

@@ -86,7 +86,10 @@ impl Memory {
         }
         let print = |record: &NativeRecord| {
             let mut hasher = DefaultHasher::new();
-            ValueHash::of(Some(&record.raw)).hash(&mut hasher);
+            match &record.raw {
+                Some(raw) => ValueHash::of(Some(raw)).hash(&mut hasher),
+                None => record.body.iter().for_each(|(name, value)| (name, ValueHash::of(Some(value))).hash(&mut hasher)),
+            }
             record.deleted.hash(&mut hasher);
             fields.hash(&mut hasher);
             hasher.finish()

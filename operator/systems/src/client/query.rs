@@ -353,7 +353,7 @@ async fn child_rows(
         let modified = version.as_deref().and_then(moment);
         let parent = item.get(&child.parent).filter(|parent| parent.is_string()).cloned();
         let body = parent.map(|parent| Document::from_iter([(PARENT.to_owned(), parent)])).unwrap_or_default();
-        let record = NativeRecord { id: ExternalId(id), version, modified, deleted: false, merged_into: None, body, raw: item };
+        let record = NativeRecord { id: ExternalId(id), version, modified, deleted: false, merged_into: None, body, raw: Some(item) };
         (modified.map(Timestamp::to_rfc3339), record)
     };
     let rows = Rows::of(&child.from, take_records(&mut body, &child.from)?, |item| item.get("Id").and_then(scalar), record);
@@ -550,11 +550,8 @@ fn soql_record(soql: &SoqlFormat, shape: &Shape, id: String, item: Value) -> Row
     let deleted = soql.deleted.as_ref().is_some_and(|field| item.get(field) == Some(&Value::Bool(true)));
     let master = soql.merged.as_ref().filter(|_| deleted).and_then(|field| item.get(field)?.as_str());
     let merged_into = master.filter(|master| !master.is_empty()).map(ExternalId::from);
-    let body = match shape.typed(&item) {
-        Value::Object(body) => body,
-        _ => Document::new(),
-    };
-    let record = NativeRecord { id: ExternalId(id), version, modified, deleted, merged_into, body, raw: item };
+    let (body, raw) = shape.record(item).unwrap_or_else(|other| (Document::new(), Some(other)));
+    let record = NativeRecord { id: ExternalId(id), version, modified, deleted, merged_into, body, raw };
     (modified.map(Timestamp::to_rfc3339), record)
 }
 
@@ -723,7 +720,7 @@ fn suiteql_record(columns: &[Column<'_>], id: String, mut item: Value) -> Row {
         }
         document::set(&mut body, &column.field.name, decode::typed(column.field.kind, value));
     }
-    let raw = Value::Object(raw);
+    let raw = Some(Value::Object(raw));
     let record = NativeRecord { id: ExternalId(id), version: stamp.clone(), modified, deleted: false, merged_into: None, body, raw };
     (stamp, record)
 }
@@ -731,7 +728,7 @@ fn suiteql_record(columns: &[Column<'_>], id: String, mut item: Value) -> Row {
 fn deleted_record(id: String, item: Value) -> Row {
     let (stamp, modified) = cursor_stamp(&item).unzip();
     let body = Document::new();
-    let record = NativeRecord { id: ExternalId(id), version: None, modified, deleted: true, merged_into: None, body, raw: item };
+    let record = NativeRecord { id: ExternalId(id), version: None, modified, deleted: true, merged_into: None, body, raw: Some(item) };
     (stamp, record)
 }
 

@@ -171,7 +171,8 @@ pub(crate) async fn read(
         // later pages counts what is older by the vendor's own clock. Without them a list that begins with its oldest records would be read
         // from its second page on, then from its third, and so on.
         let old = |stamp: &str| position.began.is_some_and(|began| is_before(stamp, lag, began));
-        let stamps = stamps.into_iter().filter(|stamp| (begins || old(stamp)) && less(stamp, lag).is_some());
+        let usable = |stamp: &str| lag.is_zero() || moment(stamp, lag).is_some();
+        let stamps = stamps.into_iter().filter(|stamp| (begins || old(stamp)) && usable(stamp));
         position.newest = stamps.chain(position.newest).max_by_key(|stamp| order(stamp));
     }
     if !next.is_empty() && next == position.next {
@@ -215,8 +216,8 @@ fn order(stamp: &str) -> (i64, String) {
 fn record(entity: &Entity, item: Value) -> Result<NativeRecord, Value> {
     let Some(id) = entity.format.key.text(&item) else { return Err(item) };
     let (version, modified) = decode::stamp(entity.format.modified.as_ref(), &item);
-    let Value::Object(body) = entity.shape.typed(&item) else { return Err(item) };
-    Ok(NativeRecord { id: ExternalId(id), version, modified, deleted: false, merged_into: None, body, raw: item })
+    let (body, raw) = entity.shape.record(item)?;
+    Ok(NativeRecord { id: ExternalId(id), version, modified, deleted: false, merged_into: None, body, raw })
 }
 
 /// The list of records in an answer.

@@ -83,8 +83,19 @@ pub struct NativeRecord {
     pub merged_into: Option<ExternalId>,
     /// Its fields, typed by the definition, without floats; decimals are canonical decimal strings.
     pub body: Document,
-    /// What came, for dead letters.
-    pub raw: Value,
+    /// What came, where that is not the body itself.
+    pub raw: Option<Value>,
+}
+
+impl NativeRecord {
+    /// What came, as JSON, for dead letters.
+    #[must_use]
+    pub fn original(&self) -> String {
+        match &self.raw {
+            Some(raw) => raw.to_string(),
+            None => serde_json::to_string(&self.body).unwrap_or_default(),
+        }
+    }
 }
 
 /// Records to write.
