@@ -283,8 +283,9 @@ impl Lane {
             _ => (claimed.known.record.id, None),
         });
         let waits: HashMap<RecordId, Option<RecordId>> = begins.collect();
-        let any_overdue = steps.iter().any(|(claimed, _)| outbound::overdue(claimed, now));
-        let longest = if any_overdue { LONGEST_CYCLE.1 } else { LONGEST_CYCLE.0 };
+        // Whoever waits for another one waits so long, and a cycle that was found then is looked at again.
+        let any_old = steps.iter().any(|(claimed, _)| now.since(claimed.since) >= WAITS_FOR);
+        let longest = if any_old { LONGEST_CYCLE.1 } else { LONGEST_CYCLE.0 };
         let mut waits = self.lease.during(follow(&shared, self.index, waits, longest)).await?;
         for (claimed, step) in steps {
             let id = claimed.known.record.id;
@@ -458,6 +459,8 @@ impl Lane {
         let look_up =
             LookUp { shared: &shared, program, index: self.index, target, system: system.as_ref(), entity, backoff: &wait, ended: &ended };
         let (unsure, mut ready): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|claimed| look_up.wants(claimed));
+        // By what was found that is the target's form of a record of which nobody had an id.
+        let mut sought = HashMap::new();
         if !unsure.is_empty() {
             // Looking up many takes longer than a lease; under a lost one it would begin anew each time.
             let found = self.lease.during(look_up.all(unsure)).await?;
@@ -470,6 +473,9 @@ impl Lane {
                 match found {
                     Found::Clear(clear) => {
                         results.learn(target, &claimed, &clear);
+                        if claimed.known.identity(&target.unit.name).is_none() && target.key.is_none() {
+                            sought.insert(claimed.known.record.id, look_up.found_by(&claimed));
+                        }
                         ready.push(*clear);
                     }
                     Found::Settled(outcome) => results.settle(&claimed, outcome),
@@ -589,6 +595,10 @@ impl Lane {
             let (id, sent) = (claimed.known.record.id, outbound::Sent::of(planned).findable(program, target, planned));
             let sent = match results.learnt.get(&id) {
                 Some((_, learnt)) => sent.over(learnt),
+                None => sent,
+            };
+            let sent = match sought.get(&id).filter(|_| planned.item.id.is_some()) {
+                Some(rules) => sent.found_by(rules.clone()),
                 None => sent,
             };
             (id, sent.write())

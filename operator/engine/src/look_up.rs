@@ -1,5 +1,5 @@
 //! Looking into a target before a key is written: what became of a write that has no known outcome, whether a target that nobody reads
-//! holds a new record already, and whether values on which the target itself has the word are still what was read of them.
+//! holds a new record already, and whether values on which the target itself may have the word are still what was read of them.
 //!
 //! A record that the target is known to hold is read by its id. A creation is searched for: by the correlation field where there is one,
 //! else by the match rules with what was sent, once everything of it must have become visible. One hit is adopted, none means that it is not there,
@@ -125,7 +125,7 @@ impl LookUp<'_> {
         Ok(found)
     }
 
-    /// Looks at records right before values are written over on which the target itself has the word, and for others that would be second ones; what
+    /// Looks at records right before values are written over on which the target itself may have the word, and for others that would be second ones; what
     /// may be written, and what comes of the others.
     pub(crate) async fn before_writing(
         &self,
@@ -360,7 +360,7 @@ impl LookUp<'_> {
     /// The match rules as searches in the target: those of which it has every field, with the values that were sent, then with those that would be
     /// written.
     fn rules(&self, claimed: &Claimed) -> Vec<Vec<(FieldPath, Value)>> {
-        let sent = claimed.intent.as_ref().map(|intent| outbound::Sent::read(&intent.sent)).unwrap_or_default();
+        let sent = sent_before(claimed);
         let mut rules = sent.sought().to_vec();
         if self.program.unit.matching.is_empty() {
             return rules;
@@ -369,6 +369,14 @@ impl LookUp<'_> {
         let mapped = self.target.table.to_native(&claimed.known.record.document, &|_, _| None).ok();
         let wanted = mapped.map(|mapped| outbound::searches(self.program, self.target, &mapped)).unwrap_or_default();
         rules.extend(wanted.into_iter().filter(|rule| !sent.sought().contains(rule)));
+        rules
+    }
+
+    /// By what a record that was found for a key of which nobody had an id is found again, when a write over it was sent: by what that makes of it
+    /// first, for then it was seen that no other record holds that.
+    pub(crate) fn found_by(&self, claimed: &Claimed) -> Vec<Vec<(FieldPath, Value)>> {
+        let mut rules = self.rules(claimed);
+        rules.rotate_left(sent_before(claimed).sought().len());
         rules
     }
 
@@ -448,7 +456,7 @@ impl LookUp<'_> {
     /// otherwise, somebody has entered or emptied since.
     fn compare_made(&self, claimed: &Claimed, shown: &NativeRecord) -> Found {
         let target = self.target;
-        let sent = claimed.intent.as_ref().map(|intent| outbound::Sent::read(&intent.sent)).unwrap_or_default();
+        let sent = sent_before(claimed);
         let fields = outbound::canonical_of(&target.table, &shown.body);
         let matching = &self.program.unit.matching;
         // What nobody reads has no canonical form.
@@ -486,9 +494,8 @@ impl LookUp<'_> {
     fn several(&self, claimed: &Claimed, made: bool, fields: &str) -> Outcome {
         let name = self.target.unit.called();
         let error = if made {
-            let message = format!(
-                "the creation was sent, no answer came, and several records in {name} fit it by {fields}; remove all but one, then replay"
-            );
+            let message =
+                format!("it was sent, no answer came, and several records in {name} fit it by {fields}; remove all but one, then replay");
             RemoteError::new(ErrorClass::UnknownOutcome, "OutcomeUnknown", message)
         } else {
             let message = format!("several records in {name} fit it by {fields}; merge them or tell them apart, then replay");
@@ -584,6 +591,11 @@ fn adopt(target: &Participant, claimed: &Claimed, shown: &NativeRecord) -> Found
         state: outbound::adopted(target, shown),
     });
     if target.readable() { Found::Adopted(Box::new(learnt)) } else { Found::Clear(Box::new(learnt)) }
+}
+
+/// What was sent of a key, and has no known outcome.
+fn sent_before(claimed: &Claimed) -> outbound::Sent {
+    claimed.intent.as_ref().map(|intent| outbound::Sent::read(&intent.sent)).unwrap_or_default()
 }
 
 fn without_intent(claimed: &Claimed) -> Claimed {

@@ -375,14 +375,14 @@ pub fn delivered(
     Outcome::Delivered { external_id: written.id.clone(), state, incomplete: planned.incomplete }
 }
 
-/// The rows of a write that go over values on which the target itself has the word: an empty field of its own that another one fills, a
+/// The rows of a write that go over values on which the target itself may have the word: an empty field of its own that another one fills, a
 /// reference that a merge elsewhere has turned. Rows of lists are kept by no read, so they cannot be compared.
 #[must_use]
 pub fn own_rows<'p>(program: &Program, target: &Participant, claimed: &Claimed, planned: &'p Planned) -> Vec<&'p PlannedRow> {
     if claimed.known.identity(&target.unit.name).is_none() {
         return Vec::new();
     }
-    let own = |unit: &FieldPath| ownership::has_the_word(&program.unit, &target.unit, unit, &claimed.known);
+    let own = |unit: &FieldPath| ownership::may_have_the_word(&program.unit, &target.unit, unit, &claimed.known);
     let rows = planned.rows.iter().filter(|row| row.native.list_root().is_none());
     rows.filter(|row| row.unit.as_ref().is_some_and(|(unit, _)| own(unit))).collect()
 }
@@ -681,7 +681,8 @@ pub struct Sent {
     held: Option<BTreeMap<SmolStr, ValueHash>>,
     #[serde(default)]
     removal: bool,
-    /// The match rules by native paths and the values that a creation gives them. Before it is looked up, the record may have got others.
+    /// The match rules by native paths and values by which the record is found, where the target may hold one of which no id is stored: a creation
+    /// without a correlation field, or a write over what a look-up found. Before it is looked up, the record may have got other values.
     #[serde(skip)]
     sought: Vec<Vec<(FieldPath, Value)>>,
 }
@@ -718,7 +719,14 @@ impl Sent {
         self
     }
 
-    /// By what a creation is found, in the order of the match rules.
+    /// The same, over a record that a look-up has just found for one that nobody knew: while it lives, it is found again by these, if this one's end
+    /// is not known either.
+    #[must_use]
+    pub fn found_by(self, rules: Vec<Vec<(FieldPath, Value)>>) -> Self {
+        Self { sought: rules, ..self }
+    }
+
+    /// By what it is found while its target has no id of it, in the order of the match rules.
     #[must_use]
     pub fn sought(&self) -> &[Vec<(FieldPath, Value)>] {
         &self.sought

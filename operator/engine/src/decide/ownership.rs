@@ -49,12 +49,13 @@ fn speaker<'a>(unit: &'a IntegrationUnit, role: &str, known: &Known) -> Option<&
     home.or_else(|| of_role(unit, role).filter(|name| holds(known, name)).min())
 }
 
-/// Whether `participant` alone has the word on `field` of this record: a value of its own there gives way to nobody's.
+/// Whether `participant` has the word on `field` of this record, or may have it: a value of its own there gives way to nobody's, or, where the latest
+/// of its role counts, to a later one's.
 #[must_use]
-pub fn has_the_word(unit: &IntegrationUnit, participant: &ParticipantUnit, field: &FieldPath, known: &Known) -> bool {
+pub fn may_have_the_word(unit: &IntegrationUnit, participant: &ParticipantUnit, field: &FieldPath, known: &Known) -> bool {
     let role = participant.role.as_str();
     owner(&unit.ownership, field) == Some(role)
-        && (of_role(unit, role).count() == 1 || (unit.tie == Tie::Home && speaker(unit, role, known) == Some(&participant.name)))
+        && (unit.tie == Tie::Latest || of_role(unit, role).count() == 1 || speaker(unit, role, known) == Some(&participant.name))
 }
 
 /// Who says that a living record is deleted: where it was born, or, where nobody bears that name any more, the first by name that holds it.

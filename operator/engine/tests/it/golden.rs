@@ -4,7 +4,9 @@ use crate::vendor::{Fault, Vendor};
 use crate::world::{Offers, Side, World, until};
 use fairlead_engine::Engine;
 use fairlead_model::hash::Digest;
-use fairlead_model::unit::{DeletionPolicy, Guard, InitialLoad, IntegrationUnit, MasterUnit, ObjectKey, ParticipantUnit, Sibling, Units};
+use fairlead_model::unit::{
+    DeletionPolicy, Guard, InitialLoad, IntegrationUnit, MasterUnit, ObjectKey, ParticipantUnit, Sibling, Tie, Units,
+};
 use fairlead_model::{Clock, ExternalId, ObjectRef, realm};
 use fairlead_store::Known;
 use serde_json::json;
@@ -166,6 +168,70 @@ async fn who_does_not_own_a_field_has_it_put_back_in_whichever_unit_and_that_is_
     let reported = engine.reports().borrow().integrations[&ObjectKey(AMERICA.into())].clone();
     let names: Vec<_> = reported.participants.iter().map(|each| each.name.as_str()).collect();
     assert_eq!(names, ["us-crm", "us-erp"], "within its Integration a participant has its own name");
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_latest_has_the_word_it_is_the_vendors_times_that_count_and_not_where_the_record_was_born() {
+    let mut world = two_units().await;
+    world.tie = Tie::Latest;
+    let (home, other) = (world.vendor("eu-crm"), world.vendor("us-crm"));
+    home.put("e1", json!({"name": "Acme", "phone": "1"}));
+    let engine = engine(&world, &[EUROPE, AMERICA]).await;
+    everywhere(&world, "Acme").await;
+    let written = || -> Vec<usize> { world.sides.iter().map(|side| writes(&world, side.name)).collect() };
+    let everybody_holds =
+        |phone: &str| world.sides.iter().all(|side| side.vendor.value(&side.vendor.id_of("Acme").unwrap(), "phone") == phone);
+    let conflicts = |key: &str| -> Vec<u64> {
+        let reports = engine.reports().borrow().clone();
+        reports.integrations[&ObjectKey(key.into())].participants.iter().map(|each| each.conflicts).collect()
+    };
+    assert_eq!(writes_while_nothing_happens(&world).await, 0);
+    // An hour later than the home's clock says.
+    other.forward(3600);
+    other.put(&other.id_of("Acme").unwrap(), json!({"phone": "later"}));
+    until("the later edit everywhere", async || everybody_holds("later")).await;
+    assert_eq!(writes_while_nothing_happens(&world).await, 0);
+    // What is edited at home comes after that, and is earlier by the home's own clock.
+    let before = written();
+    home.put("e1", json!({"phone": "earlier"}));
+    until("the word of the later one", async || home.value("e1", "phone") == "later").await;
+    until("the conflict", async || conflicts(EUROPE) == [1, 0]).await;
+    assert_eq!(writes_while_nothing_happens(&world).await, 0);
+    let since: Vec<usize> = written().into_iter().zip(before).map(|(now, before)| now - before).collect();
+    assert_eq!((since, everybody_holds("later")), (vec![1, 0, 0, 0], true), "it goes nowhere else");
+    home.forward(7200);
+    home.put("e1", json!({"phone": "latest"}));
+    until("the latest edit everywhere", async || everybody_holds("latest")).await;
+    assert_eq!(writes_while_nothing_happens(&world).await, 0);
+    assert_eq!((conflicts(EUROPE), conflicts(AMERICA)), (vec![1, 0], vec![0, 0]));
+    let record = known(&world, "test/europe/eu-crm", "e1").await.unwrap().record.id;
+    let told = world.store.conflicts(REALM, record, world.clock.now()).await.unwrap();
+    let told: Vec<_> = told.into_iter().map(|past| (past.participant, past.conflict.shown, past.conflict.kept)).collect();
+    assert_eq!(told, [("test/europe/eu-crm".to_owned(), Some(json!("earlier")), Some(json!("later")))]);
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_latest_has_the_word_an_edit_that_is_not_read_yet_is_not_written_over() {
+    let mut world = two_units().await;
+    world.tie = Tie::Latest;
+    let (home, other) = (world.vendor("eu-crm"), world.vendor("us-crm"));
+    home.put("e1", json!({"name": "Acme", "phone": "1"}));
+    let engine = engine(&world, &[EUROPE, AMERICA]).await;
+    everywhere(&world, "Acme").await;
+    assert_eq!(writes_while_nothing_happens(&world).await, 0);
+    // The later edit lies in a system that cannot be listed just now, and the earlier one is on its way there.
+    other.fault("GET /things?since", Fault::Status(503), usize::MAX);
+    other.forward(3600);
+    other.put(&other.id_of("Acme").unwrap(), json!({"phone": "later"}));
+    home.put("e1", json!({"phone": "earlier"}));
+    let everybody_holds =
+        |phone: &str| world.sides.iter().all(|side| side.vendor.value(&side.vendor.id_of("Acme").unwrap(), "phone") == phone);
+    until("the later edit everywhere", async || everybody_holds("later")).await;
+    other.heal();
+    assert_eq!(writes_while_nothing_happens(&world).await, 0);
+    assert!(everybody_holds("later"));
     engine.stop().await;
 }
 

@@ -112,6 +112,31 @@ async fn a_thing_that_is_its_own_parent_is_a_cycle() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cycle_too_long_to_be_seen_at_once_is_found_when_it_has_waited_long_enough() {
+    const COUNT: usize = 450;
+    let (world, engine) = start(OnCycle::DeadLetter).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    let ids: Vec<String> = (0..COUNT).map(|n| format!("c{n:03}")).collect();
+    for (n, id) in ids.iter().enumerate() {
+        crm.put(id, json!({"name": format!("Thing {id}"), "parent": ids[(n + 1) % COUNT]}));
+    }
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    until("all of them waiting", async || waiting(&world, &ids).await == COUNT).await;
+    // Whoever waits for another one waits for a day.
+    world.clock.pass(Duration::from_secs(24 * 3600 + 1));
+    until("a letter", async || {
+        world.clock.pass(Duration::from_secs(1));
+        !world.letters().await.is_empty()
+    })
+    .await;
+    let letters = world.letters().await;
+    assert!(letters.iter().all(|letter| letter.letter.reason == "ReferenceCycle"), "{letters:?}");
+    assert!(letters[0].letter.message.contains("450 new records"), "{}", letters[0].letter.message);
+    assert_eq!(erp.count(), 0);
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_the_row_says_so_one_of_them_is_made_first_and_completed() {
     let (world, engine) = start(OnCycle::Complete).await;
     let erp = world.vendor("erp");

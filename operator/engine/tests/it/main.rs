@@ -8,6 +8,7 @@ mod world;
 mod corrections;
 mod golden;
 mod hierarchies;
+mod ledger;
 mod limits;
 mod moving;
 mod newcomers;

@@ -2,9 +2,11 @@
 
 use crate::vendor::Fault;
 use crate::world::{Offers, REALM, World, until};
+use fairlead_engine::Engine;
 use fairlead_engine::backfill::{self, Asked, Which};
 use fairlead_engine::checkpoints::{self, CheckpointError};
 use fairlead_engine::decide::cursor::Wanted;
+use fairlead_model::hash::Digest;
 use fairlead_model::{ExternalId, Timestamp};
 use fairlead_store::{Haste, SqliteStore};
 use serde_json::json;
@@ -18,6 +20,15 @@ async fn ask_again(world: &World, ids: &[&str]) {
 
 async fn pending(world: &World) -> Vec<ExternalId> {
     world.store.pending_reads(REALM, "crm", 100).await.unwrap()
+}
+
+/// Both systems are asked for news a few times more.
+async fn some_polls(world: &World) {
+    for name in ["crm", "erp"] {
+        let vendor = world.vendor(name);
+        let polls = vendor.asked("GET /things?since").len();
+        until("some polls", async || vendor.asked("GET /things?since").len() >= polls + 4).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,6 +192,52 @@ async fn a_checkpoint_that_is_set_back_is_taken_up_at_once_and_delivers_nothing_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_resync_value_reads_everything_again_and_the_same_one_after_a_restart_nothing() {
+    let world = World::new(Offers::default(), true).await;
+    let engine = world.loaded(5).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    let [one, two] = ["Thing 1", "Thing 2"].map(|name| erp.id_of(name).unwrap());
+    // No poll ever sees these: their stamps lie before the cursors.
+    crm.slip("c1", json!({"phone": "slipped"}));
+    crm.slip("c9", json!({"name": "Thing 9", "phone": "9"}));
+    erp.slip(&two, json!({"phone": "wrong"}));
+    some_polls(&world).await;
+    let phones = || [&one, &two].map(|id| erp.value(id, "phone"));
+    assert_eq!((phones(), erp.count()), ([json!("0"), json!("wrong")], 5));
+
+    let from_the_beginning = || [crm, erp].map(|vendor| vendor.asked("GET /things ").len());
+    let written = || ["PUT", "PATCH"].map(|method| [crm, erp].map(|vendor| vendor.asked(method).len()));
+    let ([of_crm, of_erp], [puts, patches]) = (from_the_beginning(), written());
+    let mut units = world.units();
+    let unit = Arc::make_mut(units.integrations.values_mut().next().unwrap());
+    (unit.digest, unit.resync) = (Digest::of(&json!("resync")), Some("2026-12-01".into()));
+    engine.apply(&units).await;
+    until("what had slipped by", async || phones() == [json!("slipped"), json!("0")]).await;
+    until("what nobody knew", async || erp.id_of("Thing 9").is_some()).await;
+    let compared = async || {
+        let lanes = world.store.snapshot(REALM, Timestamp(0)).await.unwrap().lanes;
+        lanes.into_iter().find(|lane| lane.origin == "Resync").map(|lane| (lane.target, lane.entered, lane.pending))
+    };
+    until("the target compared", async || compared().await == Some(("erp".to_owned(), 5, 0))).await;
+    some_polls(&world).await;
+    assert_eq!(phones(), [json!("slipped"), json!("0")]);
+    assert_eq!(from_the_beginning(), [of_crm + 1, of_erp + 1]);
+    assert_eq!(written(), [[puts[0], puts[1] + 1], [patches[0], patches[1] + 2]], "more was written than had slipped by");
+    assert_eq!([&one, &two].map(|id| erp.asked(&format!("PATCH /things/{id} ")).len()), [1, 1]);
+    let snapshot = world.store.snapshot(REALM, Timestamp(0)).await.unwrap();
+    assert!(snapshot.balanced() && snapshot.conflicts() == 1, "{snapshot:?}");
+
+    engine.stop().await;
+    let before = (from_the_beginning(), written());
+    let engine = Engine::start(world.config());
+    engine.apply(&units).await;
+    some_polls(&world).await;
+    assert_eq!((from_the_beginning(), written()), before);
+    assert!(world.letters().await.is_empty());
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_backfill_reads_what_a_person_names_and_waits_behind_what_is_new() {
     let world = World::new(Offers::default(), true).await;
     let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
@@ -239,7 +296,7 @@ async fn a_long_backfill_has_nobody_polled_the_more_often() {
     let mut units = world.units();
     let unit = Arc::make_mut(units.integrations.values_mut().next().unwrap());
     Arc::make_mut(&mut unit.participants[0]).read.as_mut().unwrap().every = Duration::from_secs(300);
-    let engine = fairlead_engine::Engine::start(world.config());
+    let engine = Engine::start(world.config());
     engine.apply(&units).await;
     until("the first load", async || world.vendor("erp").count() == 1).await;
     let polls = || crm.asked("GET /things").iter().filter(|line| !line.contains("/things/")).count();

@@ -3,36 +3,26 @@
 use crate::vendor::{Fault, Vendor};
 use crate::world::{Offers, REALM, Side, World, report, until};
 use fairlead_engine::Engine;
+use fairlead_model::Clock;
 use fairlead_model::report::{Drift, Reconciliation, ReconciliationOutcome};
 use fairlead_model::schedule::ScheduleText;
-use fairlead_model::unit::ReconcileUnit;
+use fairlead_model::unit::{OnDelete, ReconcileUnit};
 use serde_json::json;
 use std::time::Duration;
 
 const A_DAY: Duration = Duration::from_secs(24 * 3600);
 
+fn every_night(repair: bool, max_repair_percent: u32) -> ReconcileUnit {
+    let schedule = ScheduleText { cron: "0 2 * * *".into(), time_zone: "Europe/Berlin".into() };
+    ReconcileUnit { schedule, repair, max_repair_percent }
+}
+
 /// Forty things that both systems hold, reconciled every night.
 async fn in_step(offers: Offers, repair: bool, max_repair_percent: u32) -> (World, Engine) {
     let mut world = World::new(offers, true).await;
     world.sides[0].offers.get = offers.get;
-    let schedule = ScheduleText { cron: "0 2 * * *".into(), time_zone: "Europe/Berlin".into() };
-    world.reconcile = Some(ReconcileUnit { schedule, repair, max_repair_percent });
-    for number in 0..40 {
-        world.vendor("crm").put(&format!("c{number}"), json!({"name": format!("Thing {number}"), "phone": "0"}));
-    }
-    let engine = world.engine().await;
-    until("the first load", async || {
-        world.vendor("erp").count() == 40 && report(&engine).is_some_and(|report| report.lag.is_some_and(|lag| lag.pending == 0))
-    })
-    .await;
-    // What the systems tell as changed from here on, is read; what went before them is not asked for again.
-    for (system, id) in [("crm", "c39".to_owned()), ("erp", world.vendor("erp").id_of("Thing 39").unwrap())] {
-        let vendor = world.vendor(system);
-        vendor.put(&id, json!({}));
-        // The second poll that begins after that begins at the new stamp.
-        let polls = vendor.asked("GET /things?").len();
-        until("two polls", async || vendor.asked("GET /things?").len() >= polls + 2).await;
-    }
+    world.reconcile = Some(every_night(repair, max_repair_percent));
+    let engine = world.loaded(40).await;
     (world, engine)
 }
 
@@ -87,6 +77,35 @@ async fn what_slipped_past_reading_is_found_on_schedule_and_put_right() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entity_that_can_only_be_listed_is_listed_twice() {
     what_slipped_past_is_put_right(Offers { get: false, ..Offers::default() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_vanished_from_its_home_is_deleted_where_the_copy_is_and_nothing_else_is_written() {
+    let mut world = World::new(Offers::default(), true).await;
+    (world.reconcile, world.on_delete) = (Some(every_night(true, 50)), OnDelete::Delete);
+    let engine = world.loaded(2).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    let [zero, one] = ["Thing 0", "Thing 1"].map(|name| erp.id_of(name).unwrap());
+    let written = || ["POST", "PUT", "PATCH"].map(|method| crm.asked(method).len() + erp.asked(method).len());
+    let before = written();
+    crm.vanish("c0");
+    let last = tomorrow(&world, &engine).await;
+    assert_eq!(last.drift, Drift { gone: 1, ..Drift::default() }, "{last:?}");
+    assert_eq!((last.outcome, last.repaired, last.compared), (ReconciliationOutcome::Repaired, 1, 3));
+    until("its copy deleted", async || is_deleted(&world, "erp", &zero).await == (true, true)).await;
+    assert_eq!(is_deleted(&world, "crm", "c0").await, (true, true));
+    // The next night finds nothing, and until then nobody wrote anything else.
+    let last = tomorrow(&world, &engine).await;
+    assert_eq!((last.outcome, last.drift.total()), (ReconciliationOutcome::InStep, 0), "{last:?}");
+    assert_eq!(erp.asked("DELETE"), [format!("DELETE /things/{zero} ")]);
+    assert!(crm.asked("DELETE").is_empty());
+    assert_eq!(written(), before);
+    assert_eq!((erp.count(), erp.id_of("Thing 1"), erp.value(&one, "phone")), (1, Some(one.clone()), json!("0")));
+    assert_eq!(is_deleted(&world, "erp", &one).await, (false, false));
+    assert!(world.letters().await.is_empty());
+    let snapshot = world.store.snapshot(REALM, world.clock.now()).await.unwrap();
+    assert!(snapshot.balanced(), "{snapshot:?}");
+    engine.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

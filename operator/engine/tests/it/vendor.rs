@@ -95,6 +95,11 @@ impl Vendor {
         self.things.lock().unwrap().by_id.remove(id);
     }
 
+    /// Its clock is put forward.
+    pub(crate) fn forward(&self, seconds: u32) {
+        self.things.lock().unwrap().now += seconds;
+    }
+
     /// A thing is listed without its id from now on.
     pub(crate) fn hide_id(&self, id: &str) {
         self.things.lock().unwrap().by_id.get_mut(id).unwrap().remove("id");
@@ -165,6 +170,7 @@ impl Things {
             }
             ("POST", None) if path == "/things" => Some(self.put(&format!("made-{}", self.now), values)),
             ("PATCH", Some(id)) if self.by_id.contains_key(id) => Some(self.put(id, values)),
+            ("DELETE", Some(id)) => self.by_id.remove(id).map(Value::Object),
             ("POST", None) if path == "/token" => Some(json!({ "access_token": "token" })),
             ("GET", None) => Some(json!({})),
             _ => None,

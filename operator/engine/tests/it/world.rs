@@ -126,6 +126,7 @@ entities:
   search: {{request: {{path: /things, query: {{field: '{{{{field}}}}', equals: '{{{{value}}}}'}}}}, records: .data}}
   {make}
   update: {{request: {{method: PATCH, path: '/things/{{{{id}}}}', body: .record}}, idempotent: {}}}
+  delete: {{request: {{method: DELETE, path: '/things/{{{{id}}}}'}}, idempotent: true}}
 {get}"#,
             self.timeout, self.idempotent
         );
@@ -168,7 +169,7 @@ impl Side {
         }
     }
 
-    fn participant(&self) -> ParticipantUnit {
+    fn participant(&self, on_delete: OnDelete) -> ParticipantUnit {
         let rows = json!([{"canonical": "name", "native": "name"}, {"canonical": "phone", "native": "phone"}]);
         ParticipantUnit {
             name: self.name.into(),
@@ -180,7 +181,7 @@ impl Side {
             write: self.write.then(|| WriteUnit {
                 key: self.offers.keyed.then(|| "key".into()),
                 when: None,
-                on_delete: OnDelete::Keep,
+                on_delete,
                 on_merge: OnMerge::Keep,
                 on_leave: OnLeave::Keep,
                 on_foreign_edit: OnForeignEdit::Restore,
@@ -200,6 +201,10 @@ pub(crate) struct World {
     pub(crate) sides: Vec<Side>,
     /// What the guard allows.
     pub(crate) guard: Guard,
+    /// What a deletion becomes in each system that is written.
+    pub(crate) on_delete: OnDelete,
+    /// Which of several systems of one role has the word.
+    pub(crate) tie: Tie,
     /// When it is reconciled.
     pub(crate) reconcile: Option<ReconcileUnit>,
     /// The limits of each Connector.
@@ -220,6 +225,8 @@ impl World {
             clock: Arc::default(),
             sides,
             guard: Guard::default(),
+            on_delete: OnDelete::Keep,
+            tie: Tie::Home,
             reconcile: None,
             limits: Limits { requests_per_second: None, concurrency: 4, daily_requests: None, interactive_reserve_percent: 0 },
             key: Arc::default(),
@@ -244,13 +251,13 @@ impl World {
             digest: Digest::of(&json!([self.sides.iter().map(|side| side.name).collect::<Vec<_>>(), self.guard.confirm])),
             entity: "thing".into(),
             contract: ContractUnit { object: ObjectRef::new("test", "thing"), schema: schema.into(), fields },
-            participants: self.sides.iter().map(|side| Arc::new(side.participant())).collect(),
+            participants: self.sides.iter().map(|side| Arc::new(side.participant(self.on_delete))).collect(),
             lookups: BTreeMap::new(),
             initial_load: InitialLoad::MatchOrCreate,
             matching: vec![vec!["name".parse().unwrap()]],
             indexed: Vec::new(),
             ownership: vec![OwnershipRule { fields: vec!["*".into()], role: "crm".into() }],
-            tie: Tie::Home,
+            tie: self.tie,
             guard: self.guard.clone(),
             resync: None,
             reconcile: self.reconcile.clone(),
@@ -300,6 +307,28 @@ impl World {
     pub(crate) async fn engine(&self) -> Engine {
         let engine = Engine::start(self.config());
         engine.apply(&self.units()).await;
+        engine
+    }
+
+    /// An engine at work on so many things, which both systems hold. What the systems tell as changed from here on, is read; of what went before, only
+    /// the last thing is asked for again.
+    pub(crate) async fn loaded(&self, things: usize) -> Engine {
+        let (crm, erp) = (self.vendor("crm"), self.vendor("erp"));
+        for number in 0..things {
+            crm.put(&format!("c{number}"), json!({"name": format!("Thing {number}"), "phone": "0"}));
+        }
+        let engine = self.engine().await;
+        until("the first load", async || {
+            erp.count() == things && report(&engine).is_some_and(|report| report.lag.is_some_and(|lag| lag.pending == 0))
+        })
+        .await;
+        let last = format!("Thing {}", things - 1);
+        for vendor in [crm, erp] {
+            vendor.put(&vendor.id_of(&last).unwrap(), json!({}));
+            // The second poll that begins after that begins at the new stamp.
+            let polls = vendor.asked("GET /things?since").len();
+            until("two polls", async || vendor.asked("GET /things?since").len() >= polls + 2).await;
+        }
         engine
     }
 

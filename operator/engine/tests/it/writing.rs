@@ -61,14 +61,7 @@ async fn an_update_without_an_answer_is_a_persons_to_find_out_where_twice_may_do
 async fn what_a_dead_process_was_sending_is_waited_out_before_it_is_looked_up() {
     let world = World::new(Offers { timeout: "60s", ..Offers::default() }, false).await;
     let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
-    // The first engine has threads of its own, so that it can die as a process does.
-    let first = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let (config, units) = (world.config(), world.units());
-    first.spawn(async move {
-        let engine = Engine::start(config);
-        engine.apply(&units).await;
-        std::future::pending::<()>().await;
-    });
+    let first = mortal(&world);
     let id = one_thing(&world).await;
     erp.fault("PATCH", Fault::Held, 1);
     crm.put("c0", json!({"phone": "1"}));
@@ -188,6 +181,53 @@ async fn a_creation_without_an_answer_is_found_by_what_was_sent_though_the_recor
     assert_eq!((erp.count(), crm.count()), (1, 1), "it was made a second time");
     assert!(world.letters().await.is_empty());
     engine.stop().await;
+}
+
+/// An engine with threads of its own, so that it can die as a process does.
+fn mortal(world: &World) -> tokio::runtime::Runtime {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (config, units) = (world.config(), world.units());
+    runtime.spawn(async move {
+        let engine = Engine::start(config);
+        engine.apply(&units).await;
+        std::future::pending::<()>().await;
+    });
+    runtime
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_creation_that_was_found_is_found_again_by_the_process_after_though_the_record_has_another_name_by_now() {
+    let world = World::new(Offers { keyed: false, ..Offers::default() }, false).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    let known = async || world.store.known_by_external(REALM, "crm", &["c0".into()]).await.unwrap().pop().flatten();
+    let holds = async |field: &str, value: &str| known().await.is_some_and(|known| known.record.document[field] == value);
+    let first = mortal(&world);
+    erp.fault("POST /things", Fault::Held, 1);
+    crm.put("c0", json!({"name": "Thing", "phone": "0"}));
+    until("the creation on its way", async || !erp.asked("POST /things").is_empty()).await;
+    crm.put("c0", json!({"phone": "1"}));
+    until("the other number", async || holds("phone", "1").await).await;
+    first.shutdown_background();
+    erp.release();
+    until("what was made", async || erp.id_of("Thing").is_some()).await;
+
+    // The second finds it, and dies while it writes the number over it.
+    world.clock.pass(Duration::from_secs(80));
+    let second = mortal(&world);
+    erp.fault("PATCH", Fault::Held, 1);
+    until("the number on its way", async || !erp.asked("PATCH").is_empty()).await;
+    crm.put("c0", json!({"name": "Renamed"}));
+    until("the other name", async || holds("name", "Renamed").await).await;
+    second.shutdown_background();
+    erp.release();
+
+    world.clock.pass(Duration::from_secs(80));
+    let third = world.engine().await;
+    until("the other name there", async || erp.id_of("Renamed").is_some()).await;
+    assert_eq!(erp.count(), 1, "it was made a second time");
+    assert_eq!(erp.value(&erp.id_of("Renamed").unwrap(), "phone"), "1");
+    assert!(world.letters().await.is_empty());
+    third.stop().await;
 }
 
 #[test]
