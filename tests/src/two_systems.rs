@@ -331,7 +331,29 @@ impl TwoSystems {
         Ok(Fairlead { process: Process::start(name, command, self.folder.path())?, http: self.salesforce.http.clone(), address })
     }
 
-    /// Starts a `fairlead worker` of the planner that serves its units on this port of loopback, with the token in a file.
+    /// A file with the token that a planner and its workers have in common.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn worker_token(&self) -> anyhow::Result<PathBuf> {
+        let token = self.folder.path().join("token");
+        fs::write(&token, "a token that workers have in common\n").context("write the workers' token")?;
+        Ok(token)
+    }
+
+    /// Starts a `fairlead run` that only plans, and serves its units on this port of loopback to workers with the token in a file. It alone knows
+    /// the status; what the lanes hold, its workers tell.
+    ///
+    /// # Errors
+    /// When it cannot be started. That it serves is not waited for.
+    pub fn planner(&self, name: &str, port: u16, token: &Path) -> anyhow::Result<Fairlead> {
+        self.fairlead(name, |command| {
+            command.args(["--workers-listen", &format!("127.0.0.1:{port}")]).arg("--worker-token-file").arg(token);
+        })
+    }
+
+    /// Starts a `fairlead worker` of the planner that serves its units on this port of loopback, with the token in a file. It has metrics, and no
+    /// status.
     ///
     /// # Errors
     /// When it cannot be started. That it serves is not waited for.
@@ -433,7 +455,7 @@ impl TwoSystems {
     }
 }
 
-/// A `fairlead run`.
+/// A `fairlead run` or `fairlead worker`.
 #[derive(Debug)]
 pub struct Fairlead {
     /// The process.

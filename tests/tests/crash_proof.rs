@@ -1,12 +1,12 @@
 //! The crash proof: processes die under load and faults, and nothing is lost, doubled or turned round.
 //!
-//! Three pairs of systems run side by side, each with its own worker, so that twenty-one kills take the time of seven: a worker that follows
+//! Three pairs of systems run side by side, each with its own worker, so that twenty-two kills take the time of eight: a worker that follows
 //! a dead one must wait until that one's leases have run out. People edit and make records on both sides all the while, and both systems
 //! refuse, time out before and after the effect, fail parts of batches and forget tokens. Seven deaths per pair, at named points of engine
 //! and store and at moments chosen by their lanes not being empty. Then load and faults end, things settle, and the checker reads both
 //! systems' logs.
 //!
-//! Two workers also share one database, are killed in turns, and one of them is paused beyond its leases.
+//! Two workers of one planner also share one database, are killed in turns, and one of them is paused beyond its leases.
 //!
 //! Two races belong to the vendors and not to this proof: neither offers a precondition on updates, so a field that its owner left empty and
 //! that is being filled from the other side can be filled over what a person enters in that very moment. People here edit fields that have a
@@ -23,7 +23,7 @@ use fairlead_simulators::core::value::Value as Native;
 use fairlead_simulators::history::{Entry, Origin, Outcome, Report};
 use fairlead_store::contract_tests::server::Server;
 use fairlead_tests::two_systems::{Fairlead, Simulated, TwoSystems, text};
-use fairlead_tests::{Seen, wait_until};
+use fairlead_tests::{Seen, free_port, wait_until};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -477,7 +477,9 @@ async fn two_workers_on_one_database_that_are_killed_in_turns_lose_nothing_doubl
         people.spawn(People::new(&systems, left, seed, &done).await?.act_until(Arc::clone(&stop)));
     }
 
-    let mut workers = [systems.fairlead("one", |_| {})?, systems.fairlead("two", |_| {})?];
+    let (port, token) = (free_port()?, systems.worker_token()?);
+    let plans = systems.planner("planner", port, &token)?;
+    let mut workers = [systems.worker("one", port, &token)?, systems.worker("two", port, &token)?];
     let (end, every) = (Instant::now() + seconds("FAIRLEAD_WORKERS_SECONDS", 40), seconds("FAIRLEAD_WORKERS_KILLED_EVERY", 8));
     let (mut killed, mut busy) = (0, 0);
     while Instant::now() + every < end {
@@ -487,7 +489,7 @@ async fn two_workers_on_one_database_that_are_killed_in_turns_lose_nothing_doubl
         busy += usize::from(worker.pending().await.unwrap_or_default() > 0);
         worker.process.kill().await?;
         killed += 1;
-        *worker = systems.fairlead(&format!("worker-{killed}"), |_| {})?;
+        *worker = systems.worker(&format!("worker-{killed}"), port, &token)?;
     }
     println!("{killed} kills, {busy} of them with lanes that were not empty");
 
@@ -505,6 +507,7 @@ async fn two_workers_on_one_database_that_are_killed_in_turns_lose_nothing_doubl
     for worker in workers {
         worker.stop().await?;
     }
+    plans.stop().await?;
     assert_eq!(held(&server, "%")?, BTreeMap::new(), "who stops gives everything back");
     let status = systems.settle(Duration::from_secs(180)).await?;
     let report = systems.judged().await?;
@@ -521,7 +524,9 @@ async fn two_workers_on_one_database_that_are_killed_in_turns_lose_nothing_doubl
 async fn one_of_two_workers_that_is_paused_beyond_its_leases_commits_nothing_and_gets_its_share_again() -> anyhow::Result<()> {
     let server = Server::start();
     let systems = TwoSystems::start(12, (5_000, 40), (5_010, 40)).await?.with_database(Some(server.database(SHARED)));
-    let workers = [systems.fairlead("one", |_| {})?, systems.fairlead("two", |_| {})?];
+    let (port, token) = (free_port()?, systems.worker_token()?);
+    let plans = systems.planner("planner", port, &token)?;
+    let workers = [systems.worker("one", port, &token)?, systems.worker("two", port, &token)?];
     systems.in_step(PATIENCE).await?;
     shared_fairly(&server, [&workers[0], &workers[1]]).await?;
 
@@ -576,10 +581,10 @@ async fn one_of_two_workers_that_is_paused_beyond_its_leases_commits_nothing_and
     assert_eq!(api_effects(&written).len(), 3, "{written:#?}");
     let report = systems.judged().await?;
     assert_eq!(report.idle.count, 0, "{report}");
-    let integration = other.integration().await?;
+    let integration = plans.integration().await?;
     assert_eq!(integration["ledger"]["balanced"], true, "{integration}");
     for worker in workers {
         worker.stop().await?;
     }
-    Ok(())
+    plans.stop().await
 }

@@ -10,8 +10,12 @@ use std::time::Duration;
 
 use fairlead_simulators::core::value::Value as Native;
 use fairlead_simulators::history::{Entry, Origin, Outcome};
+use fairlead_store::contract_tests::archive;
+use fairlead_store::contract_tests::server::{Server, Small};
 use fairlead_tests::two_systems::{Fairlead, Manifests, Simulated, TwoSystems, text};
-use fairlead_tests::{Seen, wait_until};
+use fairlead_tests::{Seen, fairlead, wait_until};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 /// Longer than any step takes on a busy machine.
@@ -1073,5 +1077,208 @@ async fn children_that_are_edited_without_their_parents_stamp_reread_the_parent(
     assert_eq!(text(&after, "SystemModstamp"), text(account, "SystemModstamp"), "the parent's stamp told of it: nothing was shown");
     worker.ready(SOON).await?;
     assert!(systems.open_letters(true).await?.is_empty());
+    worker.stop().await
+}
+
+/// What `fairlead check` prints of the manifests: reason and text of every error.
+async fn checked(systems: &TwoSystems) -> anyhow::Result<Vec<(String, String)>> {
+    let output = fairlead()?.args(["check", "--output", "json"]).arg(systems.manifests_folder()).output().await?;
+    let printed: Value = serde_json::from_slice(&output.stdout)?;
+    let of = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+    let errors = printed["findings"].as_array().into_iter().flatten().filter(|finding| finding["severity"] == "error");
+    Ok(errors.map(|finding| (of(finding, "reason"), of(finding, "message"))).collect())
+}
+
+#[tokio::test]
+async fn a_wrong_row_is_told_alike_by_the_checker_and_by_the_status_and_what_ran_runs_on() -> anyhow::Result<()> {
+    let (systems, worker) = in_step().await?;
+    let good = systems.manifests()?;
+    for (place, wrong) in [("native", json!("Phnoe")), ("fromCanonical", json!("to_float(.)")), ("canonical", json!("nmae"))] {
+        let mut manifests = good.clone();
+        manifests.row("crm", "phone")?[place] = wrong;
+        systems.apply(&manifests)?;
+        let said = checked(&systems).await?;
+        assert!(said.iter().all(|(_, text)| text.contains("fields[")), "each names its row: {said:?}");
+        let (reason, texts) = (said[0].0.clone(), said.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("; "));
+        wait_until(&format!("a wrong {place} in the status"), SOON, async || {
+            let integration = worker.integration().await?;
+            let told = integration["conditions"].as_array().and_then(|all| all.iter().find(|told| told["type"] == "Accepted"));
+            Ok(Seen::when(
+                told.is_some_and(|told| told["reason"] == *reason && told["message"] == *texts),
+                format_args!("{told:?} is not {texts}"),
+            ))
+        })
+        .await?;
+    }
+    let (account, customer) = one_company(&systems).await?;
+    systems.salesforce.edit(&text(&account, "Id"), json!({"Phone": "+49 30 77"})).await?;
+    holds(&systems.netsuite, &text(&customer, "id"), "phone", "+49 30 77").await?;
+    systems.apply(&good)?;
+    worker.ready(SOON).await?;
+    worker.stop().await
+}
+
+/// Whether the status says that the store is of no use, in these words, and that therefore nothing is Ready.
+async fn store_refuses(worker: &Fairlead, words: &str) -> anyhow::Result<Seen<()>> {
+    let integration = worker.integration().await?;
+    let conditions = integration["conditions"].as_array().cloned().unwrap_or_default();
+    let refuses = |kind: &str| {
+        conditions.iter().any(|told| {
+            let message = told["message"].as_str().unwrap_or_default();
+            told["type"] == kind && told["status"] == "False" && told["reason"] == "StoreUnavailable" && message.contains(words)
+        })
+    };
+    Ok(Seen::when(refuses("Healthy") && refuses("Ready"), &integration))
+}
+
+/// Waits until the status says so.
+async fn store_is_named(worker: &Fairlead, words: &str) -> anyhow::Result<()> {
+    wait_until(&format!("a store that is called {words:?}"), SOON, async || store_refuses(worker, words).await).await
+}
+
+/// The database is read-only for a while, then it is away: the status names it, nothing is lost or made twice, and it heals without a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_read_only_or_away_is_named_and_nothing_is_lost() -> anyhow::Result<()> {
+    let mut server = Server::start();
+    let systems = two_systems().await?.with_database(Some(server.database("away")));
+    systems.apply(&systems.manifests()?)?;
+    let mut worker = systems.fairlead("worker", |_| {})?;
+    worker.ready(SOON).await?;
+    systems.in_step(SOON).await?;
+    let (account, customer) = one_company(&systems).await?;
+    let (account, customer) = (text(&account, "Id"), text(&customer, "id"));
+    let edit = async |phone: &str| systems.salesforce.edit(&account, json!({"Phone": phone})).await;
+
+    let set = |setting: &str| {
+        server.sql("postgres", &format!("ALTER DATABASE away {setting}"));
+        server.sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'away'");
+    };
+    set("SET default_transaction_read_only = on");
+    edit("+49 30 1001").await?;
+    store_is_named(&worker, "read-only").await?;
+    set("RESET default_transaction_read_only");
+    holds(&systems.netsuite, &customer, "phone", "+49 30 1001").await?;
+    worker.ready(SOON).await?;
+
+    server.stop();
+    edit("+49 30 1002").await?;
+    let made = systems.salesforce.create(new_account("Made meanwhile", "DE-AWAY")).await?;
+    store_is_named(&worker, "database").await?;
+    // Who starts meanwhile ends, and says why.
+    let mut late = systems.fairlead("late", |_| {})?;
+    let ended = late.process.end(SOON).await?;
+    let said = late.process.stderr()?;
+    assert!(!ended.success() && said.contains("database"), "{ended}: {said}");
+    server.start_again();
+    holds(&systems.netsuite, &customer, "phone", "+49 30 1002").await?;
+    customer_of(&systems, "DE-AWAY").await?;
+    worker.ready(SOON).await?;
+
+    // Killed while the database is away, and started when it answers again.
+    server.stop();
+    edit("+49 30 1003").await?;
+    systems.salesforce.edit(&made, json!({"Phone": "+49 30 1004"})).await?;
+    store_is_named(&worker, "database").await?;
+    worker.process.kill().await?;
+    server.start_again();
+    let worker = systems.fairlead("again", |_| {})?;
+    holds(&systems.netsuite, &customer, "phone", "+49 30 1003").await?;
+    worker.ready(SOON).await?;
+    systems.in_step(SOON).await?;
+    assert_eq!(worker.integration().await?["ledger"]["balanced"], true);
+    worker.stop().await
+}
+
+/// The database's disk fills up while data flows: the status names it and asks for room, and with that everything goes on by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_whose_disk_is_full_is_named_and_goes_on_when_there_is_room() -> anyhow::Result<()> {
+    let small = Small::mount("32m");
+    let server = Server::start();
+    let systems = two_systems().await?.with_database(Some(server.database_in("small", small.path())));
+    let worker = systems.fairlead("worker", |_| {})?;
+    worker.ready(SOON).await?;
+    systems.in_step(SOON).await?;
+    let (account, customer) = one_company(&systems).await?;
+    let (account, customer) = (text(&account, "Id"), text(&customer, "id"));
+    small.fill();
+
+    let (mut rng, mut edits) = (StdRng::seed_from_u64(1), 0);
+    let mut last = text(&systems.netsuite.record(&customer).await?, "phone");
+    wait_until("a full disk in the status", SOON, async || {
+        // Each edit takes room. There was some for the one that has arrived, so the next one comes.
+        if text(&systems.netsuite.record(&customer).await?, "phone") == last {
+            edits += 1;
+            last = format!("+49 30 {}", 2000 + edits);
+            // Noise, since the server compresses.
+            let noise: String = (0..20_000).map(|_| char::from(rng.random_range(b'a'..=b'z'))).collect();
+            systems.salesforce.edit(&account, json!({"Phone": last, "Description": noise})).await?;
+        }
+        store_refuses(&worker, "more room").await
+    })
+    .await?;
+
+    small.resize("128m");
+    holds(&systems.netsuite, &customer, "phone", &last).await?;
+    worker.ready(SOON).await?;
+    systems.in_step(SOON).await?;
+    assert_eq!(worker.integration().await?["ledger"]["balanced"], true);
+    worker.stop().await
+}
+
+/// The rows of an export as an import leaves them: the systems may have gone on since, so no first full read counts as complete.
+fn as_imported(export: &str) -> Vec<String> {
+    let behind = |row: &str| {
+        let is_checkpoint = row.starts_with(r#"{"checkpoint":"#);
+        if is_checkpoint { row.replace(r#""complete":true"#, r#""complete":false"#) } else { row.to_owned() }
+    };
+    archive::rows(export).into_iter().map(behind).collect()
+}
+
+/// `fairlead state export` and `fairlead state import` carry two systems in step from SQLite to PostgreSQL.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_is_carried_from_sqlite_to_postgresql_goes_on_there_and_writes_nothing_anew() -> anyhow::Result<()> {
+    let (systems, worker) = in_step().await?;
+    worker.stop().await?;
+    let place = |name: &str| systems.folder().join(name).display().to_string();
+    let (file, again, url_file) = (place("state.jsonl"), place("again.jsonl"), place("url"));
+    systems.ask(&["state", "export", &file]).await?;
+    let server = Server::start();
+    let url = server.database("moved");
+    std::fs::write(&url_file, &url)?;
+    let on_server = async |action: &str, file: &str| -> anyhow::Result<String> {
+        let output = fairlead()?.args(["state", action, "--database-url-file", url_file.as_str(), file]).output().await?;
+        anyhow::ensure!(output.status.success(), "state {action}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let said = on_server("import", &file).await?;
+    assert!(said.contains("imported 45 records"), "{said}");
+    on_server("export", &again).await?;
+    let (exported, imported) = (std::fs::read_to_string(&file)?, std::fs::read_to_string(&again)?);
+    assert!(exported.contains(r#""complete":true"#), "nothing was loaded:\n{exported}");
+    assert_eq!(archive::rows(&imported), as_imported(&exported));
+
+    // Everything is there that is read again, so nothing comes of it.
+    let systems = systems.with_database(Some(url));
+    let (left, right) = (systems.salesforce.mark().await?, systems.netsuite.mark().await?);
+    let worker = systems.fairlead("on-postgresql", |_| {})?;
+    worker.condition("Ready", "True", "Succeeded", SOON).await?;
+    for side in [&systems.salesforce, &systems.netsuite] {
+        polls(side, 3).await?;
+    }
+    worker.ready(SOON).await?;
+    for (side, mark) in [(&systems.salesforce, left), (&systems.netsuite, right)] {
+        let written = writes(side, mark).await?;
+        assert!(written.is_empty(), "{written:#?}");
+    }
+
+    // An edit goes on from where the other database stood: to the record that it belongs to, once.
+    let (account, customer) = one_company(&systems).await?;
+    systems.salesforce.edit(&text(&account, "Id"), json!({"Phone": "+49 30 88"})).await?;
+    holds(&systems.netsuite, &text(&customer, "id"), "phone", "+49 30 88").await?;
+    systems.in_step(SOON).await?;
+    worker.ready(SOON).await?;
+    assert_eq!(outcomes(&systems.netsuite, right).await?, [Outcome::Updated]);
+    assert!(writes(&systems.salesforce, left).await?.is_empty(), "an edit came back");
+    assert_eq!(worker.integration().await?["ledger"]["balanced"], true);
     worker.stop().await
 }

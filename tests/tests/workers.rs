@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use fairlead_store::contract_tests::server::Server;
@@ -13,12 +12,6 @@ use serde_json::json;
 
 /// Enough for leases and silence to run out.
 const PATIENCE: Duration = Duration::from_secs(90);
-
-fn planner(systems: &TwoSystems, name: &str, port: u16, token: &Path) -> anyhow::Result<Fairlead> {
-    systems.fairlead(name, |command| {
-        command.args(["--workers-listen", &format!("127.0.0.1:{port}")]).arg("--worker-token-file").arg(token);
-    })
-}
 
 /// A person edits a customer, and the edit arrives.
 async fn an_edit_arrives(systems: &TwoSystems, (id, tax): (&str, &str), limit: u64) -> anyhow::Result<()> {
@@ -30,14 +23,22 @@ async fn an_edit_arrives(systems: &TwoSystems, (id, tax): (&str, &str), limit: u
     .await
 }
 
+/// Waits until a worker holds so many partitions of the two lanes, which have eight each.
+async fn has(server: &Server, worker: &Fairlead, partitions: u32) -> anyhow::Result<()> {
+    let count = format!("SELECT count(*) FROM fairlead.lease WHERE key LIKE 'lane/%' AND holder LIKE '{}-%'", worker.process.pid());
+    wait_until(&format!("{partitions} partitions for a worker"), PATIENCE, async || {
+        let held = server.sql("fleet", &count);
+        Ok(Seen::when(held == partitions.to_string(), held))
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_run_what_one_process_plans_and_each_of_them_may_die() -> anyhow::Result<()> {
     let server = Server::start();
     let systems = TwoSystems::start(21, (5_000, 60), (5_020, 60)).await?.with_database(Some(server.database("fleet")));
-    let token = systems.folder().join("token");
-    fs::write(&token, "a token that workers have in common\n")?;
-    let port = free_port()?;
-    let plans = planner(&systems, "planner", port, &token)?;
+    let (port, token) = (free_port()?, systems.worker_token()?);
+    let plans = systems.planner("planner", port, &token)?;
     let mut workers = [systems.worker("one", port, &token)?, systems.worker("two", port, &token)?];
     plans.condition("Ready", "True", "Succeeded", PATIENCE).await?;
     systems.in_step(PATIENCE).await?;
@@ -61,16 +62,10 @@ async fn workers_run_what_one_process_plans_and_each_of_them_may_die() -> anyhow
         Ok(Seen::when(told.contains("no units come from the planner"), workers[0].process.tail()))
     })
     .await?;
-    let plans = planner(&systems, "planner-again", port, &token)?;
+    let plans = systems.planner("planner-again", port, &token)?;
     plans.condition("Ready", "True", "Succeeded", PATIENCE).await?;
-    wait_until("a share for the worker that waited", PATIENCE, async || {
-        let held = server.sql(
-            "fleet",
-            &format!("SELECT count(*) FROM fairlead.lease WHERE key LIKE 'lane/%' AND holder LIKE '{}-%'", workers[0].process.pid()),
-        );
-        Ok(Seen::when(held == "8", held))
-    })
-    .await?;
+    // The one that waited gets its share.
+    has(&server, &workers[0], 8).await?;
 
     // An edit of a resource reaches both: what is Programmed, runs everywhere.
     let mut manifests = systems.manifests()?;
@@ -84,10 +79,14 @@ async fn workers_run_what_one_process_plans_and_each_of_them_may_die() -> anyhow
     })
     .await?;
 
+    // The other worker dies, too: the one that is left has everything.
+    workers[1].process.kill().await?;
+    an_edit_arrives(&systems, (&id, &tax), 2_000_004).await?;
+    has(&server, &workers[0], 16).await?;
+
     // Whoever stops says so; without any worker nothing is known any more.
-    for worker in workers {
-        worker.stop().await?;
-    }
+    let [left, _] = workers;
+    left.stop().await?;
     plans.condition("Ready", "Unknown", "WorkerNotReporting", PATIENCE).await?;
     let report = systems.judged().await?;
     report.correct()?;

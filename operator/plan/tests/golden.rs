@@ -5,11 +5,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by panicking.
 
+use fairlead_api::Kind;
 use fairlead_mapping::{Lookups, Table, TableSource};
 use fairlead_model::Timestamp;
-use fairlead_plan::{Config, Severity, World, plan, plan_text};
+use fairlead_plan::{Aspect, Config, Moment, Severity, World, plan, plan_text, statuses};
 use fairlead_systems::Catalog;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 fn golden() -> PathBuf {
@@ -51,20 +54,77 @@ fn compare(path: &Path, text: &str) -> Option<String> {
     (wanted != text).then(|| format!("{} differs; now it would be:\n{text}", path.display()))
 }
 
-#[test]
-fn plans_come_out_as_written() {
+fn cases() -> Vec<PathBuf> {
     let mut cases: Vec<PathBuf> = std::fs::read_dir(golden()).unwrap().map(|entry| entry.unwrap().path()).collect();
     cases.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
     cases.sort();
     assert!(cases.len() > 8, "the golden files are not where they should be");
-    let wrong: Vec<String> = cases
-        .iter()
+    cases
+}
+
+#[test]
+fn plans_come_out_as_written() {
+    let wrong: Vec<String> = cases()
+        .into_iter()
         .filter_map(|case| {
-            let (documents, complete) = load(case);
+            let (documents, complete) = load(&case);
             compare(&case.with_extension("txt"), &planned_text(&documents, complete))
         })
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Reason and message of the conditions `Accepted` and `ResolvedRefs`, where they are not True.
+fn told(conditions: &[Condition]) -> BTreeMap<&str, (&str, &str)> {
+    let judged = conditions.iter().filter(|told| ["Accepted", "ResolvedRefs"].contains(&&*told.type_) && told.status != "True");
+    judged.map(|told| (&*told.type_, (&*told.reason, &*told.message))).collect()
+}
+
+/// `fairlead check` prints each finding's reason and text; the conditions carry the same.
+#[test]
+fn a_condition_says_what_the_checker_says_of_every_golden_fault() {
+    let (mut compared, moment) = (0, Moment { now: Timestamp(0), listening_since: Timestamp(0) });
+    for case in cases() {
+        let (documents, complete) = load(&case);
+        let world = World::of_manifests(&documents, complete);
+        let planned = plan(&world, Catalog::builtin(), &Config::default(), Timestamp(0));
+        let statuses = statuses(&world, &planned, None, moment, &Config::default());
+        for verdict in planned.verdicts() {
+            let object = &verdict.object;
+            let conditions = match verdict.kind {
+                Kind::Connector => &statuses.connectors[object].conditions,
+                Kind::ApiContract => &statuses.contracts[object].conditions,
+                Kind::Integration => &statuses.integrations[object].conditions,
+            };
+            let mut said = BTreeMap::new();
+            let mut texts = BTreeMap::new();
+            for (condition, aspect) in [("Accepted", Aspect::Spec), ("ResolvedRefs", Aspect::References)] {
+                let of = |severity: Severity| verdict.findings.iter().filter(move |f| f.aspect == aspect && f.severity == severity);
+                let weighty = if of(Severity::Error).next().is_some() { Severity::Error } else { Severity::Unknown };
+                if let Some(first) = of(weighty).next() {
+                    said.insert(condition, first.reason.to_string());
+                    texts.insert(condition, of(weighty).map(ToString::to_string).collect::<Vec<_>>());
+                }
+            }
+            let carried = told(conditions);
+            let reasons: BTreeMap<&str, String> =
+                carried.iter().map(|(condition, (reason, _))| (*condition, (*reason).to_owned())).collect();
+            assert_eq!(reasons, said, "{}: {} {object}", case.display(), verdict.kind);
+            for (condition, texts) in texts {
+                let (message, whole) = (carried[condition].1, texts.join("; "));
+                compared += texts.len();
+                // A condition is short: whole findings from the first on, and how many more there are.
+                let same = message == whole
+                    || message.rsplit_once("; and ").is_some_and(|(begun, more)| {
+                        whole.starts_with(begun)
+                            && texts.iter().any(|text| begun.ends_with(text))
+                            && more.ends_with("more (see `fairlead check`)")
+                    });
+                assert!(same, "{}: {} {object}: {condition}:\n{message}\n{whole}", case.display(), verdict.kind);
+            }
+        }
+    }
+    assert!(compared > 60, "{compared} findings are no table");
 }
 
 fn quickstart() -> Vec<Value> {

@@ -3,14 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 use fairlead_model::Timestamp;
-use fairlead_store::contract_tests::server::{PASSWORD, ROLE, Server};
+use fairlead_store::contract_tests::server::{PASSWORD, ROLE, Server, Small};
 use fairlead_store::contract_tests::world::{CRM, ERP, REALM, World, at, delivered, id, inserted, key, lease, record, updated};
 use fairlead_store::contract_tests::{all, archive, books};
 use fairlead_store::{Absorb, AbsorbRecord, Claim, LaneFence, LeaseRequest, PostgresStore, RecordChange, SqliteStore, Store, StoreError};
 use proptest::prelude::*;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -579,40 +578,11 @@ async fn sslmode_means_what_it_means_to_others() {
     }
 }
 
-/// A small file system of its own in memory; root may mount one.
-struct Small(tempfile::TempDir);
-
-impl Small {
-    fn mount(size: &str) -> Self {
-        let small = Self(tempfile::tempdir().unwrap());
-        small.run("mount", &["-t", "tmpfs", "-o", &format!("size={size},mode=777"), "tmpfs"]);
-        small
-    }
-
-    fn run(&self, program: &str, arguments: &[&str]) {
-        let status = std::process::Command::new(program).args(arguments).arg(self.0.path()).status().unwrap();
-        assert!(status.success(), "{program} {arguments:?}");
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        self.run("umount", &["--lazy"]);
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_named_and_goes_on_when_there_is_room() {
     let small = Small::mount("24m");
     let server = Server::start();
-    let place: &Path = small.0.path();
-    let data = place.join("data");
-    std::fs::create_dir(&data).unwrap();
-    let owner = std::process::Command::new("chown").arg("postgres").arg(&data).status().unwrap();
-    assert!(owner.success());
-    server.sql("postgres", &format!("CREATE TABLESPACE small LOCATION '{}'", data.display()));
-    server.sql("postgres", "CREATE DATABASE small TABLESPACE small");
-    let world = World::new(open(&server.url("small")).await, "a").await;
+    let world = World::new(open(&server.database_in("small", small.path())).await, "a").await;
     let big = |n: u64| {
         let mut record = record(n, 1);
         // Noise, since the server compresses.
@@ -631,7 +601,7 @@ async fn a_full_disk_is_named_and_goes_on_when_there_is_room() {
     };
     assert!(matches!(&full, StoreError::Full(text) if text.contains("more room")), "{full}");
     assert_eq!(world.snapshot(at(2)).await.live, stored);
-    small.run("mount", &["-o", "remount,size=96m"]);
+    small.resize("96m");
     world.absorb((stored + 1..=stored + 50).map(big).collect(), at(1)).await;
     assert_eq!(world.snapshot(at(2)).await.live, stored + 50);
 }

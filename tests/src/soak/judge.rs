@@ -1,4 +1,4 @@
-//! Judges what a target was sent. Pure, and proven with wrong courses of writes to find each fault that it names (`tests/tests/soak.rs`).
+//! Judges what a target was sent. Pure, and proven with wrong courses of writes to find each of these (`tests/tests/soak.rs`).
 //!
 //! | fault | means |
 //! |---|---|

@@ -3,6 +3,7 @@
 //! It ends with the value, and with the process however that ends: the kernel kills it when the thread that started it is gone. PostgreSQL
 //! refuses to run as root, so for root it runs as the package's user `postgres`.
 
+use std::io::{ErrorKind, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
@@ -141,6 +142,19 @@ impl Server {
         self.url(name)
     }
 
+    /// Makes a new database whose tables lie in a new folder within `place`; gives its URL.
+    #[must_use]
+    pub fn database_in(&self, name: &str, place: &Path) -> String {
+        let data = place.join(name);
+        std::fs::create_dir(&data).expect("a folder for the tables");
+        if let Some((user, group)) = unprivileged() {
+            chown(&data, Some(user), Some(group)).expect("the folder given to the server's user");
+        }
+        self.sql("postgres", &format!("CREATE TABLESPACE \"{name}\" LOCATION '{}'", data.display()));
+        self.sql("postgres", &format!("CREATE DATABASE \"{name}\" TABLESPACE \"{name}\""));
+        self.url(name)
+    }
+
     /// The URL of a database, for the role that owns everything.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
@@ -189,6 +203,47 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.end("QUIT");
+    }
+}
+
+/// A small file system of its own in memory; root may mount one.
+pub struct Small(tempfile::TempDir);
+
+impl Small {
+    /// Mounts one of this size, as `mount` spells it: `24m`.
+    #[must_use]
+    pub fn mount(size: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder to mount on");
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size},mode=777"), "tmpfs"]).arg(folder.path()));
+        Self(folder)
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Leaves no room in it.
+    pub fn fill(&self) {
+        let mut ballast = std::fs::File::create(self.path().join("ballast")).expect("a file for the ballast");
+        let full = loop {
+            if let Err(error) = ballast.write_all(&[0; 4096]) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::StorageFull, "{full}");
+    }
+
+    /// Makes it as large as this.
+    pub fn resize(&self, size: &str) {
+        run(Command::new("mount").args(["-o", &format!("remount,size={size}")]).arg(self.path()));
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        run(Command::new("umount").arg("--lazy").arg(self.path()));
     }
 }
 
