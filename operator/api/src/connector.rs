@@ -156,7 +156,7 @@ pub struct CircuitBreaker {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::cel(rules::PROBE)))]
 pub struct Probe {
-    /// The time between two probes (60s when left out); an unhealthy connector is tried after 5s, backing off to this.
+    /// The time between two probes (60s when left out); an unhealthy connector is tried after 5s, backing off to this, or to 60s where this is longer.
     pub every: Duration,
 }
 

@@ -133,7 +133,7 @@ reasons! {
         "fairlead check FILE";
     SecretNotFound User
         "The Secret named in spec.auth.secretRef does not exist in the resource's namespace.",
-        "Create the Secret; it is looked for every few seconds at first, then every minute.",
+        "Create the Secret; it is looked for every five seconds at first, later at least once a minute.",
         "kubectl get secret -n NAMESPACE";
     SecretKeyMissing User
         "The Secret lacks a key that the authentication method needs; the message names it.",
@@ -267,7 +267,7 @@ reasons! {
         "kubectl exec -n fairlead-system deployment/fairlead -- fairlead dead-letters list";
     ReferenceCycle User
         "New records refer to each other in a cycle, so none of them can be made before the other; the one that closed it is a dead letter that names them.",
-        "See what they are (`fairlead trace`) and correct a reference at its source; if that is not in the record of the letter, replay the letter then. Where the cycle is as it should be, `reference.onCycle: Complete` in the row has one made first and completed later. The others wait for it, and become dead letters of their own (ReferenceUnresolved) after 24 hours.",
+        "See what they are (`fairlead trace`) and correct a reference at its source; if that is not in the record of the letter, replay the letter then. Where the cycle is as it should be, `reference.onCycle: Complete` in the row has one made first and completed later. The record that waits for the dead letter becomes one itself (ReferenceUnresolved) after 24 hours, the one that waits for that record a day later at most, and so on.",
         "kubectl exec -n fairlead-system deployment/fairlead -- fairlead dead-letters list";
     OutcomeUnknown User
         "A create was sent, the answer never came, and the record cannot be found for certain; sending it again might make a second one.",
@@ -323,7 +323,7 @@ reasons! {
         "kubectl get pvc -A -l app.kubernetes.io/name=fairlead";
     LedgerUnbalanced Platform
         "The counts of what came in and what went out do not add up; a record may be unaccounted for.",
-        "Set spec.sync.resync to a new value, which re-checks every record, and report the fault.",
+        "Not by itself, for nothing is counted anew: report the fault with status.ledger, and set spec.sync.resync to a new value to have every record checked.",
         "kubectl get fint NAME -n NAMESPACE -o jsonpath='{.status.ledger}'";
     InternalError Platform
         "Fairlead met a fault of its own; the log carries the details under the same time.",

@@ -1,7 +1,7 @@
 //! Live connectors: one client and one probe loop each.
 //!
-//! A healthy connector is probed at its own interval. An unhealthy one is looked at again after five seconds, backing off to that interval;
-//! each look reads the Secret again, so that repairing the cause is all that a person has to do. Where a Connector limits its requests a day,
+//! A healthy connector is probed at its own interval. An unhealthy one is looked at again after five seconds, backing off to that interval, or to
+//! a minute where that is longer; each look reads the Secret again, so that repairing the cause is all that a person has to do. Where a Connector limits its requests a day,
 //! their count is kept in the store.
 //!
 //! Where several processes share the work, an account's limits are divided among those that use it ([`Neighbours::share_of`]), anew at every look at

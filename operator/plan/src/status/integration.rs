@@ -466,7 +466,7 @@ impl View<'_> {
 const STARTING: &str = "the runtime has taken the integration over and looks where it stands";
 const PAUSED: &str = "it neither reads nor writes, because spec.state is Paused";
 const DEAD_LETTERS: &str = "some records wait for a person, everything else goes on; `fairlead dead-letters list` shows them";
-const UNBALANCED: &str = "what came in and what went out do not add up, so a record may be unaccounted for; set spec.sync.resync to a new value, which checks every record again";
+const UNBALANCED: &str = "what came in and what went out do not add up, so a record may be unaccounted for; report it with status.ledger, and set spec.sync.resync to a new value to have every record checked (the counts stay as they are)";
 
 /// What its first load is about.
 fn backfilling(report: &IntegrationReport, usual: &str) -> String {
