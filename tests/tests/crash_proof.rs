@@ -2,7 +2,7 @@
 //!
 //! Three pairs of systems run side by side, each with its own worker, so that twenty-two kills take the time of eight: a worker that follows
 //! a dead one must wait until that one's leases have run out. People edit and make records on both sides all the while, and both systems
-//! refuse, time out before and after the effect, fail parts of batches and forget tokens. Seven deaths per pair, at named points of engine
+//! refuse, time out before and after the effect, fail parts of batches and forget tokens. Seven or eight deaths per pair, at named points of engine
 //! and store and at moments chosen by their lanes not being empty. Then load and faults end, things settle, and the checker reads both
 //! systems' logs.
 //!

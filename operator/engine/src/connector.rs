@@ -1,8 +1,8 @@
 //! Live connectors: one client and one probe loop each.
 //!
 //! A healthy connector is probed at its own interval. An unhealthy one is looked at again after five seconds, backing off to that interval, or to
-//! a minute where that is longer; each look reads the Secret again, so that repairing the cause is all that a person has to do. Where a Connector limits its requests a day,
-//! their count is kept in the store.
+//! a minute where that is longer; each look reads the Secret again, so that repairing the cause is all that a person has to do. Where a Connector
+//! limits its requests a day, their count is kept in the store.
 //!
 //! Where several processes share the work, an account's limits are divided among those that use it ([`Neighbours::share_of`]), anew at every look at
 //! who is there. What a vendor asks one of them to wait is a lease of that length, which the others see at their next look.

@@ -118,6 +118,22 @@ async fn known(world: &World, participant: &str, id: &str) -> Option<Known> {
     world.store.known_by_external(REALM, participant, &[ExternalId(id.into())]).await.unwrap().pop().flatten()
 }
 
+/// Whether all systems hold this number of the one thing.
+fn everybody_holds(world: &World, phone: &str) -> bool {
+    world.sides.iter().all(|side| side.vendor.value(&side.vendor.id_of("Acme").unwrap(), "phone") == phone)
+}
+
+/// Two units in which the latest of several systems of one role has the word; a thing that was born in Europe is everywhere, and all is quiet.
+async fn where_the_latest_counts() -> (World, Engine) {
+    let mut world = two_units().await;
+    world.tie = Tie::Latest;
+    world.vendor("eu-crm").put("e1", json!({"name": "Acme", "phone": "1"}));
+    let engine = engine(&world, &[EUROPE, AMERICA]).await;
+    everywhere(&world, "Acme").await;
+    assert_eq!(writes_while_nothing_happens(&world).await, 0);
+    (world, engine)
+}
+
 async fn everywhere(world: &World, name: &str) {
     until("the thing everywhere", async || world.sides.iter().all(|side| side.vendor.id_of(name).is_some())).await;
 }
@@ -131,8 +147,7 @@ async fn an_edit_in_one_unit_arrives_in_the_others_once_and_then_all_is_quiet() 
     assert_eq!(writes_while_nothing_happens(&world).await, 0);
     let before: Vec<usize> = world.sides.iter().map(|side| writes(&world, side.name)).collect();
     world.vendor("eu-crm").put("e1", json!({"phone": "2"}));
-    let holds = |side: &Side| side.vendor.value(&side.vendor.id_of("Acme").unwrap(), "phone") == "2";
-    until("the edit everywhere", async || world.sides.iter().all(holds)).await;
+    until("the edit everywhere", async || everybody_holds(&world, "2")).await;
     assert_eq!(writes_while_nothing_happens(&world).await, 0);
     let since: Vec<usize> = world.sides.iter().zip(before).map(|(side, before)| writes(&world, side.name) - before).collect();
     assert_eq!(since, [0, 1, 1, 1], "once in each of the others");
@@ -173,24 +188,17 @@ async fn who_does_not_own_a_field_has_it_put_back_in_whichever_unit_and_that_is_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_latest_has_the_word_it_is_the_vendors_times_that_count_and_not_where_the_record_was_born() {
-    let mut world = two_units().await;
-    world.tie = Tie::Latest;
+    let (world, engine) = where_the_latest_counts().await;
     let (home, other) = (world.vendor("eu-crm"), world.vendor("us-crm"));
-    home.put("e1", json!({"name": "Acme", "phone": "1"}));
-    let engine = engine(&world, &[EUROPE, AMERICA]).await;
-    everywhere(&world, "Acme").await;
     let written = || -> Vec<usize> { world.sides.iter().map(|side| writes(&world, side.name)).collect() };
-    let everybody_holds =
-        |phone: &str| world.sides.iter().all(|side| side.vendor.value(&side.vendor.id_of("Acme").unwrap(), "phone") == phone);
     let conflicts = |key: &str| -> Vec<u64> {
         let reports = engine.reports().borrow().clone();
         reports.integrations[&ObjectKey(key.into())].participants.iter().map(|each| each.conflicts).collect()
     };
-    assert_eq!(writes_while_nothing_happens(&world).await, 0);
     // An hour later than the home's clock says.
     other.forward(3600);
     other.put(&other.id_of("Acme").unwrap(), json!({"phone": "later"}));
-    until("the later edit everywhere", async || everybody_holds("later")).await;
+    until("the later edit everywhere", async || everybody_holds(&world, "later")).await;
     assert_eq!(writes_while_nothing_happens(&world).await, 0);
     // What is edited at home comes after that, and is earlier by the home's own clock.
     let before = written();
@@ -199,10 +207,10 @@ async fn where_the_latest_has_the_word_it_is_the_vendors_times_that_count_and_no
     until("the conflict", async || conflicts(EUROPE) == [1, 0]).await;
     assert_eq!(writes_while_nothing_happens(&world).await, 0);
     let since: Vec<usize> = written().into_iter().zip(before).map(|(now, before)| now - before).collect();
-    assert_eq!((since, everybody_holds("later")), (vec![1, 0, 0, 0], true), "it goes nowhere else");
+    assert_eq!((since, everybody_holds(&world, "later")), (vec![1, 0, 0, 0], true), "it goes nowhere else");
     home.forward(7200);
     home.put("e1", json!({"phone": "latest"}));
-    until("the latest edit everywhere", async || everybody_holds("latest")).await;
+    until("the latest edit everywhere", async || everybody_holds(&world, "latest")).await;
     assert_eq!(writes_while_nothing_happens(&world).await, 0);
     assert_eq!((conflicts(EUROPE), conflicts(AMERICA)), (vec![1, 0], vec![0, 0]));
     let record = known(&world, "test/europe/eu-crm", "e1").await.unwrap().record.id;
@@ -214,24 +222,17 @@ async fn where_the_latest_has_the_word_it_is_the_vendors_times_that_count_and_no
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_latest_has_the_word_an_edit_that_is_not_read_yet_is_not_written_over() {
-    let mut world = two_units().await;
-    world.tie = Tie::Latest;
+    let (world, engine) = where_the_latest_counts().await;
     let (home, other) = (world.vendor("eu-crm"), world.vendor("us-crm"));
-    home.put("e1", json!({"name": "Acme", "phone": "1"}));
-    let engine = engine(&world, &[EUROPE, AMERICA]).await;
-    everywhere(&world, "Acme").await;
-    assert_eq!(writes_while_nothing_happens(&world).await, 0);
     // The later edit lies in a system that cannot be listed just now, and the earlier one is on its way there.
     other.fault("GET /things?since", Fault::Status(503), usize::MAX);
     other.forward(3600);
     other.put(&other.id_of("Acme").unwrap(), json!({"phone": "later"}));
     home.put("e1", json!({"phone": "earlier"}));
-    let everybody_holds =
-        |phone: &str| world.sides.iter().all(|side| side.vendor.value(&side.vendor.id_of("Acme").unwrap(), "phone") == phone);
-    until("the later edit everywhere", async || everybody_holds("later")).await;
+    until("the later edit everywhere", async || everybody_holds(&world, "later")).await;
     other.heal();
     assert_eq!(writes_while_nothing_happens(&world).await, 0);
-    assert!(everybody_holds("later"));
+    assert!(everybody_holds(&world, "later"));
     engine.stop().await;
 }
 
