@@ -23,9 +23,11 @@ use fairlead_store::{
     Claim, Claimed, Enqueue, Haste, Intend, Keys, Known, LaneFence, Origin, Outcome, Provenance, Settle, Settlement, Stage, StoreError,
     WAITS_FOR,
 };
-use fairlead_systems::{Priority, WriteBatch, WriteOperation};
+use fairlead_systems::{Priority, WriteBatch, WriteOperation, Written};
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Keys claimed at once.
@@ -42,6 +44,9 @@ const CYCLE_LOOK: Duration = Duration::from_secs(5);
 const AFTER_READING: Duration = Duration::from_secs(1);
 /// The same where both have time: as long as the write has waited already, between these. A whole participant may have to be read.
 const AFTER_BULK: (Duration, Duration) = (AFTER_READING, Duration::from_secs(900));
+/// So soon a write that has time, and stands in line for its turn, gives way to what is wanted soon in the same lane; and, where it had to
+/// several times in a row, at the latest. Else it would never come to its end where the line is long.
+const GIVES_WAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
 /// A missing permission is somebody's to give, and a wrong definition somebody's to mend; so long the entity rests.
 const REFUSED: Duration = Duration::from_secs(30);
 
@@ -58,6 +63,8 @@ pub(crate) struct Lane {
     epochs: Vec<(String, u64)>,
     /// Whether the system serves requests that have time.
     bulk: bool,
+    /// How long what has time stands in line before it gives way.
+    gives_way: Duration,
     /// Records that closed a cycle of references, and when that was first seen.
     cycles: HashMap<RecordId, Timestamp>,
     /// A cycle is to be broken by another record than the one that closed it.
@@ -78,6 +85,7 @@ impl Lane {
             ended: HashSet::new(),
             epochs: Vec::new(),
             bulk: true,
+            gives_way: GIVES_WAY.0,
             cycles: HashMap::new(),
             nudges: false,
             way,
@@ -615,12 +623,28 @@ impl Lane {
         }
         let batch = WriteBatch { entity: target.unit.entity.clone(), items };
         let (validity, clock, cancel) = (self.lease.validity(), Arc::clone(&shared.around.clock), shared.cancel.clone());
-        // If the lease is lost all the same, the next holder finds the intents. Who stops, or is held by the guard, sends
+        // If the lease is lost all the same, the next holder finds the intents. Who stops, is held by the guard, or is in the way, sends
         // nothing more, and awaits what is under way.
-        let held = Arc::clone(&shared);
-        let may_send = Arc::new(move || validity.lasts(clock.now()) && !cancel.is_cancelled() && !held.guarded());
+        let (held, in_the_way) = (Arc::clone(&shared), Arc::new(AtomicBool::new(false)));
+        let gives_way = Arc::clone(&in_the_way);
+        let may_send = Arc::new(move || {
+            validity.lasts(clock.now()) && !cancel.is_cancelled() && !held.guarded() && !gives_way.load(Ordering::Relaxed)
+        });
         let mark = self.way.mark();
-        let answers = self.lease.during(system.write(&batch, may_send)).await;
+        let patience = self.gives_way;
+        let writing = async {
+            tokio::select! {
+                biased;
+                answers = system.write(&batch, may_send) => answers,
+                never = watch_the_urgent(&shared, target, fence, patience, &in_the_way), if haste == Haste::Bulk => match never {},
+            }
+        };
+        let answers = self.lease.during(writing).await;
+        let gave_way =
+            |answer: &Result<Written, RemoteError>| in_the_way.load(Ordering::Relaxed) && answer.as_ref().is_err_and(outbound::held_back);
+        if haste == Haste::Bulk {
+            self.gives_way = if answers.iter().all(gave_way) { (patience * 2).min(GIVES_WAY.1) } else { GIVES_WAY.0 };
+        }
         times.write = self.way.since(mark);
         crash::point("lane.written");
         if batch.items.iter().any(|item| item.operation == WriteOperation::Create) {
@@ -646,7 +670,10 @@ impl Lane {
                     outbound::delivered(target, claimed, planned, &written, &answered, shared.now())
                 }
                 Err(error) => {
-                    shared.failed(self.index, planned.item.id.as_ref().map(ToString::to_string), Some(id), &error);
+                    // What gives way to others is no trouble.
+                    if !in_the_way.load(Ordering::Relaxed) || !outbound::held_back(&error) {
+                        shared.failed(self.index, planned.item.id.as_ref().map(ToString::to_string), Some(id), &error);
+                    }
                     // Where others went through it is the key's own trouble; else none will until somebody mends it.
                     if matches!(error.class, ErrorClass::Permission | ErrorClass::Configuration) && !any_through {
                         self.refused_until = shared.now().plus(REFUSED);
@@ -714,6 +741,18 @@ impl Results {
         }
         self.list.push(Settlement { id, version: claimed.known.record.version, learnt: self.learnt.remove(&id), outcome });
     }
+}
+
+/// Notes, not before `patience`, when something waits in the lane that is wanted soon. It never ends.
+async fn watch_the_urgent(shared: &Shared, target: &Participant, fence: &LaneFence, patience: Duration, waits: &AtomicBool) -> Infallible {
+    tokio::time::sleep(patience - GIVES_WAY.0).await;
+    while !waits.load(Ordering::Relaxed) {
+        tokio::time::sleep(GIVES_WAY.0).await;
+        let wanted = shared.around.store.wanted_soon(&shared.realm, &target.unit.name, fence, shared.loaded(), shared.now()).await;
+        // Where the store has no answer, the settlement will tell.
+        waits.store(wanted.unwrap_or(false), Ordering::Relaxed);
+    }
+    std::future::pending().await
 }
 
 /// Adds what the records that these wait for wait for themselves, and so on.

@@ -23,7 +23,7 @@ pub trait System: Send + Sync {
     async fn read_keys(&self, entity: &str, fields: &[FieldPath], ids: &[ExternalId]) -> Result<Vec<Option<NativeRecord>>, RemoteError>;
     /// Records whose fields equal the criteria, a few at most.
     async fn search(&self, entity: &str, fields: &[FieldPath], criteria: &[(FieldPath, Value)]) -> Result<Vec<NativeRecord>, RemoteError>;
-    /// Writes, positionally. `may_send` is asked before each request; once it says no, what is left fails without having been sent.
+    /// Writes, positionally. `may_send` is asked while a request stands in line, and before it goes out; once it says no, what is left fails without having been sent.
     async fn write(&self, batch: &WriteBatch, may_send: MaySend) -> Vec<Result<Written, RemoteError>>;
     /// The longest that one request may take.
     fn request_timeout(&self) -> Duration;

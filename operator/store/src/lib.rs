@@ -291,6 +291,10 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Option<Timestamp>, StoreError>;
 
+    /// Whether something waits in a target's lane, or in those of its partitions that are held, that has no time: due `now`, or beside an older
+    /// version that is in flight. Without `creates`, not if the target has no id for it.
+    async fn wanted_soon(&self, realm: &str, target: &str, fence: &LaneFence, creates: bool, now: Timestamp) -> Result<bool, StoreError>;
+
     /// Tells everything that is known of a realm, or of all and the writes of API callers, but who holds which lease: rows of one moment, in an
     /// order that is the same for every implementation. [`archive::export`] writes them as text.
     ///

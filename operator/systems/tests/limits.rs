@@ -5,13 +5,14 @@
 mod common;
 
 use async_trait::async_trait;
-use common::{Secrets, class, local, paths};
+use common::{Secrets, batch, change, class, local, paths};
 use fairlead_model::report::{Quota, Window};
 use fairlead_model::unit::Limits;
 use fairlead_model::{Clock, ErrorClass, RemoteError, Timestamp};
 use fairlead_systems::client::transport::{Answer, Outgoing, SendError, Transport};
-use fairlead_systems::{Client, Definition, Outside, Priority, ReadRequest, Usage};
+use fairlead_systems::{Client, Definition, Outside, Priority, ReadRequest, Usage, WriteOperation};
 use http::HeaderMap;
+use serde_json::json;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -27,6 +28,7 @@ entities:
   key: .id
   fields: [{name: id, type: String}]
   read: {request: {path: /things}, records: .data}
+  update: {request: {method: PATCH, path: '/things/{{id}}', body: .record}, idempotent: true}
 ";
 
 /// Its ways to authenticate: with a key, or with tokens.
@@ -218,6 +220,24 @@ async fn a_caller_of_the_api_does_not_wait_for_those_who_load() {
     let log = bed.system.log();
     let with = |seen: &Seen| log.iter().filter(|other| other.left <= seen.left && seen.left < other.answered).count();
     assert_eq!(log.iter().map(with).max(), Some(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_is_called_off_leaves_the_line_and_one_that_was_sent_comes_to_its_end() {
+    let bed = Bed::new(DEFINITION, limits(None, 1, None, 0), 5000, served);
+    let (start, load) = (Instant::now(), bed.client.at(Priority::Backfill));
+    let write = |id: &str, until: u64| {
+        let things = batch("things", vec![change(WriteOperation::Update, id, json!({"id": id}))]);
+        let allowed = Arc::new(move || start.elapsed() < Duration::from_secs(until));
+        let load = &load;
+        async move { (load.write_while(&things, allowed).await.pop().unwrap(), start.elapsed().as_millis()) }
+    };
+    let (sent, called_off, other) = tokio::join!(write("a", 1), write("b", 2), write("c", 60));
+    assert!(sent.0.is_ok() && sent.1 == 5000, "{sent:?}");
+    assert_eq!((class(&called_off.0), called_off.1), (Some((ErrorClass::Transient, "Busy")), 2000));
+    assert!(other.0.is_ok() && other.1 == 10_000, "the next has its turn: {other:?}");
+    let paths: Vec<String> = bed.system.log().into_iter().map(|seen| seen.path).collect();
+    assert_eq!(paths, ["/things/a", "/things/c"]);
 }
 
 #[tokio::test(start_paused = true)]

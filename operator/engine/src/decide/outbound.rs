@@ -454,7 +454,7 @@ impl Trouble<'_> {
     }
 }
 
-/// Whether a call was never sent: no turn came, its lease ended before, or the circuit was open.
+/// Whether a call was never sent: no turn came, its lease ended before or it was called off, or the circuit was open.
 #[must_use]
 pub fn held_back(error: &RemoteError) -> bool {
     error.class == ErrorClass::Transient && [reason::BUSY, reason::CIRCUIT_OPEN].contains(&error.reason.as_str())

@@ -130,6 +130,35 @@ async fn while_only_backfills_have_no_quota_left_changes_go_out_and_nothing_goes
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_has_time_gives_way_to_a_change_before_its_next_request() {
+    let world = World::new(Offers::default(), false).await;
+    let (crm, erp) = (world.vendor("crm"), world.vendor("erp"));
+    for number in 0..3 {
+        crm.put(&format!("c{number}"), json!({"name": format!("Thing {number}"), "phone": "1"}));
+    }
+    let mut units = world.units();
+    Arc::make_mut(units.connectors.get_mut(&ObjectKey("test/erp".into())).unwrap()).limits.concurrency = 1;
+    let engine = Engine::start(world.config());
+    engine.apply(&units).await;
+    until("the first load", async || erp.count() == 3).await;
+    erp.fault("PATCH", Fault::Slow(Duration::from_secs(4)), 1);
+    let edited = Arc::make_mut(units.integrations.values_mut().next().unwrap());
+    edited.digest = Digest::of(&json!("remapped"));
+    let rows = json!([{"canonical": "name", "native": "name"}, {"native": "phone", "value": "none"}]);
+    Arc::make_mut(&mut edited.participants[1]).rows = serde_json::from_value(rows).unwrap();
+    engine.apply(&units).await;
+    until("the first of what is mapped anew", async || erp.asked("PATCH").len() == 1).await;
+    crm.put("c3", json!({"name": "New"}));
+    until("the rest of it", async || erp.asked("PATCH").len() == 3).await;
+    let writes: Vec<String> = erp.asked("").into_iter().filter(|line| !line.starts_with("GET")).collect();
+    let places = |part: &str| -> Vec<usize> { (3..writes.len()).filter(|place| writes[*place].contains(part)).collect() };
+    assert_eq!((places("PATCH"), places("New")), (vec![3, 5, 6], vec![4]), "{writes:#?}");
+    let told = engine.reports().borrow().integrations.values().next().unwrap().last_error.clone();
+    assert!(told.is_none(), "who gives way is in no trouble: {told:?}");
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_is_read_anew_for_a_backfill_leaves_the_last_quota_to_changes() {
     let mut world = World::new(Offers::default(), true).await;
     world.sides[0].offers = Offers { get: false, page: 2, ..world.sides[0].offers };

@@ -599,6 +599,7 @@ through! {
         participant_ids(realm: [&str], participant: [&str], after: [Option<&ExternalId>], max: [usize]) -> Vec<ExternalId>;
         waits_for(realm: [&str], target: [&str], ids: [&[RecordId]]) -> Vec<Option<RecordId>>;
         creating(realm: [&str], target: [&str]) -> bool;
+        wanted_soon(realm: [&str], target: [&str], fence: [&LaneFence], creates: [bool], now: [Timestamp]) -> bool;
         next_due(realm: [&str], target: [&str], fence: [&LaneFence], bulk: [bool], now: [Timestamp]) -> Option<Timestamp>;
         leases(now: [Timestamp]) -> Vec<Fence>;
         export(only: [Option<&str>], now: [Timestamp], sink: [Box<dyn Sink>]) -> ();

@@ -757,6 +757,11 @@ async fn what_is_wanted_soon_is_claimed_before_what_has_time(store: Arc<dyn Stor
     let fence: LaneFence = world.lane.clone().into();
     let next = async |bulk: bool| world.store.next_due(REALM, ERP, &fence, bulk, at(35)).await.unwrap();
     assert_eq!((next(true).await, next(false).await), (Some(at(50)), Some(at(60))));
+    // What has no time calls for a place when it is due, and beside what is in flight.
+    let wanted = async |creates: bool, seconds: i64| world.store.wanted_soon(REALM, ERP, &fence, creates, at(seconds)).await.unwrap();
+    assert_eq!((wanted(true, 59).await, wanted(true, 60).await), (false, true));
+    world.absorb(vec![updated(30, 2)], at(36)).await;
+    assert!(wanted(false, 36).await, "30 is in flight");
     world.snapshot(at(36)).await;
 }
 

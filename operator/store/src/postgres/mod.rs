@@ -421,6 +421,10 @@ impl Store for PostgresStore {
         answer!(self, session => query::next_due(&session, realm, target, fence, bulk, now))
     }
 
+    async fn wanted_soon(&self, realm: &str, target: &str, fence: &LaneFence, creates: bool, now: Timestamp) -> Result<bool, StoreError> {
+        answer!(self, session => query::wanted_soon(&session, realm, target, fence, creates, now))
+    }
+
     async fn export(&self, only: Option<&str>, now: Timestamp, mut sink: Box<dyn Sink>) -> Result<(), StoreError> {
         // Not once more if the connection is lost: what was told is told.
         let mut session = Session::new(&self.pool).await.map_err(|failure| failure.error)?;

@@ -6,7 +6,7 @@ use super::records::{known, known_of, unnamed};
 use super::session::{Ask, Session, ask};
 use crate::rows::books::hour_of;
 use crate::rows::codec::{decode, decode_word, encode_word, haste, special_origin, stage_code, stage_of};
-use crate::rows::lane::limit;
+use crate::rows::lane::{Phase, limit};
 use crate::rows::packed;
 use crate::{
     Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Guarded, Haste, IndexKey, Known, LaneFence, LaneLedger,
@@ -431,6 +431,28 @@ pub(super) async fn next_due(
 ) -> Result<Option<Timestamp>, Failure> {
     let rows = session.ask(ask!(NEXT_DUE, realm.to_owned(), target.to_owned(), now.0, fence.mask(), fence.count(), bulk)).await?;
     rows.first().map_or(Ok(None), |row| Ok(get::<Option<i64>>(row, 0)?.map(Timestamp)))
+}
+
+const WANTED_SOON: &str = concat!(
+    "SELECT EXISTS (SELECT 1 FROM lane WHERE realm = ",
+    id_of!("$1"),
+    " AND target = ",
+    id_of!("$2"),
+    " AND phase = ANY($6::int2[]) AND NOT bulk AND due <= $3 AND origin IS NOT NULL AND ($4::int8 >> (record % $5)::int4) & 1 = 1)"
+);
+
+pub(super) async fn wanted_soon(
+    session: &Session,
+    realm: &str,
+    target: &str,
+    fence: &LaneFence,
+    creates: bool,
+    now: Timestamp,
+) -> Result<bool, Failure> {
+    let phases = [Phase::Create, Phase::Ready, Phase::Claimed].into_iter().filter(|phase| creates || *phase != Phase::Create);
+    let phases: Vec<i16> = phases.map(|phase| phase as i16).collect();
+    let rows = session.ask(ask!(WANTED_SOON, realm.to_owned(), target.to_owned(), now.0, fence.mask(), fence.count(), phases)).await?;
+    rows.first().map_or(Ok(false), |row| get(row, 0))
 }
 
 const REALMS: &str = "SELECT text FROM name WHERE EXISTS (SELECT 1 FROM record WHERE realm = name.id)

@@ -525,6 +525,11 @@ impl Store for SqliteStore {
         self.read(move |connection| query::next_due(connection, &realm, &target, &fence, bulk, now)).await
     }
 
+    async fn wanted_soon(&self, realm: &str, target: &str, fence: &LaneFence, creates: bool, now: Timestamp) -> Result<bool, StoreError> {
+        let (realm, target, fence) = (realm.to_owned(), target.to_owned(), fence.clone());
+        self.read(move |connection| query::wanted_soon(connection, &realm, &target, &fence, creates, now)).await
+    }
+
     async fn export(&self, only: Option<&str>, now: Timestamp, mut sink: Box<dyn Sink>) -> Result<(), StoreError> {
         let only = only.map(str::to_owned);
         let tell = move |connection: &Connection| archive::export(connection, only.as_deref(), now, sink.as_mut());

@@ -5,7 +5,7 @@ use super::records;
 use super::{checkpoints, letters};
 use crate::rows::books::hour_of;
 use crate::rows::codec::{IdBytes, decode, decode_word, encode_word, haste, id_bytes, record_id, special_origin, stage_code, stage_of};
-use crate::rows::lane::limit;
+use crate::rows::lane::{Phase, limit};
 use crate::rows::packed;
 use crate::{
     Checkpoint, CloseReason, DeadLetter, DeadLetterFilter, GuardCounts, Guarded, Haste, IndexKey, Known, LaneFence, LaneLedger,
@@ -361,6 +361,28 @@ pub(super) fn next_due(
         next = next.into_iter().chain(due).min();
     }
     Ok(next.map(Timestamp))
+}
+
+pub(super) fn wanted_soon(
+    connection: &Connection,
+    realm: &str,
+    target: &str,
+    fence: &LaneFence,
+    creates: bool,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let names = Names::new(connection);
+    let (Some(realm), Some(target)) = (names.find(realm)?, names.find(target)?) else { return Ok(false) };
+    let mut statement = connection.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM lane WHERE realm = ?1 AND target = ?2 AND phase = ?3 AND bulk = 0 AND due <= ?4
+           AND origin IS NOT NULL AND (?5 >> (record % ?6)) & 1)",
+    )?;
+    for phase in [Phase::Create, Phase::Ready, Phase::Claimed].into_iter().filter(|phase| creates || *phase != Phase::Create) {
+        if statement.query_row(params![realm, target, phase as i64, now.0, fence.mask(), fence.count()], |row| row.get(0))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The realms that hold anything; notes of Connectors left out.

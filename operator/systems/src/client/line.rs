@@ -41,14 +41,33 @@ pub(crate) struct Call {
     /// It carries values of records.
     pub(crate) values: bool,
     pub(crate) deadline: Instant,
-    /// Asked right before the request goes out: whether it still may.
+    /// Whether it still may be sent: asked while the request stands in line, and right before it goes out.
     pub(crate) allowed: Option<Allowed>,
     /// It is the probe: sent whatever is left of the quota.
     pub(crate) probe: bool,
 }
 
-/// Whether a request may still be sent; a caller's lease.
+/// Whether a request may still be sent: its caller's lease lasts, and nothing has called it off.
 pub(crate) type Allowed = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// So often a request that stands in line is asked whether it still may be sent.
+const STILL_ALLOWED: Duration = Duration::from_millis(250);
+
+impl Call {
+    /// Ends when the call may not be sent any more.
+    async fn called_off(&self) {
+        let Some(allowed) = &self.allowed else { return std::future::pending().await };
+        while allowed() {
+            tokio::time::sleep(STILL_ALLOWED).await;
+        }
+    }
+
+    fn not_sent(&self) -> RemoteError {
+        let text =
+            format!("{} was not sent: before its turn came it was called off, or the lease under which it was asked for ended", self.what);
+        RemoteError::new(ErrorClass::Transient, reason::BUSY, text)
+    }
+}
 
 impl std::fmt::Debug for Call {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -122,7 +141,12 @@ impl Line {
     async fn exchange(&self, call: &Call, data: bool) -> Result<(Answer, Value), RemoteError> {
         let errand = if call.probe { Errand::Probe } else { Errand::Of(self.priority) };
         let admitted = self.held_back(self.in_time(call, self.credentials.admit()).await.and_then(|admitted| admitted))?;
-        let pass = self.held_back(self.gate.enter(errand, call.deadline).await)?;
+        let entered = tokio::select! {
+            biased;
+            entered = self.gate.enter(errand, call.deadline) => entered,
+            () = call.called_off() => Err(call.not_sent()),
+        };
+        let pass = self.held_back(entered)?;
         let mut again = true;
         let result = loop {
             // Another caller may be fetching the token, by a longer deadline than ours.
@@ -147,8 +171,7 @@ impl Line {
                 break Err(error);
             }
             if !call.allowed.as_ref().is_none_or(|allowed| allowed()) {
-                let text = format!("{} was not sent: the lease under which it was asked for does not outlive it", call.what);
-                break self.held_back(Err(RemoteError::new(ErrorClass::Transient, reason::BUSY, text)));
+                break self.held_back(Err(call.not_sent()));
             }
             if let Err(error) = self.held_back(self.gate.leave(errand)) {
                 break Err(error);

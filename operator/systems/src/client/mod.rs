@@ -224,8 +224,9 @@ impl Client {
         self.write_inner(batch, None).await
     }
 
-    /// Like [`Client::write`], but asks `allowed` right before each request goes out; once it says no, what was not sent comes back as
-    /// `Transient` and nothing of it took effect. For callers whose lease may end while a long batch is under way.
+    /// Like [`Client::write`], but asks `allowed` while a request stands in line, and right before it goes out; once it says no, what was not sent comes back as
+    /// `Transient` and nothing of it took effect. For callers whose lease may end, or who may want
+    /// something more urgent, while a long batch is under way.
     pub async fn write_while(&self, batch: &WriteBatch, allowed: Arc<dyn Fn() -> bool + Send + Sync>) -> Vec<Result<Written, RemoteError>> {
         self.write_inner(batch, Some(&allowed)).await
     }

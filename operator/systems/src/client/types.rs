@@ -177,7 +177,7 @@ pub struct CallCounters {
     pub refused: u64,
     /// No answer to a write that was sent.
     pub unknown: u64,
-    /// Not sent: circuit open, vendor's wait, pause, no turn before the deadline.
+    /// Not sent: circuit open, vendor's wait, pause, no turn before the deadline, called off.
     pub held_back: u64,
     /// Token requests.
     pub tokens: u64,
