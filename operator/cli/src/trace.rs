@@ -17,7 +17,7 @@ use std::process::ExitCode;
 /// What stands in place of a value.
 const MASKED: &str = "•••";
 
-/// Show what is known of one record: its fields, where it stands, what waits, and whose changes did not win.
+/// Show what is known of one record: its fields and their history, where it stands, and what waits.
 #[derive(Debug, Args)]
 pub(crate) struct Trace {
     /// The record's canonical id; with --participant, that system's id of it.
@@ -113,7 +113,7 @@ fn standing(identity: &Identity) -> &'static str {
 }
 
 fn to_json(found: &Found, values: bool) -> Value {
-    let Found { realm, known, conflicts, letters } = found;
+    let Found { realm, known, history, letters } = found;
     let record = &known.record;
     let waits = |participant: &str| known.lanes.iter().find(|lane| lane.target == participant);
     let lane = |participant: &str| match waits(participant) {
@@ -143,12 +143,13 @@ fn to_json(found: &Found, values: bool) -> Value {
         "fields": fields(&record.document, values),
         "setBy": set_by(&record.provenance),
         "participants": held.chain(coming).collect::<Vec<_>>(),
-        "conflicts": conflicts.iter().map(|past| json!({
+        "history": history.iter().map(|past| json!({
             "at": past.at.to_rfc3339(),
             "participant": past.participant,
-            "field": past.conflict.field,
-            "shown": value(past.conflict.shown.as_ref(), values),
-            "kept": value(past.conflict.kept.as_ref(), values),
+            "field": past.change.field,
+            "from": value(past.change.from.as_ref(), values),
+            "to": value(past.change.to.as_ref(), values),
+            "fate": format!("{:?}", past.change.fate),
         })).collect::<Vec<_>>(),
         "deadLetters": letters.iter().map(|dead| dead.id).collect::<Vec<_>>(),
     })
@@ -196,8 +197,8 @@ fn table(shown: &Value) -> Vec<String> {
         &["PARTICIPANT", "ID", "STANDING", "LANE"],
         &["participant", "externalId", "standing", "lane"],
     ));
-    let heads = ["CONFLICT", "PARTICIPANT", "FIELD", "SHOWED", "KEPT"];
-    lines.extend(rows(shown, "conflicts", &heads, &["at", "participant", "field", "shown", "kept"]));
+    let heads = ["CHANGED", "PARTICIPANT", "FIELD", "FROM", "TO", "FATE"];
+    lines.extend(rows(shown, "history", &heads, &["at", "participant", "field", "from", "to", "fate"]));
     let letters = shown["deadLetters"].as_array().map(Vec::as_slice).unwrap_or_default();
     if !letters.is_empty() {
         let numbers: Vec<String> = letters.iter().map(cell).collect();
@@ -211,7 +212,7 @@ mod tests {
     use super::*;
     use fairlead_model::Timestamp;
     use fairlead_model::state::ParticipantState;
-    use fairlead_store::{Conflict, Known, LaneEntry, PastConflict, Record};
+    use fairlead_store::{Fate, FieldChange, Known, LaneEntry, PastChange, Record};
     use uuid::Uuid;
 
     fn found() -> Found {
@@ -233,12 +234,13 @@ mod tests {
                 lanes: vec![LaneEntry { target: "us/a/crm".into(), in_flight: true, attempts: 0 }],
                 merged_into: None,
             },
-            conflicts: vec![PastConflict {
-                conflict: Conflict {
+            history: vec![PastChange {
+                change: FieldChange {
                     record: id,
                     field: Some("address.city".parse().unwrap()),
-                    shown: Some(json!("Köln")),
-                    kept: Some(json!("Bonn")),
+                    from: Some(json!("Bonn")),
+                    to: Some(json!("Köln")),
+                    fate: Fate::Conflict,
                 },
                 participant: "us/a/erp".into(),
                 at: Timestamp(1_790_000_000_000),
@@ -258,7 +260,7 @@ mod tests {
             "us/a/erp  2026-09-21",
             "us/a/crm     -    Absent    InFlight",
             "us/a/erp     001  Deleted",
-            "address.city  Köln    Bonn",
+            "address.city  Bonn  Köln  Conflict",
         ] {
             assert!(shown.contains(expected), "{expected}: {shown}");
         }

@@ -1,9 +1,9 @@
-//! What is known of one record, for people: where it stands, what waits, and whose changes did not win. Works beside a running engine, on the
+//! What is known of one record, for people: its fields and their history, where it stands, and what waits. Works beside a running engine, on the
 //! store alone; so nothing is known here of what may be shown, and whoever shows values decides that.
 
 use crate::names::{self, NameError};
 use fairlead_model::{ExternalId, RecordId, Timestamp};
-use fairlead_store::{DeadLetter, DeadLetterFilter, Known, PastConflict, Store, StoreError};
+use fairlead_store::{DeadLetter, DeadLetterFilter, Known, PastChange, Store, StoreError};
 use std::collections::BTreeMap;
 
 /// So many open letters of a record are told.
@@ -30,8 +30,8 @@ pub struct Found {
     pub realm: String,
     /// What is known of it; of its survivor, if it was merged.
     pub known: Known,
-    /// Changes of fields that another owns, the newest first.
-    pub conflicts: Vec<PastConflict>,
+    /// What became of its fields, the newest first.
+    pub history: Vec<PastChange>,
     /// Its open dead letters.
     pub letters: Vec<DeadLetter>,
 }
@@ -61,9 +61,9 @@ pub async fn find(store: &dyn Store, integration: Option<&str>, name: &Name, now
         {
             known = lives;
         }
-        let conflicts = store.conflicts(realm, known.record.id, now).await?;
+        let history = store.history(realm, known.record.id, now).await?;
         let letters = letters(store, realm, &known).await?;
-        found.push(Found { realm: realm.clone(), known, conflicts, letters });
+        found.push(Found { realm: realm.clone(), known, history, letters });
     }
     Ok(found)
 }
@@ -88,7 +88,7 @@ mod tests {
     use fairlead_model::ErrorClass;
     use fairlead_model::hash::ValueHash;
     use fairlead_model::state::{FieldState, ParticipantState};
-    use fairlead_store::{Absorb, AbsorbRecord, Conflict, LeaseRequest, NewDeadLetter, Record, RecordChange, SqliteStore, Stage};
+    use fairlead_store::{Absorb, AbsorbRecord, Fate, FieldChange, LeaseRequest, NewDeadLetter, Record, RecordChange, SqliteStore, Stage};
     use serde_json::json;
     use std::collections::BTreeMap;
     use std::time::Duration;
@@ -113,8 +113,8 @@ mod tests {
             enqueue: Vec::new(),
             counts_as_changed: true,
         }];
-        let conflicts = vec![Conflict::of_existence(id)];
-        store.absorb(&Absorb { records, conflicts, ..Absorb::empty(realm, participant, fence, NOW) }).await.unwrap();
+        let history = vec![FieldChange::of_existence(id, Fate::Conflict)];
+        store.absorb(&Absorb { records, history, ..Absorb::empty(realm, participant, fence, NOW) }).await.unwrap();
     }
 
     #[tokio::test]
@@ -138,7 +138,7 @@ mod tests {
         assert!(realms(europe, &external("erp")).await.is_empty());
         assert!(find(&store, Some("north/customers"), &external("crm"), NOW).await.is_err(), "nobody is called so");
         let found = find(&store, None, &Name::Canonical(ID), NOW).await.unwrap().remove(0);
-        assert_eq!((found.conflicts.len(), found.letters.len()), (1, 0));
+        assert_eq!((found.history.len(), found.letters.len()), (1, 0));
         let letter = |participant: &str, external: Option<&str>, record: Option<RecordId>| NewDeadLetter {
             stage: if record.is_some() { Stage::Delivery } else { Stage::Inbound },
             participant: participant.into(),

@@ -78,7 +78,8 @@ mod tests {
     use super::*;
     use fairlead_model::{ErrorClass, ExternalId, RecordId};
     use fairlead_store::{
-        Absorb, CONFLICTS_FOR, CloseDeadLetters, CloseReason, Conflict, DeadLetterFilter, LeaseRequest, NewDeadLetter, SqliteStore, Stage,
+        Absorb, CloseDeadLetters, CloseReason, DeadLetterFilter, Fate, FieldChange, HISTORY_FOR, LeaseRequest, NewDeadLetter, SqliteStore,
+        Stage,
     };
 
     #[tokio::test]
@@ -117,18 +118,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn values_that_did_not_count_go_where_nothing_runs() {
+    async fn values_of_the_past_go_where_nothing_runs() {
         let store = SqliteStore::open_in_memory().unwrap();
         let now = Timestamp(1_000_000);
         let request = LeaseRequest { keys: vec!["reader/a/b/crm".into()], holder: "t".into(), ttl: Duration::from_secs(1), now };
         let fence = store.lease(&request).await.unwrap().pop().flatten().unwrap();
         let record = RecordId(uuid::Uuid::from_u128(7));
-        let conflicts = vec![Conflict::of_existence(record)];
-        store.absorb(&Absorb { conflicts, ..Absorb::empty("a/b", "crm", fence, now) }).await.unwrap();
-        let left = async || store.conflicts("a/b", record, now).await.unwrap().len();
-        expire(&store, now.plus(CONFLICTS_FOR)).await.unwrap();
+        let history = vec![FieldChange::of_existence(record, Fate::Conflict)];
+        store.absorb(&Absorb { history, ..Absorb::empty("a/b", "crm", fence, now) }).await.unwrap();
+        let left = async || store.history("a/b", record, now).await.unwrap().len();
+        expire(&store, now.plus(HISTORY_FOR)).await.unwrap();
         assert_eq!(left().await, 1);
-        expire(&store, Timestamp(now.plus(CONFLICTS_FOR).0 + 1)).await.unwrap();
+        expire(&store, Timestamp(now.plus(HISTORY_FOR).0 + 1)).await.unwrap();
         assert_eq!(left().await, 0);
     }
 }

@@ -609,6 +609,7 @@ impl Write {
                     batch.guard.book = shared.book();
                     batch.guard.changed.extend(held.then_some(self.id));
                     batch.records.push(absorbed);
+                    batch.history = known.as_ref().map(|known| direct::history(self.program(), &known.record, &record)).unwrap_or_default();
                     record
                 }
             };

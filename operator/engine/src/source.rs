@@ -836,7 +836,7 @@ impl Source {
                 }
                 Decision::Absorb(absorbed) => {
                     gone.extend(read.deleted.then(|| read.external_id.clone()));
-                    batch.conflicts.extend(absorbed.conflicts);
+                    batch.history.extend(absorbed.history);
                     batch.guard.changed.extend(absorbed.changes.then_some(absorbed.record.id));
                     batch.guard.deleted.extend(absorbed.deletes.then_some(absorbed.record.id));
                     targets.extend(absorbed.record.enqueue.iter().map(|(target, _)| target.clone()));
@@ -874,7 +874,8 @@ impl Source {
             // The first load changes everything, and must not weigh on the day after it.
             batch.guard.changed.clear();
         }
-        let counts = (batch.records.len() as u64, batch.unchanged, batch.dead_letters.len() as u64, batch.conflicts.len() as u64);
+        let conflicts = batch.history.iter().filter(|change| change.is_conflict()).count();
+        let counts = (batch.records.len() as u64, batch.unchanged, batch.dead_letters.len() as u64, conflicts as u64);
         edits::close(store.as_ref(), requested.edits, &through, now).await?;
         let result = store.absorb(&batch).await;
         shared.store_result(&result);
@@ -935,6 +936,7 @@ impl Source {
             reread_done: Vec::new(),
             began,
             guard: Guarded::default(),
+            history: Vec::new(),
             now: shared.now(),
         };
         let mut after = None;
@@ -955,6 +957,8 @@ impl Source {
                     Some(survivor) => merge::fold(&shared.program, participant, &loser, survivor, shown.read.modified),
                     None => under_another_id(&name, &loser, master, shared.new_id()),
                 };
+                merge.history =
+                    survivor.as_ref().map(|before| merge::history(&shared.program, &before.record, &merge.survivor)).unwrap_or_default();
                 // The survivor's values are read again, in its new standing.
                 merge.rereads.push(master.clone());
             }

@@ -12,8 +12,8 @@ use fairlead_model::state::{FieldState, ParticipantState};
 use fairlead_model::{ExternalId, RecordId, SmolStr, Timestamp};
 use fairlead_store::contract_tests::server::Server;
 use fairlead_store::{
-    Absorb, AbsorbRecord, Claim, Fence, Guarded, IndexKey, Intend, LeaseRequest, Origin, Outcome, PostgresStore, Record, RecordChange,
-    Settle, Settlement, SqliteStore, Store,
+    Absorb, AbsorbRecord, Claim, Fate, Fence, FieldChange, Guarded, IndexKey, Intend, LeaseRequest, Origin, Outcome, PostgresStore, Record,
+    RecordChange, Settle, Settlement, SqliteStore, Store,
 };
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -26,10 +26,13 @@ fn state(version: u64) -> ParticipantState {
     ParticipantState { fields: (0..12).map(|n| (format!("address.field{n}").into(), field(n))).collect(), ..ParticipantState::default() }
 }
 
+fn value(n: u64, field: usize, version: u64) -> serde_json::Value {
+    format!("value {n} of field {field} in version {version}").into()
+}
+
 /// About 1 KB.
 fn record(n: u64, version: u64) -> Record {
-    let fields =
-        (0..20).map(|field| (format!("field{field}"), serde_json::json!(format!("value {n} of field {field} in version {version}"))));
+    let fields = (0..20).map(|field| (format!("field{field}"), value(n, field, version)));
     Record {
         id: RecordId(Uuid::from_u64_pair(0x0190_0000_0000_7000 + (n >> 8), 0x8000_0000_0000_0000 | n)),
         version,
@@ -74,19 +77,26 @@ impl Bench {
             let externals: Vec<ExternalId> = chunk.iter().map(|n| ExternalId(format!("0015g00000{n:08}"))).collect();
             let known = self.store.known_by_external(REALM, "crm", &externals).await.unwrap();
             assert!(known.iter().all(|known| known.is_some() == (version > 1)));
-            let records = chunk.iter().zip(externals).map(|(n, external_id)| {
+            let (mut records, mut history) = (Vec::new(), Vec::new());
+            for (n, external_id) in chunk.iter().zip(externals) {
                 let key = IndexKey { hash: n.wrapping_mul(0x9E37_79B9_7F4A_7C15), matches: true };
                 let (record, keys) = (record(*n, version), vec![key]);
                 let id = record.id;
                 let change = if version == 1 { RecordChange::Insert { record, keys } } else { RecordChange::Update { record, keys } };
                 let enqueue = vec![("erp".to_owned(), Origin::Source("crm".into()))];
-                AbsorbRecord { id, change, external_id, state: state(version), enqueue, counts_as_changed: true }
-            });
+                records.push(AbsorbRecord { id, change, external_id, state: state(version), enqueue, counts_as_changed: true });
+                // A field of what is changed goes into its history.
+                if version > 1 {
+                    let (from, to) = (Some(value(*n, 0, version - 1)), Some(value(*n, 0, version)));
+                    history.push(FieldChange { record: id, field: Some("field0".parse().unwrap()), from, to, fate: Fate::Won });
+                }
+            }
             let absorb = Absorb {
                 realm: REALM.into(),
                 participant: "crm".into(),
                 fence: self.reader.clone(),
-                records: records.collect(),
+                history,
+                records,
                 dead_letters: Vec::new(),
                 rereads: Vec::new(),
                 reread_done: Vec::new(),
@@ -95,7 +105,6 @@ impl Bench {
                 checkpoint: None,
                 unchanged: 0,
                 guard: Guarded::default(),
-                conflicts: Vec::new(),
                 direct: 0,
                 now,
             };

@@ -23,7 +23,7 @@ use std::io::{BufRead, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The newest format of the text. It rises with whatever an older Fairlead would not understand.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 
 /// The first format whose digest is over the first line, too.
 const FIRST_LINE_COUNTS: u32 = 3;
@@ -615,10 +615,23 @@ mod tests {
         assert_eq!((counts.changes, counts.deletes), (5, 6));
     }
 
+    /// Before format 6 only conflicts were told.
+    #[tokio::test]
+    async fn what_an_export_of_format_5_tells_of_the_past_are_conflicts() {
+        let record = uuid::Uuid::from_u128(7);
+        let row =
+            format!(r#"{{"conflict":{{"at":5,"field":"name","kept":"\"a\"","participant":"crm","record":"{record}","shown":"\"b\""}}}}"#);
+        let store = crate::SqliteStore::open_in_memory().unwrap();
+        let options = Options { replace: false, behind: false, now: Timestamp(0) };
+        import(&store, std::io::Cursor::new(text_of_format(5, &[REALM, &row])), options).await.unwrap();
+        let past = store.history("a/b", fairlead_model::RecordId(record), Timestamp(5)).await.unwrap().remove(0).change;
+        assert_eq!((past.from, past.to, past.fate), (Some(Value::from("a")), Some(Value::from("b")), crate::Fate::Conflict));
+    }
+
     #[test]
     fn other_texts_and_newer_formats_are_refused() {
-        let newer = read(&text(&[REALM]).replace("\"format\":1", "\"format\":6")).unwrap_err();
-        assert!(newer.contains("the export has format 6, and this Fairlead reads formats up to 5"), "{newer}");
+        let newer = read(&text(&[REALM]).replace("\"format\":1", "\"format\":7")).unwrap_err();
+        assert!(newer.contains("the export has format 7, and this Fairlead reads formats up to 6"), "{newer}");
         for other in ["", "{}\n", "PK\u{3}\u{4}\n", "{\"fairlead\":\"status\"}\n"] {
             assert!(read(other).unwrap_err().contains("this is no export") || other.is_empty(), "{other:?}");
         }

@@ -125,7 +125,7 @@ pub trait Store: Send + Sync + 'static {
     async fn close_dead_letters(&self, close: &CloseDeadLetters) -> Result<u64, StoreError>;
 
     /// Removes dead letters that were closed long ago, the oldest first, with what was corrected of them, the notes of corrections that are over,
-    /// and conflicts that were kept long enough. A letter whose correction waits stays: what becomes of that is told by it. Returns how many letters went; as many as were allowed says that there may be more. Books and open letters stay as they are.
+    /// and history that was kept long enough. A letter whose correction waits stays: what becomes of that is told by it. Returns how many letters went; as many as were allowed says that there may be more. Books and open letters stay as they are.
     async fn sweep(&self, sweep: &Sweep) -> Result<u64, StoreError>;
 
     /// Gives a page of stored records other index keys (match rules were edited, another field is to be found by) and notes how far that is,
@@ -267,9 +267,9 @@ pub trait Store: Send + Sync + 'static {
         max: usize,
     ) -> Result<Vec<ExternalId>, StoreError>;
 
-    /// Conflicts on owned fields of a record that are kept, newest first: at most [`CONFLICTS_PER_RECORD`], none older than
-    /// [`CONFLICTS_FOR`]. They hold values of the record.
-    async fn conflicts(&self, realm: &str, record: RecordId, now: Timestamp) -> Result<Vec<PastConflict>, StoreError>;
+    /// What became of a record's fields, newest first: of each fate at most [`HISTORY_PER_RECORD`],
+    /// none older than [`HISTORY_FOR`]. It holds values of the record.
+    async fn history(&self, realm: &str, record: RecordId, now: Timestamp) -> Result<Vec<PastChange>, StoreError>;
 
     /// How many records any of these participants holds, those that were deleted among them.
     async fn held(&self, realm: &str, participants: &[String]) -> Result<u64, StoreError>;

@@ -283,8 +283,8 @@ pub struct Absorb {
     pub unchanged: u64,
     /// What counts towards the guard.
     pub guard: Guarded,
-    /// Conflicts on owned fields (foreign edits) seen in this batch; counted, and kept for a while.
-    pub conflicts: Vec<Conflict>,
+    /// What became of fields in this batch; kept for a while. Conflicts among it are counted.
+    pub history: Vec<FieldChange>,
     /// Writes of API callers that this participant has acknowledged, past its lane: they enter its book under `Api` and are delivered at once.
     pub direct: u64,
     /// The present moment.
@@ -308,7 +308,7 @@ impl Absorb {
             checkpoint: None,
             unchanged: 0,
             guard: Guarded::default(),
-            conflicts: Vec::new(),
+            history: Vec::new(),
             direct: 0,
             now,
         }
@@ -332,40 +332,59 @@ pub struct AbsorbRecord {
     pub counts_as_changed: bool,
 }
 
-/// A change that a participant made and that did not win, because the field is another's.
+/// What a participant showed of a field of a record that was known, otherwise than the record had it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Conflict {
+pub struct FieldChange {
     /// The record.
     pub record: RecordId,
-    /// The canonical field; none where the participant has deleted the record and it was not its to delete.
+    /// The canonical field; none where the participant has deleted the record.
     pub field: Option<FieldPath>,
-    /// What the participant showed; none is no value.
-    pub shown: Option<Value>,
-    /// What the canonical record held, and holds on.
-    pub kept: Option<Value>,
+    /// What the canonical record held before; none is no value.
+    pub from: Option<Value>,
+    /// What the participant showed.
+    pub to: Option<Value>,
+    /// What became of it.
+    pub fate: Fate,
 }
 
-impl Conflict {
-    /// A participant has deleted its copy of a record that lives on.
+/// What became of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// The field, or the record's existence, is another's: `from` stands.
+    Conflict = 0,
+    /// The record holds it since.
+    Won = 1,
+    /// It is no change: the participant held it when it was seen first. The field is another's, and `from` stands.
+    FirstSeen = 2,
+}
+
+impl FieldChange {
+    /// A participant has deleted its copy of a record, which is therewith deleted or lives on.
     #[must_use]
-    pub fn of_existence(record: RecordId) -> Self {
-        Self { record, field: None, shown: None, kept: None }
+    pub fn of_existence(record: RecordId, fate: Fate) -> Self {
+        Self { record, field: None, from: None, to: None, fate }
+    }
+
+    /// Whether it counts as a conflict.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        self.fate == Fate::Conflict
     }
 }
 
-/// Of a longer value (so many bytes as JSON) a conflict keeps the beginning.
-pub const CONFLICT_VALUE: usize = 2048;
-/// So many conflicts are kept of each record: the newest.
-pub const CONFLICTS_PER_RECORD: usize = 20;
-/// For so long conflicts are kept.
-pub const CONFLICTS_FOR: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Of a longer value (so many bytes as JSON) the history keeps the beginning.
+pub const HISTORY_VALUE: usize = 2048;
+/// So many changes of each fate are kept of each record: the newest.
+pub const HISTORY_PER_RECORD: usize = 50;
+/// For so long the history is kept.
+pub const HISTORY_FOR: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// A conflict of the past.
+/// A change of the past.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PastConflict {
-    /// What it was about.
-    pub conflict: Conflict,
-    /// Whose change it was.
+pub struct PastChange {
+    /// What it was.
+    pub change: FieldChange,
+    /// Whose it was.
     pub participant: String,
     /// When it was absorbed.
     pub at: Timestamp,
@@ -420,6 +439,8 @@ pub struct Merge {
     pub began: u64,
     /// What counts towards the guard.
     pub guard: Guarded,
+    /// What the survivor's fields held before; kept for a while.
+    pub history: Vec<FieldChange>,
     /// The present moment.
     pub now: Timestamp,
 }
@@ -876,7 +897,7 @@ pub struct CloseDeadLetters {
     pub now: Timestamp,
 }
 
-/// What is of no use any more: closed dead letters, and conflicts that are older than [`CONFLICTS_FOR`].
+/// What is of no use any more: closed dead letters, and history that is older than [`HISTORY_FOR`].
 #[derive(Debug, Clone)]
 pub struct Sweep {
     /// The realm.

@@ -74,7 +74,7 @@ impl Actor {
                     checkpoint: Some(Checkpoint { slice: "main".into(), cursor: json!({"n": n}), complete: false }),
                     unchanged: 3,
                     guard: Guarded { changed: vec![id(1)], deleted: vec![id(2)], ..Guarded::default() },
-                    conflicts: vec![contested(1, "credit")],
+                    history: vec![contested(1, "credit")],
                     ..self.world().batch(now)
                 };
                 self.store.absorb(&batch).await.unwrap();

@@ -15,10 +15,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// What PostgreSQL's schemas hold, by the number of the SQLite schema that holds the same; the first came with SQLite's fifth.
-const AGES_OF_POSTGRES: [usize; 8] = [5, 6, 7, 7, 8, 9, 10, 11];
+const AGES_OF_POSTGRES: [usize; 9] = [5, 6, 7, 7, 8, 9, 10, 11, 12];
 
 /// The newest of SQLite's.
-const NEWEST: usize = 11;
+const NEWEST: usize = 12;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Database {
@@ -185,7 +185,8 @@ fn rows(database: Database, writer: usize, schema: usize, packed: &Packed) -> St
         source.extend(numbers([("conflicts", 1)]));
         let past = numbers([("number", 1), ("realm", realm), ("participant", crm), ("at", at(9).0)]);
         let values = vec![("record", database.id(id(1))), ("field", text("name")), ("shown", text("1")), ("kept", text("\"2\""))];
-        add("past_conflict", &[past, values]);
+        let fate = if writer < 12 { Vec::new() } else { numbers([("fate", 1)]) };
+        add("past_conflict", &[past, values, fate]);
     }
     add("source_book", &[source]);
     let mut book = numbers([("realm", realm), ("live", 1), ("matched", 0), ("last_delivered", at(9).0)]);

@@ -11,7 +11,7 @@ use fairlead_contract::EXTENSIONS;
 use fairlead_model::schema::{CanonicalSchema, FieldType};
 use fairlead_model::state::ParticipantState;
 use fairlead_model::{Document, ExternalId, FieldPath, RecordId, Timestamp, document};
-use fairlead_store::{AbsorbRecord, Known, Origin, Provenance, Record, RecordChange};
+use fairlead_store::{AbsorbRecord, Fate, FieldChange, Known, Origin, Provenance, Record, RecordChange};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,6 +45,19 @@ pub fn changes(program: &Program, before: &Document, after: &Document) -> Vec<(F
             (unit, value)
         })
         .collect()
+}
+
+/// The same as the history of a record, which `after` is from now on.
+#[must_use]
+pub fn history(program: &Program, before: &Record, after: &Record) -> Vec<FieldChange> {
+    let change = |(unit, to): (FieldPath, Value)| FieldChange {
+        record: after.id,
+        from: document::present(&before.document, &unit).cloned(),
+        to: Some(to).filter(|to| !to.is_null()),
+        field: Some(unit),
+        fate: Fate::Won,
+    };
+    changes(program, &before.document, &after.document).into_iter().map(change).collect()
 }
 
 /// The fields of business units that this Integration does not know (`ext.europe`): the contract has them, and its callers may send them to an

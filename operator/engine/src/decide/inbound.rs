@@ -12,7 +12,7 @@ use fairlead_model::hash::ValueHash;
 use fairlead_model::state::{ParticipantState, RowState, Standing};
 use fairlead_model::unit::{InitialLoad, OnForeignEdit};
 use fairlead_model::{Document, ErrorClass, ExternalId, FieldPath, RecordId, RemoteError, SmolStr, Timestamp, document, realm};
-use fairlead_store::{AbsorbRecord, Conflict, Known, NewDeadLetter, Origin, Provenance, Record, RecordChange, Stage};
+use fairlead_store::{AbsorbRecord, Fate, FieldChange, Known, NewDeadLetter, Origin, Provenance, Record, RecordChange, Stage};
 use fairlead_systems::reason;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -109,8 +109,8 @@ pub enum Decision {
 pub struct Absorbed {
     /// For the store.
     pub record: AbsorbRecord,
-    /// Foreign edits in it.
-    pub conflicts: Vec<Conflict>,
+    /// What became of the fields of a record that was known, foreign edits among it.
+    pub history: Vec<FieldChange>,
     /// It replaces values of the canonical record (for the guard; what a system adds when it is seen first is no replacement).
     pub changes: bool,
     /// It deletes it.
@@ -155,7 +155,14 @@ pub fn decide(program: &Program, source: &Participant, read: &mut ReadRecord, kn
     state.deleted = false;
     let mut canonical = known.map(|known| known.record.document.clone()).unwrap_or_default();
     let mut provenance = known.map(|known| known.record.provenance.clone()).unwrap_or_default();
-    let (mut changed, mut seen_change, mut replaced, mut conflicts) = (false, false, false, Vec::new());
+    let (mut changed, mut seen_change, mut replaced, mut history) = (false, false, false, Vec::new());
+    let change = |field: &FieldPath, (from, to): (Option<&Value>, &Value), fate: Fate| FieldChange {
+        record: known.map_or(context.new_id, |known| known.record.id),
+        field: Some(field.clone()),
+        from: from.cloned(),
+        to: Some(to).filter(|to| !to.is_null()).cloned(),
+        fate,
+    };
 
     let by = SmolStr::new(&source.unit.name);
     let any_left_behind = provenance.values().any(Provenance::is_nobodys);
@@ -168,6 +175,7 @@ pub fn decide(program: &Program, source: &Participant, read: &mut ReadRecord, kn
                 field.edited = false;
             }
             if shown != current {
+                history.extend(known.map(|_| change(unit, (document::present(&canonical, unit), value), Fate::Won)));
                 put(&mut canonical, unit, std::mem::take(value));
                 changed = true;
             }
@@ -199,6 +207,10 @@ pub fn decide(program: &Program, source: &Participant, read: &mut ReadRecord, kn
         };
         match verdict {
             Verdict::Accept => {
+                // What fills a field when a system is first seen replaces nothing.
+                if known.is_some() && shown != current && (sight == Sight::Changed || current != ValueHash::ABSENT) {
+                    history.push(change(unit, (document::present(&canonical, unit), value), Fate::Won));
+                }
                 put(&mut canonical, unit, std::mem::take(value));
                 changed = true;
                 replaced |= sight == Sight::Changed;
@@ -214,13 +226,9 @@ pub fn decide(program: &Program, source: &Participant, read: &mut ReadRecord, kn
                 }
             }
             Verdict::Foreign => {
-                if sight == Sight::Changed {
-                    conflicts.push(Conflict {
-                        record: known.map_or(context.new_id, |known| known.record.id),
-                        field: Some(unit.clone()),
-                        shown: Some(value.clone()).filter(|value| !value.is_null()),
-                        kept: document::present(&canonical, unit).cloned(),
-                    });
+                if sight == Sight::Changed || ![shown, current].contains(&ValueHash::ABSENT) {
+                    let fate = if sight == Sight::Changed { Fate::Conflict } else { Fate::FirstSeen };
+                    history.push(change(unit, (document::present(&canonical, unit), value), fate));
                 }
                 if field.sent.is_some() && (sight == Sight::Changed || shown != ValueHash::ABSENT) {
                     // What stood there before anything was written was not shown in place of anything, nor was what was empty from the start:
@@ -253,6 +261,7 @@ pub fn decide(program: &Program, source: &Participant, read: &mut ReadRecord, kn
         // The home has deleted it; what others still do with their copy changes nothing until it is archived there.
         changed = false;
         seen_change = false;
+        history.retain(|change| change.fate != Fate::Won);
     }
     let changed = changed || known.is_none() || revived;
 
@@ -310,7 +319,7 @@ pub fn decide(program: &Program, source: &Participant, read: &mut ReadRecord, kn
         RecordChange::Keep { version }
     };
     Decision::Absorb(Box::new(Absorbed {
-        conflicts,
+        history,
         changes: replaced && known.is_some(),
         deletes: false,
         lost,
@@ -348,7 +357,10 @@ fn decide_deleted(
     state.vendor_version.clone_from(&read.version);
     let absorb = |change, enqueue, deletes| {
         Decision::Absorb(Box::new(Absorbed {
-            conflicts: (!ours && !at_home).then(|| Conflict::of_existence(known.record.id)).into_iter().collect(),
+            history: (!ours)
+                .then(|| FieldChange::of_existence(known.record.id, if at_home { Fate::Won } else { Fate::Conflict }))
+                .into_iter()
+                .collect(),
             changes: false,
             deletes,
             lost: Vec::new(),

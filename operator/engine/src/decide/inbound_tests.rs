@@ -20,7 +20,7 @@ fn a_new_record_is_seeded_with_all_of_its_creators_fields_and_enters_the_other_l
     assert_eq!(world.canonical(), json!({"name": "Acme", "credit": "5"}));
     assert_eq!(seen.lanes(), ["crm:erp"]);
     let absorbed = seen.absorbed();
-    assert!(absorbed.record.counts_as_changed && !absorbed.changes && absorbed.conflicts.is_empty());
+    assert!(absorbed.record.counts_as_changed && !absorbed.changes && absorbed.history.is_empty());
     let known = world.known();
     assert_eq!((known.record.id, known.record.version, known.record.home.as_str()), (ID, 1, "erp"));
 }
@@ -56,7 +56,7 @@ fn a_foreign_edit_is_counted_and_put_back() {
     let mut world = World::new();
     both(&mut world, json!({"Name": "Acme"}));
     let seen = world.read("erp", json!({"Name": "Acne"}));
-    assert_eq!((seen.lanes(), seen.absorbed().conflicts.len()), (vec!["erp:Restore".to_owned()], 1));
+    assert_eq!((seen.lanes(), seen.conflicts()), (vec!["erp:Restore".to_owned()], 1));
     assert_eq!(world.canonical(), json!({"name": "Acme"}));
     assert_eq!(world.write("erp"), Some(json!({"Name": "Acme"})));
 }
@@ -65,30 +65,39 @@ fn a_foreign_edit_is_counted_and_put_back() {
 fn what_stood_there_before_anything_was_written_is_an_edit_when_it_is_entered_again() {
     let mut world = World::new();
     world.read("crm", json!({"Name": "Acme"}));
-    assert!(world.read("erp", json!({"Name": "ACME"})).absorbed().conflicts.is_empty(), "it is seen first");
+    assert!(world.read("erp", json!({"Name": "ACME"})).conflicts() == 0, "it is seen first");
     assert_eq!(world.write("erp"), Some(json!({"Name": "Acme"})));
     // Entered before our value was read there (seed 9638).
     let seen = world.read("erp", json!({"Name": "ACME"}));
-    assert_eq!((seen.lanes(), seen.absorbed().conflicts.len()), (vec!["erp:Restore".to_owned()], 1));
+    assert_eq!((seen.lanes(), seen.conflicts()), (vec!["erp:Restore".to_owned()], 1));
     assert_eq!(world.write("erp"), Some(json!({"Name": "Acme"})));
     assert!(world.read("erp", json!({"Name": "ACME"})).lanes().is_empty(), "put back once, shown again: that is how it renders");
     assert_eq!(world.write("erp"), None);
 }
 
 #[test]
-fn a_conflict_is_kept_with_what_was_shown_and_what_won() {
+fn a_change_is_kept_with_both_values_and_whether_it_won() {
     let mut world = World::new();
     both(&mut world, json!({"Name": "Acme", "Credit": "5"}));
     let told = |seen: &Seen| -> Vec<_> {
-        let told = |conflict: &Conflict| (conflict.field.as_ref().map(ToString::to_string), conflict.shown.clone(), conflict.kept.clone());
-        seen.absorbed().conflicts.iter().map(told).collect()
+        let told = |past: &FieldChange| (past.field.as_ref().map(ToString::to_string), past.from.clone(), past.to.clone(), past.fate);
+        seen.absorbed().history.iter().map(told).collect()
     };
-    let name = |shown: Option<&str>| vec![(Some("name".to_owned()), shown.map(|shown| json!(shown)), Some(json!("Acme")))];
+    let name = |shown: Option<&str>| vec![(Some("name".to_owned()), Some(json!("Acme")), shown.map(|shown| json!(shown)), Fate::Conflict)];
     assert_eq!(told(&world.read("erp", json!({"Name": "Acne", "Credit": "5"}))), name(Some("Acne")));
     world.write("erp");
     assert_eq!(told(&world.read("erp", json!({"Credit": "5"}))), name(None), "cleared");
     world.write("erp");
-    assert_eq!(told(&world.read_deleted("erp")), [(None, None, None)], "not its to delete");
+    assert_eq!(told(&world.read_deleted("erp")), [(None, None, None, Fate::Conflict)], "not its to delete");
+    // What wins, too, with the value that it replaces.
+    let seen = world.read("crm", json!({"Name": "Acme Ltd", "Credit": "5"}));
+    assert_eq!(told(&seen), [(Some("name".to_owned()), Some(json!("Acme")), Some(json!("Acme Ltd")), Fate::Won)]);
+    assert_eq!(told(&world.read_deleted("crm")), [(None, None, None, Fate::Won)]);
+    // And what its own value takes the place of where a system is seen first.
+    let mut world = World::new();
+    world.read("crm", json!({"Name": "Acme"}));
+    let seen = world.read("erp", json!({"Name": "ACME", "Credit": "5"}));
+    assert_eq!(told(&seen), [(Some("name".to_owned()), Some(json!("Acme")), Some(json!("ACME")), Fate::FirstSeen)]);
 }
 
 #[test]
@@ -114,7 +123,7 @@ fn a_record_whose_home_is_gone_is_deleted_by_the_first_that_holds_it() {
     world.learn("eu/customers/erp", ExternalId("e1".into()), ParticipantState::default());
     world.known().record.home = "asia/customers/crm".into();
     world.known().lanes.clear();
-    assert_eq!(world.read_deleted("erp").absorbed().conflicts.len(), 1, "another one holds it and comes first");
+    assert_eq!(world.read_deleted("erp").conflicts(), 1, "another one holds it and comes first");
     assert!(world.known().record.deleted_at.is_none());
     let seen = world.read_deleted("crm");
     assert_eq!(seen.lanes(), ["eu/customers/erp:crm"], "of those that hold it");
@@ -180,7 +189,7 @@ fn with_keep_a_foreign_edit_stays_until_the_owner_has_another_value() {
     let mut world = World::of(unit);
     both(&mut world, json!({"Name": "Acme"}));
     let seen = world.read("erp", json!({"Name": "Acne"}));
-    assert_eq!((seen.lanes(), seen.absorbed().conflicts.len()), (vec![], 1));
+    assert_eq!((seen.lanes(), seen.conflicts()), (vec![], 1));
     assert_eq!(world.write("erp"), None);
     assert!(world.read("erp", json!({"Name": "Acne"})).lanes().is_empty());
     assert_eq!(world.read("crm", json!({"Name": "Acme Corp"})).lanes(), ["erp:crm"]);
@@ -220,7 +229,7 @@ fn a_deletion_at_home_is_taken_and_elsewhere_only_counted() {
     let mut world = World::new();
     both(&mut world, json!({"Name": "Acme"}));
     let elsewhere = world.read_deleted("erp");
-    assert!(elsewhere.lanes().is_empty() && !elsewhere.absorbed().deletes && elsewhere.absorbed().conflicts.len() == 1);
+    assert!(elsewhere.lanes().is_empty() && !elsewhere.absorbed().deletes && elsewhere.conflicts() == 1);
     assert_eq!(world.known().record.deleted_at, None);
 
     let mut world = World::new();
@@ -428,7 +437,7 @@ fn at_first_sight_an_owners_empty_value_replaces_nothing_and_is_filled() {
     world.read("erp", json!({"Name": "Acme", "Credit": "5"}));
     let seen = world.read("crm", json!({"Name": null, "Credit": "9"}));
     assert_eq!(world.canonical(), json!({"name": "Acme", "credit": "5"}));
-    assert_eq!((seen.lanes(), seen.absorbed().conflicts.len()), (vec!["crm:erp".to_owned()], 0));
+    assert_eq!((seen.lanes(), seen.conflicts()), (vec!["crm:erp".to_owned()], 0));
     assert_eq!(world.write("crm"), Some(json!({"Name": "Acme", "Credit": "5"})));
 }
 

@@ -8,7 +8,7 @@ use crate::decide::ownership;
 use crate::program::{Participant, Program};
 use fairlead_model::unit::OnMerge;
 use fairlead_model::{Document, ExternalId, FieldPath, RecordId, Timestamp, document};
-use fairlead_store::{Identity, Known, Origin, Record, RecordChange, Referring, Survivor};
+use fairlead_store::{FieldChange, Identity, Known, Origin, Record, RecordChange, Referring, Survivor};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -65,6 +65,13 @@ pub fn fold(program: &Program, source: &Participant, loser: &Known, survivor: &K
     });
     let keys = program.keys_of(&record, survivor.lives_on(None) || loser.lives_on(None));
     Survivor::Record { record, keys, enqueue, put_away, aliases: gone.into_iter().collect() }
+}
+
+/// What a merge makes of the fields of its survivor.
+#[must_use]
+pub fn history(program: &Program, before: &Record, survivor: &Survivor) -> Vec<FieldChange> {
+    let Survivor::Record { record, .. } = survivor else { return Vec::new() };
+    direct::history(program, before, record)
 }
 
 /// What becomes of records that refer to either of the two, and which of them are to be read again: in the system that merged, the vendor

@@ -132,6 +132,11 @@ impl Seen {
         absorbed
     }
 
+    /// How many foreign edits it held.
+    pub(crate) fn conflicts(&self) -> usize {
+        self.absorbed().history.iter().filter(|change| change.is_conflict()).count()
+    }
+
     pub(crate) fn is_stale(&self) -> bool {
         matches!(self, Self::Stale)
     }

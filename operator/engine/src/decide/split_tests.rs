@@ -85,7 +85,7 @@ fn a_value_that_the_others_show_too_is_theirs() {
     let seen = stays.read("erp", json!({"Name": "Acme", "Credit": "7", "Note": "paid"}));
     assert_eq!(stays.canonical()["name"], "Acme", "it was written there");
     assert!(!stays.known().record.provenance.contains_key("name"), "and is not the other's any more");
-    assert!(seen.absorbed().conflicts.is_empty() && !seen.absorbed().changes);
+    assert!(seen.absorbed().history.is_empty() && !seen.absorbed().changes);
     // Whoever comes later finds it as it is with any record.
     stays.read("crm", json!({"Name": "Acme AG"}));
     assert_eq!(stays.canonical()["name"], "Acme AG", "the owner's");

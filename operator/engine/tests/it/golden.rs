@@ -8,7 +8,7 @@ use fairlead_model::unit::{
     DeletionPolicy, Guard, InitialLoad, IntegrationUnit, MasterUnit, ObjectKey, ParticipantUnit, Sibling, Tie, Units,
 };
 use fairlead_model::{Clock, ExternalId, ObjectRef, realm};
-use fairlead_store::Known;
+use fairlead_store::{Fate, Known};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -173,10 +173,10 @@ async fn who_does_not_own_a_field_has_it_put_back_in_whichever_unit_and_that_is_
     }
     assert_eq!(world.vendor("eu-crm").value("e1", "phone"), "1");
     let record = known(&world, "test/europe/eu-crm", "e1").await.unwrap().record.id;
-    let conflicts = world.store.conflicts(REALM, record, world.clock.now()).await.unwrap();
-    let told: Vec<_> = conflicts
+    let history = world.store.history(REALM, record, world.clock.now()).await.unwrap();
+    let told: Vec<_> = history
         .iter()
-        .map(|past| (past.participant.as_str(), past.conflict.field.as_ref().unwrap().to_string(), past.conflict.shown.clone().unwrap()))
+        .map(|past| (past.participant.as_str(), past.change.field.as_ref().unwrap().to_string(), past.change.to.clone().unwrap()))
         .collect();
     let expected = ["test/america/us-crm", "test/america/us-erp"].map(|participant| (participant, "phone".to_owned(), json!("wrong")));
     assert_eq!(told, expected, "the newest first");
@@ -214,9 +214,16 @@ async fn where_the_latest_has_the_word_it_is_the_vendors_times_that_count_and_no
     assert_eq!(writes_while_nothing_happens(&world).await, 0);
     assert_eq!((conflicts(EUROPE), conflicts(AMERICA)), (vec![1, 0], vec![0, 0]));
     let record = known(&world, "test/europe/eu-crm", "e1").await.unwrap().record.id;
-    let told = world.store.conflicts(REALM, record, world.clock.now()).await.unwrap();
-    let told: Vec<_> = told.into_iter().map(|past| (past.participant, past.conflict.shown, past.conflict.kept)).collect();
-    assert_eq!(told, [("test/europe/eu-crm".to_owned(), Some(json!("earlier")), Some(json!("later")))]);
+    let told = world.store.history(REALM, record, world.clock.now()).await.unwrap();
+    let told: Vec<_> = told.into_iter().map(|past| (past.participant, past.change.from, past.change.to, past.change.fate)).collect();
+    let past = |participant: &str, from: &str, to: &str, fate: Fate| (participant.to_owned(), Some(json!(from)), Some(json!(to)), fate);
+    let (europe, america) = ("test/europe/eu-crm", "test/america/us-crm");
+    let expected = [
+        past(europe, "later", "latest", Fate::Won),
+        past(europe, "later", "earlier", Fate::Conflict),
+        past(america, "1", "later", Fate::Won),
+    ];
+    assert_eq!(told, expected, "the newest first");
     engine.stop().await;
 }
 

@@ -589,7 +589,7 @@ through! {
         pending_reads_of(realm: [&str], participant: [&str], haste: [Haste], max: [usize]) -> Vec<ExternalId>;
         awaits_read(realm: [&str], participant: [&str], ids: [&[ExternalId]]) -> Vec<Option<Haste>>;
         note(realm: [&str], name: [&str]) -> Option<serde_json::Value>;
-        conflicts(realm: [&str], record: [RecordId], now: [Timestamp]) -> Vec<PastConflict>;
+        history(realm: [&str], record: [RecordId], now: [Timestamp]) -> Vec<PastChange>;
         held(realm: [&str], participants: [&[String]]) -> u64;
         changes_since(realm: [&str], since: [Timestamp], with: [&Guarded]) -> GuardCounts;
         dead_letters(filter: [&DeadLetterFilter]) -> Vec<DeadLetter>;

@@ -3,8 +3,8 @@
 use super::world::{CRM, ERP, REALM, World, at, contested, crm_id, deleted, id, inserted, key, lease, letter, merge_into, retry, updated};
 use crate::archive::{self, Head, Options, Summary};
 use crate::{
-    Absorb, BeginWrite, Checkpoint, CloseDeadLetters, CloseReason, Conflict, DeadLetterFilter, Guarded, Keys, Merge, Origin, Outcome,
-    SqliteStore, Stage, Store, StoreError, WriteBegun,
+    Absorb, BeginWrite, Checkpoint, CloseDeadLetters, CloseReason, DeadLetterFilter, Fate, FieldChange, Guarded, Keys, Merge, Origin,
+    Outcome, SqliteStore, Stage, Store, StoreError, WriteBegun,
 };
 use fairlead_model::{ExternalId, Timestamp};
 use serde_json::json;
@@ -74,7 +74,11 @@ async fn fill(store: Arc<dyn Store>, holder: &str) -> World {
         checkpoint: Some(Checkpoint { slice: "main".into(), cursor: json!({"from": "2026-01-01", "pages": 3}), complete: true }),
         unchanged: 2,
         guard: Guarded { book: Some("europe/customers".into()), changed: vec![id(1)], deleted: vec![id(2)] },
-        conflicts: vec![contested(3, "credit"), contested(1, "name"), Conflict::of_existence(id(1))],
+        history: vec![
+            contested(3, "credit"),
+            FieldChange { fate: Fate::Won, ..contested(1, "name") },
+            FieldChange::of_existence(id(1), Fate::Conflict),
+        ],
         ..world.batch(at(2))
     };
     world.store.absorb(&batch).await.unwrap();
@@ -147,11 +151,11 @@ pub(super) async fn what_is_exported_is_imported_as_it_was(store: Arc<dyn Store>
     import(&*store, &there, true, at(5000)).await.unwrap();
     assert_eq!(rows(&text_of(&*store, None).await), rows(&text));
     // Whoever goes on finds what was in flight, with its intent, and its books balance to the end.
-    let (conflicts, guard) = (world.store.conflicts(REALM, id(1), at(10)).await.unwrap(), Guarded::default());
-    assert_eq!(conflicts.len(), 2);
+    let (history, guard) = (world.store.history(REALM, id(1), at(10)).await.unwrap(), Guarded::default());
+    assert_eq!(history.len(), 2);
     let guards = [guard.clone(), Guarded { book: Some("europe/customers".into()), ..guard }];
     for store in [other, store] {
-        assert_eq!(store.conflicts(REALM, id(1), at(10)).await.unwrap(), conflicts);
+        assert_eq!(store.history(REALM, id(1), at(10)).await.unwrap(), history);
         let mut counted = Vec::new();
         for guard in &guards {
             let counts = store.changes_since(REALM, at(0), guard).await.unwrap();
@@ -197,7 +201,7 @@ pub(super) async fn an_import_is_all_or_nothing_and_asks_for_an_empty_realm_that
     refused(&twice, true, at(100), "contradicts the lines before it").await;
     let homeless = text.replace(strange, &strange.replace(&id(1).to_string(), &id(99).to_string()));
     refused(&homeless, true, at(100), "contradicts the lines before it").await;
-    refused(&text.replace("\"format\":5", "\"format\":99"), true, at(100), "format 99").await;
+    refused(&text.replace("\"format\":6", "\"format\":99"), true, at(100), "format 99").await;
     let missing = archive::export(&*store, Some("no/where"), at(1), std::io::sink()).await;
     assert!(matches!(&missing, Err(StoreError::Refused(what)) if what.contains("it holds sales/customers")), "{missing:?}");
     // The lease has run out, but its holder only sleeps: it finds that it is the holder no more.

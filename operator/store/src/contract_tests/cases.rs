@@ -12,10 +12,10 @@ use super::world::{
 use super::{Case, books};
 use crate::archive;
 use crate::{
-    Absorb, AbsorbRecord, BeginWrite, CONFLICT_VALUE, CONFLICTS_FOR, CONFLICTS_PER_RECORD, Checkpoint, Claim, Claimed, CloseDeadLetters,
-    CloseReason, Conflict, DeadLetterFilter, GuardCounts, Guarded, Haste, Identity, IndexKey, IndexState, Intend, Keys, LaneEntry,
-    LaneFence, Merge, NewDeadLetter, Origin, Outcome, PastConflict, Pending, Record, RecordChange, Referring, Reindex, SetCheckpoint,
-    Settle, Settlement, SourceLedger, Split, Stage, Standing, Store, StoreError, Survivor, Sweep, WAITS_FOR, WriteBegun,
+    Absorb, AbsorbRecord, BeginWrite, Checkpoint, Claim, Claimed, CloseDeadLetters, CloseReason, DeadLetterFilter, Fate, FieldChange,
+    GuardCounts, Guarded, HISTORY_FOR, HISTORY_PER_RECORD, HISTORY_VALUE, Haste, Identity, IndexKey, IndexState, Intend, Keys, LaneEntry,
+    LaneFence, Merge, NewDeadLetter, Origin, Outcome, PastChange, Pending, Record, RecordChange, Referring, Reindex, SetCheckpoint, Settle,
+    Settlement, SourceLedger, Split, Stage, Standing, Store, StoreError, Survivor, Sweep, WAITS_FOR, WriteBegun,
 };
 use fairlead_model::hash::{RangeHash, ValueHash};
 use fairlead_model::state::ParticipantState;
@@ -107,8 +107,8 @@ cases![
     the_source_book_counts_every_record_read,
     the_guard_counts_each_record_once_in_its_window,
     the_guard_counts_each_record_in_the_book_of_its_last_change,
-    conflicts_are_kept_by_record_the_newest_and_for_a_while,
-    the_conflicts_of_a_merged_record_are_its_survivors,
+    history_is_kept_by_record_the_newest_and_for_a_while,
+    the_history_of_a_merged_record_is_its_survivors,
     what_leaves_a_record_is_one_of_its_own,
     an_alias_leaves_its_record_and_another_one_stays,
     a_split_is_a_conflict_when_anything_of_it_has_changed_and_leaves_nothing_then,
@@ -288,7 +288,7 @@ async fn a_record_that_changed_meanwhile_is_a_conflict_and_nothing_of_the_batch_
             checkpoint: Some(Checkpoint { slice: "main".into(), cursor: json!(1), complete: true }),
             unchanged: 5,
             guard: guarded([1], [1]),
-            conflicts: vec![contested(1, "credit")],
+            history: vec![contested(1, "credit")],
             ..world.batch(at(2))
         };
         assert_eq!(world.store.absorb(&batch).await.unwrap_err(), StoreError::Conflict(vec![wrong_id]));
@@ -299,7 +299,7 @@ async fn a_record_that_changed_meanwhile_is_a_conflict_and_nothing_of_the_batch_
     assert_eq!(world.store.checkpoint(REALM, CRM, "main").await.unwrap(), None);
     assert!(world.store.pending_reads(REALM, CRM, 10).await.unwrap().is_empty());
     assert_eq!(world.store.changes_since(REALM, at(0), &Guarded::default()).await.unwrap(), GuardCounts::default());
-    assert!(world.store.conflicts(REALM, id(1), at(9)).await.unwrap().is_empty());
+    assert!(world.store.history(REALM, id(1), at(9)).await.unwrap().is_empty());
 }
 
 async fn an_external_id_stands_for_one_record_and_a_record_has_one_per_participant(store: Arc<dyn Store>) {
@@ -1784,7 +1784,12 @@ async fn the_source_book_counts_every_record_read(store: Arc<dyn Store>) {
         records: vec![inserted(1), inserted(2), kept],
         dead_letters: vec![letter(3, Stage::Inbound), letter(4, Stage::Identity)],
         unchanged: 4,
-        conflicts: vec![contested(1, "credit"), Conflict::of_existence(id(2))],
+        history: vec![
+            contested(1, "credit"),
+            FieldChange { fate: Fate::Won, ..contested(1, "name") },
+            FieldChange { fate: Fate::FirstSeen, ..contested(1, "name") },
+            FieldChange::of_existence(id(2), Fate::Conflict),
+        ],
         ..world.batch(at(1))
     };
     world.store.absorb(&batch).await.unwrap();
@@ -1841,55 +1846,68 @@ async fn the_guard_counts_each_record_in_the_book_of_its_last_change(store: Arc<
     assert_eq!(since(0, of("new", guarded([1], []))).await, (1, 0));
 }
 
-async fn conflicts_are_kept_by_record_the_newest_and_for_a_while(store: Arc<dyn Store>) {
+async fn history_is_kept_by_record_the_newest_and_for_a_while(store: Arc<dyn Store>) {
     let world = World::new(store, "a").await;
     world.absorb(vec![inserted(1), inserted(2)], at(0)).await;
-    let note = async |conflicts: Vec<Conflict>, seconds: i64| {
-        world.store.absorb(&Absorb { conflicts, ..world.batch(at(seconds)) }).await.unwrap();
+    let note = async |history: Vec<FieldChange>, seconds: i64| {
+        world.store.absorb(&Absorb { history, ..world.batch(at(seconds)) }).await.unwrap();
     };
-    note(vec![contested(1, "credit"), contested(2, "credit"), Conflict::of_existence(id(1))], 1).await;
-    let kept = world.store.conflicts(REALM, id(1), at(2)).await.unwrap();
-    let past = |conflict| PastConflict { conflict, participant: CRM.to_owned(), at: at(1) };
-    assert_eq!(kept, [past(Conflict::of_existence(id(1))), past(contested(1, "credit"))], "the newest first");
-    assert!(world.store.conflicts(REALM, id(3), at(2)).await.unwrap().is_empty());
-    assert!(world.store.conflicts("nowhere", id(1), at(2)).await.unwrap().is_empty());
+    let deleted = FieldChange::of_existence(id(1), Fate::Conflict);
+    note(vec![contested(1, "credit"), contested(2, "credit"), deleted.clone()], 1).await;
+    let kept = world.store.history(REALM, id(1), at(2)).await.unwrap();
+    let past = |change| PastChange { change, participant: CRM.to_owned(), at: at(1) };
+    assert_eq!(kept, [past(deleted), past(contested(1, "credit"))], "the newest first");
+    assert!(world.store.history(REALM, id(3), at(2)).await.unwrap().is_empty());
+    assert!(world.store.history("nowhere", id(1), at(2)).await.unwrap().is_empty());
 
-    let most = i64::try_from(CONFLICTS_PER_RECORD).unwrap();
+    // Each fate has its own places.
+    let most = i64::try_from(HISTORY_PER_RECORD).unwrap();
+    let won = FieldChange { fate: Fate::Won, ..contested(1, "name") };
+    note(vec![won.clone()], 1).await;
     for second in 2..=most + 1 {
         note(vec![contested(1, "name")], second).await;
     }
-    let kept = world.store.conflicts(REALM, id(1), at(100)).await.unwrap();
-    assert_eq!((kept.len(), kept[0].at, kept[19].at), (CONFLICTS_PER_RECORD, at(most + 1), at(2)));
-    assert_eq!(world.store.conflicts(REALM, id(2), at(100)).await.unwrap().len(), 1, "each record has its own");
+    let first = world.store.history(REALM, id(1), at(100)).await.unwrap().pop().unwrap();
+    assert_eq!(first, past(won.clone()));
+    note(vec![won; HISTORY_PER_RECORD], most + 1).await;
+    let kept = world.store.history(REALM, id(1), at(100)).await.unwrap();
+    let of = |fate: Fate| kept.iter().filter(|past| past.change.fate == fate).map(|past| past.at).collect::<Vec<_>>();
+    assert_eq!(of(Fate::Won), vec![at(most + 1); HISTORY_PER_RECORD]);
+    assert_eq!(of(Fate::Conflict), (2..=most + 1).rev().map(at).collect::<Vec<_>>());
+    assert_eq!(world.store.history(REALM, id(2), at(100)).await.unwrap().len(), 1, "each record has its own");
 
     // Of a long value the beginning is kept.
-    let long = Conflict { shown: Some(json!("ü".repeat(CONFLICT_VALUE))), kept: Some(json!("short")), ..contested(3, "name") };
+    let long = FieldChange { to: Some(json!("ü".repeat(HISTORY_VALUE))), from: Some(json!("short")), ..contested(3, "name") };
     note(vec![long], most + 2).await;
-    let kept = world.store.conflicts(REALM, id(3), at(100)).await.unwrap().remove(0).conflict;
-    let shown = kept.shown.as_ref().and_then(|shown| shown.as_str()).unwrap();
-    assert!(shown.starts_with("üüü") && shown.ends_with("… (4098 bytes)") && shown.len() < CONFLICT_VALUE, "{shown}");
-    assert_eq!(kept.kept, Some(json!("short")));
+    let kept = world.store.history(REALM, id(3), at(100)).await.unwrap().remove(0).change;
+    let shown = kept.to.as_ref().and_then(|shown| shown.as_str()).unwrap();
+    assert!(shown.starts_with("üüü") && shown.ends_with("… (4098 bytes)") && shown.len() < HISTORY_VALUE, "{shown}");
+    assert_eq!(kept.from, Some(json!("short")));
 
     // What is too old is not told, and gone with the next one of the realm or the next sweep.
-    let later = i64::try_from(CONFLICTS_FOR.as_secs()).unwrap() + 2;
-    assert!(world.store.conflicts(REALM, id(2), at(later)).await.unwrap().is_empty());
+    let later = i64::try_from(HISTORY_FOR.as_secs()).unwrap() + 2;
+    assert!(world.store.history(REALM, id(2), at(later)).await.unwrap().is_empty());
     note(vec![contested(1, "name")], later).await;
-    assert!(world.store.conflicts(REALM, id(2), at(100)).await.unwrap().is_empty());
+    assert!(world.store.history(REALM, id(2), at(100)).await.unwrap().is_empty());
     assert_eq!(world.snapshot(at(later)).await.conflicts(), 3 + u64::try_from(most).unwrap() + 2);
     let sweep = Sweep { realm: REALM.into(), participants: None, closed_before: at(0), max: 1, now: at(2 * later) };
     assert_eq!(world.store.sweep(&sweep).await, Ok(0), "only letters are counted");
-    assert!(world.store.conflicts(REALM, id(1), at(later)).await.unwrap().is_empty());
+    assert!(world.store.history(REALM, id(1), at(later)).await.unwrap().is_empty());
 }
 
-async fn the_conflicts_of_a_merged_record_are_its_survivors(store: Arc<dyn Store>) {
+async fn the_history_of_a_merged_record_is_its_survivors(store: Arc<dyn Store>) {
     let world = World::new(store, "a").await;
     world.absorb(vec![inserted(1), inserted(2)], at(0)).await;
-    let conflicts = vec![contested(1, "credit"), contested(2, "name")];
-    world.store.absorb(&Absorb { conflicts, ..world.batch(at(1)) }).await.unwrap();
-    world.store.merge(&merge_into(&world, (1, 1), (2, 1), at(2))).await.unwrap();
-    let kept = world.store.conflicts(REALM, id(2), at(3)).await.unwrap();
-    let fields: Vec<_> = kept.iter().filter_map(|past| past.conflict.field.as_ref()).map(ToString::to_string).collect();
-    assert_eq!(fields, ["name", "credit"]);
+    let history = vec![contested(1, "credit"), contested(2, "name")];
+    world.store.absorb(&Absorb { history, ..world.batch(at(1)) }).await.unwrap();
+    // And what it brings to the survivor is told beside, once.
+    let brought = vec![FieldChange { fate: Fate::Won, ..contested(2, "phone") }];
+    let merge = Merge { history: brought, ..merge_into(&world, (1, 1), (2, 1), at(2)) };
+    world.store.merge(&merge).await.unwrap();
+    world.store.merge(&merge).await.unwrap();
+    let kept = world.store.history(REALM, id(2), at(3)).await.unwrap();
+    let fields: Vec<_> = kept.iter().filter_map(|past| past.change.field.as_ref()).map(ToString::to_string).collect();
+    assert_eq!(fields, ["phone", "name", "credit"]);
 }
 
 async fn forgotten_participants_leave_the_records_and_what_others_hold(store: Arc<dyn Store>) {
@@ -1911,7 +1929,7 @@ async fn forgotten_participants_leave_the_records_and_what_others_hold(store: Ar
         rereads: vec![(crm_id(4), None)],
         checkpoint: Some(Checkpoint { slice: "main".into(), cursor: json!(1), complete: true }),
         guard: Guarded { book: Some("europe/customers".into()), ..guarded([1], []) },
-        conflicts: vec![contested(1, "credit")],
+        history: vec![contested(1, "credit")],
         ..world.batch(at(2))
     };
     world.store.absorb(&batch).await.unwrap();
@@ -1944,7 +1962,7 @@ async fn forgotten_participants_leave_the_records_and_what_others_hold(store: Ar
     assert_eq!(world.book(EU).await.entered, 1, "what others were told by them stays in the others' books");
     assert!(world.store.checkpoint(REALM, EU, "main").await.unwrap().is_none());
     assert!(world.store.pending_reads(REALM, EU, 10).await.unwrap().is_empty());
-    assert!(world.store.conflicts(REALM, id(1), at(3)).await.unwrap().is_empty());
+    assert!(world.store.history(REALM, id(1), at(3)).await.unwrap().is_empty());
     let guard = Guarded { book: Some("europe/customers".into()), ..Guarded::default() };
     assert_eq!(world.store.changes_since(REALM, at(0), &guard).await.unwrap(), GuardCounts::default());
     let mut left = Vec::new();

@@ -1,7 +1,7 @@
 //! A small scenario for tests of stores: one realm, a CRM that is read and an ERP that is written, and short ways to say what happens.
 
 use crate::{
-    Absorb, AbsorbRecord, Absorbed, Claim, Claimed, Conflict, Enqueue, Fence, Guarded, Identity, IndexKey, Intend, Keys, Known,
+    Absorb, AbsorbRecord, Absorbed, Claim, Claimed, Enqueue, Fate, Fence, FieldChange, Guarded, Identity, IndexKey, Intend, Keys, Known,
     LeaseRequest, Merge, NewDeadLetter, Origin, Outcome, Provenance, Record, RecordChange, Settle, Settlement, Snapshot, Split, Stage,
     Store, StoreError, Survivor,
 };
@@ -134,6 +134,7 @@ pub fn merge_into(world: &World, (loser, loser_version): (u64, u64), (survivor, 
         reread_done: vec![crm_id(loser)],
         began: EVER,
         guard: Guarded::default(),
+        history: Vec::new(),
         now,
     }
 }
@@ -185,12 +186,13 @@ pub fn letter(n: u64, stage: Stage) -> NewDeadLetter {
 
 /// The CRM showed another value of a field of record `n` than its owner's.
 #[must_use]
-pub fn contested(n: u64, field: &str) -> Conflict {
-    Conflict {
+pub fn contested(n: u64, field: &str) -> FieldChange {
+    FieldChange {
         record: id(n),
         field: Some(field.parse().unwrap()),
-        shown: Some(serde_json::json!("5\u{0}")),
-        kept: Some(serde_json::json!("7.50")),
+        from: Some(serde_json::json!("7.50")),
+        to: Some(serde_json::json!("5\u{0}")),
+        fate: Fate::Conflict,
     }
 }
 

@@ -7,7 +7,7 @@ use super::error::Failure;
 use super::image::{Image, Naming};
 use super::letters::{self, Opened};
 use super::session::{Session, ask, lock_realm};
-use super::{checkpoints, conflicts, leases, reads, records};
+use super::{checkpoints, history, leases, reads, records};
 use crate::crash::{Command, Step, reach};
 use crate::rows::absorb::{Batch, Change, Item};
 use crate::rows::books::Books;
@@ -71,7 +71,7 @@ impl Job for Batch {
         let mut rows = image.writes(session, self.now.0)?;
         rows.extend(image.identity_writes());
         rows.extend(write_guard((realm, session.name(self.guard.book(&self.realm))?), &self.guard, self.now));
-        rows.extend(conflicts::add(realm, participant, &self.conflicts, self.now));
+        rows.extend(history::add((realm, participant), &self.history, self.now));
         reach(Command::Absorb, Step::Partly);
         session.run(rows).await?;
         reach(Command::Absorb, Step::Rows);

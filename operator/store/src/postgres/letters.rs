@@ -235,7 +235,7 @@ impl Job for Sweep {
         let (closed_before, participants) = (self.closed_before.0, self.participants.clone());
         let sweep = ask!(SWEEP, realm, closed_before, limit(self.max), participants, first.clone(), end.clone());
         let corrections = ask!(SWEEP_CORRECTIONS, realm, first, end);
-        let expire = super::conflicts::expire(realm, self.now);
+        let expire = super::history::expire(realm, self.now);
         let [_, gone, over, expired] = session.all([lock_realm(realm), sweep, corrections, expire]).await?;
         if !gone.is_empty() {
             let names = gone.iter().map(|row| Ok(format!("{CORRECTED}{}", get::<i64>(row, 0)?))).collect::<Result<Vec<_>, Failure>>()?;

@@ -7,8 +7,9 @@ use super::command::{Done, Job};
 use super::error::Failure;
 use super::image::Image;
 use super::session::{Session, ask, lock_realm};
-use super::{conflicts, lane, leases, letters, reads, records};
+use super::{history, lane, leases, letters, reads, records};
 use crate::crash::{Command, Step, reach};
+use crate::rows::absorb::ChangeRow;
 use crate::rows::books::Books;
 use crate::rows::codec::{REPLAY, id_bytes};
 use crate::rows::packed::encode_state;
@@ -38,6 +39,7 @@ pub(super) struct Folding<'m> {
     command: &'m Merge,
     survivor: Option<Body>,
     referring: Vec<Option<Body>>,
+    history: Vec<ChangeRow>,
 }
 
 impl<'m> Folding<'m> {
@@ -51,7 +53,8 @@ impl<'m> Folding<'m> {
             RecordChange::Keep { .. } | RecordChange::Insert { .. } => Ok(None),
         };
         let referring = command.referring.iter().map(|item| body(&item.change)).collect::<Result<_, _>>()?;
-        Ok(Self { command, survivor, referring })
+        let history = command.history.iter().map(ChangeRow::new).collect::<Result<_, _>>()?;
+        Ok(Self { command, survivor, referring, history })
     }
 }
 
@@ -93,7 +96,9 @@ impl Job for Folding<'_> {
                 Survivor::ExternalId { .. } => self.under_another_id(&mut merging).await?,
             }
             let book = session.name(command.guard.book(&command.realm))?;
-            merging.session.run(write_guard((realm, book), &command.guard, command.now)).await?;
+            let mut asks = history::add((realm, participant), &self.history, command.now);
+            asks.extend(write_guard((realm, book), &command.guard, command.now));
+            merging.session.run(asks).await?;
         }
         reach(Command::Merge, Step::Rows);
         let again: Vec<(&str, Option<&str>)> = command.rereads.iter().map(|id| (id.as_str(), None)).collect();
@@ -219,7 +224,8 @@ impl Folding<'_> {
                 moved.push(participant);
             }
         }
-        let mut asks = vec![ask!(MOVE_IDENTITY, loser.row, survivor.row, moved), conflicts::move_to(realm, command.loser, record.id)];
+        let mut asks = vec![ask!(MOVE_IDENTITY, loser.row, survivor.row, moved)];
+        asks.extend(history::move_to(realm, command.loser, record.id));
         for (participant, state) in aliases {
             let participant = merging.session.name(participant)?;
             asks.push(ask!(SET_STATE, loser.row, participant, state.settled.cast_signed(), encode_state(state)?));

@@ -26,10 +26,10 @@ mod books;
 mod checkpoints;
 mod codec;
 mod command;
-mod conflicts;
 mod drain;
 mod error;
 mod forget;
+mod history;
 mod image;
 mod lane;
 mod leases;
@@ -53,9 +53,9 @@ use crate::rows::codec::encode;
 use crate::rows::reindex::Page;
 use crate::rows::settle::Results;
 use crate::{
-    Absorb, Absorbed, BeginWrite, CONFLICTS_FOR, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue,
-    Fence, GuardCounts, Guarded, Haste, IndexKey, Intend, Known, LaneFence, LeaseRequest, Merge, PastConflict, Reindex, SetCheckpoint,
-    Settle, Snapshot, Split, Standing, Store, StoreError, Sweep, WriteBegun,
+    Absorb, Absorbed, BeginWrite, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue, Fence, GuardCounts,
+    Guarded, HISTORY_FOR, Haste, IndexKey, Intend, Known, LaneFence, LeaseRequest, Merge, PastChange, Reindex, SetCheckpoint, Settle,
+    Snapshot, Split, Standing, Store, StoreError, Sweep, WriteBegun,
 };
 use async_trait::async_trait;
 use command::{Job, run};
@@ -394,8 +394,8 @@ impl Store for PostgresStore {
         answer!(self, session => query::participant_ids(&session, realm, participant, after, max))
     }
 
-    async fn conflicts(&self, realm: &str, record: RecordId, now: Timestamp) -> Result<Vec<PastConflict>, StoreError> {
-        answer!(self, session => conflicts::of_record(&session, realm, record, now.before(CONFLICTS_FOR)))
+    async fn history(&self, realm: &str, record: RecordId, now: Timestamp) -> Result<Vec<PastChange>, StoreError> {
+        answer!(self, session => history::of_record(&session, realm, record, now.before(HISTORY_FOR)))
     }
 
     async fn held(&self, realm: &str, participants: &[String]) -> Result<u64, StoreError> {

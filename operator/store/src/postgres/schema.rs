@@ -13,7 +13,7 @@ use crate::StoreError;
 use deadpool_postgres::{Object, Pool};
 
 /// The schema's history; entry n is the number n + 1. An entry that was released is never edited.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     include_str!("../../migrations/postgres/0001.sql"),
     include_str!("../../migrations/postgres/0002.sql"),
     include_str!("../../migrations/postgres/0003.sql"),
@@ -22,6 +22,7 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("../../migrations/postgres/0006.sql"),
     include_str!("../../migrations/postgres/0007.sql"),
     include_str!("../../migrations/postgres/0008.sql"),
+    include_str!("../../migrations/postgres/0009.sql"),
 ];
 
 /// Marks the advisory lock of migrations; see `session` for the others.

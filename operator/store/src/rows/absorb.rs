@@ -5,7 +5,9 @@ use super::books::SourceDelta;
 use super::codec::encode;
 use super::packed::encode_state;
 use super::record::Body;
-use crate::{Absorb, AbsorbRecord, CONFLICT_VALUE, Conflict, Fence, Guarded, NewDeadLetter, Origin, RecordChange, Stage, StoreError};
+use crate::{
+    Absorb, AbsorbRecord, Fate, Fence, FieldChange, Guarded, HISTORY_VALUE, NewDeadLetter, Origin, RecordChange, Stage, StoreError,
+};
 use fairlead_model::{RecordId, Timestamp};
 use serde_json::Value;
 
@@ -23,7 +25,7 @@ pub(crate) struct Batch {
     pub(crate) checkpoint: Option<(String, String, bool)>,
     pub(crate) source: SourceDelta,
     pub(crate) guard: Guarded,
-    pub(crate) conflicts: Vec<Contested>,
+    pub(crate) history: Vec<ChangeRow>,
     pub(crate) direct: u64,
     pub(crate) now: Timestamp,
 }
@@ -39,35 +41,45 @@ pub(crate) struct Item {
     pub(crate) changed: bool,
 }
 
-/// So many conflicts that are too old go in one transaction.
+/// So many changes that are too old go in one transaction.
 pub(crate) const EXPIRED: usize = 1000;
 
-/// A [`Conflict`] in the form of its row.
-pub(crate) struct Contested {
+/// A [`FieldChange`] in the form of its row.
+pub(crate) struct ChangeRow {
     pub(crate) record: RecordId,
     pub(crate) field: Option<String>,
-    pub(crate) shown: Option<String>,
-    pub(crate) kept: Option<String>,
+    pub(crate) from: Option<String>,
+    pub(crate) to: Option<String>,
+    pub(crate) fate: i16,
 }
 
-impl Contested {
-    fn new(conflict: &Conflict) -> Result<Self, StoreError> {
+impl ChangeRow {
+    pub(crate) fn new(change: &FieldChange) -> Result<Self, StoreError> {
         Ok(Self {
-            record: conflict.record,
-            field: conflict.field.as_ref().map(ToString::to_string),
-            shown: conflict.shown.as_ref().map(bounded).transpose()?,
-            kept: conflict.kept.as_ref().map(bounded).transpose()?,
+            record: change.record,
+            field: change.field.as_ref().map(ToString::to_string),
+            from: change.from.as_ref().map(bounded).transpose()?,
+            to: change.to.as_ref().map(bounded).transpose()?,
+            fate: change.fate as i16,
         })
     }
+}
+
+/// All of them.
+pub(crate) const FATES: [Fate; 3] = [Fate::Conflict, Fate::Won, Fate::FirstSeen];
+
+/// What became of a change, as its row tells it.
+pub(crate) fn fate(code: i16) -> Result<Fate, StoreError> {
+    FATES.into_iter().find(|fate| *fate as i16 == code).ok_or_else(|| StoreError::Unusable(format!("{code} is no fate of a change")))
 }
 
 /// A value as it is kept: of a long one the beginning, as text.
 fn bounded(value: &Value) -> Result<String, StoreError> {
     let text = encode(value)?;
-    if text.len() <= CONFLICT_VALUE {
+    if text.len() <= HISTORY_VALUE {
         return Ok(text);
     }
-    let start: String = value.as_str().unwrap_or(&text).chars().take(CONFLICT_VALUE / 8).collect();
+    let start: String = value.as_str().unwrap_or(&text).chars().take(HISTORY_VALUE / 8).collect();
     encode(&Value::String(format!("{start}… ({} bytes)", text.len())))
 }
 
@@ -100,10 +112,10 @@ impl Batch {
                 changed,
                 unchanged: command.unchanged + command.records.len() as u64 - changed,
                 dead_lettered: command.dead_letters.iter().filter(inbound).count() as u64,
-                conflicts: command.conflicts.len() as u64,
+                conflicts: command.history.iter().filter(|change| change.is_conflict()).count() as u64,
             },
             guard: command.guard.clone(),
-            conflicts: command.conflicts.iter().map(Contested::new).collect::<Result<_, _>>()?,
+            history: command.history.iter().map(ChangeRow::new).collect::<Result<_, _>>()?,
             direct: command.direct,
             now: command.now,
         })

@@ -58,13 +58,13 @@ pub(crate) enum Absent {
     Wrong,
     /// Nothing, and it is left out wherever it holds that.
     Null,
-    /// Zero: exports of format 1 leave it out.
+    /// Zero: exports before the column leave it out.
     Zero,
     /// The realm's name; likewise.
     Realm,
     /// Whether all of the row's origins have time: exports before format 3 leave it out.
     Bulk,
-    /// False; likewise.
+    /// False; exports before the column leave it out.
     False,
 }
 
@@ -356,7 +356,7 @@ const GUARD_BOOK: Table = Table {
     ],
 };
 
-/// Conflicts of the past, the oldest first: their numbers are given anew in that order. Values are told as the text that is kept, since a
+/// What became of records' fields, the oldest first: their numbers are given anew in that order. Values are told as the text that is kept, since a
 /// value may be null and may be none.
 const PAST_CONFLICT: Table = Table {
     word: "conflict",
@@ -370,6 +370,7 @@ const PAST_CONFLICT: Table = Table {
         may("field", "field", Kind::Text),
         may("shown", "shown", Kind::Text),
         may("kept", "kept", Kind::Text),
+        added("fate", "fate", Kind::Int, Absent::Zero),
         needs("at", "at", Kind::Int),
     ],
 };

@@ -4,7 +4,7 @@ use super::books::{self, write_guard, write_source};
 use super::lane::{any_waiting, free_from_dead, free_waiting, mark_held, mark_life};
 use super::names::Names;
 use super::records::{self, Named, Naming};
-use super::{checkpoints, conflicts, leases, letters, reads};
+use super::{checkpoints, history, leases, letters, reads};
 use crate::crash::{Command, Step, reach};
 use crate::rows::absorb::{Batch, Change, Item};
 use crate::rows::books::Books;
@@ -68,7 +68,7 @@ pub(super) fn run(batch: &Batch, connection: &Connection, sequence: i64) -> Resu
     reach(Command::Absorb, Step::Reads);
     write_source(connection, realm, participant, &batch.source)?;
     write_guard(connection, (realm, names.intern(batch.guard.book(&batch.realm))?), &batch.guard, batch.now)?;
-    conflicts::add(connection, realm, participant, &batch.conflicts, batch.now)?;
+    history::add(connection, (realm, participant), &batch.history, batch.now)?;
     for _ in 0..batch.direct {
         let book = (realm, participant, names.intern_origin(&Origin::Api)?);
         books.entered(book);

@@ -221,7 +221,7 @@ pub(super) fn sweep(connection: &Connection, command: &Sweep) -> Result<u64, Sto
     connection
         .prepare_cached("DELETE FROM note WHERE realm = ?1 AND name >= ?2 AND name < ?3 AND value = 'null'")?
         .execute(params![realm, first, end])?;
-    super::conflicts::expire(connection, realm, command.now)?;
+    super::history::expire(connection, realm, command.now)?;
     reach(Command::Sweep, Step::Rows);
     Ok(ids.len() as u64)
 }

@@ -5,8 +5,9 @@ use super::books::{self, write_guard};
 use super::lane::{free_all_waiting, mark_held};
 use super::names::Names;
 use super::records::{self, Stored};
-use super::{conflicts, leases, letters, reads};
+use super::{history, leases, letters, reads};
 use crate::crash::{Command, Step, reach};
+use crate::rows::absorb::ChangeRow;
 use crate::rows::books::Books;
 use crate::rows::codec::id_bytes;
 use crate::rows::lane::Lane;
@@ -42,6 +43,8 @@ pub(super) fn merge(connection: &Connection, command: &Merge, sequence: i64) -> 
             Survivor::Record { .. } => merging.merge_into_record(command, &loser)?,
             Survivor::ExternalId { .. } => merging.under_another_id(command, &loser)?,
         }
+        let changes = command.history.iter().map(ChangeRow::new).collect::<Result<Vec<_>, _>>()?;
+        history::add(connection, (realm, participant), &changes, command.now)?;
         let book = merging.names.intern(command.guard.book(&command.realm))?;
         write_guard(connection, (realm, book), &command.guard, command.now)?;
     }
@@ -161,7 +164,7 @@ impl Merging<'_> {
 
         self.fold_lanes(loser.row, (survivor.row, body.version, body.lives()))?;
         free_all_waiting(connection, realm, (&loser_id, &survivor_id), survivor.row, now.0)?;
-        conflicts::move_to(connection, realm, (&loser_id, &survivor_id))?;
+        history::move_to(connection, realm, (&loser_id, &survivor_id))?;
         letters::fold(connection, &mut self.books, realm, (&loser_id, &survivor_id), now)?;
         self.enter_all((survivor.row, body.version, body.lives()), enqueue)?;
         self.enter_all((loser.row, loser.version + 1, false), put_away)

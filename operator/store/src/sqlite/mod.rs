@@ -8,10 +8,10 @@ mod absorb;
 mod archive;
 mod books;
 mod checkpoints;
-mod conflicts;
 mod drain;
 mod error;
 mod forget;
+mod history;
 mod lane;
 mod leases;
 mod letters;
@@ -34,9 +34,9 @@ use crate::rows::codec::encode;
 use crate::rows::reindex::Page;
 use crate::rows::settle::Results;
 use crate::{
-    Absorb, Absorbed, BeginWrite, CONFLICTS_FOR, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue,
-    Fence, GuardCounts, Guarded, Haste, IndexKey, Intend, Known, LaneFence, LeaseRequest, Merge, PastConflict, Reindex, SetCheckpoint,
-    Settle, Snapshot, Split, Standing, Store, StoreError, Sweep, WriteBegun,
+    Absorb, Absorbed, BeginWrite, Checkpoint, Claim, Claimed, CloseDeadLetters, DeadLetter, DeadLetterFilter, Enqueue, Fence, GuardCounts,
+    Guarded, HISTORY_FOR, Haste, IndexKey, Intend, Known, LaneFence, LeaseRequest, Merge, PastChange, Reindex, SetCheckpoint, Settle,
+    Snapshot, Split, Standing, Store, StoreError, Sweep, WriteBegun,
 };
 use async_trait::async_trait;
 use error::name_disk;
@@ -493,9 +493,9 @@ impl Store for SqliteStore {
         self.read(move |connection| query::participant_ids(connection, &realm, &participant, after.as_ref(), max)).await
     }
 
-    async fn conflicts(&self, realm: &str, record: RecordId, now: Timestamp) -> Result<Vec<PastConflict>, StoreError> {
-        let (realm, since) = (realm.to_owned(), now.before(CONFLICTS_FOR));
-        self.read(move |connection| conflicts::of_record(connection, &realm, record, since)).await
+    async fn history(&self, realm: &str, record: RecordId, now: Timestamp) -> Result<Vec<PastChange>, StoreError> {
+        let (realm, since) = (realm.to_owned(), now.before(HISTORY_FOR));
+        self.read(move |connection| history::of_record(connection, &realm, record, since)).await
     }
 
     async fn held(&self, realm: &str, participants: &[String]) -> Result<u64, StoreError> {
