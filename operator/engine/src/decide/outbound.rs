@@ -376,13 +376,16 @@ pub fn delivered(
 }
 
 /// The rows of a write that go over values on which the target itself may have the word: an empty field of its own that another one fills, a
-/// reference that a merge elsewhere has turned. Rows of lists are kept by no read, so they cannot be compared.
+/// reference that a merge elsewhere has turned. Rows of lists are kept by no read, so they cannot be compared; what is never read there, a look
+/// says nothing of.
 #[must_use]
 pub fn own_rows<'p>(program: &Program, target: &Participant, claimed: &Claimed, planned: &'p Planned) -> Vec<&'p PlannedRow> {
     if claimed.known.identity(&target.unit.name).is_none() {
         return Vec::new();
     }
-    let own = |unit: &FieldPath| ownership::may_have_the_word(&program.unit, &target.unit, unit, &claimed.known);
+    let own = |unit: &FieldPath| {
+        target.table.readable_units().contains(unit) && ownership::may_have_the_word(&program.unit, &target.unit, unit, &claimed.known)
+    };
     let rows = planned.rows.iter().filter(|row| row.native.list_root().is_none());
     rows.filter(|row| row.unit.as_ref().is_some_and(|(unit, _)| own(unit))).collect()
 }

@@ -723,6 +723,18 @@ fn a_value_on_which_the_target_has_the_word_is_not_written_over_unread() {
         own_rows(&world.program, world.participant("erp"), &world.claimed(), &planned).is_empty(),
         "the name is the CRM's: no look is needed"
     );
+    // Nor where the value is only ever written.
+    let mut unit = unit();
+    erp(&mut unit).rows = serde_json::from_value(json!([
+        {"canonical": "name", "native": "Name"},
+        {"native": "Credit", "fromCanonical": ".record.credit"},
+    ]))
+    .unwrap();
+    let mut world = World::of(unit);
+    world.read("crm", json!({"Name": "Acme", "Credit": "5"}));
+    world.read("erp", json!({"Name": "Acme"}));
+    let planned = written(world.step("erp"));
+    assert!(own_rows(&world.program, world.participant("erp"), &world.claimed(), &planned).is_empty(), "{planned:?}");
 }
 
 #[test]
