@@ -391,7 +391,7 @@ pub fn own_rows<'p>(program: &Program, target: &Participant, claimed: &Claimed, 
 }
 
 /// What keeps a write from going over the target's own values: somebody edited them since they were read. Most vendors take no precondition
-/// with a write, so the record is `shown` right before.
+/// with a write, so the record is `shown` right before. A value that is merely written otherwise (a date with another zone) is the same.
 #[must_use]
 pub fn edited_since(
     program: &Program,
@@ -402,8 +402,14 @@ pub fn edited_since(
 ) -> Option<RemoteError> {
     let state = &claimed.known.identity(&target.unit.name)?.state;
     let read = |native: &FieldPath| state.rows.get(&ValueHash::of_text(native.text()).0).map_or(ValueHash::ABSENT, |row| row.native);
-    let mut rows = own_rows(program, target, claimed, planned).into_iter();
-    let edited = rows.find(|row| ValueHash::of(document::present(shown, &row.native)) != read(&row.native))?;
+    let differs = |row: &&PlannedRow| ValueHash::of(document::present(shown, &row.native)) != read(&row.native);
+    let rows: Vec<&PlannedRow> = own_rows(program, target, claimed, planned).into_iter().filter(differs).collect();
+    let means = if rows.is_empty() { Vec::new() } else { canonical_of(&target.table, shown) };
+    let is_known = |row: &&PlannedRow| {
+        let means = row.unit.as_ref().and_then(|(unit, _)| means.iter().find(|(path, _)| path == unit));
+        means.is_some_and(|(unit, value)| state.fields.get(unit.text()).and_then(|field| field.seen) == Some(ValueHash::of(Some(value))))
+    };
+    let edited = rows.into_iter().find(|row| !is_known(row))?;
     let message = format!(
         "{} was edited in {} since it was read, and is read again before it is written; if that cannot be read, see its own dead letter",
         edited.native,

@@ -4,7 +4,7 @@ use super::*;
 use crate::decide::sample::{ID, World, document, erp, golden, unit};
 use fairlead_contract::Contract;
 use fairlead_model::schema::NativeSchema;
-use fairlead_model::unit::{LookupTable, OnDelete, OnForeignEdit, OnLeave, RowUnit, ValuePair};
+use fairlead_model::unit::{LookupTable, OnDelete, OnForeignEdit, OnLeave, RowUnit, Tie, ValuePair};
 use fairlead_systems::WriteOperation;
 use serde_json::json;
 use std::sync::Arc;
@@ -735,6 +735,29 @@ fn a_value_on_which_the_target_has_the_word_is_not_written_over_unread() {
     world.read("erp", json!({"Name": "Acme"}));
     let planned = written(world.step("erp"));
     assert!(own_rows(&world.program, world.participant("erp"), &world.claimed(), &planned).is_empty(), "{planned:?}");
+}
+
+#[test]
+fn a_value_that_is_merely_written_otherwise_is_no_edit_since_it_was_read() {
+    // Two of one role, of which the latest counts.
+    let mut unit = unit();
+    Arc::make_mut(&mut unit.participants[0]).role = "erp".into();
+    unit.tie = Tie::Latest;
+    let downcased = json!({
+        "canonical": "credit", "native": "Credit",
+        "toCanonical": "downcase(string(.record.Credit) ?? \"\")", "fromCanonical": ".record.credit",
+    });
+    erp(&mut unit).rows = serde_json::from_value(json!([{"canonical": "name", "native": "Name"}, downcased])).unwrap();
+    let mut world = World::of(unit);
+    world.read("crm", json!({"Name": "Acme", "Credit": "low"}));
+    world.write("erp");
+    world.read("crm", json!({"Name": "Acme", "Credit": "high"}));
+    let planned = written(world.step("erp"));
+    let edited = |shown: &str| {
+        let shown = document(json!({"Name": "Acme", "Credit": shown}));
+        edited_since(&world.program, world.participant("erp"), &world.claimed(), &planned, &shown).and_then(|error| error.field)
+    };
+    assert_eq!((edited("low"), edited("LOW"), edited("none").as_deref()), (None, None, Some("Credit")));
 }
 
 #[test]
