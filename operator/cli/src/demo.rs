@@ -65,6 +65,10 @@ enum Output {
 /// Any free port of this machine, for itself only.
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
+/// What the quickstart's `guard.maxChangePercent` says, and how many records the demo changes besides its `--edits`.
+const GUARD: u64 = 30;
+const BESIDES: u64 = 3;
+
 /// Longest wait for any one step.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -138,6 +142,13 @@ impl Demo {
         let started = Instant::now();
         if self.shared > self.accounts || self.shared > self.customers {
             bail!("--shared cannot be more than --accounts or --customers");
+        }
+        let records = self.accounts + self.customers - self.shared;
+        let most = (records * GUARD / 100).saturating_sub(BESIDES) / 2;
+        if self.edits > most {
+            bail!(
+                "the guard of the manifests stops changes of more than {GUARD} % of {records} records: give --edits {most} at most, or more records"
+            );
         }
 
         say("1/7 starting two simulated business systems");
@@ -369,5 +380,17 @@ impl Drop for TemporaryFolder {
         {
             tracing::debug!(%error, "the demo's folder stays");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn more_edits_than_the_guard_lets_through_are_refused_before_anything_runs() {
+        let demo = Demo { accounts: 20, customers: 20, shared: 10, edits: 4, seed: 1, folder: None, output: Output::Plain };
+        let refused = demo.run().await.unwrap_err().to_string();
+        assert!(refused.contains("--edits 3 at most"), "{refused}");
     }
 }
