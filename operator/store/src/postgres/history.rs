@@ -5,11 +5,12 @@
 use super::codec::get;
 use super::error::Failure;
 use super::session::{Ask, Session, ask};
-use crate::rows::absorb::{ChangeRow, EXPIRED, fate};
+use crate::rows::absorb::{ChangeRow, EXPIRED, FATES, fate};
 use crate::rows::codec::decode;
 use crate::rows::lane::limit;
 use crate::{FieldChange, HISTORY_FOR, HISTORY_PER_RECORD, PastChange};
 use fairlead_model::{RecordId, Timestamp};
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 const ADD: &str = "INSERT INTO past_conflict (realm, participant, at, record, field, kept, shown, fate)
@@ -17,9 +18,10 @@ const ADD: &str = "INSERT INTO past_conflict (realm, participant, at, record, fi
      FROM unnest($4::uuid[], $5::text[], $6::text[], $7::text[], $8::int2[]) WITH ORDINALITY AS n(record, field, kept, shown, fate, place)
      ORDER BY n.place";
 
-const CUT: &str = "DELETE FROM past_conflict WHERE number IN (SELECT number FROM
-       (SELECT number, row_number() OVER (PARTITION BY record, fate ORDER BY number DESC) AS place FROM past_conflict
-        WHERE realm = $1 AND record = ANY($2::uuid[])) AS ranked WHERE place > $3::int8)";
+/// A probe of the index for each list: most have nothing to cut.
+const CUT: &str = "DELETE FROM past_conflict WHERE number IN (SELECT old.number FROM unnest($2::uuid[], $3::int2[]) AS n(record, fate),
+       LATERAL (SELECT number FROM past_conflict WHERE realm = $1 AND record = n.record AND fate = n.fate
+                ORDER BY number DESC OFFSET $4::int8) AS old)";
 
 const EXPIRE: &str = "DELETE FROM past_conflict WHERE number IN
        (SELECT number FROM past_conflict WHERE realm = $1 AND at < $2 ORDER BY at, number LIMIT $3) RETURNING number";
@@ -37,12 +39,14 @@ pub(super) fn add((realm, participant): (i64, i64), changes: &[ChangeRow], now: 
     let column = |of: fn(&ChangeRow) -> &Option<String>| changes.iter().map(|change| of(change).clone()).collect::<Vec<_>>();
     let (fields, from, to) = (column(|c| &c.field), column(|c| &c.from), column(|c| &c.to));
     let fates: Vec<i16> = changes.iter().map(|change| change.fate).collect();
-    vec![ask!(ADD, realm, participant, now.0, records.clone(), fields, from, to, fates), cut(realm, records), expire(realm, now)]
+    let lists: BTreeSet<(Uuid, i16)> = records.iter().copied().zip(fates.iter().copied()).collect();
+    vec![ask!(ADD, realm, participant, now.0, records, fields, from, to, fates), cut(realm, lists), expire(realm, now)]
 }
 
-/// The newest of each fate stay.
-fn cut(realm: i64, records: Vec<Uuid>) -> Ask {
-    ask!(CUT, realm, records, limit(HISTORY_PER_RECORD))
+/// Of each record's changes of a fate the newest stay.
+fn cut(realm: i64, lists: impl IntoIterator<Item = (Uuid, i16)>) -> Ask {
+    let (records, fates): (Vec<Uuid>, Vec<i16>) = lists.into_iter().unzip();
+    ask!(CUT, realm, records, fates, limit(HISTORY_PER_RECORD))
 }
 
 /// Those that were kept long enough go, some at a time; a row for each.
@@ -52,7 +56,7 @@ pub(super) fn expire(realm: i64, now: Timestamp) -> Ask {
 
 /// What was kept of one record is the other's.
 pub(super) fn move_to(realm: i64, loser: RecordId, survivor: RecordId) -> [Ask; 2] {
-    [ask!(MOVE, realm, loser.0, survivor.0), cut(realm, vec![survivor.0])]
+    [ask!(MOVE, realm, loser.0, survivor.0), cut(realm, FATES.map(|fate| (survivor.0, fate as i16)))]
 }
 
 /// The newest first.
