@@ -28,6 +28,14 @@ fn threefold(mut units: Units) -> Units {
     units
 }
 
+/// Every record of the ERP gets the same phone from now on, so each is to be written once more when there is time.
+fn map_the_erp_anew(units: &mut Units) {
+    let edited = Arc::make_mut(units.integrations.values_mut().next().unwrap());
+    edited.digest = Digest::of(&json!("remapped"));
+    let rows = json!([{"canonical": "name", "native": "name"}, {"native": "phone", "value": "none"}]);
+    Arc::make_mut(&mut edited.participants[1]).rows = serde_json::from_value(rows).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_credentials_are_one_trouble_for_all_integrations_and_it_ends_with_the_secret() {
     let world = World::new(Offers { tokens: true, ..Offers::default() }, true).await;
@@ -111,10 +119,7 @@ async fn while_only_backfills_have_no_quota_left_changes_go_out_and_nothing_goes
     engine.apply(&units).await;
     until("the first load", async || erp.count() == 30).await;
     let two = erp.id_of("Thing 2").unwrap();
-    let edited = Arc::make_mut(units.integrations.values_mut().next().unwrap());
-    edited.digest = Digest::of(&json!("remapped"));
-    let rows = json!([{"canonical": "name", "native": "name"}, {"native": "phone", "value": "none"}]);
-    Arc::make_mut(&mut edited.participants[1]).rows = serde_json::from_value(rows).unwrap();
+    map_the_erp_anew(&mut units);
     engine.apply(&units).await;
     until("what backfills may use to be used", async || erp.asked("PATCH").len() == 17).await;
     // What time does is the matter here: the rest waits, and nobody turns it over meanwhile.
@@ -142,10 +147,7 @@ async fn what_has_time_gives_way_to_a_change_before_its_next_request() {
     engine.apply(&units).await;
     until("the first load", async || erp.count() == 3).await;
     erp.fault("PATCH", Fault::Slow(Duration::from_secs(4)), 1);
-    let edited = Arc::make_mut(units.integrations.values_mut().next().unwrap());
-    edited.digest = Digest::of(&json!("remapped"));
-    let rows = json!([{"canonical": "name", "native": "name"}, {"native": "phone", "value": "none"}]);
-    Arc::make_mut(&mut edited.participants[1]).rows = serde_json::from_value(rows).unwrap();
+    map_the_erp_anew(&mut units);
     engine.apply(&units).await;
     until("the first of what is mapped anew", async || erp.asked("PATCH").len() == 1).await;
     crm.put("c3", json!({"name": "New"}));
